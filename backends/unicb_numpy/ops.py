@@ -1,0 +1,83 @@
+"""Tensors that allow what the contract allows and nothing else, and the six operations on them."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+
+class StrictTensor:
+    """A numpy array behind the tensor contract: what is not promised raises AttributeError."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: Any) -> None:
+        self.data: npt.NDArray[Any] = np.asarray(data)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.data.dtype
+
+    def reshape(self, shape: tuple[int, ...]) -> StrictTensor:
+        return StrictTensor(self.data.reshape(shape))
+
+    def __getitem__(self, key: Any) -> StrictTensor:
+        return StrictTensor(self.data[key])
+
+    def __add__(self, other: StrictTensor | float) -> StrictTensor:
+        return StrictTensor(self.data + _operand(other))
+
+    def __sub__(self, other: StrictTensor | float) -> StrictTensor:
+        return StrictTensor(self.data - _operand(other))
+
+    def __mul__(self, other: StrictTensor | float) -> StrictTensor:
+        return StrictTensor(self.data * _operand(other))
+
+    def __truediv__(self, other: StrictTensor | float) -> StrictTensor:
+        return StrictTensor(self.data / _operand(other))
+
+    def __rsub__(self, other: float) -> StrictTensor:
+        return StrictTensor(_operand(other) - self.data)
+
+    def __rtruediv__(self, other: float) -> StrictTensor:
+        return StrictTensor(_operand(other) / self.data)
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+
+def _operand(value: Any) -> Any:
+    if isinstance(value, StrictTensor):
+        return value.data
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"tensors combine with tensors and Python numbers, not {type(value)}")
+    return value
+
+
+class NumpyOps:
+    def chunk(self, x: StrictTensor, n: int) -> tuple[StrictTensor, ...]:
+        if n < 1 or x.shape[0] % n:
+            raise ValueError(f"cannot chunk shape {x.shape} into {n} equal parts along axis 0")
+        return tuple(StrictTensor(part) for part in np.split(x.data, n))
+
+    def matmul(self, a: StrictTensor, b: StrictTensor) -> StrictTensor:
+        return StrictTensor(np.matmul(a.data, b.data))
+
+    def clamp(self, x: StrictTensor, low: float, high: float) -> StrictTensor:
+        return StrictTensor(np.clip(x.data, low, high))
+
+    def to_uint8(self, x: StrictTensor) -> npt.NDArray[np.uint8]:
+        clean = np.clip(np.where(np.isnan(x.data), 0, x.data), 0, 255)
+        return cast("npt.NDArray[np.uint8]", clean.astype(np.uint8))
+
+    def to_numpy(self, x: StrictTensor) -> npt.NDArray[Any]:
+        return x.data.copy()
+
+    def from_numpy(self, a: npt.NDArray[Any], like: StrictTensor) -> StrictTensor:
+        return StrictTensor(np.array(a, dtype=like.dtype))

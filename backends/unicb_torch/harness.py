@@ -1,0 +1,99 @@
+"""What the conformance suite needs of this backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from unicb.backend import Around
+from unicb.testing import Case, Harness
+from unicb_torch import backend
+from unicb_torch.pipelines import IMAGE_WIDTH, KINDS, PIXELS, POOLED_WIDTH, TEXT_WIDTH, build
+
+
+class TorchHarness(Harness):
+    backend = backend
+    kinds = tuple(KINDS)
+    single_prompt_kinds = ("controlnet-multi", "xl-controlnet-multi")
+    dtypes = ("bfloat16", "float16", "float32", "float64")
+
+    def build(self, kind: str) -> Any:
+        return build(kind)
+
+    def run(self, pipeline: Any, case: Case, **keywords: Any) -> npt.NDArray[Any]:
+        out = pipeline(
+            **arguments(case),
+            guidance_scale=case.guidance_scale,
+            num_images_per_prompt=case.images_per_prompt,
+            generator=torch.Generator().manual_seed(0),
+            output_type="latent",
+            **keywords,
+        )
+        array: npt.NDArray[Any] = out[0].numpy()
+        return array
+
+    def tensor(self, array: npt.NDArray[Any], dtype: str) -> torch.Tensor:
+        return torch.tensor(array, dtype=getattr(torch, dtype))
+
+    def spy(self, pipeline: Any, around: Around) -> Callable[[], None]:
+        unet = pipeline.unet
+        base = type(unet)
+
+        class Spied(base):  # type: ignore[misc]
+            def forward(self, *args: Any, **kwargs: Any) -> Any:
+                return around(super().forward, args, kwargs)
+
+        unet.__class__ = Spied
+        return lambda: setattr(unet, "__class__", base)
+
+    def traces(self, pipeline: Any) -> object:
+        models = [pipeline.unet, getattr(pipeline, "controlnet", None)]
+        return [sorted(vars(m)) for m in models if m is not None], pipeline._guidance_scale
+
+
+def arguments(case: Case) -> dict[str, Any]:
+    """Seeded arguments for the call of a tiny pipeline of the case's kind."""
+    _, traits = KINDS[case.kind]
+    random = np.random.default_rng(1)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.tensor(random.normal(size=shape), dtype=torch.float32)
+
+    def pictures() -> torch.Tensor:
+        shape = (case.prompts, 3, PIXELS, PIXELS)
+        return torch.tensor(random.uniform(size=shape), dtype=torch.float32)
+
+    embeds = (case.prompts, 5, TEXT_WIDTH)
+    found: dict[str, Any] = {
+        "prompt_embeds": normal(*embeds),
+        "negative_prompt_embeds": normal(*embeds),
+        "height": PIXELS,
+        "width": PIXELS,
+        "num_inference_steps": case.steps,
+    }
+    if "xl" in traits:
+        found["pooled_prompt_embeds"] = normal(case.prompts, POOLED_WIDTH)
+        found["negative_pooled_prompt_embeds"] = normal(case.prompts, POOLED_WIDTH)
+    if "image" in traits:
+        found |= {"image": pictures(), "strength": 1.0}
+        if "mask" not in traits and "controlnet" not in traits:
+            del found["height"], found["width"]
+    if "mask" in traits:
+        found["mask_image"] = torch.zeros(case.prompts, 1, PIXELS, PIXELS)
+        found["mask_image"][:, :, 4:12, 4:12] = 1
+    if "controlnet" in traits:
+        control = [pictures(), pictures()] if "multi" in traits else pictures()
+        found["control_image" if "image" in traits else "image"] = control
+        found["guess_mode"] = "guess" in traits
+    if "ip-adapter" in traits:
+        found["ip_adapter_image_embeds"] = [normal(2, 1, IMAGE_WIDTH)]
+    if "rescale" in traits:
+        found["guidance_rescale"] = 0.7
+    return found
+
+
+harness = TorchHarness()

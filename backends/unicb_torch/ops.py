@@ -1,0 +1,40 @@
+"""The six tensor operations, on torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from unicb.ops import Tensor
+
+
+class TorchOps:
+    def chunk(self, x: Tensor, n: int) -> tuple[Tensor, ...]:
+        shape = tuple(x.shape)
+        if n < 1 or shape[0] % n:
+            raise ValueError(f"cannot chunk shape {shape} into {n} equal parts along axis 0")
+        return tuple(x.split(shape[0] // n)) if shape[0] else (x,) * n
+
+    def matmul(self, a: Tensor, b: Tensor) -> Tensor:
+        return torch.matmul(a, b)
+
+    def clamp(self, x: Tensor, low: float, high: float) -> Tensor:
+        return torch.clamp(x, low, high)
+
+    def to_uint8(self, x: Tensor) -> npt.NDArray[np.uint8]:
+        limited = torch.nan_to_num(x, nan=0.0).clamp(0, 255)
+        array: npt.NDArray[np.uint8] = limited.to(torch.uint8).cpu().numpy()
+        return array
+
+    def to_numpy(self, x: Tensor) -> npt.NDArray[Any]:
+        x = x.detach()
+        wide = x.float() if x.dtype == torch.bfloat16 else x
+        array: npt.NDArray[Any] = wide.cpu().numpy()
+        return array.copy() if x.device.type == "cpu" else array
+
+    def from_numpy(self, a: npt.NDArray[Any], like: Tensor) -> Tensor:
+        # torch.tensor copies: a later write to the host array must not reach the tensor.
+        return torch.tensor(a).to(device=like.device, dtype=like.dtype)

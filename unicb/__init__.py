@@ -1,0 +1,38 @@
+"""Diffusion pipeline callbacks, written once, for PyTorch and for MindSpore."""
+
+from unicb.backend import Backend
+from unicb.binding import Binding, bind
+from unicb.callback import Callback
+from unicb.callbacks import CFGCutoff, Interrupt, Preview, PreviewFrame
+from unicb.errors import (
+    BackendLoadError,
+    BackendNotFoundError,
+    GenerationCancelled,
+    UnicbError,
+    UnsupportedPipelineError,
+)
+from unicb.latents import LatentFormat
+from unicb.ops import TensorOps
+from unicb.step import Step
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Backend",
+    "BackendLoadError",
+    "BackendNotFoundError",
+    "Binding",
+    "CFGCutoff",
+    "Callback",
+    "GenerationCancelled",
+    "Interrupt",
+    "LatentFormat",
+    "Preview",
+    "PreviewFrame",
+    "Step",
+    "TensorOps",
+    "UnicbError",
+    "UnsupportedPipelineError",
+    "__version__",
+    "bind",
+]

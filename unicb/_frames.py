@@ -1,0 +1,60 @@
+"""Which loop is calling, and is it still running?
+
+A pipeline tells its callbacks nothing of where a run ends: after an exception in its scheduler,
+or when a user presses Ctrl-C, nobody is called. What unicb leaves on a pipeline for the rest of
+a run must not outlive it, so a run is tied to the stack frame of its loop.
+
+A frame is known by its ``id`` only, never held: a frame that is held keeps all of its tensors.
+Such an id may be given out again once the frame is gone, which is why a run also watches the
+dict that it handed to the loop (see ``_run.py``): while that is alive, so is the frame.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from functools import cache
+from types import CodeType, FrameType
+from typing import Any
+
+
+@cache
+def _code_of(pipeline_class: Any) -> frozenset[CodeType]:
+    codes = set()
+    for base in pipeline_class.__mro__:
+        for member in vars(base).values():
+            if inspect.isfunction(member):
+                codes.add(inspect.unwrap(member).__code__)
+    return frozenset(codes)
+
+
+def loop_frame_id(pipeline: Any, frame: FrameType) -> int:
+    """``id`` of the innermost frame, from ``frame`` outwards, that runs the pipeline's own code.
+
+    ``frame`` itself where none does, as when a loop is a function outside the class.
+    """
+    codes = _code_of(type(pipeline))
+    outer: FrameType | None = frame
+    while outer is not None:
+        if outer.f_code in codes:
+            return id(outer)
+        outer = outer.f_back
+    return id(frame)
+
+
+def calls_us(frame_id: int) -> bool:
+    """Whether the frame is one of those that (directly or not) called this function."""
+    return _on_stack(frame_id, sys._getframe(1))
+
+
+def runs_in_thread(frame_id: int, thread_id: int) -> bool:
+    """Whether the frame is being executed in the thread."""
+    return _on_stack(frame_id, sys._current_frames().get(thread_id))
+
+
+def _on_stack(frame_id: int, frame: FrameType | None) -> bool:
+    while frame is not None:
+        if id(frame) == frame_id:
+            return True
+        frame = frame.f_back
+    return False

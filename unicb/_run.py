@@ -1,0 +1,136 @@
+"""One run of a pipeline, from the end of its first step to the end of its last."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from unicb._frames import calls_us, runs_in_thread
+from unicb.backend import Backend
+from unicb.callback import Callback
+from unicb.errors import UnsupportedPipelineError
+from unicb.guidance import GuidanceCut, guidance_is_on, require_facts
+from unicb.ops import Tensor, TensorOps
+from unicb.pipelines import PipelineFacts, require_interrupt_flag
+from unicb.step import Step
+
+
+class Outputs(dict[str, Tensor]):
+    """What goes back into the loop: a dict whose end can be noticed.
+
+    The loop keeps it in a local from one step end to the next, so it dies when the loop does.
+    """
+
+    __slots__ = ("__weakref__",)
+
+
+class Run:
+    """State of one run, and the changes that it has to undo."""
+
+    def __init__(
+        self,
+        pipeline: Any,
+        backend: Backend,
+        facts: PipelineFacts | None,
+        callbacks: Sequence[Callback],
+        frame_id: int,
+    ) -> None:
+        self.pipeline = pipeline
+        self.ops: TensorOps = backend.ops
+        self.frame_id = frame_id
+        self.thread_id = threading.get_ident()
+        self.index = -1
+        self.over = False
+        self.interrupted = False
+        self.changed_pipeline = False
+        self._backend = backend
+        self._facts = facts
+        self._callbacks = callbacks
+        self._started: list[Callback] = []
+        self._undo: list[Callable[[], None]] = []
+        self._outputs: weakref.ref[Outputs] | None = None
+        self._latents: Tensor | None = None
+        self._cut = False
+        self._scale_set = False
+
+    def step_end(self, index: int, timestep: Any, tensors: dict[str, Tensor]) -> Outputs:
+        """Call the callbacks in order; returns the tensors that go back into the loop."""
+        outputs = Outputs(tensors)
+        step = Step(self, index, self.pipeline.num_timesteps, timestep, outputs)
+        if self.index < 0:
+            self._start()
+        self.index = index
+        self._latents = outputs.get("latents")
+        for callback in self._callbacks:
+            step._names = callback.tensors
+            callback.on_step_end(step)
+        self._latents = None
+        self._outputs = weakref.ref(outputs, self._loop_ended)
+        return outputs
+
+    def is_tensor(self, value: object) -> bool:
+        return self._backend.is_tensor(value)
+
+    def finish(self) -> None:
+        """End the run: undo what it changed, tell the callbacks. Idempotent."""
+        if self.over:
+            return
+        self.over = True
+        self._outputs = None
+        self._latents = None
+        while self._undo:
+            self._undo.pop()()
+        while self._started:
+            self._started.pop().on_run_end()
+
+    def is_executing(self) -> bool:
+        """Whether the run's loop is still on its thread's stack."""
+        return not self.over and runs_in_thread(self.frame_id, self.thread_id)
+
+    def request_interrupt(self) -> None:
+        require_interrupt_flag(self.pipeline)
+        self.pipeline._interrupt = True
+        self.interrupted = True
+
+    def set_guidance_scale(self, value: float) -> None:
+        name = type(self.pipeline).__name__
+        if not hasattr(self.pipeline, "_guidance_scale"):
+            raise UnsupportedPipelineError(f"{name} has no guidance_scale to set")
+        if self._facts is not None and self._facts.guidance_scale == "local":
+            raise UnsupportedPipelineError(
+                f"{name} reads its guidance scale once, before the loop: a new value would "
+                "change nothing"
+            )
+        if not self._scale_set:
+            before = self.pipeline._guidance_scale
+            self._on_finish(lambda: setattr(self.pipeline, "_guidance_scale", before))
+            self._scale_set = True
+        self.pipeline._guidance_scale = value
+
+    def cut_guidance(self) -> bool:
+        facts = require_facts(self.pipeline, self._facts)
+        if self._cut or not guidance_is_on(self.pipeline):
+            return False
+        assert self._latents is not None, "bind() asks every pipeline for its latents"
+        batch = int(self._latents.shape[0])
+        cut = GuidanceCut(self._backend, self.pipeline, facts, batch, self._is_calling)
+        self._on_finish(cut.remove)
+        self._cut = True
+        return True
+
+    def _on_finish(self, undo: Callable[[], None]) -> None:
+        self.changed_pipeline = True
+        self._undo.append(undo)
+
+    def _start(self) -> None:
+        for callback in self._callbacks:
+            self._started.append(callback)
+            callback.on_run_start()
+
+    def _is_calling(self) -> bool:
+        return not self.over and calls_us(self.frame_id)
+
+    def _loop_ended(self, _: object) -> None:
+        self.finish()

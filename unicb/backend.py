@@ -1,0 +1,175 @@
+"""Backends: what one has to provide, and how the right one is found.
+
+A backend is an object registered under an entry point of the group ``unicb.backends``. Finding
+one imports no framework: a backend answers :meth:`Backend.owns` from the names of the pipeline's
+base classes, and imports its framework only when its operations are first used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from unicb.errors import BackendLoadError, BackendNotFoundError
+from unicb.ops import Tensor, TensorOps
+
+#: Called in place of a hooked module, with the module's own call, its arguments, its keywords.
+Around: TypeAlias = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
+ENTRY_POINT_GROUP = "unicb.backends"
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """One framework, as unicb sees it."""
+
+    #: The name of the entry point, e.g. ``"torch"``.
+    name: str
+    #: What to install when the framework is missing, e.g. ``"pip install 'unicb[torch]'"``.
+    install: str
+
+    @property
+    def ops(self) -> TensorOps:
+        """The tensor operations. The first use imports the framework (ImportError if it cannot)."""
+        ...
+
+    def owns(self, pipeline: object) -> bool:
+        """Whether ``pipeline`` is one of this framework's. Must import nothing to answer."""
+        ...
+
+    def is_tensor(self, value: object) -> bool:
+        """Whether ``value`` is one of this framework's tensors."""
+        ...
+
+    def repeat(self, x: Tensor, n: int) -> Tensor:
+        """``n`` copies of ``x``, one after another, along axis 0."""
+        ...
+
+    def hook(self, module: Any, around: Around) -> Callable[[], None]:
+        """Have ``around(call, args, kwargs)`` answer every call of ``module``; ``call`` is what
+        the module would have run.
+
+        Goes through the framework's own hook registry where there is one. Returns a function that
+        takes the hook away and leaves the module as it was found.
+        """
+        ...
+
+    def versions(self) -> Mapping[str, str]:
+        """Names and versions of the packages that the backend stands on, for reports."""
+        ...
+
+
+def has_base(pipeline: object, package: str, class_name: str) -> bool:
+    """Whether some base class of ``pipeline`` is called ``class_name`` and lives in ``package``.
+
+    The usual answer to :meth:`Backend.owns`, given without importing ``package``.
+    """
+    return any(
+        base.__name__ == class_name and base.__module__.partition(".")[0] == package
+        for base in type(pipeline).__mro__
+    )
+
+
+@cache
+def _entry_points() -> Mapping[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def backend_names() -> tuple[str, ...]:
+    """Names of the installed backends, sorted. Loads none of them."""
+    return tuple(sorted(_entry_points()))
+
+
+@cache
+def _load_entry_point(name: str) -> Backend:
+    point = _entry_points()[name]
+    try:
+        backend = point.load()
+    except Exception as error:
+        raise BackendLoadError(
+            f"backend {name!r} could not be loaded from its entry point {point.value!r}: {error}"
+        ) from error
+    if not isinstance(backend, Backend):
+        raise BackendLoadError(
+            f"backend {name!r}: {point.value!r} is a {type(backend).__name__}, which is no "
+            "unicb.Backend (see unicb/backend.py for what one has to provide)"
+        )
+    return backend
+
+
+def get_backend(name: str) -> Backend:
+    """The backend called ``name``, with its framework imported.
+
+    Raises:
+        BackendNotFoundError: no such entry point is installed; names those that are.
+        BackendLoadError: it is installed, but it or its framework fails to load; the cause is
+            chained.
+    """
+    if name not in _entry_points():
+        raise BackendNotFoundError(
+            f"no backend is called {name!r}; installed: {', '.join(backend_names()) or 'none'}"
+        )
+    return _with_framework(_load_entry_point(name))
+
+
+def _with_framework(backend: Backend) -> Backend:
+    try:
+        _ = backend.ops
+    except Exception as error:
+        raise BackendLoadError(
+            f"backend {backend.name!r} is installed, but its framework fails to load "
+            f"({type(error).__name__}: {error}); try: {backend.install}"
+        ) from error
+    return backend
+
+
+def backend_for(pipeline: object) -> Backend:
+    """The backend that owns ``pipeline``, with its framework imported.
+
+    A backend that fails to load is passed over as long as another one owns the pipeline; if none
+    does, its failure is the cause of the error.
+
+    Raises:
+        BackendNotFoundError: no backend owns the object, or two do.
+        BackendLoadError: the owner may be one that failed to load, or its framework fails to.
+    """
+    owners: list[Backend] = []
+    failure: BackendLoadError | None = None
+    for name in backend_names():
+        try:
+            backend = _load_entry_point(name)
+        except BackendLoadError as error:
+            failure = failure or error
+            continue
+        try:
+            if backend.owns(pipeline):
+                owners.append(backend)
+        except Exception as error:
+            raise BackendLoadError(
+                f"backend {name!r} failed when asked whether it owns a "
+                f"{type(pipeline).__qualname__}: {error}"
+            ) from error
+    if len(owners) == 1:
+        return _with_framework(owners[0])
+    if owners:
+        names = " and ".join(repr(backend.name) for backend in owners)
+        raise BackendNotFoundError(
+            f"backends {names} both claim {_describe(pipeline)}; uninstall one of them"
+        )
+    if failure is not None:
+        raise BackendLoadError(
+            f"no backend that loads owns {_describe(pipeline)}, and one did not load: {failure}"
+        ) from failure
+    raise BackendNotFoundError(
+        f"{_describe(pipeline)} is no pipeline that an installed backend knows "
+        f"(installed: {', '.join(backend_names()) or 'none'}). bind() takes a pipeline object, "
+        "such as the result of a pipeline class's from_pretrained(); for another framework, "
+        "install its backend"
+    )
+
+
+def _describe(pipeline: object) -> str:
+    kind = type(pipeline)
+    return f"the {kind.__qualname__} object (from {kind.__module__})"

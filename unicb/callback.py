@@ -1,0 +1,76 @@
+"""Callbacks: the class to derive from, and the adapter for plain functions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from unicb.ops import Tensor
+from unicb.pipelines import PipelineFacts
+from unicb.step import Step
+
+#: The frameworks' own signature: (pipeline, step index, timestep, tensors) -> tensors or None.
+PlainFunction: TypeAlias = Callable[[Any, int, Any, dict[str, Tensor]], dict[str, Tensor] | None]
+
+
+class Callback(ABC):
+    """Something to do at the end of every denoising step, on any framework.
+
+    Declare in ``tensors`` the names of the tensors to read or write, and override
+    :meth:`on_step_end`. The other methods are no-ops to override where needed.
+
+    Example:
+        >>> class ClampLatents(Callback):
+        ...     tensors = ("latents",)
+        ...     def on_step_end(self, step):
+        ...         step["latents"] = step.ops.clamp(step["latents"], -4.0, 4.0)
+    """
+
+    #: Names of tensors, as the pipeline offers them in ``_callback_tensor_inputs``.
+    tensors: Sequence[str] = ()
+
+    @abstractmethod
+    def on_step_end(self, step: Step) -> None:
+        """Called at the end of every step. An exception ends the run and reaches the caller."""
+
+    def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:  # noqa: B027
+        """Called once by ``bind``. Raise here if the callback cannot work on this pipeline.
+
+        ``facts`` is what unicb knows of the pipeline's class, None for a class it does not know.
+        """
+
+    def on_run_start(self) -> None:  # noqa: B027
+        """Called at the end of the first step of a run, before :meth:`on_step_end`."""
+
+    def on_run_end(self) -> None:  # noqa: B027
+        """Called when a run is over: finished, interrupted, cancelled, failed or abandoned."""
+
+
+class FunctionCallback(Callback):
+    """A plain function in the frameworks' own signature, as a :class:`Callback`.
+
+    The function gets a dict of the named tensors. It may change the dict, return it, return
+    another one, or return None; all that is in either goes back into the loop.
+    """
+
+    def __init__(self, function: PlainFunction, tensors: Sequence[str]) -> None:
+        self.function = function
+        self.tensors = tuple(tensors)
+
+    def on_step_end(self, step: Step) -> None:
+        handed = {name: step._tensors[name] for name in self.tensors}
+        returned = self.function(step.pipeline, step.index, step._timestep, handed)
+        if returned is not None and not isinstance(returned, dict):
+            raise TypeError(
+                f"callback function {self._name()} returned a {type(returned).__qualname__}; "
+                "it must return a dict of tensors, or None"
+            )
+        # Straight into the loop, unchecked: names beyond those asked for are the frameworks'
+        # own custom (their loops take back what they know and drop the rest).
+        step._tensors.update(handed)
+        if returned:
+            step._tensors.update(returned)
+
+    def _name(self) -> str:
+        return str(getattr(self.function, "__qualname__", repr(self.function)))

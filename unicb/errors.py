@@ -1,0 +1,48 @@
+"""What can go wrong, as a tree.
+
+    UnicbError
+    ├── BackendNotFoundError        no backend of that name, or none for that object
+    ├── BackendLoadError            the backend is there, its framework is not (or is broken)
+    ├── UnsupportedPipelineError    the pipeline cannot do what a callback asks
+    └── GenerationCancelled         a run was ended by ``Binding.cancel()``
+
+Arguments that are wrong in themselves (a ratio of 1.5, a string where a callback belongs) raise
+the usual ``ValueError`` and ``TypeError``. Misuse of a binding raises ``UnicbError`` itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class UnicbError(Exception):
+    """Base of everything that unicb raises on its own account."""
+
+
+class BackendNotFoundError(UnicbError):
+    """No installed backend has the name asked for, or none owns the object handed to ``bind``."""
+
+
+class BackendLoadError(UnicbError):
+    """A backend that was named or needed failed to load; the cause is chained to this error."""
+
+
+class UnsupportedPipelineError(UnicbError):
+    """The pipeline cannot do what was asked of it; the message says what, and what it offers."""
+
+
+class GenerationCancelled(UnicbError):
+    """A run was ended by ``Binding.cancel()``; nothing was decoded.
+
+    Attributes:
+        step: index of the last step that was finished, from 0.
+        timestep: the scheduler's timestep of that step.
+        latents: host copy of the latents after that step (``numpy.ndarray``, bfloat16 widened to
+            float32), or None where the pipeline offers no latents.
+    """
+
+    def __init__(self, step: int, timestep: float, latents: Any = None) -> None:
+        super().__init__(f"generation was cancelled after step {step} (timestep {timestep:g})")
+        self.step = step
+        self.timestep = timestep
+        self.latents = latents

@@ -1,0 +1,131 @@
+"""What a callback sees of a denoising step, and what it may do to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from unicb.errors import UnsupportedPipelineError
+from unicb.ops import Tensor, TensorOps
+
+
+class RunControl(Protocol):
+    """What a step asks of the run that it is part of."""
+
+    pipeline: Any
+    ops: TensorOps
+
+    def is_tensor(self, value: object) -> bool: ...
+
+    def set_guidance_scale(self, value: float) -> None: ...
+
+    def request_interrupt(self) -> None: ...
+
+    def cut_guidance(self) -> bool: ...
+
+
+class Step:
+    """The end of one denoising step, as handed to :meth:`unicb.Callback.on_step_end`.
+
+    ``step[name]`` reads and writes the tensors that the callback declared in ``tensors``. What is
+    written goes back into the pipeline's loop, and is what the next callback reads; what is not
+    touched goes back as it came. A value may be None where the pipeline has nothing to offer
+    (``negative_prompt_embeds`` with guidance off).
+
+    Attributes:
+        index: the step's number, from 0. A scheduler of order 2 counts its half steps too, as
+            the frameworks do.
+        num_timesteps: how many there are (``pipeline.num_timesteps``).
+    """
+
+    __slots__ = ("_names", "_run", "_tensors", "_timestep", "index", "num_timesteps")
+
+    def __init__(
+        self,
+        run: RunControl,
+        index: int,
+        num_timesteps: int,
+        timestep: Any,
+        tensors: dict[str, Tensor],
+    ) -> None:
+        self._run = run
+        self.index = index
+        self.num_timesteps = num_timesteps
+        self._timestep = timestep
+        self._tensors = tensors
+        self._names: Sequence[str] = ()
+
+    @property
+    def timestep(self) -> float:
+        """The scheduler's timestep. Reading it from a device tensor waits for the device."""
+        return float(self._timestep)
+
+    @property
+    def progress(self) -> float:
+        """Share of the steps that are done, in 0..1; 1.0 at the end of the last."""
+        return (self.index + 1) / self.num_timesteps
+
+    @property
+    def pipeline(self) -> Any:
+        """The pipeline that is running."""
+        return self._run.pipeline
+
+    @property
+    def ops(self) -> TensorOps:
+        """The six tensor operations of the pipeline's framework."""
+        return self._run.ops
+
+    @property
+    def guidance_scale(self) -> float:
+        """The pipeline's guidance scale. Assigning changes it from the next step on, to the end
+        of the run; afterwards the pipeline has its own again.
+
+        Raises:
+            UnsupportedPipelineError: the pipeline has no guidance scale, or (on assignment) its
+                loop is known to read a local copy, so that a new value would change nothing.
+        """
+        try:
+            return float(self.pipeline.guidance_scale)
+        except AttributeError as error:
+            raise UnsupportedPipelineError(
+                f"{type(self.pipeline).__name__} has no guidance_scale"
+            ) from error
+
+    @guidance_scale.setter
+    def guidance_scale(self, value: float) -> None:
+        self._run.set_guidance_scale(value)
+
+    def interrupt(self) -> None:
+        """Finish now: no further step is computed, and the pipeline decodes what there is."""
+        self._run.request_interrupt()
+
+    def cut_guidance(self) -> bool:
+        """Leave out the unconditional half of the denoiser's work from the next step on.
+
+        Returns whether there was one to leave out: False with guidance off, or cut already.
+
+        Raises:
+            UnsupportedPipelineError: how CFG works on this class of pipeline is not known.
+        """
+        return self._run.cut_guidance()
+
+    def __getitem__(self, name: str) -> Tensor:
+        self._check(name)
+        return self._tensors[name]
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        self._check(name)
+        if not self._run.is_tensor(value):
+            raise TypeError(
+                f"step[{name!r}] takes a tensor of the pipeline's framework, not a "
+                f"{type(value).__qualname__}; step.ops.from_numpy turns a host array into one"
+            )
+        self._tensors[name] = value
+
+    def _check(self, name: str) -> None:
+        if name not in self._names:
+            declared = ", ".join(self._names) or "none"
+            raise LookupError(
+                f"step[{name!r}]: this callback declares {declared}; name what it reads or "
+                "writes in its `tensors`"
+            )

@@ -1,0 +1,27 @@
+"""The conformance suite: the same checks for every backend. Needs ``unicb[testing]``.
+
+``python -m unicb.testing NAME`` runs it on an installed backend.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from unicb.testing.harness import Case, Harness, load_harness
+
+if TYPE_CHECKING:
+    from unicb.testing.suite import BackendSuite
+
+__all__ = ["BackendSuite", "Case", "Harness", "load_harness"]
+
+_CHECKS = ("_base", "_binding", "_guidance", "_interrupt", "_ops", "_preview")
+
+
+def __getattr__(name: str) -> Any:
+    # Late, so that pytest is up by then and can make the checks' assertions tell their values.
+    if name != "BackendSuite":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _CHECKS))
+    from unicb.testing.suite import BackendSuite
+
+    return BackendSuite

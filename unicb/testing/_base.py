@@ -1,0 +1,80 @@
+"""What the groups of checks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from unicb.ops import Tensor
+from unicb.pipelines import facts_for
+from unicb.testing.harness import Case, Harness
+
+
+class Checks:
+    """Base of the groups of checks."""
+
+    harness: Harness
+    _pipelines: ClassVar[dict[tuple[int, str], Any]] = {}
+
+    def pipeline(self, kind: str | None = None) -> Any:
+        """A pipeline of that kind (the first, if none is named), built once for all checks."""
+        kind = kind or self.harness.kinds[0]
+        key = (id(self.harness), kind)
+        if key not in self._pipelines:
+            self._pipelines[key] = self.harness.build(kind)
+        return self._pipelines[key]
+
+    def case(self, **settings: Any) -> Case:
+        """A case of the first kind of pipeline, plain text to image."""
+        return Case(**{"kind": self.harness.kinds[0], **settings})
+
+    @contextmanager
+    def spied(
+        self, pipeline: Any, change: Callable[[int, Any], Any] | None = None
+    ) -> Iterator[list[int]]:
+        """Count the rows of every call of the denoiser; ``change(call number, output)`` may
+        replace what it answers.
+        """
+        rows: list[int] = []
+
+        def around(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            rows.append(self._rows(args, kwargs))
+            out = call(*args, **kwargs)
+            return out if change is None else change(len(rows) - 1, out)
+
+        undo = self.harness.spy(pipeline, around)
+        try:
+            yield rows
+        finally:
+            undo()
+
+    def _rows(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+        values = (*args, *kwargs.values())
+        sample = next(v for v in values if self.harness.backend.is_tensor(v) and len(v.shape) > 1)
+        return int(sample.shape[0])
+
+    def conditional_only(self, pipeline: Any, out: Any) -> Any:
+        """A denoiser's output with the unconditional rows replaced by the conditional ones."""
+        backend = self.harness.backend
+        facts = facts_for(pipeline)
+        assert facts is not None
+
+        def replace(x: Tensor) -> Tensor:
+            part = backend.ops.chunk(x, facts.cfg_rows)[facts.conditional_row]
+            return backend.repeat(part, facts.cfg_rows)
+
+        if backend.is_tensor(out):
+            return replace(out)
+        if isinstance(out, tuple):
+            return (replace(out[0]), *out[1:])
+        first = next(iter(out))
+        return type(out)(**{**out, first: replace(out[first])})
+
+
+def relative_error(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+    """Largest difference, in standard deviations of ``b``."""
+    return float(np.abs(a - b).max() / b.std())

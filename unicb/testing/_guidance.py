@@ -1,0 +1,125 @@
+"""CFG cutoff: exact against computing both halves, at half the work, leaving nothing behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+import pytest
+
+from unicb import CFGCutoff, bind
+from unicb.ops import Tensor
+from unicb.testing._base import Checks, relative_error
+from unicb.testing.harness import Case
+
+#: Dropping rows changes the order of sums in float32 matrix products, no more (measured: 1e-5).
+EXACT = 1e-4
+#: Guidance that was cut must differ from guidance that was not by far more than rounding.
+DIFFERENT = 5e-4
+
+
+class GuidanceChecks(Checks):
+    @pytest.mark.parametrize("batch", ["1x1", "2x1", "1x2", "2x2"])
+    def test_cut_is_exact(self, kind: str, batch: str) -> None:
+        """After the cut, pictures are those of computing both halves and using one, and the
+        denoiser gets half the rows: for one and two prompts, one and two images of each."""
+        prompts, images = (int(part) for part in batch.split("x"))
+        if prompts > 1 and kind in self.harness.single_prompt_kinds:
+            prompts, images = 1, 3
+        self._check_cut(Case(kind, prompts, images), index=1)
+
+    @pytest.mark.parametrize("index", [0, 2])
+    def test_cut_after_first_and_before_last_step(self, index: int) -> None:
+        """The cut may come as early as the end of the first step and as late as before the last."""
+        self._check_cut(self.case(prompts=2), index=index)
+
+    @pytest.mark.parametrize("cutoff", [{"cutoff_step_index": 3}, {"cutoff_step_ratio": 1.0}])
+    def test_cut_at_last_step_changes_nothing(self, cutoff: dict[str, Any]) -> None:
+        """A cut at the last step or never leaves the run as it is, to the bit."""
+        pipeline, case = self.pipeline(), self.case(prompts=2)
+        plain = self.harness.run(pipeline, case)
+        with self.spied(pipeline) as rows:
+            cut = self.harness.run(pipeline, case, **bind(pipeline, CFGCutoff(**cutoff)))
+        assert rows == [4, 4, 4, 4]
+        assert (cut == plain).all()
+
+    def test_ratio_cuts_at_truncated_step(self) -> None:
+        """A ratio cuts at the end of step ``int(num_timesteps * ratio)``."""
+        pipeline, case = self.pipeline(), self.case(steps=5)
+        with self.spied(pipeline) as rows:
+            self.harness.run(pipeline, case, **bind(pipeline, CFGCutoff(0.5)))
+        assert rows == [2, 2, 2, 1, 1]
+
+    def test_guidance_off_is_left_alone(self) -> None:
+        """In a run without guidance there is nothing to cut: same bits, same rows."""
+        pipeline, case = self.pipeline(), self.case(prompts=2, guidance_scale=1.0)
+        plain = self.harness.run(pipeline, case)
+        with self.spied(pipeline) as rows:
+            cut = self.harness.run(pipeline, case, **bind(pipeline, CFGCutoff(0.0)))
+        assert rows == [2, 2, 2, 2]
+        assert (cut == plain).all()
+
+    def test_two_runs_on_one_binding(self) -> None:
+        """A binding cuts each of its runs anew, and a plain run in between has full guidance."""
+        pipeline, case = self.pipeline(), self.case(prompts=2)
+        callbacks = bind(pipeline, CFGCutoff(cutoff_step_index=1))
+        plain = self.harness.run(pipeline, case)
+        with self.spied(pipeline) as rows:
+            first = self.harness.run(pipeline, case, **callbacks)
+            between = self.harness.run(pipeline, case)
+            second = self.harness.run(pipeline, case, **callbacks)
+        cut_run = [4, 4, 2, 2]
+        assert rows == [*cut_run, 4, 4, 4, 4, *cut_run]
+        assert (first == second).all()
+        assert (between == plain).all()
+
+    def test_cut_leaves_nothing_behind(self, kind: str) -> None:
+        """After a cut run the pipeline carries no hook and no attribute that it did not before."""
+        pipeline, case = self.pipeline(kind), Case(kind)
+        self.harness.run(pipeline, case)
+        before = self.harness.traces(pipeline)
+        self.harness.run(pipeline, case, **bind(pipeline, CFGCutoff(cutoff_step_index=0)))
+        assert self.harness.traces(pipeline) == before
+
+    def test_documented_recipe(self) -> None:
+        """The recipe in the frameworks' guides (chunk the embeddings, set ``_guidance_scale``
+        to 0) runs as a plain function, and does what CFGCutoff does."""
+        pipeline, case = self.pipeline(), self.case(prompts=2)
+        ops = self.harness.backend.ops
+
+        def recipe(
+            pipe: Any, step_index: int, timestep: Any, callback_kwargs: dict[str, Tensor]
+        ) -> dict[str, Tensor]:
+            if step_index == 1:
+                embeds = callback_kwargs["prompt_embeds"]
+                callback_kwargs["prompt_embeds"] = ops.chunk(embeds, 2)[-1]
+                pipe._guidance_scale = 0.0
+            return callback_kwargs
+
+        with self.spied(pipeline) as rows:
+            callbacks = bind(pipeline, recipe, tensor_inputs=["prompt_embeds"])
+            out = self.harness.run(pipeline, case, **callbacks)
+        assert rows == [4, 4, 2, 2]
+        assert relative_error(out, self._reference(pipeline, case, 1)) < EXACT
+
+    def _check_cut(self, case: Case, index: int) -> None:
+        pipeline = self.pipeline(case.kind)
+        expected = self._reference(pipeline, case, index)
+        full = self.harness.run(pipeline, case)
+        assert relative_error(full, expected) > DIFFERENT, "guidance does nothing in this case"
+        with self.spied(pipeline) as rows:
+            callbacks = bind(pipeline, CFGCutoff(cutoff_step_index=index))
+            out = self.harness.run(pipeline, case, **callbacks)
+        guided = [2 * case.rows] * (index + 1)
+        assert rows == guided + [case.rows] * (len(rows) - len(guided))
+        assert len(rows) > len(guided)
+        assert relative_error(out, expected) < EXACT
+
+    def _reference(self, pipeline: Any, case: Case, index: int) -> npt.NDArray[Any]:
+        """Both halves computed to the end, the unconditional one replaced after the cut."""
+
+        def change(call: int, out: Any) -> Any:
+            return out if call <= index else self.conditional_only(pipeline, out)
+
+        with self.spied(pipeline, change):
+            return self.harness.run(pipeline, case)

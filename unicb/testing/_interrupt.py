@@ -1,0 +1,75 @@
+"""Interrupt: a stop that stops, from inside and from outside, and not the next run."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from unicb import Callback, GenerationCancelled, Interrupt, Step, bind
+from unicb.testing._base import Checks
+from unicb.testing.harness import Case
+
+
+class InterruptChecks(Checks):
+    def test_interrupt_stops_after_step(self, kind: str) -> None:
+        """``Interrupt(k)`` lets k + 1 steps run, and the pipeline returns their latents."""
+        pipeline, case = self.pipeline(kind), Case(kind)
+        seen: list[Any] = []
+
+        def keep(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> None:
+            seen.append(self.harness.backend.ops.to_numpy(tensors["latents"]))
+
+        with self.spied(pipeline) as rows:
+            callbacks = bind(pipeline, keep, Interrupt(1), tensor_inputs=["latents"])
+            out = self.harness.run(pipeline, case, **callbacks)
+        assert len(rows) == 2
+        assert len(seen) == 2
+        assert np.allclose(out, seen[-1])
+
+    def test_interrupt_spares_next_run(self) -> None:
+        """An interrupted run leaves no trace: the next plain run has all of its steps and bits."""
+        pipeline, case = self.pipeline(), self.case()
+        plain = self.harness.run(pipeline, case)
+        self.harness.run(pipeline, case, **bind(pipeline, Interrupt(0)))
+        assert (self.harness.run(pipeline, case) == plain).all()
+
+    def test_interrupt_from_another_thread(self) -> None:
+        """``binding.interrupt()`` in another thread stops the run at the end of its step."""
+        pipeline, case = self.pipeline(), self.case()
+
+        class PressStop(Callback):
+            def on_step_end(self, step: Step) -> None:
+                if step.index == 1:
+                    thread = threading.Thread(target=callbacks.interrupt)
+                    thread.start()
+                    thread.join()
+
+        callbacks = bind(pipeline, PressStop())
+        with self.spied(pipeline) as rows:
+            self.harness.run(pipeline, case, **callbacks)
+        assert len(rows) == 2
+
+    def test_interrupt_before_first_run(self) -> None:
+        """A stop that comes before the run takes effect at the end of its first step, once."""
+        pipeline, case = self.pipeline(), self.case()
+        callbacks = bind(pipeline)
+        assert callbacks.interrupt() is True
+        with self.spied(pipeline) as rows:
+            self.harness.run(pipeline, case, **callbacks)
+            assert callbacks.interrupt() is False
+            self.harness.run(pipeline, case, **callbacks)
+        assert len(rows) == 1 + case.steps
+
+    def test_cancel_raises_with_latents(self) -> None:
+        """``binding.cancel()`` ends the run with GenerationCancelled, which has the latents."""
+        pipeline, case = self.pipeline(), self.case(prompts=2)
+        callbacks = bind(pipeline)
+        callbacks.cancel()
+        with pytest.raises(GenerationCancelled) as caught:
+            self.harness.run(pipeline, case, **callbacks)
+        assert caught.value.step == 0
+        assert caught.value.latents.shape[0] == 2
+        assert np.isfinite(caught.value.latents).all()

@@ -1,0 +1,90 @@
+"""Preview: right colours for every picture in the batch, and never in the way."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unicb import LatentFormat, Preview, PreviewFrame, bind
+from unicb.latents import to_rgb
+from unicb.testing._base import Checks
+from unicb.testing.harness import Case
+
+FORMAT = LatentFormat(
+    name="test",
+    latent_channels=4,
+    spatial_scale=8,
+    factors=((0.5, 0.0, 0.1), (0.0, 0.5, -0.2), (0.1, -0.3, 0.4), (-0.2, 0.2, 0.2)),
+    bias=(0.1, 0.0, -0.1),
+    output_range=(-1.0, 1.0),
+    source="made up",
+)
+
+
+class PreviewChecks(Checks):
+    def test_preview_shows_every_step_and_picture(self, kind: str) -> None:
+        """One frame a step, one picture a row of the batch, and the latents bit-identical."""
+        pipeline, case = self.pipeline(kind), Case(kind, images_per_prompt=2)
+        plain = self.harness.run(pipeline, case)
+        frames: list[PreviewFrame] = []
+        out = self.harness.run(pipeline, case, **bind(pipeline, Preview(frames.append)))
+        assert [frame.step for frame in frames] == list(range(frames[0].num_timesteps))
+        assert all(len(frame.images) == 2 for frame in frames)
+        height, width = out.shape[-2:]
+        assert all(image.size == (width, height) for frame in frames for image in frame.images)
+        assert (out == plain).all()
+
+    def test_preview_writes_files(self, tmp_path: Path) -> None:
+        """A path template makes its folders and one file for each picture shown."""
+        pipeline, case = self.pipeline(), self.case(prompts=2)
+        to = tmp_path / "new" / "{image}" / "{step:03d}.png"
+        self.harness.run(pipeline, case, **bind(pipeline, Preview(str(to), every=2)))
+        written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")}
+        assert written == {f"new/{i}/{s:03d}.png" for i in (0, 1) for s in (0, 2, 3)}
+
+    def test_failing_sink_never_costs_the_picture(self) -> None:
+        """A sink that raises is switched off with one warning; the picture is the same."""
+        pipeline, case = self.pipeline(), self.case()
+        plain = self.harness.run(pipeline, case)
+        calls: list[int] = []
+
+        def sink(frame: PreviewFrame) -> None:
+            calls.append(frame.step)
+            raise OSError("disk full")
+
+        with pytest.warns(RuntimeWarning, match="disk full") as caught:
+            out = self.harness.run(pipeline, case, **bind(pipeline, Preview(sink)))
+        assert len([w for w in caught if "disk full" in str(w.message)]) == 1
+        assert calls == [0]
+        assert (out == plain).all()
+
+    def test_preview_colours(self, dtype: str) -> None:
+        """Colours are ``latents @ factors + bias`` to one level in 255, in every dtype."""
+        latents = np.random.default_rng(3).normal(size=(2, 4, 6, 5)).astype(np.float32)
+        tensor = self.harness.tensor(latents, dtype)
+        ops = self.harness.backend.ops
+        # What the tensor holds, after rounding to its dtype, is what is to be shown.
+        held = ops.to_numpy(tensor).astype(np.float64)
+        rgb = np.einsum("bchw,cr->bhwr", held, np.array(FORMAT.factors)) + FORMAT.bias
+        expected = np.clip((rgb + 1) / 2 * 255, 0, 255)
+        pixels, finite = to_rgb(tensor, FORMAT, ops)
+        tolerance = 4.0 if dtype == "bfloat16" else 1.0
+        assert finite
+        assert pixels.dtype == np.uint8
+        assert np.abs(pixels - expected).max() <= tolerance
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+    def test_latents_that_are_not_finite_are_black(self, dtype: str, bad: float) -> None:
+        """NaN and infinities are shown black and reported; the other cells keep their colours."""
+        latents = np.zeros((1, 4, 3, 3), dtype=np.float32)
+        latents[0, 2, 1, 1] = bad
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            tensor = self.harness.tensor(latents, dtype)
+            pixels, finite = to_rgb(tensor, FORMAT, self.harness.backend.ops)
+        assert not finite
+        black = (pixels == 0).all(axis=-1)[0]
+        assert black.tolist() == [[False] * 3, [False, True, False], [False] * 3]

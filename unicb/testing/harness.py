@@ -1,0 +1,96 @@
+"""What a backend lends to the conformance suite."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+import numpy.typing as npt
+
+from unicb.backend import ENTRY_POINT_GROUP, Around, Backend, get_backend
+from unicb.errors import BackendLoadError
+from unicb.ops import Tensor
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to call a tiny pipeline. The same case gives the same bits every time."""
+
+    kind: str
+    prompts: int = 1
+    images_per_prompt: int = 1
+    steps: int = 4
+    guidance_scale: float = 5.0
+
+    @property
+    def rows(self) -> int:
+        """Rows of the latents."""
+        return self.prompts * self.images_per_prompt
+
+
+class Harness(ABC):
+    """Tiny random-weight pipelines of one framework, and eyes on what happens inside them.
+
+    What only tests need lives here, never on the backend.
+    """
+
+    #: The backend under test.
+    backend: Backend
+    #: Kinds of pipeline that :meth:`build` makes. The first must be plain text to image.
+    kinds: tuple[str, ...]
+    #: Kinds that take one prompt only, however many images of it.
+    single_prompt_kinds: tuple[str, ...] = ()
+    #: Names of the floating dtypes that the framework has on this device, widest last.
+    dtypes: tuple[str, ...]
+
+    @abstractmethod
+    def build(self, kind: str) -> Any:
+        """A new tiny pipeline with random weights, seeded, made without any download."""
+
+    @abstractmethod
+    def run(self, pipeline: Any, case: Case, **keywords: Any) -> npt.NDArray[Any]:
+        """Call the pipeline as ``case`` says, from seeded noise; ``keywords`` are the binding's,
+        and any more that its call takes. Returns the final latents, on the host, float32.
+        """
+
+    @abstractmethod
+    def tensor(self, array: npt.NDArray[Any], dtype: str) -> Tensor:
+        """The array as a tensor of one of :attr:`dtypes`."""
+
+    @abstractmethod
+    def spy(self, pipeline: Any, around: Around) -> Callable[[], None]:
+        """Have ``around`` answer the calls of the pipeline's denoiser; returns what undoes it.
+
+        As :meth:`unicb.Backend.hook`, but by other means, below any hook of the backend: it sees
+        what the denoiser is really called with.
+        """
+
+    @abstractmethod
+    def traces(self, pipeline: Any) -> object:
+        """Everything that hooks and settings may leave behind on the pipeline, comparable by
+        ``==``: hook registries, instance attributes of the denoisers, the guidance scale.
+        """
+
+
+def load_harness(name: str) -> Harness:
+    """``harness`` in the module ``harness`` of the backend's package.
+
+    Raises:
+        BackendNotFoundError, BackendLoadError: the backend or its harness cannot be had.
+    """
+    get_backend(name)
+    package = next(iter(entry_points(group=ENTRY_POINT_GROUP, name=name))).module
+    try:
+        harness = importlib.import_module(f"{package}.harness").harness
+    except (ImportError, AttributeError) as error:
+        raise BackendLoadError(
+            f"backend {name!r} has no harness for the suite: expected `harness` in the module "
+            f"{package}.harness ({error})"
+        ) from error
+    if not isinstance(harness, Harness):
+        raise BackendLoadError(f"{package}.harness.harness is no unicb.testing.Harness")
+    return harness
