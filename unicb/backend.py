@@ -7,10 +7,11 @@ base classes, and imports its framework only when its operations are first used.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, cast
 
 from unicb.errors import BackendLoadError, BackendNotFoundError
 from unicb.ops import Tensor, TensorOps
@@ -20,8 +21,9 @@ Around: TypeAlias = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any
 
 ENTRY_POINT_GROUP = "unicb.backends"
 
+_PARTS = ("name", "install", "ops", "owns", "is_tensor", "repeat", "hook", "versions")
 
-@runtime_checkable
+
 class Backend(Protocol):
     """One framework, as unicb sees it."""
 
@@ -91,12 +93,21 @@ def _load_entry_point(name: str) -> Backend:
         raise BackendLoadError(
             f"backend {name!r} could not be loaded from its entry point {point.value!r}: {error}"
         ) from error
-    if not isinstance(backend, Backend):
+    if missing := [part for part in _PARTS if not _has(backend, part)]:
         raise BackendLoadError(
-            f"backend {name!r}: {point.value!r} is a {type(backend).__name__}, which is no "
-            "unicb.Backend (see unicb/backend.py for what one has to provide)"
+            f"backend {name!r}: {point.value!r} is a {type(backend).__name__} without "
+            f"{', '.join(missing)}; see unicb.Backend for what a backend has to provide"
         )
-    return backend
+    return cast(Backend, backend)
+
+
+def _has(backend: object, part: str) -> bool:
+    """hasattr, but without running properties: `ops` would import the framework."""
+    try:
+        inspect.getattr_static(backend, part)
+    except AttributeError:
+        return False
+    return True
 
 
 def get_backend(name: str) -> Backend:

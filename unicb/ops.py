@@ -9,7 +9,7 @@ verbs (:meth:`~TensorOps.chunk`, :meth:`~TensorOps.matmul`, :meth:`~TensorOps.cl
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ import numpy.typing as npt
 Tensor: TypeAlias = Any
 
 
-@runtime_checkable
 class TensorOps(Protocol):
     """Six operations that a backend supplies for its framework's tensors.
 

@@ -12,6 +12,9 @@ from unicb.backend import backend_names
 from unicb.errors import UnicbError
 from unicb.testing import load_harness
 
+# Other people's plug-ins, imported before pytest was up.
+_QUIET = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
+
 
 class _Outcomes:
     """Counts what ran: a run in which nothing did must not look like success."""
@@ -44,7 +47,7 @@ def main(arguments: list[str]) -> int:
     outcomes = _Outcomes(f"unicb conformance suite, backend {name}: {versions}")
     os.environ["UNICB_TESTING_BACKEND"] = name
     suite = str(Path(__file__).with_name("selected.py"))
-    code = int(pytest.main([suite, "-p", "no:cacheprovider", *rest], [outcomes]))
+    code = int(pytest.main([suite, "-p", "no:cacheprovider", *_QUIET, *rest], [outcomes]))
     listing = any(argument.startswith(("--co", "--help", "--fixtures")) for argument in rest)
     if code == 0 and not outcomes.passed and not listing:
         print("unicb.testing: no check passed; a run that checks nothing fails", file=sys.stderr)

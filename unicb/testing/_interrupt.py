@@ -8,15 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unicb import Callback, GenerationCancelled, Interrupt, Step, bind
+from unicb import Callback, GenerationCancelled, Interrupt, Step, UnsupportedPipelineError, bind
 from unicb.testing._base import Checks
 from unicb.testing.harness import Case
 
 
 class InterruptChecks(Checks):
     def test_interrupt_stops_after_step(self, kind: str) -> None:
-        """``Interrupt(k)`` lets k + 1 steps run, and the pipeline returns their latents."""
+        """``Interrupt(k)`` lets k + 1 steps run, and the pipeline returns their latents; where
+        the pipeline's loop has no interrupt flag, ``bind`` refuses."""
         pipeline, case = self.pipeline(kind), Case(kind)
+        if not hasattr(type(pipeline), "interrupt"):
+            with pytest.raises(UnsupportedPipelineError, match=type(pipeline).__name__):
+                bind(pipeline, Interrupt(1))
+            return
         seen: list[Any] = []
 
         def keep(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> None:
