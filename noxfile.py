@@ -1,0 +1,86 @@
+"""Everything that can be run on this project: ``nox -l`` lists it, ``nox`` runs the checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "types", "tests", "conformance"]
+
+# MindSpore 2.7.0 has no wheel for a later Python.
+PYTHON = "3.11"
+FRAMEWORKS = ["torch", "mindspore"]
+BACKENDS = ["numpy", *FRAMEWORKS]
+
+
+def install_tools(session: nox.Session, *names: str) -> None:
+    session.install("-q", "-c", "constraints/tools.txt", *names)
+
+
+def install_wheel(session: nox.Session, backend: str, *extras: str) -> None:
+    """Build the wheel and install it, as users would get it, with the backend's pinned versions."""
+    folder = Path(session.create_tmp())
+    for old in folder.glob("unicb-*.whl"):
+        old.unlink()
+    session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), ".")
+    wheel = next(folder.glob("unicb-*.whl"))
+    # Not the framework's extra: the versions that it allows are wider than those we pin.
+    pins = f"constraints/{backend}.txt"
+    session.install("-q", "-c", pins, f"{wheel}[{','.join(extras)}]" if extras else str(wheel))
+    session.install("-q", "-c", pins, *PACKAGES[backend])
+    session.install("-q", "--no-deps", "--force-reinstall", str(wheel))
+
+
+PACKAGES = {
+    "numpy": ["numpy"],
+    "torch": ["torch", "diffusers", "transformers", "accelerate"],
+    "mindspore": ["mindspore", "mindone", "transformers", "numpy"],
+}
+
+
+@nox.session(python=PYTHON)
+def lint(session: nox.Session) -> None:
+    """Check style and formatting with ruff."""
+    install_tools(session, "ruff")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(python=PYTHON)
+def types(session: nox.Session) -> None:
+    """Check types in unicb/ and backends/ with mypy --strict."""
+    install_tools(session, "mypy", "numpy", "pillow", "pytest", "hypothesis")
+    session.run("mypy")
+
+
+@nox.session(python=PYTHON)
+def tests(session: nox.Session) -> None:
+    """Test unicb itself on the reference backend, with no framework installed."""
+    install_wheel(session, "numpy", "testing")
+    session.run("pytest", "-q", *(session.posargs or ["tests", "--ignore", "tests/backends"]))
+
+
+@nox.session(python=PYTHON)
+@nox.parametrize("backend", BACKENDS, ids=BACKENDS)
+def conformance(session: nox.Session, backend: str) -> None:
+    """Run the conformance suite, and the backend's own tests, on the installed wheel."""
+    install_wheel(session, backend, "testing")
+    session.run("python", "-m", "unicb.testing", backend, "-q", *session.posargs)
+    own = Path("tests/backends", backend)
+    if own.is_dir():
+        session.run("pytest", "-q", str(own))
+
+
+@nox.session(python=PYTHON)
+@nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+def demo(session: nox.Session, framework: str) -> None:
+    """Generate with the trained checkpoint on PyTorch and on MindSpore: pictures in out/."""
+    install_wheel(session, framework)
+    script = ["python", "examples/quickstart.py", "--framework", framework]
+    out = f"out/{framework}"
+    session.run(*script, "--out", out, *session.posargs)
+    session.run(*script, "--out", f"{out}-stopped", "--stop-at", "14", *session.posargs)
