@@ -61,7 +61,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Test unicb itself on the reference backend, with no framework installed."""
     install_wheel(session, "numpy", "testing")
-    session.run("pytest", "-q", *(session.posargs or ["tests", "--ignore", "tests/backends"]))
+    session.run("pytest", "-q", *(session.posargs or ["tests"]))
 
 
 @nox.session(python=PYTHON)
@@ -69,7 +69,8 @@ def tests(session: nox.Session) -> None:
 def conformance(session: nox.Session, backend: str) -> None:
     """Run the conformance suite, and the backend's own tests, on the installed wheel."""
     install_wheel(session, backend, "testing")
-    session.run("python", "-m", "unicb.testing", backend, "-q", *session.posargs)
+    # -P: what is tested is the installed wheel, not the folder that this runs in.
+    session.run("python", "-P", "-m", "unicb.testing", backend, "-q", *session.posargs)
     own = Path("tests/backends", backend)
     if own.is_dir():
         session.run("pytest", "-q", str(own))

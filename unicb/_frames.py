@@ -13,19 +13,20 @@ from __future__ import annotations
 
 import inspect
 import sys
-from functools import cache
 from types import CodeType, FrameType
 from typing import Any
+from weakref import WeakKeyDictionary
+
+_codes: WeakKeyDictionary[type, frozenset[CodeType]] = WeakKeyDictionary()
 
 
-@cache
-def _code_of(pipeline_class: Any) -> frozenset[CodeType]:
-    codes = set()
-    for base in pipeline_class.__mro__:
-        for member in vars(base).values():
-            if inspect.isfunction(member):
-                codes.add(inspect.unwrap(member).__code__)
-    return frozenset(codes)
+def _code_of(pipeline_class: type) -> frozenset[CodeType]:
+    """The code of all methods of the class and its bases, below any decorators."""
+    if pipeline_class not in _codes:
+        members = [member for base in pipeline_class.__mro__ for member in vars(base).values()]
+        functions = [inspect.unwrap(member) for member in members if inspect.isfunction(member)]
+        _codes[pipeline_class] = frozenset(function.__code__ for function in functions)
+    return _codes[pipeline_class]
 
 
 def loop_frame_id(pipeline: Any, frame: FrameType) -> int:
