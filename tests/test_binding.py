@@ -210,6 +210,32 @@ def test_run_end_is_told_after_a_failure_in_the_loop(pipe: ToyPipeline) -> None:
     assert note.events == ["start", 0, "end"]
 
 
+def test_no_run_to_interrupt_after_a_failure(pipe: ToyPipeline) -> None:
+    steps = iter([StrictTensor(np.zeros((1, 4, 8, 8)))])
+    pipe.scheduler.step = lambda *_: next(steps)  # type: ignore[method-assign,assignment]
+    callbacks = bind(pipe)
+    with pytest.raises(StopIteration):
+        pipe("x", **callbacks)
+    gc.collect()
+    assert callbacks.interrupt() is False
+    assert callbacks.cancel() is False
+
+
+def test_guidance_scale_that_the_loop_does_not_read() -> None:
+    """Setting a scale of which the loop holds a copy is refused, where that is known."""
+
+    class StableDiffusionXLControlNetPipeline(ToyPipeline):
+        pass
+
+    class Lower(Callback):
+        def on_step_end(self, step: Step) -> None:
+            step.guidance_scale = 2.0
+
+    pipe = StableDiffusionXLControlNetPipeline()
+    with pytest.raises(UnsupportedPipelineError, match="a new value would change nothing"):
+        pipe("x", **bind(pipe, Lower()))
+
+
 def test_run_end_is_told_after_a_failure_in_a_later_callback(pipe: ToyPipeline) -> None:
     note = Note()
 

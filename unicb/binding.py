@@ -136,6 +136,8 @@ class Binding(Mapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         value = self._keywords[key]
+        if self._run is not None and self._run.over:
+            self._run = None  # it has failed, or was abandoned
         self._armed = True
         return value
 
@@ -181,8 +183,8 @@ class Binding(Mapping[str, Any]):
             UnsupportedPipelineError: the pipeline has no interrupt flag.
         """
         require_interrupt_flag(self._pipeline)
-        self._interrupt_requested = self._armed
-        return self._armed
+        self._interrupt_requested = self._has_run()
+        return self._interrupt_requested
 
     def cancel(self) -> bool:
         """End the run at the end of its step by raising :class:`GenerationCancelled` out of the
@@ -191,8 +193,12 @@ class Binding(Mapping[str, Any]):
         Returns:
             Whether there is a run to cancel.
         """
-        self._cancel_requested = self._armed
-        return self._armed
+        self._cancel_requested = self._has_run()
+        return self._cancel_requested
+
+    def _has_run(self) -> bool:
+        """Whether a run is about to start or under way."""
+        return self._armed and not (self._run is not None and self._run.over)
 
     def _on_step_end(
         self, pipeline: Any, index: int, timestep: Any, callback_kwargs: dict[str, Tensor]
