@@ -9,6 +9,7 @@ import nox
 nox.needs_version = ">=2024.4.15"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = True
 nox.options.sessions = ["lint", "types", "tests", "conformance"]
 
 # MindSpore 2.7.0 has no wheel for a later Python.

@@ -13,11 +13,9 @@ import numpy.typing as npt
 from unicb.backend import Around
 from unicb.testing import Case, Harness
 from unicb_mindspore import backend, enable_cpu
+from unicb_mindspore.pipelines import KINDS, PIXELS, POOLED_WIDTH, TEXT_WIDTH, build
 
-# Before mindone is imported: its modules take some functions by name.
 enable_cpu()
-
-from unicb_mindspore.pipelines import KINDS, PIXELS, POOLED_WIDTH, TEXT_WIDTH, build  # noqa: E402
 
 
 class MindSporeHarness(Harness):

@@ -1,0 +1,55 @@
+"""The examples and the README, run as their readers would."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def run(arguments: list[str], folder: Path) -> str:
+    # The sources must not hide the installed package.
+    env = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": str(ROOT / "examples")}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def quickstart(tmp_path: Path) -> Callable[..., Path]:
+    """Run examples/quickstart.py; returns the folder that it wrote."""
+
+    def start(*arguments: str) -> Path:
+        out = tmp_path / "out"
+        script = str(ROOT / "examples" / "quickstart.py")
+        printed = run([script, "--out", str(out), *arguments], tmp_path)
+        assert "contact_sheet.png" in printed
+        return out
+
+    return start
+
+
+@pytest.fixture
+def run_readme(tmp_path: Path) -> Callable[[str, str], Path]:
+    """Run the README's Python blocks, all that do not say ``without``, as one script."""
+
+    def start(wanted: str, without: str) -> Path:
+        blocks = CODE.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+        chosen = [block for block in blocks if without not in block]
+        assert any(wanted in block for block in chosen)
+        (tmp_path / "examples").symlink_to(ROOT / "examples")
+        (tmp_path / "readme.py").write_text("\n".join(chosen), encoding="utf-8")
+        run(["readme.py"], tmp_path)
+        return tmp_path
+
+    return start

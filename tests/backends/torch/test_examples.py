@@ -1,0 +1,34 @@
+"""The quickstart and the README's examples, on this framework."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_quickstart(quickstart: Callable[..., Path]) -> None:
+    out = quickstart("--framework", "torch", "--steps", "6")
+    assert names(out) == ["contact_sheet.png", "picture.png", "previews"]
+    assert names(out / "previews") == [f"{step:03d}.png" for step in range(6)]
+    picture = Image.open(out / "picture.png")
+    assert picture.size == (64, 64)
+    assert np.asarray(picture).std() > 10
+
+
+def test_quickstart_stops(quickstart: Callable[..., Path]) -> None:
+    out = quickstart("--framework", "torch", "--steps", "6", "--stop-at", "3")
+    assert names(out / "previews") == [f"{step:03d}.png" for step in range(4)]
+    assert Image.open(out / "picture.png").size == (64, 64)
+
+
+def test_readme(run_readme: Callable[[str, str], Path]) -> None:
+    folder = run_readme("from diffusers", "from mindone")
+    assert Image.open(folder / "star.png").size == (64, 64)
+    assert "049.png" in names(folder / "steps")  # 50 steps, by diffusers' default
