@@ -1,9 +1,18 @@
-"""``python -m unicb.testing NAME [pytest arguments]``: run the suite on an installed backend."""
+"""Run the conformance suite on an installed backend.
+
+    python -m unicb.testing NAME [--report FILE.html] [pytest arguments]
+
+NAME is the name of an entry point in the group unicb.backends. With --report, the result is also
+written as a page (needs pytest-html, which comes with unicb[testing]). All other arguments go to
+pytest: -k cut, -x, --tb=short.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,48 +20,55 @@ import pytest
 from unicb.backend import backend_names
 from unicb.errors import UnicbError
 from unicb.testing import load_harness
+from unicb.testing._summary import Summary
 
 # Other people's plug-ins, imported before pytest was up.
 _QUIET = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 
 
-class _Outcomes:
-    """Counts what ran: a run in which nothing did must not look like success."""
-
-    def __init__(self, title: str) -> None:
-        self.title = title
-        self.passed = 0
-
-    def pytest_report_header(self) -> str:
-        return self.title
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.passed += report.when == "call" and report.passed
-
-
 def main(arguments: list[str]) -> int:
-    if not arguments or arguments[0].startswith("-"):
-        print(f"usage: python -m unicb.testing NAME [pytest arguments]\n\n{__doc__}")
-        print(f"\nInstalled backends: {', '.join(backend_names())}")
-        return 0 if arguments in (["-h"], ["--help"]) else 2
-    name, *rest = arguments
+    """Returns pytest's exit code; 1 if nothing passed; 2 if the backend cannot be had."""
+    parser = argparse.ArgumentParser(
+        prog="python -m unicb.testing",
+        description=__doc__,
+        epilog=f"Installed backends: {', '.join(backend_names())}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--report", metavar="FILE.html")
+    options, rest = parser.parse_known_args(arguments)
+    if options.report and find_spec("pytest_html") is None:
+        parser.error("--report needs pytest-html: pip install 'unicb[testing]'")
     try:
-        harness = load_harness(name)
+        summary = Summary(load_harness(options.name))
     except UnicbError as error:
-        print(f"unicb.testing: {error}", file=sys.stderr)
-        if error.__cause__ is not None:
-            print(f"caused by {type(error.__cause__).__name__}: {error.__cause__}", file=sys.stderr)
-        return 2
-    versions = ", ".join(f"{key} {value}" for key, value in harness.backend.versions().items())
-    outcomes = _Outcomes(f"unicb conformance suite, backend {name}: {versions}")
+        return _refuse(error)
+    return _run(options.name, summary, [*_report(options.report), *rest])
+
+
+def _run(name: str, summary: Summary, arguments: list[str]) -> int:
     os.environ["UNICB_TESTING_BACKEND"] = name
     suite = str(Path(__file__).with_name("selected.py"))
-    code = int(pytest.main([suite, "-p", "no:cacheprovider", *_QUIET, *rest], [outcomes]))
-    listing = any(argument.startswith(("--co", "--help", "--fixtures")) for argument in rest)
-    if code == 0 and not outcomes.passed and not listing:
+    code = int(pytest.main([suite, "-p", "no:cacheprovider", *_QUIET, *arguments], [summary]))
+    listing = any(word.startswith(("--co", "--help", "--fixtures")) for word in arguments)
+    if code == 0 and not summary.passed and not listing:
         print("unicb.testing: no check passed; a run that checks nothing fails", file=sys.stderr)
         return 1
     return code
+
+
+def _report(path: str | None) -> list[str]:
+    return [f"--html={path}", "--self-contained-html"] if path else []
+
+
+def _refuse(error: UnicbError) -> int:
+    print(f"unicb.testing: {error}", file=sys.stderr)
+    cause = error.__cause__
+    while cause is not None:
+        print(f"caused by {type(cause).__name__}: {cause}", file=sys.stderr)
+        cause = cause.__cause__
+    return 2
 
 
 if __name__ == "__main__":

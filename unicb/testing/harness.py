@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from types import MappingProxyType
 from typing import Any
 
 import numpy.typing as npt
@@ -46,6 +47,11 @@ class Harness(ABC):
     single_prompt_kinds: tuple[str, ...] = ()
     #: Names of the floating dtypes that the framework has on this device, widest last.
     dtypes: tuple[str, ...]
+    #: Where the checks run, for the report.
+    device: str = "cpu"
+    #: Checks that fail through no fault of the backend: test id, such as "test_clamp[float16]",
+    #: to the reason. Strict: one that passes after all is an error, and so is an unknown id.
+    expected_failures: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def build(self, kind: str) -> Any:

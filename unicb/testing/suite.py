@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from unicb.testing._binding import BindingChecks
@@ -9,6 +11,7 @@ from unicb.testing._guidance import GuidanceChecks
 from unicb.testing._interrupt import InterruptChecks
 from unicb.testing._ops import OpsChecks
 from unicb.testing._preview import PreviewChecks
+from unicb.testing.harness import Harness
 
 
 class BackendSuite(OpsChecks, BindingChecks, GuidanceChecks, InterruptChecks, PreviewChecks):
@@ -16,7 +19,31 @@ class BackendSuite(OpsChecks, BindingChecks, GuidanceChecks, InterruptChecks, Pr
 
     >>> class TestMine(BackendSuite):  # doctest: +SKIP
     ...     harness = MyHarness()
+
+    Checks of your own may be added under other names; those of the suite cannot be overridden.
+
+    Raises:
+        TypeError: on derivation, without a harness, with a check overridden, or with an expected
+            failure that names no check or has no reason.
     """
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        checks = set(check_names())
+        if overridden := sorted(checks & vars(cls).keys()):
+            raise TypeError(
+                f"{cls.__name__} overrides {', '.join(overridden)}: checks of the suite cannot be "
+                "overridden. One that must fail belongs into the harness's expected_failures, "
+                "with a reason"
+            )
+        harness = getattr(cls, "harness", None)
+        if not isinstance(harness, Harness):
+            raise TypeError(f"{cls.__name__}.harness must be a unicb.testing.Harness")
+        for test_id, reason in harness.expected_failures.items():
+            if test_id.partition("[")[0] not in checks:
+                raise TypeError(f"expected failure {test_id!r} names no check of the suite")
+            if not reason.strip():
+                raise TypeError(f"expected failure {test_id!r} has no reason")
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Run a check for each kind of pipeline and each dtype that the harness has."""
@@ -24,3 +51,33 @@ class BackendSuite(OpsChecks, BindingChecks, GuidanceChecks, InterruptChecks, Pr
             metafunc.parametrize("kind", self.harness.kinds)
         if "dtype" in metafunc.fixturenames:
             metafunc.parametrize("dtype", self.harness.dtypes)
+
+    @pytest.fixture(autouse=True)
+    def _expect_failure(self, request: pytest.FixtureRequest) -> None:
+        """Mark the checks that the harness expects to fail, strictly."""
+        expected = self.harness.expected_failures
+        function = request.node.name.partition("[")[0]
+        siblings = {
+            item.name
+            for item in request.session.items
+            if item.parent is request.node.parent and item.name.partition("[")[0] == function
+        }
+        unknown = [
+            test_id
+            for test_id in expected
+            if test_id.partition("[")[0] == function and test_id not in siblings
+        ]
+        # One that was asked for by its own id knows nothing of its siblings.
+        if unknown and len(siblings) > 1:
+            raise pytest.UsageError(f"expected failures that do not exist: {', '.join(unknown)}")
+        if reason := expected.get(request.node.name):
+            request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+
+
+def check_names() -> tuple[str, ...]:
+    """Names of all checks, in the order of their groups."""
+    return tuple(name for group in GROUPS for name in vars(group) if name.startswith("test_"))
+
+
+#: The groups of checks; the first line of each one's module says what it is about.
+GROUPS: tuple[type, ...] = BackendSuite.__bases__

@@ -1,0 +1,142 @@
+"""The conformance suite as a tool: its two ways in, and what it refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unicb.testing import BackendSuite
+from unicb.testing.suite import GROUPS, check_names
+from unicb_numpy.harness import NumpyHarness
+
+OWN_PYTEST = """
+from unicb.testing import BackendSuite
+from unicb_numpy.harness import NumpyHarness
+
+class MyHarness(NumpyHarness):
+    expected_failures = {expected!r}
+
+class TestMine(BackendSuite):
+    harness = MyHarness()
+"""
+
+
+def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+
+
+def ids(output: str) -> list[str]:
+    found = (line.partition("::")[2].partition("::")[2] for line in output.splitlines())
+    return sorted(filter(None, found))
+
+
+def test_every_check_says_what_it_promises() -> None:
+    for name in check_names():
+        assert getattr(BackendSuite, name).__doc__, name
+    assert len(check_names()) > 30
+    assert all(sys.modules[group.__module__].__doc__ for group in GROUPS)
+
+
+def test_both_ways_run_the_same_checks(tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(OWN_PYTEST.format(expected={}))
+    own = run("pytest", "--co", "-q", "-p", "no:cacheprovider", folder=tmp_path)
+    installed = run("unicb.testing", "numpy", "--co", "-q", folder=tmp_path)
+    assert own.returncode == installed.returncode == 0
+    assert "test_clamp[float16]" in ids(own.stdout)
+    assert ids(own.stdout) == ids(installed.stdout)
+
+
+def test_summary_tells_groups_versions_and_device(tmp_path: Path) -> None:
+    done = run("unicb.testing", "numpy", "-q", "-k", "chunk", folder=tmp_path)
+    assert done.returncode == 0
+    assert "backend numpy: numpy 2." in done.stdout
+    assert "device: cpu" in done.stdout
+    assert "ops " in done.stdout
+
+
+def test_report_is_a_page(tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    done = run(
+        "unicb.testing", "numpy", "-q", "-k", "repeat", "--report", str(report), folder=tmp_path
+    )
+    assert done.returncode == 0
+    assert "test_repeat" in report.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["nonesuch"], 2, "installed: mindspore, numpy, torch"),
+        (["torch"], 2, "caused by ModuleNotFoundError"),
+        (["numpy", "-k", "no_check_of_this_name"], 5, ""),
+        (["numpy", "-k", "skipped"], 5, ""),
+    ],
+)
+def test_run_that_checks_nothing_fails(
+    tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
+    if arguments == ["torch"] and _has("torch"):
+        arguments = ["mindspore"]  # whichever framework is not here
+    done = run("unicb.testing", *arguments, folder=tmp_path)
+    assert done.returncode == code
+    assert said in done.stderr
+
+
+def _has(module: str) -> bool:
+    return subprocess.run([sys.executable, "-c", f"import {module}"]).returncode == 0
+
+
+def test_run_in_which_everything_is_skipped_fails(tmp_path: Path) -> None:
+    (tmp_path / "skip_all.py").write_text(
+        "import pytest\n\n\n@pytest.hookimpl\ndef pytest_runtest_setup(item):\n    pytest.skip()\n"
+    )
+    done = run("unicb.testing", "numpy", "-q", "-k", "chunk", "-p", "skip_all", folder=tmp_path)
+    assert done.returncode == 1
+    assert "no check passed" in done.stderr
+
+
+def test_expected_failure_that_passes_is_an_error(tmp_path: Path) -> None:
+    code = OWN_PYTEST.format(expected={"test_clamp[float16]": "it is a Tuesday"})
+    (tmp_path / "test_mine.py").write_text(code)
+    done = run("pytest", "-q", "-k", "clamp", "-p", "no:cacheprovider", folder=tmp_path)
+    assert done.returncode == 1
+    assert "[XPASS(strict)] it is a Tuesday" in done.stdout
+    assert "1 failed, 2 passed" in done.stdout
+
+
+def test_expected_failure_with_unknown_parameters_is_an_error(tmp_path: Path) -> None:
+    code = OWN_PYTEST.format(expected={"test_clamp[float8]": "there is none"})
+    (tmp_path / "test_mine.py").write_text(code)
+    done = run("pytest", "-q", "-k", "clamp", "-p", "no:cacheprovider", folder=tmp_path)
+    assert done.returncode != 0
+    assert "expected failures that do not exist: test_clamp[float8]" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("expected", "said"),
+    [({"test_clmap": "typing"}, "names no check"), ({"test_clamp": " "}, "has no reason")],
+)
+def test_expected_failures_are_checked(expected: dict[str, str], said: str) -> None:
+    class Sloppy(NumpyHarness):
+        expected_failures = expected
+
+    with pytest.raises(TypeError, match=said):
+        type("TestSloppy", (BackendSuite,), {"harness": Sloppy()})
+
+
+def test_overriding_a_check_is_an_error() -> None:
+    with pytest.raises(TypeError, match="overrides test_chunk, test_clamp"):
+        type(
+            "TestLenient",
+            (BackendSuite,),
+            {"harness": NumpyHarness(), "test_clamp": None, "test_chunk": None},
+        )
+
+
+def test_suite_without_a_harness_is_an_error() -> None:
+    with pytest.raises(TypeError, match="harness must be"):
+        type("TestBare", (BackendSuite,), {})
