@@ -80,7 +80,7 @@ def test_interrupt_with_order_2() -> None:
 
 
 def test_cutoff_refuses_unknown_class() -> None:
-    members = dict(vars(ToyPipeline))
+    members = {name: value for name, value in vars(ToyPipeline).items() if name != "unicb_facts"}
     stranger = type("StrangerPipeline", (), members)()
     with pytest.raises(UnsupportedPipelineError) as caught:
         CFGCutoff(0.4).on_bind(stranger, facts_for(stranger))

@@ -13,6 +13,7 @@ from unicb.errors import (
 )
 from unicb.latents import LatentFormat
 from unicb.ops import TensorOps
+from unicb.pipelines import PipelineFacts
 from unicb.step import Step
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ __all__ = [
     "GenerationCancelled",
     "Interrupt",
     "LatentFormat",
+    "PipelineFacts",
     "Preview",
     "PreviewFrame",
     "Step",

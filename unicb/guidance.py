@@ -29,7 +29,8 @@ def require_facts(pipeline: Any, facts: PipelineFacts | None) -> PipelineFacts:
     if facts is None:
         raise UnsupportedPipelineError(
             f"cannot cut guidance on {name}: how CFG works on this class is not known. Known: "
-            f"{', '.join(known_pipelines())}, and classes derived from these"
+            f"{', '.join(known_pipelines())}, classes derived from these, and classes that say it "
+            "in an attribute `unicb_facts` (see unicb.PipelineFacts)"
         )
     if getattr(pipeline, facts.denoiser, None) is None:
         raise UnsupportedPipelineError(

@@ -7,14 +7,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from unicb.errors import UnsupportedPipelineError
 
 
 @dataclass(frozen=True)
 class PipelineFacts:
-    """What unicb knows of one class of pipeline. The fields are explained in the data file."""
+    """What there is to know of one class of pipeline.
+
+    unicb's own data file has these for the frameworks' classes. A pipeline class of your own says
+    it itself, in the class attribute ``unicb_facts``.
+
+    Attributes:
+        source: where the facts were read.
+        denoiser: name of the attribute that holds the model whose output the loop guides.
+        companions: names of other models that the loop calls with the doubled batch.
+        cfg_rows: rows that the denoiser gets for each row of the latents, with guidance on.
+        conditional_row: which of these is the conditional one; -1 is the last.
+        guidance_scale: "property" if the loop reads ``pipeline.guidance_scale`` at each step,
+            "local" if it keeps a copy.
+        latents: name of a latent format that unicb knows, such as "sd" or "sdxl"; None if it
+            knows none.
+    """
 
     source: str
     denoiser: str
@@ -42,11 +57,12 @@ def known_pipelines() -> tuple[str, ...]:
 def facts_for(pipeline: object) -> PipelineFacts | None:
     """Facts about the class of ``pipeline`` or the nearest of its bases; None if there are none.
 
-    Classes go by their names: the frameworks call their ports of one pipeline the same.
+    A class says so itself in ``unicb_facts``, or goes by its name: the frameworks call their
+    ports of one pipeline the same.
     """
     for base in type(pipeline).__mro__:
-        if facts := _table().get(base.__name__):
-            return facts
+        if facts := vars(base).get("unicb_facts") or _table().get(base.__name__):
+            return cast(PipelineFacts, facts)
     return None
 
 

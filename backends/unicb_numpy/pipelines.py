@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unicb import PipelineFacts
 from unicb_numpy.ops import StrictTensor
 
 
@@ -50,6 +51,7 @@ class ToyScheduler:
 class ToyPipeline:
     """Text to pictures ``[rows, 8, 8, 4]``, in the loop that diffusers' pipelines share."""
 
+    unicb_facts = PipelineFacts(source="this file", denoiser="unet", latents="sd")
     _callback_tensor_inputs = ("latents", "prompt_embeds", "negative_prompt_embeds")
 
     def __init__(self, order: int = 1, dtype: str = "float32") -> None:
