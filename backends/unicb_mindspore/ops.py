@@ -47,7 +47,7 @@ class MindSporeOps:
         return array
 
     def from_numpy(self, a: npt.NDArray[Any], like: Tensor) -> Tensor:
-        return mindspore.Tensor(np.array(a)).astype(like.dtype)
+        return mindspore.Tensor(np.array(a, order="C")).astype(like.dtype)
 
 
 def _without_bfloat16(x: Tensor) -> Tensor:

@@ -36,5 +36,6 @@ class TorchOps:
         return array.copy() if x.device.type == "cpu" else array
 
     def from_numpy(self, a: npt.NDArray[Any], like: Tensor) -> Tensor:
-        # torch.tensor copies: a later write to the host array must not reach the tensor.
-        return torch.tensor(a).to(device=like.device, dtype=like.dtype)
+        # A copy, which a later write to the host array does not reach, and without the negative
+        # strides that torch refuses.
+        return torch.from_numpy(np.array(a, order="C")).to(device=like.device, dtype=like.dtype)

@@ -3,6 +3,7 @@
 ``python -m unicb.testing NAME`` runs it on an installed backend.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +22,8 @@ def __getattr__(name: str) -> Any:
     # Late, so that pytest is up by then and can make the checks' assertions tell their values.
     if name != "BackendSuite":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _CHECKS))
+    modules = [f"{__name__}.{module}" for module in _CHECKS]
+    pytest.register_assert_rewrite(*(name for name in modules if name not in sys.modules))
     from unicb.testing.suite import BackendSuite
 
     return BackendSuite

@@ -43,23 +43,26 @@ class OpsChecks(Checks):
             return self.harness.tensor(array, dtype)
 
     def test_doors_round_trip(self, dtype: str) -> None:
-        """``to_numpy(from_numpy(a, like))`` is ``a`` rounded to the dtype; shape and dtype are
-        kept, and the copy on the host shares no memory with the tensor."""
+        """``to_numpy(from_numpy(a, like))`` is ``a`` rounded to the dtype, reversed and transposed
+        views included; shape and dtype are kept, and the host's arrays share no memory with the
+        tensor."""
         ops = self.harness.backend.ops
 
         @_moderate
         @given(_arrays())
         def check(array: npt.NDArray[Any]) -> None:
             like = self._tensor(np.zeros(1, np.float32), dtype)
+            given = array[::-1].T.copy()[::-1].T  # strides of either sign
             with np.errstate(over="ignore"):
-                tensor = ops.from_numpy(array, like)
+                tensor = ops.from_numpy(given, like)
             assert tensor.dtype == like.dtype
             assert tuple(tensor.shape) == array.shape
             host = ops.to_numpy(tensor)
-            assert host.dtype == np.dtype("float32" if dtype == "bfloat16" else dtype)
-            if dtype in ("float32", "float64"):
-                assert np.array_equal(host, array, equal_nan=True)
+            assert host.dtype == dtype_of(dtype)
             before = host.copy()
+            if dtype in ("float32", "float64"):
+                assert np.array_equal(host, given, equal_nan=True)
+            given += 1
             host += 1
             assert np.array_equal(ops.to_numpy(tensor), before, equal_nan=True)
 
