@@ -11,6 +11,7 @@ from mindone import diffusers
 #: kind -> (pipeline class, what is special about it)
 KINDS: dict[str, tuple[str, frozenset[str]]] = {
     "text2img": ("StableDiffusionPipeline", frozenset()),
+    "order-2": ("StableDiffusionPipeline", frozenset({"order-2"})),
     "rescale": ("StableDiffusionPipeline", frozenset({"rescale"})),
     "img2img": ("StableDiffusionImg2ImgPipeline", frozenset({"image"})),
     "inpaint": ("StableDiffusionInpaintPipeline", frozenset({"image", "mask"})),
@@ -55,7 +56,11 @@ def build(kind: str) -> Any:
     class_name, traits = KINDS[kind]
     mindspore.set_seed(0)
     np.random.seed(0)  # mindone draws initial weights from either
-    parts: dict[str, Any] = {"unet": _unet(traits), "vae": _vae(traits), "scheduler": _scheduler()}
+    parts: dict[str, Any] = {
+        "unet": _unet(traits),
+        "vae": _vae(traits),
+        "scheduler": _scheduler(traits),
+    }
     if "controlnet" in traits:
         nets = [_controlnet(traits) for _ in range(2 if "multi" in traits else 1)]
         parts["controlnet"] = nets if "multi" in traits else nets[0]
@@ -127,11 +132,7 @@ def _vae(traits: frozenset[str]) -> Any:
     ).set_train(False)
 
 
-def _scheduler() -> Any:
-    return diffusers.DDIMScheduler(
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.012,
-        clip_sample=False,
-        steps_offset=1,
-    )
+def _scheduler(traits: frozenset[str]) -> Any:
+    kind = diffusers.HeunDiscreteScheduler if "order-2" in traits else diffusers.DDIMScheduler
+    betas = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    return kind(steps_offset=1, clip_sample=False, **betas)
