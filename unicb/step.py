@@ -30,7 +30,7 @@ class Step:
     ``step[name]`` reads and writes the tensors that the callback declared in ``tensors``. What is
     written goes back into the pipeline's loop, and is what the next callback reads; what is not
     touched goes back as it came. A value may be None where the pipeline has nothing to offer
-    (``negative_prompt_embeds`` with guidance off).
+    (``negative_prompt_embeds`` with guidance off), or a list (``image`` with several ControlNets).
 
     Attributes:
         index: the step's number, from 0. A scheduler of order 2 counts its half steps too, as
@@ -115,12 +115,18 @@ class Step:
 
     def __setitem__(self, name: str, value: Tensor) -> None:
         self._check(name)
-        if not self._run.is_tensor(value):
+        if not self._is_tensors(value):
             raise TypeError(
                 f"step[{name!r}] takes a tensor of the pipeline's framework, not a "
                 f"{type(value).__qualname__}; step.ops.from_numpy turns a host array into one"
             )
         self._tensors[name] = value
+
+    def _is_tensors(self, value: Any) -> bool:
+        """A tensor, or a list of them: with several ControlNets, ``image`` is one."""
+        if isinstance(value, list | tuple):
+            return all(self._is_tensors(item) for item in value)
+        return self._run.is_tensor(value)
 
     def _check(self, name: str) -> None:
         if name not in self._names:
