@@ -1,0 +1,16 @@
+"""The mutants: each is the reference backend with one realistic fault, and what must notice it."""
+
+from __future__ import annotations
+
+from mutants_core import CORE
+from mutants_operations import OPERATIONS
+from mutants_pipeline import PIPELINE
+from mutation import MoreKinds, Mutant
+
+#: What they are made from. Must pass everything.
+REFERENCES = (
+    Mutant("reference", "none", ()),
+    Mutant("reference, more kinds", "none", (), harness=MoreKinds),
+)
+
+MUTANTS = (*OPERATIONS, *PIPELINE, *CORE)

@@ -1,0 +1,589 @@
+"""Faults in unicb itself, for what no backend can get wrong."""
+
+from __future__ import annotations
+
+import copy
+import math
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mutation import MoreKinds, after, instead, mutant, value
+
+import unicb._run
+import unicb.binding
+import unicb.callbacks.interrupt
+import unicb.callbacks.preview
+import unicb.latents.rgb
+from unicb import Binding, CFGCutoff, Interrupt, Preview, Step, UnicbError
+from unicb._run import Run
+from unicb.callback import FunctionCallback
+from unicb.guidance import GuidanceCut
+
+
+def _cut_first_row(init: Any) -> Any:
+    def broken(self: GuidanceCut, *args: Any) -> None:
+        init(self, *args)
+        self._row = 0
+
+    return broken
+
+
+def _swallow(on_step_end: Any) -> Any:
+    def broken(self: Binding, pipeline: Any, index: int, timestep: Any, tensors: Any) -> Any:
+        try:
+            return on_step_end(self, pipeline, index, timestep, tensors)
+        except Exception:
+            return tensors
+
+    return broken
+
+
+def _wrap(on_step_end: Any) -> Any:
+    def broken(*args: Any) -> Any:
+        try:
+            return on_step_end(*args)
+        except Exception as error:
+            raise UnicbError(f"callback failed: {error}") from error
+
+    return broken
+
+
+def _adopt(begin: Any) -> Any:
+    def broken(self: Binding, pipeline: Any, *args: Any) -> Any:
+        self._pipeline = pipeline
+        return begin(self, pipeline, *args)
+
+    return broken
+
+
+def _separate_tensors(step_end: Any) -> Any:
+    """Each callback gets the loop's tensors, and only the last one's go back."""
+
+    def broken(self: Run, index: int, timestep: Any, tensors: Any) -> Any:
+        callbacks, self._callbacks = self._callbacks, ()
+        outputs = step_end(self, index, timestep, tensors)
+        for callback in callbacks:
+            outputs = unicb._run.Outputs(tensors)
+            step = Step(self, index, self.pipeline.num_timesteps, timestep, outputs)
+            step._names = callback.tensors
+            callback.on_step_end(step)
+        self._callbacks = callbacks
+        return outputs
+
+    return broken
+
+
+def _cut_once(on_step_end: Any) -> Any:
+    def broken(self: Any, step: Step) -> None:
+        self.run = getattr(self, "run", 0) + (step.index == 0)
+        if self.run == 1:
+            on_step_end(self, step)
+
+    return broken
+
+
+def _main_thread_only(interrupt: Any) -> Any:
+    def broken(self: Binding) -> bool:
+        here = threading.current_thread() is threading.main_thread()
+        return here and bool(interrupt(self))
+
+    return broken
+
+
+def _not_armed(init: Any) -> Any:
+    def broken(self: Binding, *args: Any) -> None:
+        init(self, *args)
+        self._armed = False
+
+    return broken
+
+
+def _stays_armed(end: Any) -> Any:
+    def broken(self: Binding, run: Run) -> None:
+        end(self, run)
+        self._armed = True
+
+    return broken
+
+
+def _cancel_by_interrupt(self: Binding) -> bool:
+    return self.interrupt()
+
+
+def _without_latents(error: Any, *_: Any) -> Any:
+    error.latents = np.zeros((0, 4, 8, 8))
+    return error
+
+
+def _one_picture(frame: Any, *_: Any) -> Any:
+    return replace(frame, images=frame.images[:1])
+
+
+def _touch(on_step_end: Any) -> Any:
+    def broken(self: Preview, step: Step) -> None:
+        on_step_end(self, step)
+        step["latents"] = step.ops.clamp(step["latents"], -1.0, 1.0)
+
+    return broken
+
+
+def _unprotected(self: Preview, step: Step) -> None:
+    self._sink(self._frame(step))
+
+
+def _silent(self: Preview, step: Step) -> None:
+    if not self._failed:
+        try:
+            self._sink(self._frame(step))
+        except Exception:
+            self._failed = True
+
+
+def _never_off(on_step_end: Any) -> Any:
+    def broken(self: Preview, step: Step) -> None:
+        self._failed = False
+        on_step_end(self, step)
+
+    return broken
+
+
+def _no_folders(call: Any) -> Any:
+    def broken(self: Any, frame: Any) -> None:
+        if Path(self._batched.format(step=0, image=0, num_timesteps=1)).parent.is_dir():
+            call(self, frame)
+
+    return broken
+
+
+def _enlarged(frame: Any, *_: Any) -> Any:
+    return replace(frame, images=[image.resize((64, 64)) for image in frame.images])
+
+
+CORE = (
+    mutant(
+        "plain functions get latents only",
+        "and none of the other tensors that the pipeline offers",
+        "untouched_run_is_bit_identical",
+        FunctionCallback,
+        "__init__",
+        lambda init: lambda self, function, tensors: init(self, function, ("latents",)),
+    ),
+    mutant(
+        "callbacks do not see each other's tensors",
+        "each gets what the loop handed over",
+        "written_latents_reach_the_loop",
+        Run,
+        "step_end",
+        _separate_tensors,
+    ),
+    mutant(
+        "what is written is dropped",
+        "step[name] = … goes nowhere",
+        "written_latents_reach_the_loop",
+        Step,
+        "__setitem__",
+        instead(lambda self, name, value: None),
+    ),
+    mutant(
+        "progress starts at 0",
+        "the share of steps before this one",
+        "step_tells_the_truth",
+        Step,
+        "progress",
+        value(lambda step, _: step.index / step.num_timesteps),
+    ),
+    mutant(
+        "timestep is no float",
+        "it is handed over as the framework has it",
+        "step_tells_the_truth",
+        Step,
+        "timestep",
+        value(lambda step, true: np.asarray(true)),
+    ),
+    mutant(
+        "step.pipeline is a copy",
+        "callbacks cannot reach the pipeline that runs",
+        "step_tells_the_truth",
+        Step,
+        "pipeline",
+        value(lambda step, true: copy.copy(true)),
+    ),
+    mutant(
+        "guidance scale reads as its default",
+        "and not as that of the run",
+        "step_tells_the_truth guidance_scale_is_set_and_put_back",
+        Step,
+        "guidance_scale",
+        value(lambda step, true: 5.0),
+    ),
+    mutant(
+        "guidance scale is not set",
+        "the assignment changes nothing",
+        "guidance_scale_is_set_and_put_back",
+        Run,
+        "set_guidance_scale",
+        instead(lambda self, scale: None),
+    ),
+    mutant(
+        "guidance scale is not put back",
+        "the pipeline keeps the callback's",
+        "guidance_scale_is_set_and_put_back",
+        Run,
+        "set_guidance_scale",
+        instead(lambda self, scale: setattr(self.pipeline, "_guidance_scale", scale)),
+    ),
+    mutant(
+        "exceptions are swallowed",
+        "a failing callback goes unnoticed",
+        "exception_reaches_caller_and_all_is_put_back second_pipeline_is_refused "
+        "two_runs_at_once_are_refused function_must_return_a_dict_or_none",
+        Binding,
+        "_on_step_end",
+        _swallow,
+    ),
+    mutant(
+        "exceptions are wrapped",
+        "the caller gets an UnicbError for every failure",
+        "exception_reaches_caller_and_all_is_put_back function_must_return_a_dict_or_none",
+        Binding,
+        "_on_step_end",
+        _wrap,
+        error=UnicbError,
+    ),
+    mutant(
+        "a failed run is not ended",
+        "nothing is undone as long as somebody has the traceback",
+        "exception_reaches_caller_and_all_is_put_back",
+        Binding,
+        "_end",
+        instead(lambda self, run: None),
+    ),
+    mutant(
+        "nothing is undone",
+        "a run forgets what it has to put back",
+        "cut_leaves_nothing_behind guidance_scale_is_set_and_put_back",
+        Run,
+        "_on_finish",
+        instead(lambda self, undo: None),
+    ),
+    mutant(
+        "the loop's end goes unnoticed",
+        "after a failure between two steps nobody cleans up",
+        "exception_in_the_loop_puts_all_back",
+        Run,
+        "_loop_ended",
+        instead(lambda self, _: None),
+    ),
+    mutant(
+        "every call belongs to the run",
+        "hooks cut whoever calls the denoiser while they are on it",
+        "abandoned_run_does_not_touch_the_next",
+        Run,
+        "_is_calling",
+        instead(lambda self: True),
+    ),
+    mutant(
+        "with block does nothing",
+        "its end is not the end of the run",
+        "with_block_puts_all_back",
+        Binding,
+        "__exit__",
+        instead(lambda *_: None),
+    ),
+    mutant(
+        "unknown tensors are left out",
+        "a typo in a name goes unnoticed",
+        "unknown_tensor_is_refused_at_bind",
+        unicb.binding,
+        "_names",
+        after(lambda names, *_: tuple(n for n in names if "lattents" not in n)),
+    ),
+    mutant(
+        "a binding adopts pipelines",
+        "whichever calls it is its own from then on",
+        "second_pipeline_is_refused",
+        Binding,
+        "_begin",
+        _adopt,
+    ),
+    mutant(
+        "runs overlap",
+        "a binding does not notice that it is in use",
+        "two_runs_at_once_are_refused",
+        Run,
+        "is_executing",
+        instead(lambda self: False),
+    ),
+    mutant(
+        "returned values are not looked at",
+        "a function may return anything",
+        "function_must_return_a_dict_or_none",
+        FunctionCallback,
+        "on_step_end",
+        instead(
+            lambda self, step: self.function(
+                step.pipeline,
+                step.index,
+                step.timestep,
+                {n: step._tensors[n] for n in self.tensors},
+            )
+        ),
+    ),
+    mutant(
+        "functions have no name",
+        "an error does not say which function is meant",
+        "function_must_return_a_dict_or_none",
+        FunctionCallback,
+        "_name",
+        instead(lambda self: "callback"),
+    ),
+    mutant(
+        "the unconditional row is kept",
+        "guidance is cut to the wrong half",
+        "cut_is_exact cut_after_first_and_before_last_step",
+        GuidanceCut,
+        "__init__",
+        _cut_first_row,
+    ),
+    mutant(
+        "hooks stay after the run",
+        "nobody takes them away",
+        "cut_leaves_nothing_behind with_block_puts_all_back",
+        GuidanceCut,
+        "remove",
+        instead(lambda self: None),
+    ),
+    mutant(
+        "cut one step late",
+        "the index is counted from 1",
+        "cut_is_exact cut_after_first_and_before_last_step ratio_cuts_at_truncated_step",
+        CFGCutoff,
+        "_cutoff",
+        after(lambda cutoff, *_: cutoff + 1),
+    ),
+    mutant(
+        "cut never after the first step",
+        "index 0 is taken for no index",
+        "cut_after_first_and_before_last_step",
+        CFGCutoff,
+        "_cutoff",
+        after(lambda cutoff, *_: cutoff or 1),
+    ),
+    mutant(
+        "cut at the last step comes early",
+        "the index is limited to where a cut still saves work",
+        "cut_at_last_step_changes_nothing",
+        CFGCutoff,
+        "_cutoff",
+        after(lambda cutoff, self, num_timesteps: min(cutoff, num_timesteps - 2)),
+    ),
+    mutant(
+        "ratio is rounded up",
+        "the cut comes at ceil(num_timesteps * ratio)",
+        "ratio_cuts_at_truncated_step",
+        CFGCutoff,
+        "_cutoff",
+        after(
+            lambda cutoff, self, n: cutoff if self._ratio is None else math.ceil(n * self._ratio)
+        ),
+    ),
+    mutant(
+        "guidance is always taken for on",
+        "rows are cut where there are none to spare",
+        "guidance_off_is_left_alone",
+        unicb._run,
+        "guidance_is_on",
+        instead(lambda pipeline: True),
+        error=UnicbError,
+    ),
+    mutant(
+        "only the first run is cut",
+        "the callback remembers that it is done",
+        "two_runs_on_one_binding abandoned_run_does_not_touch_the_next",
+        CFGCutoff,
+        "on_step_end",
+        _cut_once,
+    ),
+    mutant(
+        "interrupt one step late",
+        "the index is counted from 1",
+        "interrupt_stops_after_step",
+        Interrupt,
+        "on_step_end",
+        instead(lambda self, step: step.interrupt() if step.index > self._step else None),
+    ),
+    mutant(
+        "no interrupt flag is needed",
+        "bind accepts Interrupt on a pipeline that it cannot stop",
+        "interrupt_stops_after_step",
+        unicb.callbacks.interrupt,
+        "require_interrupt_flag",
+        instead(lambda pipeline: None),
+        harness=MoreKinds,
+    ),
+    mutant(
+        "interrupt works in the main thread",
+        "and in no other",
+        "interrupt_from_another_thread",
+        Binding,
+        "interrupt",
+        _main_thread_only,
+    ),
+    mutant(
+        "interrupt needs a run",
+        "one that comes before the run is forgotten",
+        "interrupt_before_first_run",
+        Binding,
+        "__init__",
+        _not_armed,
+    ),
+    mutant(
+        "interrupt waits for the next run",
+        "one that comes after a run stops the next one",
+        "interrupt_before_first_run",
+        Binding,
+        "_end",
+        _stays_armed,
+    ),
+    mutant(
+        "cancel is an interrupt",
+        "the pipeline returns as if all were well",
+        "cancel_raises_with_latents",
+        Binding,
+        "cancel",
+        instead(_cancel_by_interrupt),
+    ),
+    mutant(
+        "cancel loses the latents",
+        "the error has none",
+        "cancel_raises_with_latents",
+        Binding,
+        "_cancelled",
+        after(_without_latents),
+    ),
+    mutant(
+        "preview shows one picture",
+        "the first of the batch",
+        "preview_shows_every_step_and_picture preview_writes_files",
+        Preview,
+        "_frame",
+        after(_one_picture),
+    ),
+    mutant(
+        "preview enlarges its pictures",
+        "to the size of the picture that is decoded",
+        "preview_shows_every_step_and_picture",
+        Preview,
+        "_frame",
+        after(_enlarged),
+    ),
+    mutant(
+        "preview changes the latents",
+        "they are limited for display, and go back so",
+        "preview_shows_every_step_and_picture failing_sink_never_costs_the_picture",
+        Preview,
+        "on_step_end",
+        _touch,
+    ),
+    mutant(
+        "preview leaves out the last step",
+        "it is no multiple of every",
+        "preview_writes_files",
+        Preview,
+        "_shows",
+        instead(lambda self, step: step.index % self._every == 0),
+    ),
+    mutant(
+        "preview leaves out the first step",
+        "0 is taken for no index",
+        "preview_shows_every_step_and_picture preview_writes_files",
+        Preview,
+        "_shows",
+        after(lambda shows, self, step: shows and step.index > 0),
+    ),
+    mutant(
+        "preview makes no folders",
+        "files go to folders that exist",
+        "preview_writes_files",
+        unicb.callbacks.preview._FileSink,
+        "__call__",
+        _no_folders,
+    ),
+    mutant(
+        "a failing sink fails the run",
+        "its exception is not caught",
+        "failing_sink_never_costs_the_picture",
+        Preview,
+        "on_step_end",
+        instead(_unprotected),
+        error=OSError,
+    ),
+    mutant(
+        "a failing sink goes unnoticed",
+        "there is no warning",
+        "failing_sink_never_costs_the_picture",
+        Preview,
+        "on_step_end",
+        instead(_silent),
+    ),
+    mutant(
+        "a failing sink is called again",
+        "with a warning at each step",
+        "failing_sink_never_costs_the_picture",
+        Preview,
+        "on_step_end",
+        _never_off,
+    ),
+    mutant(
+        "colours are blue, green, red",
+        "the order that some image libraries have",
+        "preview_colours",
+        unicb.latents.rgb,
+        "RGBArray",
+        after(lambda colours, *_: colours._replace(pixels=colours.pixels[..., ::-1])),
+    ),
+    mutant(
+        "colours lack their bias",
+        "the format's constant part is left out",
+        "preview_colours",
+        unicb.latents.rgb,
+        "_weights",
+        after(lambda made, _: (made[0], made[1] * [[0], [0], [0], [1]])),
+    ),
+    mutant(
+        "colours of the transposed picture",
+        "height and width are mixed up",
+        "preview_colours",
+        unicb.latents.rgb,
+        "RGBArray",
+        after(lambda colours, *_: colours._replace(pixels=colours.pixels.transpose(0, 2, 1, 3))),
+        error=ValueError,
+    ),
+    mutant(
+        "good latents are called not finite",
+        "each preview warns",
+        "preview_colours",
+        unicb.latents.rgb,
+        "RGBArray",
+        after(lambda colours, *_: colours._replace(finite=False)),
+    ),
+    mutant(
+        "bad latents are called finite",
+        "nobody is warned",
+        "latents_that_are_not_finite_are_black",
+        unicb.latents.rgb,
+        "RGBArray",
+        after(lambda colours, *_: colours._replace(finite=True)),
+    ),
+    mutant(
+        "bad latents are shown grey",
+        "they look like a dark part of the picture",
+        "latents_that_are_not_finite_are_black",
+        unicb.latents.rgb,
+        "RGBArray",
+        after(lambda colours, *_: colours._replace(pixels=np.maximum(colours.pixels, 1))),
+    ),
+)

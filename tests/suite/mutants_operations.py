@@ -1,0 +1,368 @@
+"""Faults in a backend's tensors and operations."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from mutation import after, instead, mutant, onto
+
+from unicb_numpy import NumpyBackend
+from unicb_numpy.ops import NumpyOps, StrictTensor
+
+
+def _wrong_layout(ops: Any, x: StrictTensor) -> Any:
+    memory = x.data if x.data.base is None else x.data.base
+    flat = np.nan_to_num(memory.ravel()[: x.data.size], nan=0.0)
+    return np.clip(flat, 0, 255).astype(np.uint8).reshape(x.shape)
+
+
+def _uneven_parts(ops: Any, x: StrictTensor, n: int) -> Any:
+    return tuple(StrictTensor(part) for part in np.array_split(x.data, max(n, 1)))
+
+
+def _clamp_in_place(ops: Any, x: StrictTensor, low: float, high: float) -> StrictTensor:
+    np.clip(x.data, low, high, out=x.data)
+    return x
+
+
+def _zero_nan_in_place(function: Any) -> Any:
+    def broken(ops: Any, x: StrictTensor) -> Any:
+        np.nan_to_num(x.data, copy=False, nan=0.0, posinf=math.inf, neginf=-math.inf)
+        return function(ops, x)
+
+    return broken
+
+
+def _only_last_of_batch(ops: Any, a: StrictTensor, b: StrictTensor) -> StrictTensor:
+    last = b.data.reshape(-1, *b.shape[-2:])[-1]
+    return StrictTensor(np.broadcast_to(a.data @ last, (*b.shape[:-2], a.shape[-2], b.shape[-1])))
+
+
+def _matmul_into_first(matmul: Any) -> Any:
+    def broken(ops: Any, a: StrictTensor, b: StrictTensor) -> StrictTensor:
+        product: StrictTensor = matmul(ops, a, b)
+        if product.shape == a.shape:
+            a.data[...] = product.data
+        return product
+
+    return broken
+
+
+def _bare_chunk_error(chunk: Any) -> Any:
+    def broken(ops: Any, x: StrictTensor, n: int) -> Any:
+        try:
+            return chunk(ops, x, n)
+        except ValueError:
+            raise ValueError("cannot chunk into equal parts") from None
+
+    return broken
+
+
+OPERATIONS = (
+    mutant(
+        "from_numpy keeps the array's dtype",
+        "weights for half-precision latents arrive in float32",
+        "doors_round_trip",
+        NumpyOps,
+        "from_numpy",
+        instead(lambda ops, a, like: StrictTensor(np.array(a))),
+    ),
+    mutant(
+        "from_numpy by way of float16",
+        "values lose precision on their way to the device",
+        "doors_round_trip",
+        NumpyOps,
+        "from_numpy",
+        instead(lambda ops, a, like: StrictTensor(a.astype(np.float16).astype(like.dtype))),
+    ),
+    mutant(
+        "from_numpy flattens",
+        "the tensor is made from the array's buffer alone",
+        "doors_round_trip",
+        NumpyOps,
+        "from_numpy",
+        onto(lambda data: data.ravel()),
+    ),
+    mutant(
+        "from_numpy borrows the array's memory",
+        "as torch.from_numpy does: who changes the array later changes the tensor",
+        "doors_round_trip",
+        NumpyOps,
+        "from_numpy",
+        instead(lambda ops, a, like: StrictTensor(np.asarray(a, dtype=like.dtype))),
+    ),
+    mutant(
+        "from_numpy ignores strides",
+        "it reads a reversed view forwards",
+        "doors_round_trip",
+        NumpyOps,
+        "from_numpy",
+        lambda from_numpy: (
+            lambda ops, a, like: from_numpy(
+                ops, (a if a.base is None else a.base).reshape(a.shape), like
+            )
+        ),
+    ),
+    mutant(
+        "to_numpy lends its memory",
+        "the host array is the tensor's own, as torch's Tensor.numpy gives it",
+        "doors_round_trip",
+        NumpyOps,
+        "to_numpy",
+        instead(lambda ops, x: x.data),
+    ),
+    mutant(
+        "to_numpy always gives float32",
+        "what bfloat16 needs is done to every dtype",
+        "doors_round_trip",
+        NumpyOps,
+        "to_numpy",
+        after(lambda host, *_: host.astype(np.float32)),
+    ),
+    mutant(
+        "chunk gives a list",
+        "the framework's own return type is passed on",
+        "chunk",
+        NumpyOps,
+        "chunk",
+        after(lambda parts, *_: list(parts)),
+    ),
+    mutant(
+        "chunk interleaves",
+        "part i has the rows i, i + n, …",
+        "chunk documented_recipe",
+        NumpyOps,
+        "chunk",
+        after(lambda parts, ops, x, n: tuple(x[i::n] for i in range(n))),
+    ),
+    mutant(
+        "chunk drops the last part",
+        "one part less than was asked for",
+        "chunk",
+        NumpyOps,
+        "chunk",
+        after(lambda parts, *_: parts[:-1] or parts),
+    ),
+    mutant(
+        "chunk widens",
+        "parts come in float64",
+        "chunk",
+        NumpyOps,
+        "chunk",
+        after(lambda parts, *_: tuple(StrictTensor(part.data.astype("f8")) for part in parts)),
+    ),
+    mutant(
+        "chunk takes unequal parts",
+        "as torch.chunk does",
+        "chunk_refuses_unequal_parts",
+        NumpyOps,
+        "chunk",
+        instead(_uneven_parts),
+    ),
+    mutant(
+        "chunk's error names no shape",
+        "the message leaves the reader guessing",
+        "chunk_refuses_unequal_parts",
+        NumpyOps,
+        "chunk",
+        _bare_chunk_error,
+    ),
+    mutant(
+        "clamp forgets the upper limit",
+        "only the lower one is passed on",
+        "clamp",
+        NumpyOps,
+        "clamp",
+        lambda clamp: lambda ops, x, low, high: clamp(ops, x, low, math.inf),
+    ),
+    mutant(
+        "clamp swallows NaN",
+        "a framework's minimum and maximum prefer numbers",
+        "clamp",
+        NumpyOps,
+        "clamp",
+        instead(lambda ops, x, low, high: StrictTensor(np.fmin(np.fmax(x.data, low), high))),
+    ),
+    mutant(
+        "clamp widens",
+        "limits as float64 arrays make the result float64",
+        "clamp",
+        NumpyOps,
+        "clamp",
+        onto(lambda data: data.astype(np.float64)),
+    ),
+    mutant(
+        "to_uint8 rounds",
+        "to the nearest instead of toward zero",
+        "to_uint8",
+        NumpyOps,
+        "to_uint8",
+        lambda to_uint8: lambda ops, x: to_uint8(ops, StrictTensor(np.round(x.data))),
+    ),
+    mutant(
+        "to_uint8 wraps around",
+        "a bare cast: 256 becomes 0",
+        "to_uint8",
+        NumpyOps,
+        "to_uint8",
+        instead(lambda ops, x: np.nan_to_num(x.data).astype(np.int64).astype(np.uint8)),
+    ),
+    mutant(
+        "to_uint8 makes NaN white",
+        "a clamp before the cast that takes NaN to its upper limit",
+        "latents_that_are_not_finite_are_black",
+        NumpyOps,
+        "to_uint8",
+        instead(lambda ops, x: np.clip(np.nan_to_num(x.data, nan=255), 0, 255).astype(np.uint8)),
+    ),
+    mutant(
+        "to_uint8 ignores strides",
+        "it reads a view's memory as if there were no gaps",
+        "to_uint8",
+        NumpyOps,
+        "to_uint8",
+        instead(_wrong_layout),
+    ),
+    mutant(
+        "to_uint8 gives a tensor",
+        "the result stays in the framework",
+        "to_uint8",
+        NumpyOps,
+        "to_uint8",
+        after(lambda out, *_: StrictTensor(out)),
+    ),
+    mutant(
+        "to_uint8 gives int64",
+        "the right numbers in eight times the space",
+        "to_uint8 preview_colours",
+        NumpyOps,
+        "to_uint8",
+        after(lambda out, *_: out.astype(np.int64)),
+    ),
+    mutant(
+        "to_uint8 flattens",
+        "the shape is lost",
+        "to_uint8",
+        NumpyOps,
+        "to_uint8",
+        after(lambda out, *_: out.ravel()),
+    ),
+    mutant(
+        "matmul in half precision",
+        "a device's fast mode, taken for every dtype",
+        "matmul",
+        NumpyOps,
+        "matmul",
+        instead(
+            lambda ops, a, b: StrictTensor(
+                (a.data.astype(np.float16) @ b.data.astype(np.float16)).astype(a.dtype)
+            )
+        ),
+    ),
+    mutant(
+        "matmul widens",
+        "the product of two float16 tensors is left in float32",
+        "matmul",
+        NumpyOps,
+        "matmul",
+        instead(lambda ops, a, b: StrictTensor(a.data.astype("f4") @ b.data.astype("f4"))),
+    ),
+    mutant(
+        "matmul looks at one of a batch",
+        "the batch is broadcast after the product, from its last matrix",
+        "matmul preview_colours",
+        NumpyOps,
+        "matmul",
+        instead(_only_last_of_batch),
+    ),
+    mutant(
+        "matmul skips what is not finite",
+        "a kernel that treats NaN as 0, so that bad latents look good",
+        "latents_that_are_not_finite_are_black",
+        NumpyOps,
+        "matmul",
+        onto(lambda data: np.nan_to_num(data)),
+    ),
+    mutant(
+        "matmul into its first argument",
+        "the result is written over what it was computed from",
+        "verbs_leave_their_arguments_alone",
+        NumpyOps,
+        "matmul",
+        _matmul_into_first,
+    ),
+    mutant(
+        "clamp in place",
+        "as torch's clamp_",
+        "verbs_leave_their_arguments_alone",
+        NumpyOps,
+        "clamp",
+        instead(_clamp_in_place),
+    ),
+    mutant(
+        "to_uint8 cleans in place",
+        "NaN is replaced in the tensor itself",
+        "verbs_leave_their_arguments_alone",
+        NumpyOps,
+        "to_uint8",
+        _zero_nan_in_place,
+    ),
+    mutant(
+        "number minus tensor is tensor minus number",
+        "the reflected operator is not reflected",
+        "arithmetic_and_indexing",
+        StrictTensor,
+        "__rsub__",
+        instead(lambda self, other: self - other),
+    ),
+    mutant(
+        "number by tensor is tensor by number",
+        "the same of division",
+        "arithmetic_and_indexing",
+        StrictTensor,
+        "__rtruediv__",
+        instead(lambda self, other: self / other),
+    ),
+    mutant(
+        "numbers widen",
+        "a tensor times a Python number is float64",
+        "arithmetic_and_indexing",
+        StrictTensor,
+        "__mul__",
+        onto(lambda data: data.astype(np.float64)),
+    ),
+    mutant(
+        "reshape keeps the old shape",
+        "the call is taken for a no-op",
+        "arithmetic_and_indexing",
+        StrictTensor,
+        "reshape",
+        instead(lambda self, shape: self),
+    ),
+    mutant(
+        "reshape goes down columns",
+        "Fortran's order of elements",
+        "arithmetic_and_indexing",
+        StrictTensor,
+        "reshape",
+        instead(lambda self, shape: StrictTensor(self.data.reshape(shape, order="F"))),
+    ),
+    mutant(
+        "repeat interleaves",
+        "numpy.repeat instead of numpy.tile",
+        "repeat",
+        NumpyBackend,
+        "repeat",
+        instead(lambda self, x, n: StrictTensor(np.repeat(x.data, n, axis=0))),
+    ),
+    mutant(
+        "repeat widens",
+        "copies come in float64",
+        "repeat",
+        NumpyBackend,
+        "repeat",
+        onto(lambda data: data.astype(np.float64)),
+    ),
+)
