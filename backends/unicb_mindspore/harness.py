@@ -26,6 +26,15 @@ class MindSporeHarness(Harness):
     # what does work, which is the six operations.
     dtypes = ("float16", "float32", "float64")
 
+    expected_failures = {
+        "test_every_offered_tensor_reaches_the_loop[controlnet-inpaint]": (
+            "mindone 0.5.0 offers mask and masked_image_latents, and never takes them back"
+        ),
+        "test_every_offered_tensor_reaches_the_loop[xl-controlnet-inpaint]": (
+            "mindone 0.5.0 offers add_text_embeds, mask and more, and never takes them back"
+        ),
+    }
+
     def build(self, kind: str) -> Any:
         return build(kind)
 

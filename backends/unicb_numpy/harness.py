@@ -17,11 +17,11 @@ from unicb_numpy.pipelines import ToyPipeline
 
 class NumpyHarness(Harness):
     backend = backend
-    kinds = ("text2img",)
+    kinds = ("text2img", "order-2")
     dtypes = ("float16", "float32", "float64")
 
     def build(self, kind: str) -> ToyPipeline:
-        return ToyPipeline()
+        return ToyPipeline(order=2 if kind == "order-2" else 1)
 
     def run(self, pipeline: ToyPipeline, case: Case, **keywords: Any) -> npt.NDArray[Any]:
         return pipeline(

@@ -120,6 +120,8 @@ class ToyPipeline:
                 callback_outputs = callback_on_step_end(self, i, t, tensors)
                 latents = callback_outputs.pop("latents", latents)
                 prompt_embeds = callback_outputs.pop("prompt_embeds", prompt_embeds)
+                negative = callback_outputs.pop("negative_prompt_embeds", negative_prompt_embeds)
+                negative_prompt_embeds = negative
         if output_type == "latent":
             return latents.data
         return np.clip(latents.data / 4 + 0.5, 0, 1).transpose(0, 2, 3, 1)

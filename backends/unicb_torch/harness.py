@@ -24,6 +24,15 @@ class TorchHarness(Harness):
     single_prompt_kinds = ("controlnet-multi", "xl-controlnet-multi")
     dtypes = ("bfloat16", "float16", "float32", "float64")
 
+    expected_failures = {
+        "test_every_offered_tensor_reaches_the_loop[controlnet-inpaint]": (
+            "diffusers 0.42.1 offers mask and masked_image_latents, and never takes them back"
+        ),
+        "test_every_offered_tensor_reaches_the_loop[xl-controlnet-inpaint]": (
+            "diffusers 0.42.1 offers add_text_embeds, mask and more, and never takes them back"
+        ),
+    }
+
     def build(self, kind: str) -> Any:
         return build(kind)
 
@@ -92,7 +101,8 @@ def arguments(case: Case) -> dict[str, Any]:
         found["control_image" if "image" in traits else "image"] = control
         found["guess_mode"] = "guess" in traits
     if "ip-adapter" in traits:
-        found["ip_adapter_image_embeds"] = [normal(2, 1, IMAGE_WIDTH)]
+        both = normal(2, 1, IMAGE_WIDTH)  # unconditional and conditional
+        found["ip_adapter_image_embeds"] = [both if case.guidance_scale > 1 else both[1:]]
     if "rescale" in traits:
         found["guidance_rescale"] = 0.7
     return found

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BackendSuite", "Case", "Harness", "load_harness"]
 
-_CHECKS = ("_base", "_binding", "_guidance", "_interrupt", "_ops", "_preview")
+_CHECKS = ("_base", "_binding", "_guidance", "_interrupt", "_ops", "_preview", "_registry")
 
 
 def __getattr__(name: str) -> Any:

@@ -57,6 +57,12 @@ class Checks:
         sample = next(v for v in values if self.harness.backend.is_tensor(v) and len(v.shape) > 1)
         return int(sample.shape[0])
 
+    def sample_of(self, out: Any) -> Tensor:
+        """The tensor in a denoiser's output."""
+        if self.harness.backend.is_tensor(out):
+            return out
+        return out[0] if isinstance(out, tuple) else next(iter(out.values()))
+
     def conditional_only(self, pipeline: Any, out: Any) -> Any:
         """A denoiser's output with the unconditional rows replaced by the conditional ones."""
         backend = self.harness.backend

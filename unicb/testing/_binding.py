@@ -16,7 +16,7 @@ from unicb import (
     UnsupportedPipelineError,
     bind,
 )
-from unicb.backend import backend_for
+from unicb.pipelines import facts_for
 from unicb.testing._base import Checks
 from unicb.testing.harness import Case
 
@@ -35,10 +35,6 @@ class FailAt(Callback):
 
 
 class BindingChecks(Checks):
-    def test_backend_is_found_from_pipeline(self, kind: str) -> None:
-        """``bind`` finds this backend, and no other, from the pipeline's class."""
-        assert backend_for(self.pipeline(kind)) is self.harness.backend
-
     def test_same_case_gives_same_bits(self, kind: str) -> None:
         """The harness is deterministic, without which no other check means anything."""
         pipeline, case = self.pipeline(kind), Case(kind)
@@ -46,6 +42,21 @@ class BindingChecks(Checks):
         assert first.dtype == np.float32
         assert np.isfinite(first).all()
         assert (first == self.harness.run(pipeline, case)).all()
+
+    def test_harness_sees_what_is_left_behind(self, kind: str) -> None:
+        """``traces`` changes when a model is hooked and is as before when the hook is gone,
+        without which no check of what a run leaves behind means anything."""
+        pipeline = self.pipeline(kind)
+        self.harness.run(pipeline, Case(kind))
+        facts = facts_for(pipeline)
+        assert facts is not None
+        before = self.harness.traces(pipeline)
+        for name in (facts.denoiser, *facts.companions):
+            model = getattr(pipeline, name)
+            undo = self.harness.backend.hook(model, lambda call, args, kw: call(*args, **kw))
+            assert self.harness.traces(pipeline) != before
+            undo()
+            assert self.harness.traces(pipeline) == before
 
     def test_untouched_run_is_bit_identical(self, kind: str) -> None:
         """Callbacks that read every tensor and change none change nothing."""
@@ -82,9 +93,38 @@ class BindingChecks(Checks):
         assert seen == [float(i) for i in range(steps)]
         assert (out == steps - 1).all()
 
+    def test_every_offered_tensor_reaches_the_loop(self, kind: str) -> None:
+        """Whatever the pipeline offers to callbacks, it takes back: what is written at one step
+        end is what the next one is handed (the latents, which change in between, aside)."""
+        pipeline, case = self.pipeline(kind), Case(kind)
+        lost: list[str] = []
+
+        class Rewrite(Callback):
+            tensors = tuple(n for n in pipeline._callback_tensor_inputs if n != "latents")
+
+            def on_step_end(self, step: Step) -> None:
+                for name in self.tensors:
+                    if name in written and step[name] is not written[name]:
+                        lost.append(name)
+                    if step[name] is not None:
+                        written[name] = step[name] = renewed(step[name])
+
+        def renewed(value: Any) -> Any:
+            return [renewed(item) for item in value] if isinstance(value, list) else value * 1.0
+
+        written: dict[str, Any] = {}
+        self.harness.run(pipeline, case, **bind(pipeline, Rewrite()))
+        assert written
+        assert sorted(set(lost)) == []
+
     def test_step_tells_the_truth(self) -> None:
         """index, num_timesteps, progress, timestep, pipeline and guidance_scale of every step."""
         pipeline, case = self.pipeline(), self.case(guidance_scale=3.5)
+        handed: list[float] = []
+
+        def note(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> None:
+            handed.append(float(timestep))
+
         seen: list[tuple[Any, ...]] = []
 
         class Look(Callback):
@@ -97,7 +137,8 @@ class BindingChecks(Checks):
 
         times: list[float] = []
         progress: list[float] = []
-        self.harness.run(pipeline, case, **bind(pipeline, Look()))
+        self.harness.run(pipeline, case, **bind(pipeline, Look(), note))
+        assert times == handed
         assert seen == [(i, 4, True, 3.5) for i in range(4)]
         assert times == sorted(times, reverse=True)
         assert len(set(times)) == 4

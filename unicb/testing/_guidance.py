@@ -9,6 +9,7 @@ import pytest
 
 from unicb import CFGCutoff, bind
 from unicb.ops import Tensor
+from unicb.pipelines import facts_for
 from unicb.testing._base import Checks, relative_error
 from unicb.testing.harness import Case
 
@@ -30,6 +31,28 @@ class GuidanceChecks(Checks):
             prompts, images = 1, 3
         self._check_cut(Case(kind, prompts, images), index=1)
 
+    def test_conditional_row_is_conditional(self, kind: str) -> None:
+        """The rows that a cut keeps are those that the denoiser gives with guidance off."""
+        pipeline = self.pipeline(kind)
+        facts = facts_for(pipeline)
+        assert facts is not None
+        ops = self.harness.backend.ops
+
+        def first_output(guidance_scale: float) -> Any:
+            outputs: list[Any] = []
+
+            def keep(call: int, out: Any) -> Any:
+                outputs.append(self.sample_of(out))
+                return out
+
+            with self.spied(pipeline, keep):
+                self.harness.run(pipeline, Case(kind, guidance_scale=guidance_scale, steps=1))
+            return outputs[0]
+
+        guided, conditional = first_output(5.0), first_output(1.0)
+        kept = ops.chunk(guided, facts.cfg_rows)[facts.conditional_row]
+        assert relative_error(ops.to_numpy(kept), ops.to_numpy(conditional)) < EXACT
+
     @pytest.mark.parametrize("index", [0, 2])
     def test_cut_after_first_and_before_last_step(self, index: int) -> None:
         """The cut may come as early as the end of the first step and as late as before the last."""
@@ -46,11 +69,12 @@ class GuidanceChecks(Checks):
         assert (cut == plain).all()
 
     def test_ratio_cuts_at_truncated_step(self) -> None:
-        """A ratio cuts at the end of step ``int(num_timesteps * ratio)``."""
+        """A ratio cuts at the end of step ``int(num_timesteps * ratio)``, which is not rounded."""
         pipeline, case = self.pipeline(), self.case(steps=5)
         with self.spied(pipeline) as rows:
-            self.harness.run(pipeline, case, **bind(pipeline, CFGCutoff(0.5)))
-        assert rows == [2, 2, 2, 1, 1]
+            self.harness.run(pipeline, case, **bind(pipeline, CFGCutoff(0.55)))
+            self.harness.run(pipeline, case, **bind(pipeline, CFGCutoff(0.35)))
+        assert rows == [2, 2, 2, 1, 1, 2, 2, 1, 1, 1]
 
     def test_guidance_off_is_left_alone(self) -> None:
         """In a run without guidance there is nothing to cut: same bits, same rows."""

@@ -42,20 +42,25 @@ class InterruptChecks(Checks):
         assert (self.harness.run(pipeline, case) == plain).all()
 
     def test_interrupt_from_another_thread(self) -> None:
-        """``binding.interrupt()`` in another thread stops the run at the end of its step."""
+        """``binding.interrupt()`` in another thread stops the run at the end of its step, and that
+        run only."""
         pipeline, case = self.pipeline(), self.case()
 
         class PressStop(Callback):
             def on_step_end(self, step: Step) -> None:
-                if step.index == 1:
+                if step.index == 1 and not pressed:
+                    pressed.append(step.index)
                     thread = threading.Thread(target=callbacks.interrupt)
                     thread.start()
                     thread.join()
 
+        pressed: list[int] = []
         callbacks = bind(pipeline, PressStop())
         with self.spied(pipeline) as rows:
             self.harness.run(pipeline, case, **callbacks)
-        assert len(rows) == 2
+            assert len(rows) == 2
+            self.harness.run(pipeline, case, **callbacks)
+        assert len(rows) == 2 + case.steps
 
     def test_interrupt_before_first_run(self) -> None:
         """A stop that comes before the run takes effect at the end of its first step, once."""
@@ -69,12 +74,23 @@ class InterruptChecks(Checks):
         assert len(rows) == 1 + case.steps
 
     def test_cancel_raises_with_latents(self) -> None:
-        """``binding.cancel()`` ends the run with GenerationCancelled, which has the latents."""
+        """``binding.cancel()`` ends its run, and that run only, with GenerationCancelled, which has
+        step, timestep and latents."""
         pipeline, case = self.pipeline(), self.case(prompts=2)
-        callbacks = bind(pipeline)
+        seen: list[tuple[float, Any]] = []
+
+        def look(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> None:
+            host = self.harness.backend.ops.to_numpy(tensors["latents"])
+            seen.append((float(timestep), host))
+
+        callbacks = bind(pipeline, look, tensor_inputs=["latents"])
         callbacks.cancel()
         with pytest.raises(GenerationCancelled) as caught:
             self.harness.run(pipeline, case, **callbacks)
         assert caught.value.step == 0
-        assert caught.value.latents.shape[0] == 2
-        assert np.isfinite(caught.value.latents).all()
+        timestep, latents = seen[0]
+        assert len(seen) == 1
+        assert caught.value.timestep == timestep
+        assert np.array_equal(caught.value.latents, latents)
+        self.harness.run(pipeline, case, **callbacks)
+        assert len(seen) == 1 + case.steps

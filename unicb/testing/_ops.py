@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -33,6 +33,9 @@ def _arrays(shape: Any = _sizes, values: Any = _values) -> st.SearchStrategy[npt
     return hnp.arrays(np.float32, shape, elements=values)
 
 
+#: Drawn values may or may not include these; this does.
+ALL_SPECIAL = np.array(SPECIAL + NOT_FINITE, dtype=np.float32)
+
 _moderate = settings(max_examples=50, deadline=None, derandomize=True, database=None)
 
 
@@ -50,6 +53,7 @@ class OpsChecks(Checks):
 
         @_moderate
         @given(_arrays())
+        @example(ALL_SPECIAL)
         def check(array: npt.NDArray[Any]) -> None:
             like = self._tensor(np.zeros(1, np.float32), dtype)
             given = array[::-1].T.copy()[::-1].T  # strides of either sign
@@ -60,6 +64,8 @@ class OpsChecks(Checks):
             host = ops.to_numpy(tensor)
             assert host.dtype == dtype_of(dtype)
             before = host.copy()
+            rounded = ops.to_numpy(self._tensor(given.copy(), dtype))
+            assert np.array_equal(host, rounded, equal_nan=True)
             if dtype in ("float32", "float64"):
                 assert np.array_equal(host, given, equal_nan=True)
             given += 1
@@ -99,6 +105,7 @@ class OpsChecks(Checks):
 
         @_moderate
         @given(_arrays())
+        @example(ALL_SPECIAL)
         def check(array: npt.NDArray[Any]) -> None:
             tensor = self._tensor(array, dtype)
             clamped = ops.clamp(tensor, -4.0, 2.5)
@@ -114,6 +121,7 @@ class OpsChecks(Checks):
 
         @_moderate
         @given(_arrays(), st.integers(1, 2))
+        @example(ALL_SPECIAL, 1)
         def check(array: npt.NDArray[Any], stride: int) -> None:
             tensor = self._tensor(array, dtype)[::stride]
             held = ops.to_numpy(tensor)
@@ -130,16 +138,18 @@ class OpsChecks(Checks):
         """numpy's matrix product with broadcast batch dimensions, dtype kept, each element to
         within the rounding of its own sum of products."""
         ops = self.harness.backend.ops
-        small = st.floats(-8, 8, width=16, allow_subnormal=False)
+        small = st.floats(-8, 8, width=32, allow_subnormal=False)
+        batches = st.sampled_from([((), ()), ((), (2,)), ((3,), ()), ((3, 1), (2,)), ((2, 3), ())])
 
         @_moderate
-        @given(st.data(), st.tuples(*[st.integers(1, 5)] * 4))
-        def check(data: st.DataObject, sizes: tuple[int, int, int, int]) -> None:
-            batch, i, k, j = sizes
-            a = self._tensor(data.draw(_arrays((i, k), small)), dtype)
-            b = self._tensor(data.draw(_arrays((batch, k, j), small)), dtype)
+        @given(st.data(), batches, st.tuples(*[st.integers(1, 5)] * 3))
+        def check(data: st.DataObject, batch: Any, sizes: tuple[int, int, int]) -> None:
+            i, k, j = sizes
+            a = self._tensor(data.draw(_arrays((*batch[0], i, k), small)), dtype)
+            b = self._tensor(data.draw(_arrays((*batch[1], k, j), small)), dtype)
             product = ops.matmul(a, b)
             assert product.dtype == a.dtype
+            assert tuple(product.shape) == (*np.broadcast_shapes(*batch), i, j)
             wide_a = ops.to_numpy(a).astype(np.float64)
             wide_b = ops.to_numpy(b).astype(np.float64)
             error = np.abs(ops.to_numpy(product) - wide_a @ wide_b)
@@ -153,16 +163,21 @@ class OpsChecks(Checks):
         """What the contract promises of a tensor itself: + - * / with tensors and numbers, on
         either side, reshape, slices with steps."""
         ops = self.harness.backend.ops
-        array = np.arange(1, 13, dtype=np.float32).reshape(3, 4)
-        x = self._tensor(array, dtype)
+        array = np.arange(1, 13, dtype=np.float64).reshape(3, 4)
+        x = self._tensor(array.astype(np.float32), dtype)
+        row = x[1]
         pairs = [
-            (x + x, array + array),
+            (x[:2] + x[1:], array[:2] + array[1:]),
+            (x - row, array - array[1]),
+            (x * row, array * array[1]),
+            (x / x[:, :1], array / array[:, :1]),
+            (1 + x, 1 + array),
             (x - 1, array - 1),
             (2.0 - x, 2.0 - array),
             (x * 0.5, array * 0.5),
             (0.5 * x, array * 0.5),
             (x / 4, array / 4),
-            (12.0 / x[:1, :4:3], 12.0 / array[:1, :4:3]),
+            (1.0 / x[:1, :4:3], 1.0 / array[:1, :4:3]),
             (x.reshape((2, 6)), array.reshape(2, 6)),
             (x[1:, ::2], array[1:, ::2]),
             (x[0], array[0]),
@@ -170,7 +185,8 @@ class OpsChecks(Checks):
         for tensor, expected in pairs:
             assert tensor.dtype == x.dtype
             assert tuple(tensor.shape) == expected.shape
-            assert np.array_equal(ops.to_numpy(tensor).astype(np.float32), expected)
+            error = np.abs(ops.to_numpy(tensor).astype(np.float64) - expected)
+            assert (error <= EPSILON[dtype] * np.abs(expected)).all()
 
     def test_verbs_leave_their_arguments_alone(self, dtype: str) -> None:
         """No verb writes to the tensor that it is given."""
@@ -181,7 +197,27 @@ class OpsChecks(Checks):
         ops.clamp(tensor, -1, 1)
         ops.to_uint8(tensor)
         ops.matmul(tensor, tensor)
+        self.harness.backend.repeat(tensor, 2)
         assert np.array_equal(ops.to_numpy(tensor), array.astype(dtype_of(dtype)), equal_nan=True)
+
+    def test_empty_tensors(self, dtype: str) -> None:
+        """A batch of no rows goes through every operation and stays one."""
+        ops = self.harness.backend.ops
+        empty = self._tensor(np.zeros((0, 3), np.float32), dtype)
+        assert [tuple(part.shape) for part in ops.chunk(empty, 2)] == [(0, 3)] * 2
+        assert tuple(ops.clamp(empty, 0, 1).shape) == (0, 3)
+        assert ops.to_uint8(empty).shape == ops.to_numpy(empty).shape == (0, 3)
+        square = self._tensor(np.zeros((3, 3), np.float32), dtype)
+        assert tuple(ops.matmul(empty, square).shape) == (0, 3)
+
+    def test_subnormal_numbers(self, dtype: str) -> None:
+        """The smallest numbers that float32 has are dark, and clamp leaves them or makes them 0."""
+        ops = self.harness.backend.ops
+        tiny = np.array([1, 0x80000001], dtype=np.uint32).view(np.float32)
+        tensor = self._tensor(tiny, dtype)
+        assert ops.to_uint8(tensor).tolist() == [0, 0]
+        clamped = ops.to_numpy(ops.clamp(tensor, -4.0, 2.5)).astype(np.float64)
+        assert (np.abs(clamped) <= 1.5e-45).all()
 
     def test_repeat(self, dtype: str) -> None:
         """``backend.repeat(x, n)`` puts n copies one after another along axis 0."""
@@ -189,8 +225,9 @@ class OpsChecks(Checks):
         tensor = self._tensor(array, dtype)
         repeated = self.harness.backend.repeat(tensor, 3)
         assert repeated.dtype == tensor.dtype
-        host = self.harness.backend.ops.to_numpy(repeated)
-        assert np.array_equal(host, np.concatenate([array] * 3))
+        ops = self.harness.backend.ops
+        assert np.array_equal(ops.to_numpy(repeated), np.concatenate([array] * 3))
+        assert np.array_equal(ops.to_numpy(tensor), array)
 
 
 def dtype_of(name: str) -> npt.DTypeLike:

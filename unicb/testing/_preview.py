@@ -6,9 +6,11 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from PIL import Image
 
-from unicb import LatentFormat, Preview, PreviewFrame, bind
+from unicb import Callback, LatentFormat, Preview, PreviewFrame, Step, bind
 from unicb.latents import to_rgb
 from unicb.testing._base import Checks
 from unicb.testing.harness import Case
@@ -26,11 +28,24 @@ FORMAT = LatentFormat(
 
 class PreviewChecks(Checks):
     def test_preview_shows_every_step_and_picture(self, kind: str) -> None:
-        """One frame a step, one picture a row of the batch, and the latents bit-identical."""
+        """One frame a step, one picture a row of the batch, each with its own latents' colours,
+        and the latents bit-identical."""
         pipeline, case = self.pipeline(kind), Case(kind, images_per_prompt=2)
         plain = self.harness.run(pipeline, case)
         frames: list[PreviewFrame] = []
-        out = self.harness.run(pipeline, case, **bind(pipeline, Preview(frames.append)))
+        colours: list[npt.NDArray[np.uint8]] = []
+
+        class Look(Callback):
+            tensors = ("latents",)
+
+            def on_step_end(self, step: Step) -> None:
+                colours.append(to_rgb(step["latents"], FORMAT, step.ops).pixels)
+
+        preview = Preview(frames.append, factors=FORMAT)
+        out = self.harness.run(pipeline, case, **bind(pipeline, preview, Look()))
+        shown = [np.stack([np.asarray(image) for image in frame.images]) for frame in frames]
+        assert np.array_equal(shown, colours)
+        assert not np.array_equal(shown[0][0], shown[0][1])
         assert [frame.step for frame in frames] == list(range(frames[0].num_timesteps))
         assert all(len(frame.images) == 2 for frame in frames)
         height, width = out.shape[-2:]
@@ -41,12 +56,19 @@ class PreviewChecks(Checks):
         """A path template makes its folders and one file for each picture shown."""
         pipeline, case = self.pipeline(), self.case(prompts=2)
         to = tmp_path / "new" / "{image}" / "{step:03d}.png"
-        self.harness.run(pipeline, case, **bind(pipeline, Preview(str(to), every=2)))
+        frames: list[PreviewFrame] = []
+        callbacks = bind(pipeline, Preview(str(to), every=2), Preview(frames.append, every=2))
+        self.harness.run(pipeline, case, **callbacks)
+        for frame in frames:
+            for index, image in enumerate(frame.images):
+                path = tmp_path / "new" / str(index) / f"{frame.step:03d}.png"
+                assert Image.open(path).tobytes() == image.tobytes()
         written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")}
         assert written == {f"new/{i}/{s:03d}.png" for i in (0, 1) for s in (0, 2, 3)}
 
     def test_failing_sink_never_costs_the_picture(self) -> None:
-        """A sink that raises is switched off with one warning; the picture is the same."""
+        """A sink that raises is switched off for its run with one warning; the picture is the
+        same."""
         pipeline, case = self.pipeline(), self.case()
         plain = self.harness.run(pipeline, case)
         calls: list[int] = []
@@ -55,11 +77,13 @@ class PreviewChecks(Checks):
             calls.append(frame.step)
             raise OSError("disk full")
 
-        with pytest.warns(RuntimeWarning, match="disk full") as caught:
-            out = self.harness.run(pipeline, case, **bind(pipeline, Preview(sink)))
-        assert len([w for w in caught if "disk full" in str(w.message)]) == 1
-        assert calls == [0]
-        assert (out == plain).all()
+        callbacks = bind(pipeline, Preview(sink))
+        for run in (1, 2):
+            with pytest.warns(RuntimeWarning, match="disk full") as caught:
+                out = self.harness.run(pipeline, case, **callbacks)
+            assert len([w for w in caught if "disk full" in str(w.message)]) == 1
+            assert calls == [0] * run
+            assert (out == plain).all()
 
     def test_preview_colours(self, dtype: str) -> None:
         """Colours are ``latents @ factors + bias`` to one level in 255, in every dtype."""
