@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out"), help="default: out")
     parser.add_argument("--stop-at", type=int, help="interrupt after this step")
     parser.add_argument("--steps", type=int, default=25, help="default: 25")
-    parser.add_argument("--guidance", type=float, default=5.0, help="default: 5.0")
+    parser.add_argument("--guidance", type=float, default=7.0, help="default: 7.0")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     options = parser.parse_args()
 

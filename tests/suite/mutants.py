@@ -5,6 +5,7 @@ from __future__ import annotations
 from mutants_core import CORE
 from mutants_operations import OPERATIONS
 from mutants_pipeline import PIPELINE
+from mutants_subtle import SUBTLE
 from mutation import MoreKinds, Mutant
 
 #: What they are made from. Must pass everything.
@@ -13,4 +14,4 @@ REFERENCES = (
     Mutant("reference, more kinds", "none", (), harness=MoreKinds),
 )
 
-MUTANTS = (*OPERATIONS, *PIPELINE, *CORE)
+MUTANTS = (*OPERATIONS, *PIPELINE, *CORE, *SUBTLE)

@@ -37,7 +37,8 @@ def _zero_nan_in_place(function: Any) -> Any:
 
 def _only_last_of_batch(ops: Any, a: StrictTensor, b: StrictTensor) -> StrictTensor:
     last = b.data.reshape(-1, *b.shape[-2:])[-1]
-    return StrictTensor(np.broadcast_to(a.data @ last, (*b.shape[:-2], a.shape[-2], b.shape[-1])))
+    shape = np.matmul(a.data, b.data).shape
+    return StrictTensor(np.broadcast_to(a.data @ last, shape))
 
 
 def _matmul_into_first(matmul: Any) -> Any:

@@ -59,12 +59,12 @@ class PreviewChecks(Checks):
         frames: list[PreviewFrame] = []
         callbacks = bind(pipeline, Preview(str(to), every=2), Preview(frames.append, every=2))
         self.harness.run(pipeline, case, **callbacks)
+        written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")}
+        assert written == {f"new/{i}/{s:03d}.png" for i in (0, 1) for s in (0, 2, 3)}
         for frame in frames:
             for index, image in enumerate(frame.images):
                 path = tmp_path / "new" / str(index) / f"{frame.step:03d}.png"
                 assert Image.open(path).tobytes() == image.tobytes()
-        written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")}
-        assert written == {f"new/{i}/{s:03d}.png" for i in (0, 1) for s in (0, 2, 3)}
 
     def test_failing_sink_never_costs_the_picture(self) -> None:
         """A sink that raises is switched off for its run with one warning; the picture is the
