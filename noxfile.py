@@ -10,12 +10,21 @@ nox.needs_version = ">=2024.4.15"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
-nox.options.sessions = ["lint", "types", "tests", "conformance"]
+nox.options.sessions = ["lint", "types", "tests", "conformance", "both"]
 
 # MindSpore 2.7.0 has no wheel for a later Python.
 PYTHON = "3.11"
 FRAMEWORKS = ["torch", "mindspore"]
 BACKENDS = ["numpy", *FRAMEWORKS]
+STRANGER = "examples/third_party_backend"
+
+PACKAGES = {
+    "numpy": ["numpy"],
+    "torch": ["torch", "diffusers", "transformers", "accelerate"],
+    "mindspore": ["mindspore", "mindone", "transformers", "numpy"],
+    "third-party": ["jax"],
+}
+PACKAGES["both"] = [*PACKAGES["torch"], *PACKAGES["mindspore"]]
 
 
 def install_tools(session: nox.Session, *names: str) -> None:
@@ -29,18 +38,11 @@ def install_wheel(session: nox.Session, backend: str, *extras: str) -> None:
         old.unlink()
     session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), ".")
     wheel = next(folder.glob("unicb-*.whl"))
-    # Not the framework's extra: the versions that it allows are wider than those we pin.
-    pins = f"constraints/{backend}.txt"
-    session.install("-q", "-c", pins, f"{wheel}[{','.join(extras)}]" if extras else str(wheel))
-    session.install("-q", "-c", pins, *PACKAGES[backend])
+    # The framework by name rather than by unicb's extra, which allows more than we pin.
+    wanted = [f"{wheel}[{','.join(extras)}]" if extras else str(wheel), *PACKAGES[backend]]
+    session.install("-q", "-c", f"constraints/{backend}.txt", *wanted)
+    # An environment that is used again has an older build of the same version.
     session.install("-q", "--no-deps", "--force-reinstall", str(wheel))
-
-
-PACKAGES = {
-    "numpy": ["numpy"],
-    "torch": ["torch", "diffusers", "transformers", "accelerate"],
-    "mindspore": ["mindspore", "mindone", "transformers", "numpy"],
-}
 
 
 @nox.session(python=PYTHON)
@@ -66,15 +68,26 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHON)
-@nox.parametrize("backend", BACKENDS, ids=BACKENDS)
+@nox.parametrize("backend", [*BACKENDS, "third-party"], ids=[*BACKENDS, "third-party"])
 def conformance(session: nox.Session, backend: str) -> None:
     """Run the conformance suite, and the backend's own tests, on the installed wheel."""
     install_wheel(session, backend, "testing")
+    own = Path("tests/backends", f"unicb_{backend}")
+    name = backend
+    if backend == "third-party":
+        session.install("-q", "-c", "constraints/third-party.txt", f"./{STRANGER}")
+        own, name = Path(STRANGER, "tests"), "jax"
     # -P: what is tested is the installed wheel, not the folder that this runs in.
-    session.run("python", "-P", "-m", "unicb.testing", backend, "-q", *session.posargs)
-    own = Path("tests/backends", backend)
+    session.run("python", "-P", "-m", "unicb.testing", name, "-q", *session.posargs)
     if own.is_dir():
         session.run("pytest", "-q", str(own))
+
+
+@nox.session(python=PYTHON)
+def both(session: nox.Session) -> None:
+    """Test PyTorch and MindSpore side by side in one process: the same picture from both."""
+    install_wheel(session, "both", "testing")
+    session.run("pytest", "-q", *(session.posargs or ["tests/both"]))
 
 
 @nox.session(python=PYTHON)
