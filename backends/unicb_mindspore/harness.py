@@ -22,8 +22,8 @@ class MindSporeHarness(Harness):
     backend = backend
     kinds = tuple(KINDS)
     single_prompt_kinds = ("controlnet-multi", "xl-controlnet-multi")
-    # bfloat16 is left out: MindSpore CPU cannot even subtract it. tests/backends/unicb_mindspore checks
-    # what does work, which is the six operations.
+    # bfloat16 is left out: MindSpore CPU cannot even subtract it. The tests in
+    # tests/backends/unicb_mindspore check what does work, which is the six operations.
     dtypes = ("float16", "float32", "float64")
 
     expected_failures = {
