@@ -72,15 +72,15 @@ def tests(session: nox.Session) -> None:
 def conformance(session: nox.Session, backend: str) -> None:
     """Run the conformance suite, and the backend's own tests, on the installed wheel."""
     install_wheel(session, backend, "testing")
-    own = Path("tests/backends", f"unicb_{backend}")
-    name = backend
+    own, name, env = Path("tests/backends", f"unicb_{backend}"), backend, {}
     if backend == "third-party":
         session.install("-q", "-c", "constraints/third-party.txt", f"./{STRANGER}")
-        own, name = Path(STRANGER, "tests"), "jax"
+        # JAX has float64 only where it is told so: the first run is without, the second with it.
+        own, name, env = Path(STRANGER, "tests"), "jax", {"JAX_ENABLE_X64": "1"}
     # -P: what is tested is the installed wheel, not the folder that this runs in.
     session.run("python", "-P", "-m", "unicb.testing", name, "-q", *session.posargs)
     if own.is_dir():
-        session.run("pytest", "-q", str(own))
+        session.run("pytest", "-q", str(own), env=env)
 
 
 @nox.session(python=PYTHON)

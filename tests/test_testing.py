@@ -55,6 +55,8 @@ def test_summary_tells_groups_versions_and_device(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "backend numpy: numpy 2." in done.stdout
     assert "device: cpu" in done.stdout
+    assert "not covered" in done.stdout
+    assert "bfloat16, inpaint, controlnet, ip-adapter" in done.stdout
     assert "ops " in done.stdout
 
 
@@ -140,3 +142,10 @@ def test_overriding_a_check_is_an_error() -> None:
 def test_suite_without_a_harness_is_an_error() -> None:
     with pytest.raises(TypeError, match="harness must be"):
         type("TestBare", (BackendSuite,), {})
+
+
+def test_a_group_can_be_chosen(tmp_path: Path) -> None:
+    done = run("unicb.testing", "numpy", "--co", "-q", "-k", "guidance", folder=tmp_path)
+    chosen = {name.partition("[")[0] for name in ids(done.stdout)}
+    assert {"test_cut_is_exact", "test_documented_recipe"} <= chosen
+    assert not chosen & {"test_chunk", "test_preview_colours"}

@@ -54,7 +54,8 @@ class Backend(Protocol):
         the module would have run.
 
         Goes through the framework's own hook registry where there is one. Returns a function that
-        takes the hook away and leaves the module as it was found.
+        takes the hook away and leaves the module as it was found. Hooks on one module nest, the
+        latest outermost, and may be taken away in any order.
         """
         ...
 

@@ -1,41 +1,71 @@
-"""A hook on a cell's call, through mindone's port of diffusers' registry."""
+"""Hooks on a cell's call, through mindone's port of diffusers' registry."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from mindone.diffusers.hooks import HookRegistry, ModelHook
 
 from unicb.backend import Around
 
+NAME = "unicb"
 
-class _AroundHook(ModelHook):  # type: ignore[misc]
-    def __init__(self, around: Around) -> None:
+
+class _Arounds(ModelHook):  # type: ignore[misc]
+    """All of unicb's hooks on one cell: one entry in the registry, whose hooks come and go."""
+
+    def __init__(self) -> None:
         super().__init__()
-        self._around = around
+        self.arounds: list[Around] = []
 
     def new_construct(self, module: Any, *args: Any, **kwargs: Any) -> Any:
-        return self._around(self.fn_ref.original_construct, args, kwargs)
+        call = self.fn_ref.original_construct
+        for around in self.arounds:
+            call = partial(_call, around, call)
+        return call(*args, **kwargs)
+
+
+def _call(around: Around, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return around(call, args, kwargs)
 
 
 def hook(module: Any, around: Around) -> Callable[[], None]:
     """See :meth:`unicb.Backend.hook`."""
-    had_registry = hasattr(module, "_diffusers_hook")
-    had_construct = "construct" in vars(module)
     registry = HookRegistry.check_if_exists_or_initialize(module)
-    added = _AroundHook(around)
-    name = f"unicb-{id(added)}"
-    registry.register_hook(added, name)
+    ours = registry.get_hook(NAME)
+    if ours is None:
+        ours = _Arounds()
+        ours.found_bare = not registry.hooks and "construct" not in vars(module)
+        registry.register_hook(ours, NAME)
+    ours.arounds.append(around)
 
     def remove() -> None:
-        registry.remove_hook(name, recurse=False)
-        # The registry leaves itself and a copy of the bound method behind. Other hooks that have
-        # come since need both. Past the cell's own __delattr__, which looks for parameters only.
-        if not registry.hooks:
-            if not had_registry:
-                vars(module).pop("_diffusers_hook", None)
-            if not had_construct:
-                vars(module).pop("construct", None)
+        ours.arounds.remove(around)
+        if not ours.arounds:
+            _unregister(registry)
+            if ours.found_bare and not registry.hooks:
+                _clear(module)
 
     return remove
+
+
+def _unregister(registry: Any) -> None:
+    """Remove our entry, and mend what the registry does to the next one.
+
+    Where that one replaces the call too, the registry puts the call that it should replace in its
+    place, and the hook is lost.
+    """
+    position = registry._hook_order.index(NAME)
+    later = [ref for ref in registry._fn_refs[position + 1 :][:1] if ref.original_construct]
+    replaced = [ref.construct for ref in later]
+    registry.remove_hook(NAME, recurse=False)
+    for ref, construct in zip(later, replaced, strict=True):
+        ref.original_construct, ref.construct = ref.construct, construct
+
+
+def _clear(module: Any) -> None:
+    """Take away what an empty registry leaves: itself, and a copy of the bound method."""
+    vars(module).pop("_diffusers_hook", None)
+    vars(module).pop("construct", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from typing import Any
 
@@ -35,9 +35,35 @@ class NumpyBackend:
         return StrictTensor([x.data] * n).reshape((n * x.shape[0], *x.shape[1:]))
 
     def hook(self, module: Any, around: Around) -> Callable[[], None]:
-        call = module.forward
-        module.forward = lambda *args, **kwargs: around(call, args, kwargs)
-        return lambda: vars(module).pop("forward")
+        hooks = module.forward
+        if not isinstance(hooks, Hooks):
+            hooks = module.forward = Hooks(hooks)
+        hooks.arounds.append(around)
+
+        def remove() -> None:
+            hooks.arounds.remove(around)
+            if not hooks.arounds:
+                del module.forward
+
+        return remove
 
     def versions(self) -> Mapping[str, str]:
         return {"numpy": version("numpy")}
+
+
+class Hooks:
+    """Stands before a module's ``forward`` while there are hooks on it."""
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self.forward = forward
+        self.arounds: list[Around] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        call = self.forward
+        for around in self.arounds:
+            call = partial(_call, around, call)
+        return call(*args, **kwargs)
+
+
+def _call(around: Around, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return around(call, args, kwargs)

@@ -55,6 +55,12 @@ class _Blind(NumpyHarness):
         return 0
 
 
+def _last_in_first_out(self: NumpyBackend, module: Any, around: Any) -> Any:
+    call = module.forward
+    module.forward = lambda *args, **kwargs: around(call, args, kwargs)
+    return lambda: vars(module).pop("forward", None)
+
+
 class _Renamed(NumpyHarness):
     backend = NumpyBackend()
     backend.name = "nmupy"
@@ -284,5 +290,13 @@ SUBTLE = (
         NumpyOps,
         "to_uint8",
         after(lambda made, ops, x: np.where((x.data > 0) & (x.data < 1e-39), 1, made)),
+    ),
+    mutant(
+        "hooks go in reverse order only",
+        "undoing the earlier of two hooks puts the bare call back",
+        "hooks_nest_and_go_in_any_order",
+        NumpyBackend,
+        "hook",
+        instead(_last_in_first_out),
     ),
 )

@@ -58,6 +58,34 @@ class BindingChecks(Checks):
             undo()
             assert self.harness.traces(pipeline) == before
 
+    @pytest.mark.parametrize("first", [0, 1])
+    def test_hooks_nest_and_go_in_any_order(self, first: int) -> None:
+        """Of two hooks on a model the later is called first, either may go first, and the other
+        stays. So a run that has failed, and is cleaned up late, takes nothing from the next."""
+        pipeline, case = self.pipeline(), self.case(steps=1)
+        facts = facts_for(pipeline)
+        assert facts is not None
+        self.harness.run(pipeline, case)
+        before = self.harness.traces(pipeline)
+        called: list[str] = []
+
+        def noting(name: str) -> Any:
+            def around(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+                called.append(name)
+                return call(*args, **kwargs)
+
+            return around
+
+        model = getattr(pipeline, facts.denoiser)
+        undo = [self.harness.backend.hook(model, noting(name)) for name in ("inner", "outer")]
+        self.harness.run(pipeline, case)
+        assert called == ["outer", "inner"]
+        undo.pop(first)()
+        self.harness.run(pipeline, case)
+        assert called[2:] == [("outer", "inner")[first]]
+        undo.pop()()
+        assert self.harness.traces(pipeline) == before
+
     def test_untouched_run_is_bit_identical(self, kind: str) -> None:
         """Callbacks that read every tensor and change none change nothing."""
         pipeline, case = self.pipeline(kind), Case(kind, images_per_prompt=2)

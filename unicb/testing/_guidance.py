@@ -136,7 +136,9 @@ class GuidanceChecks(Checks):
         with self.spied(pipeline) as rows:
             callbacks = bind(pipeline, CFGCutoff(cutoff_step_index=index))
             out = self.harness.run(pipeline, case, **callbacks)
-        guided = [2 * case.rows] * (index + 1)
+        facts = facts_for(pipeline)
+        assert facts is not None
+        guided = [facts.cfg_rows * case.rows] * (index + 1)
         assert rows == guided + [case.rows] * (len(rows) - len(guided))
         assert len(rows) > len(guided)
         assert relative_error(out, expected) < EXACT

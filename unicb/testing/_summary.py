@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from unicb.testing.harness import Harness
+from unicb.testing.harness import Harness, missing_capabilities
 
 _OUTCOMES = ("passed", "expected failures", "skipped", "failed")
 
@@ -21,6 +21,7 @@ class Summary:
             f"unicb conformance suite, backend {harness.backend.name}: {', '.join(versions)}; "
             f"device: {harness.device}"
         )
+        self.missing = ", ".join(missing_capabilities(harness))
         self.counts: dict[str, Counter[str]] = {}
         self.reasons: dict[str, str] = {}
 
@@ -31,6 +32,12 @@ class Summary:
 
     def pytest_report_header(self) -> str:
         return self.title
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Let ``-k guidance`` choose a group."""
+        for item in items:
+            if group := _group(item):
+                item.extra_keyword_matches.add(group)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Any:
@@ -50,6 +57,8 @@ class Summary:
         write("".join([" " * 12, *(f"{outcome:>20}" for outcome in _OUTCOMES)]))
         for group, count in self.counts.items():
             write("".join([f"{group:12}", *(f"{count[outcome]:20}" for outcome in _OUTCOMES)]))
+        if self.missing:
+            write(f"not covered, for the harness lists no such kind or dtype: {self.missing}")
         for name, reason in self.reasons.items():
             write(f"expected: {name}: {reason}")
 

@@ -17,6 +17,24 @@ from unicb.errors import BackendLoadError
 from unicb.ops import Tensor
 
 
+#: What a backend may or may not be able to do. It can what its harness lists, under these names,
+#: among its kinds or dtypes; the report says what is not listed.
+CAPABILITIES: Mapping[str, str] = MappingProxyType(
+    {
+        "bfloat16": "a dtype that the device can compute with",
+        "order-2": "a kind: text to image with a scheduler that takes two half steps a step",
+        "inpaint": "a kind: the loop keeps a mask of its own, out of any callback's reach",
+        "controlnet": "a kind: a second model is called with the doubled batch",
+        "ip-adapter": "a kind: image embeddings in nested containers",
+    }
+)
+
+
+def missing_capabilities(harness: Harness) -> tuple[str, ...]:
+    """Names of the capabilities that the harness does not list, and that are not checked."""
+    return tuple(name for name in CAPABILITIES if name not in (*harness.kinds, *harness.dtypes))
+
+
 @dataclass(frozen=True)
 class Case:
     """One way to call a tiny pipeline. The same case gives the same bits every time."""
@@ -36,7 +54,8 @@ class Case:
 class Harness(ABC):
     """Tiny random-weight pipelines of one framework, and eyes on what happens inside them.
 
-    What only tests need lives here, never on the backend.
+    What only tests need lives here, never on the backend. Checks never ask for a backend by name:
+    they run for what is listed here. See ``CAPABILITIES`` for the names that have a meaning.
     """
 
     #: The backend under test.
