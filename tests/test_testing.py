@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
-from unicb.testing import BackendSuite
+from unicb import BackendLoadError
+from unicb.testing import BackendSuite, Harness, load_harness
+from unicb.testing import harness as harness_module
 from unicb.testing.suite import GROUPS, check_names
 from unicb_numpy.harness import NumpyHarness
 
 OWN_PYTEST = """
-from unicb.testing import BackendSuite
+from unicb import BackendLoadError
+from unicb.testing import BackendSuite, Harness, load_harness
+from unicb.testing import harness as harness_module
 from unicb_numpy.harness import NumpyHarness
 
 class MyHarness(NumpyHarness):
@@ -140,8 +145,44 @@ def test_overriding_a_check_is_an_error() -> None:
 
 
 def test_suite_without_a_harness_is_an_error() -> None:
-    with pytest.raises(TypeError, match="harness must be"):
+    with pytest.raises(TypeError, match=r"is no unicb\.testing\.Harness"):
         type("TestBare", (BackendSuite,), {})
+
+
+def test_harness_that_lacks_something_is_an_error() -> None:
+    class Bare(NumpyHarness):
+        kinds = ()
+
+    with pytest.raises(TypeError, match="Bare lacks kinds"):
+        type("TestBare", (BackendSuite,), {"harness": Bare()})
+    unfinished = type("Unfinished", (Harness,), {"kinds": ("text2img",)})
+    with pytest.raises(TypeError, match=r"build.*run.*spy.*tensor.*traces"):
+        unfinished()
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (None, "ModuleNotFoundError"),
+        ("harness = 3", "a int is no"),
+        ("class H(__import__('unicb.testing').testing.Harness): ...\nharness = H()", "abstract"),
+    ],
+)
+def test_backend_without_a_harness_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str | None, said: str
+) -> None:
+    name = f"unicb_mine_{len(said)}"
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("from unicb_numpy import backend\n")
+    if module is not None:
+        (tmp_path / name / "harness.py").write_text(module)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    point = EntryPoint("mine", f"{name}:backend", "unicb.backends")
+    monkeypatch.setattr(harness_module, "entry_points", lambda **_: [point])
+    monkeypatch.setattr(harness_module, "get_backend", lambda _: None)
+    with pytest.raises(BackendLoadError, match=said) as caught:
+        load_harness("mine")
+    assert caught.value.__cause__ is not None
 
 
 def test_a_group_can_be_chosen(tmp_path: Path) -> None:

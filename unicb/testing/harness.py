@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import numpy.typing as npt
 
 from unicb.backend import ENTRY_POINT_GROUP, Around, Backend, get_backend
 from unicb.errors import BackendLoadError
 from unicb.ops import Tensor
-
 
 #: What a backend may or may not be able to do. It can what its harness lists, under these names,
 #: among its kinds or dtypes; the report says what is not listed.
@@ -111,11 +110,19 @@ def load_harness(name: str) -> Harness:
     package = next(iter(entry_points(group=ENTRY_POINT_GROUP, name=name))).module
     try:
         harness = importlib.import_module(f"{package}.harness").harness
-    except (ImportError, AttributeError) as error:
+        check_harness(harness)
+    except Exception as error:
         raise BackendLoadError(
             f"backend {name!r} has no harness for the suite: expected `harness` in the module "
-            f"{package}.harness ({error})"
+            f"{package}.harness ({type(error).__name__}: {error})"
         ) from error
+    return cast(Harness, harness)
+
+
+def check_harness(harness: object) -> None:
+    """Raise TypeError if ``harness`` is none, or lacks an attribute; names what it lacks."""
     if not isinstance(harness, Harness):
-        raise BackendLoadError(f"{package}.harness.harness is no unicb.testing.Harness")
-    return harness
+        raise TypeError(f"a {type(harness).__name__} is no unicb.testing.Harness")
+    missing = [name for name in ("backend", "kinds", "dtypes") if not getattr(harness, name, None)]
+    if missing:
+        raise TypeError(f"{type(harness).__name__} lacks {', '.join(missing)}")

@@ -13,7 +13,7 @@ from unicb.testing._interrupt import InterruptChecks
 from unicb.testing._ops import OpsChecks
 from unicb.testing._preview import PreviewChecks
 from unicb.testing._registry import RegistryChecks
-from unicb.testing.harness import Harness
+from unicb.testing.harness import Harness, check_harness
 
 
 class BackendSuite(
@@ -43,9 +43,8 @@ class BackendSuite(
                 "overridden. One that must fail belongs into the harness's expected_failures, "
                 "with a reason"
             )
-        harness = getattr(cls, "harness", None)
-        if not isinstance(harness, Harness):
-            raise TypeError(f"{cls.__name__}.harness must be a unicb.testing.Harness")
+        check_harness(harness := getattr(cls, "harness", None))
+        assert isinstance(harness, Harness)
         for test_id, reason in harness.expected_failures.items():
             if test_id.partition("[")[0] not in checks:
                 raise TypeError(f"expected failure {test_id!r} names no check of the suite")
