@@ -210,6 +210,23 @@ def test_run_end_is_told_after_a_failure_in_the_loop(pipe: ToyPipeline) -> None:
     assert note.events == ["start", 0, "end"]
 
 
+def test_failing_run_end_leaves_no_hook(pipe: ToyPipeline) -> None:
+    """Whatever a callback raises at the end of a run, the pipeline is put back, and the other
+    callbacks are told."""
+
+    class FailAtEnd(Note):
+        def on_run_end(self) -> None:
+            super().on_run_end()
+            raise OSError("disk full")
+
+    first, second = FailAtEnd(), FailAtEnd()
+    callbacks = bind(pipe, first, second, CFGCutoff(cutoff_step_index=0))
+    with pytest.raises(OSError, match="disk full"):
+        pipe("x", num_inference_steps=2, **callbacks)
+    assert first.events == second.events == ["start", 0, 1, "end"]
+    assert "forward" not in vars(pipe.unet)
+
+
 def test_no_run_to_interrupt_after_a_failure(pipe: ToyPipeline) -> None:
     steps = iter([StrictTensor(np.zeros((1, 4, 8, 8)))])
     pipe.scheduler.step = lambda *_: next(steps)  # type: ignore[method-assign,assignment]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from unicb._frames import calls_us, runs_in_thread
@@ -48,8 +49,8 @@ class Run:
         self._backend = backend
         self._facts = facts
         self._callbacks = callbacks
-        self._started: list[Callback] = []
-        self._undo: list[Callable[[], None]] = []
+        # Whatever one of these raises, the others are called too.
+        self._at_end = ExitStack()
         self._outputs: weakref.ref[Outputs] | None = None
         self._latents: Tensor | None = None
         self._cut = False
@@ -80,10 +81,7 @@ class Run:
         self.over = True
         self._outputs = None
         self._latents = None
-        while self._undo:
-            self._undo.pop()()
-        while self._started:
-            self._started.pop().on_run_end()
+        self._at_end.close()
 
     def is_executing(self) -> bool:
         """Whether the run's loop is still on its thread's stack."""
@@ -122,11 +120,11 @@ class Run:
 
     def _on_finish(self, undo: Callable[[], None]) -> None:
         self.changed_pipeline = True
-        self._undo.append(undo)
+        self._at_end.callback(undo)
 
     def _start(self) -> None:
         for callback in self._callbacks:
-            self._started.append(callback)
+            self._at_end.callback(callback.on_run_end)
             callback.on_run_start()
 
     def _is_calling(self) -> bool:
