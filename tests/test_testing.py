@@ -190,3 +190,10 @@ def test_a_group_can_be_chosen(tmp_path: Path) -> None:
     chosen = {name.partition("[")[0] for name in ids(done.stdout)}
     assert {"test_cut_is_exact", "test_documented_recipe"} <= chosen
     assert not chosen & {"test_chunk", "test_preview_colours"}
+
+
+def test_missing_extra_is_told(tmp_path: Path) -> None:
+    (tmp_path / "hypothesis.py").write_text("raise ImportError('not installed')")
+    done = run("unicb.testing", "numpy", folder=tmp_path)
+    assert done.returncode == 1
+    assert "pip install 'unicb[testing]'" in done.stderr

@@ -6,7 +6,13 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
-import pytest
+try:
+    import hypothesis  # noqa: F401
+    import pytest
+except ImportError as error:
+    raise ImportError(
+        "unicb.testing needs pytest and hypothesis: pip install 'unicb[testing]'"
+    ) from error
 
 from unicb.testing.harness import Case, Harness, load_harness
 
