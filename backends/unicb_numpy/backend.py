@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -35,35 +35,9 @@ class NumpyBackend:
         return StrictTensor([x.data] * n).reshape((n * x.shape[0], *x.shape[1:]))
 
     def hook(self, module: Any, around: Around) -> Callable[[], None]:
-        hooks = module.forward
-        if not isinstance(hooks, Hooks):
-            hooks = module.forward = Hooks(hooks)
-        hooks.arounds.append(around)
+        from unicb_numpy.hooks import hook
 
-        def remove() -> None:
-            hooks.arounds.remove(around)
-            if not hooks.arounds:
-                del module.forward
-
-        return remove
+        return hook(module, around)
 
     def versions(self) -> Mapping[str, str]:
         return {"numpy": version("numpy")}
-
-
-class Hooks:
-    """Stands before a module's ``forward`` while there are hooks on it."""
-
-    def __init__(self, forward: Callable[..., Any]) -> None:
-        self.forward = forward
-        self.arounds: list[Around] = []
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        call = self.forward
-        for around in self.arounds:
-            call = partial(_call, around, call)
-        return call(*args, **kwargs)
-
-
-def _call(around: Around, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return around(call, args, kwargs)

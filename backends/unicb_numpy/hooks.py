@@ -1,0 +1,42 @@
+"""Hooks on a module's call. Frameworks have registries for this; numpy has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from unicb.backend import Around
+
+
+class Hooks:
+    """Stands before a module's ``forward`` while there are hooks on it."""
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self.forward = forward
+        self.arounds: list[Around] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        call = self.forward
+        for around in self.arounds:
+            call = partial(_call, around, call)
+        return call(*args, **kwargs)
+
+
+def _call(around: Around, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return around(call, args, kwargs)
+
+
+def hook(module: Any, around: Around) -> Callable[[], None]:
+    """See :meth:`unicb.Backend.hook`."""
+    hooks = module.forward
+    if not isinstance(hooks, Hooks):
+        hooks = module.forward = Hooks(hooks)
+    hooks.arounds.append(around)
+
+    def remove() -> None:
+        hooks.arounds.remove(around)
+        if not hooks.arounds:
+            del module.forward
+
+    return remove
