@@ -35,41 +35,9 @@ class JaxBackend:
         return jnp.concatenate([x] * n)
 
     def hook(self, module: Any, around: Around) -> Callable[[], None]:
-        """Puts a list of hooks, as an attribute of the instance, before the class's ``forward``.
+        from unicb_jax.hooks import hook
 
-        JAX has no registry of hooks. ``forward`` is ordinary Python that calls a compiled
-        function: what is inside that function runs once, when it is traced, and is no place for
-        a hook.
-        """
-        hooks = module.forward
-        if not isinstance(hooks, Hooks):
-            hooks = module.forward = Hooks(hooks)
-        hooks.arounds.append(around)
-
-        def remove() -> None:
-            hooks.arounds.remove(around)
-            if not hooks.arounds:
-                del module.forward
-
-        return remove
+        return hook(module, around)
 
     def versions(self) -> Mapping[str, str]:
         return {name: version(name) for name in ("jax", "jaxlib")}
-
-
-class Hooks:
-    """Stands before a module's ``forward`` while there are hooks on it; they go in any order."""
-
-    def __init__(self, forward: Callable[..., Any]) -> None:
-        self.forward = forward
-        self.arounds: list[Around] = []
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        call = self.forward
-        for around in self.arounds:
-            call = _hooked(call, around)
-        return call(*args, **kwargs)
-
-
-def _hooked(call: Callable[..., Any], around: Around) -> Callable[..., Any]:
-    return lambda *args, **kwargs: around(call, args, kwargs)
