@@ -15,8 +15,6 @@ from unicb.testing import Case, Harness
 from unicb_mindspore import backend, enable_cpu
 from unicb_mindspore.pipelines import KINDS, PIXELS, POOLED_WIDTH, TEXT_WIDTH, build
 
-enable_cpu()
-
 
 class MindSporeHarness(Harness):
     backend = backend
@@ -36,6 +34,7 @@ class MindSporeHarness(Harness):
     }
 
     def build(self, kind: str) -> Any:
+        enable_cpu()
         return build(kind)
 
     def run(self, pipeline: Any, case: Case, **keywords: Any) -> npt.NDArray[Any]:
