@@ -14,10 +14,11 @@ import mindspore
 import torch
 
 from unicb.testing import Harness
-
-# Importing the second harness also makes mindone run on a CPU, before any pipeline is built.
+from unicb_mindspore import enable_cpu
 from unicb_mindspore.harness import harness as mindspore_harness
 from unicb_torch.harness import harness as torch_harness
+
+enable_cpu()  # before any pipeline is built
 
 
 @dataclass(frozen=True)
