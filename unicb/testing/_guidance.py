@@ -14,10 +14,10 @@ from unicb.testing._base import Checks, relative_error
 from unicb.testing.harness import Case
 
 #: Dropping rows may change the order of sums in float32 matrix products, no more. Measured: at most
-#: 8.2e-7 on torch 2.13.0 CPU, 0 on MindSpore 2.7.0 CPU, over all kinds and batches of the suite.
+#: 1.1e-6 on torch 2.13.0 CPU, 0 on MindSpore 2.7.0 CPU, over all kinds and batches of the suite.
 EXACT = 1e-5
 #: Guidance that was cut must differ from guidance that was not by far more than rounding. It does
-#: least before the last step: 1e-3 on torch; elsewhere by more than 1e-2.
+#: least before the last step: 1e-3 on torch; elsewhere by more than 7e-3.
 DIFFERENT = 1e-4
 
 
