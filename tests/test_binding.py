@@ -279,8 +279,8 @@ def test_two_threads_on_one_binding(pipe: ToyPipeline) -> None:
     thread = threading.Thread(target=lambda: results.append(pipe("x", **callbacks)))
     thread.start()
     assert inside.wait(10)
-    # The frameworks' pipelines keep a run's state on the pipeline: a copy stands in for a second
-    # call that would disturb the first.
+    # Only the step end of a second run: its whole call would overwrite the state that pipelines
+    # keep of the first.
     with pytest.raises(UnicbError, match="in use by a run"):
         callbacks["callback_on_step_end"](pipe, 0, 0.0, {})
     go_on.set()

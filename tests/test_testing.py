@@ -80,7 +80,6 @@ def test_report_is_a_page(tmp_path: Path) -> None:
         (["nonesuch"], 2, "installed: mindspore, numpy, torch"),
         (["torch"], 2, "caused by ModuleNotFoundError"),
         (["numpy", "-k", "no_check_of_this_name"], 5, ""),
-        (["numpy", "-k", "skipped"], 5, ""),
     ],
 )
 def test_run_that_checks_nothing_fails(

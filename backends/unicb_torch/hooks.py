@@ -16,8 +16,10 @@ NAME = "unicb"
 class _Arounds(ModelHook):  # type: ignore[misc]
     """All of unicb's hooks on one module: one entry in the registry, whose hooks come and go."""
 
-    def __init__(self) -> None:
+    def __init__(self, found_bare: bool) -> None:
+        """``found_bare``: whether nobody had hooked or replaced the call before us."""
         super().__init__()
+        self.found_bare = found_bare
         self.arounds: list[Around] = []
 
     def new_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
@@ -36,8 +38,7 @@ def hook(module: Any, around: Around) -> Callable[[], None]:
     registry = HookRegistry.check_if_exists_or_initialize(module)
     ours = registry.get_hook(NAME)
     if ours is None:
-        ours = _Arounds()
-        ours.found_bare = not registry.hooks and "forward" not in vars(module)
+        ours = _Arounds(not registry.hooks and "forward" not in vars(module))
         registry.register_hook(ours, NAME)
     ours.arounds.append(around)
 

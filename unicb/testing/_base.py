@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unicb.ops import Tensor
-from unicb.pipelines import facts_for
+from unicb.pipelines import PipelineFacts, facts_for
 from unicb.testing.harness import Case, Harness
 
 
@@ -31,6 +31,12 @@ class Checks:
     def case(self, **settings: Any) -> Case:
         """A case of the first kind of pipeline, plain text to image."""
         return Case(**{"kind": self.harness.kinds[0], **settings})
+
+    def facts(self, pipeline: Any) -> PipelineFacts:
+        """What is known of the pipeline's class, as it must be of every kind."""
+        facts = facts_for(pipeline)
+        assert facts is not None, f"nothing is known of {type(pipeline).__name__}"
+        return facts
 
     @contextmanager
     def spied(
@@ -66,8 +72,7 @@ class Checks:
     def conditional_only(self, pipeline: Any, out: Any) -> Any:
         """A denoiser's output with the unconditional rows replaced by the conditional ones."""
         backend = self.harness.backend
-        facts = facts_for(pipeline)
-        assert facts is not None
+        facts = self.facts(pipeline)
 
         def replace(x: Tensor) -> Tensor:
             part = backend.ops.chunk(x, facts.cfg_rows)[facts.conditional_row]

@@ -16,7 +16,6 @@ from unicb import (
     UnsupportedPipelineError,
     bind,
 )
-from unicb.pipelines import facts_for
 from unicb.testing._base import Checks
 from unicb.testing.harness import Case
 
@@ -48,8 +47,7 @@ class BindingChecks(Checks):
         without which no check of what a run leaves behind means anything."""
         pipeline = self.pipeline(kind)
         self.harness.run(pipeline, Case(kind))
-        facts = facts_for(pipeline)
-        assert facts is not None
+        facts = self.facts(pipeline)
         before = self.harness.traces(pipeline)
         for name in (facts.denoiser, *facts.companions):
             model = getattr(pipeline, name)
@@ -63,8 +61,7 @@ class BindingChecks(Checks):
         """Of two hooks on a model the later is called first, either may go first, and the other
         stays. So a run that has failed, and is cleaned up late, takes nothing from the next."""
         pipeline, case = self.pipeline(), self.case(steps=1)
-        facts = facts_for(pipeline)
-        assert facts is not None
+        facts = self.facts(pipeline)
         self.harness.run(pipeline, case)
         before = self.harness.traces(pipeline)
         called: list[str] = []

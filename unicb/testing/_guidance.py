@@ -9,7 +9,6 @@ import pytest
 
 from unicb import CFGCutoff, bind
 from unicb.ops import Tensor
-from unicb.pipelines import facts_for
 from unicb.testing._base import Checks, relative_error
 from unicb.testing.harness import Case
 
@@ -34,8 +33,7 @@ class GuidanceChecks(Checks):
     def test_conditional_row_is_conditional(self, kind: str) -> None:
         """The rows that a cut keeps are those that the denoiser gives with guidance off."""
         pipeline = self.pipeline(kind)
-        facts = facts_for(pipeline)
-        assert facts is not None
+        facts = self.facts(pipeline)
         ops = self.harness.backend.ops
 
         def first_output(guidance_scale: float) -> Any:
@@ -136,8 +134,7 @@ class GuidanceChecks(Checks):
         with self.spied(pipeline) as rows:
             callbacks = bind(pipeline, CFGCutoff(cutoff_step_index=index))
             out = self.harness.run(pipeline, case, **callbacks)
-        facts = facts_for(pipeline)
-        assert facts is not None
+        facts = self.facts(pipeline)
         guided = [facts.cfg_rows * case.rows] * (index + 1)
         assert rows == guided + [case.rows] * (len(rows) - len(guided))
         assert len(rows) > len(guided)
