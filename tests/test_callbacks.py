@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from unicb import CFGCutoff, Interrupt, UnsupportedPipelineError, bind
-from unicb.pipelines import facts_for
 from unicb.testing import Case
 from unicb.testing._base import Checks
 from unicb_numpy.harness import harness
@@ -68,24 +67,43 @@ def test_ratio_of_truncated_product(pipe: ToyPipeline) -> None:
     assert rows.count(2) == 29
 
 
-def test_order_2_counts_half_steps() -> None:
-    pipe = ToyPipeline(order=2)
-    rows = rows_of(pipe, CFGCutoff(cutoff_step_index=3), num_inference_steps=6)
+@pytest.mark.parametrize("index", [2, 3])
+def test_cut_waits_for_the_second_half(index: int) -> None:
+    """Steps 2 and 3 are the halves of one; half of it with guidance would be neither."""
+    rows = rows_of(ToyPipeline(order=2), CFGCutoff(cutoff_step_index=index), num_inference_steps=6)
     assert rows == [2] * 4 + [1] * 7
+
+
+def test_two_cutoffs_on_one_binding(pipe: ToyPipeline) -> None:
+    with pytest.raises(ValueError, match="CFGCutoff and a CFGCutoff"):
+        bind(pipe, CFGCutoff(0.4), CFGCutoff(0.6))
+    cutoff = CFGCutoff(0.4)
+    with pytest.raises(ValueError, match="both decide on guidance"):
+        bind(pipe, cutoff, cutoff)
+
+
+def test_cutoff_beyond_the_last_step(pipe: ToyPipeline) -> None:
+    with pytest.warns(UserWarning, match="never cuts: the run's last step is 9"):
+        assert rows_of(pipe, CFGCutoff(cutoff_step_index=10)) == [2] * 10
+
+
+@pytest.mark.filterwarnings("error")
+def test_cutoff_at_the_last_step(pipe: ToyPipeline) -> None:
+    assert rows_of(pipe, CFGCutoff(cutoff_step_index=9)) == [2] * 10
+
+
+def test_denoiser_replaced_between_bind_and_run(pipe: ToyPipeline) -> None:
+    callbacks = bind(pipe, CFGCutoff(0.4))
+    pipe.unet = type(pipe.unet)()
+    with Spying().spied(pipe) as rows:
+        pipe("x", **callbacks)
+    assert rows == [2] * 5 + [1] * 5
+    assert "forward" not in vars(pipe.unet)
 
 
 def test_interrupt_with_order_2() -> None:
     rows = rows_of(ToyPipeline(order=2), Interrupt(4), num_inference_steps=6)
     assert len(rows) == 5
-
-
-def test_cutoff_refuses_unknown_class() -> None:
-    members = {name: value for name, value in vars(ToyPipeline).items() if name != "unicb_facts"}
-    stranger = type("StrangerPipeline", (), members)()
-    with pytest.raises(UnsupportedPipelineError) as caught:
-        CFGCutoff(0.4).on_bind(stranger, facts_for(stranger))
-    for part in ("StrangerPipeline", "not known", "StableDiffusionXLInpaintPipeline"):
-        assert part in str(caught.value)
 
 
 def test_cutoff_knows_subclasses() -> None:
@@ -126,7 +144,7 @@ def test_cutoff_refuses_rows_that_do_not_add_up() -> None:
             self.unet = WithExtraRow()  # type: ignore[assignment]
 
     odd = ThreeRows()
-    with pytest.raises(UnsupportedPipelineError, match="with 3 rows where CFG should give 2"):
+    with pytest.raises(UnsupportedPipelineError, match="with 3 rows, where guidance should give 2"):
         odd("x", **bind(odd, CFGCutoff(0.4)))
     assert "forward" not in vars(odd.unet)
 

@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unicb.guidance import GuidanceCut
+from unicb.guidance import Cut
+from unicb.guidance import cut as cut_guidance
 from unicb.pipelines import facts_for
 from unicb_numpy import backend
 from unicb_numpy.ops import StrictTensor
@@ -32,12 +33,13 @@ class Recorder:
         return Output(args[0], [args[0] + 1])
 
 
-def cut(batch: int) -> tuple[Recorder, GuidanceCut]:
+def cut(batch: int) -> tuple[Recorder, Cut]:
     pipe = ToyPipeline()
     pipe.unet = recorder = Recorder()  # type: ignore[assignment]
-    facts = facts_for(pipe)
-    assert facts is not None
-    return recorder, GuidanceCut(backend, pipe, facts, batch, lambda: True)
+    latents = StrictTensor(np.zeros((batch, 4, 8, 8)))
+    made = cut_guidance(backend, pipe, facts_for(pipe), latents, lambda: True)
+    assert made is not None
+    return recorder, made
 
 
 def rows(*values: float) -> StrictTensor:

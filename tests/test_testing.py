@@ -68,10 +68,10 @@ def test_summary_tells_groups_versions_and_device(tmp_path: Path) -> None:
 def test_report_is_a_page(tmp_path: Path) -> None:
     report = tmp_path / "report.html"
     done = run(
-        "unicb.testing", "numpy", "-q", "-k", "repeat", "--report", str(report), folder=tmp_path
+        "unicb.testing", "numpy", "-q", "-k", "concat", "--report", str(report), folder=tmp_path
     )
     assert done.returncode == 0
-    assert "test_repeat" in report.read_text(encoding="utf-8")
+    assert "test_concat" in report.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

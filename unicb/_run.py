@@ -12,16 +12,16 @@ from unicb._frames import calls_us, runs_in_thread
 from unicb.backend import Backend
 from unicb.callback import Callback
 from unicb.errors import UnsupportedPipelineError
-from unicb.guidance import GuidanceCut, guidance_is_on, require_facts
+from unicb.guidance import Cut, cut
 from unicb.ops import Tensor, TensorOps
-from unicb.pipelines import PipelineFacts, require_interrupt_flag
+from unicb.pipelines import PipelineFacts, num_timesteps_of, require_interrupt_flag
 from unicb.step import Step
 
 
 class Outputs(dict[str, Tensor]):
     """What goes back into the loop: a dict whose end can be noticed.
 
-    The loop keeps it in a local from one step end to the next, so it dies when the loop does.
+    Loops keep it in a local from one step end to the next, so it dies when the loop does.
     """
 
     __slots__ = ("__weakref__",)
@@ -45,25 +45,27 @@ class Run:
         self.index = -1
         self.over = False
         self.interrupted = False
-        self.changed_pipeline = False
         self._backend = backend
         self._facts = facts
         self._callbacks = callbacks
         # Whatever one of these raises, the others are called too.
         self._at_end = ExitStack()
         self._outputs: weakref.ref[Outputs] | None = None
+        self._batch_of = "latents" if facts is None else facts.batch_of
         self._latents: Tensor | None = None
-        self._cut = False
+        self._cut: Cut | None = None
         self._scale_set = False
 
     def step_end(self, index: int, timestep: Any, tensors: dict[str, Tensor]) -> Outputs:
         """Call the callbacks in order; returns the tensors that go back into the loop."""
         outputs = Outputs(tensors)
-        step = Step(self, index, self.pipeline.num_timesteps, timestep, outputs)
+        step = Step(self, index, num_timesteps_of(self.pipeline), timestep, outputs)
         if self.index < 0:
             self._start()
+        if self._cut is not None:
+            self._cut.step_end()
         self.index = index
-        self._latents = outputs.get("latents")
+        self._latents = outputs.get(self._batch_of)
         for callback in self._callbacks:
             step._names = callback.tensors
             callback.on_step_end(step)
@@ -101,6 +103,8 @@ class Run:
                 f"{name} reads its guidance scale once, before the loop: a new value would "
                 "change nothing"
             )
+        if self._cut is not None and self._facts is not None and self._facts.cfg == "switch":
+            return  # the loop reads in it that guidance is off
         if not self._scale_set:
             before = self.pipeline._guidance_scale
             self._on_finish(lambda: setattr(self.pipeline, "_guidance_scale", before))
@@ -108,18 +112,16 @@ class Run:
         self.pipeline._guidance_scale = value
 
     def cut_guidance(self) -> bool:
-        facts = require_facts(self.pipeline, self._facts)
-        if self._cut or not guidance_is_on(self.pipeline):
+        if self._cut is not None:
             return False
-        assert self._latents is not None, "bind() asks every pipeline for its latents"
-        batch = int(self._latents.shape[0])
-        cut = GuidanceCut(self._backend, self.pipeline, facts, batch, self._is_calling)
-        self._on_finish(cut.remove)
-        self._cut = True
+        made = cut(self._backend, self.pipeline, self._facts, self._latents, self._is_calling)
+        if made is None:
+            return False
+        self._on_finish(made.remove)
+        self._cut = made
         return True
 
     def _on_finish(self, undo: Callable[[], None]) -> None:
-        self.changed_pipeline = True
         self._at_end.callback(undo)
 
     def _start(self) -> None:
@@ -131,4 +133,6 @@ class Run:
         return not self.over and calls_us(self.frame_id)
 
     def _loop_ended(self, _: object) -> None:
-        self.finish()
+        # A loop that is still running has let go of the dict, which it may.
+        if not self.is_executing():
+            self.finish()

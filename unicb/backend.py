@@ -8,7 +8,7 @@ base classes, and imports its framework only when its operations are first used.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, TypeAlias, cast
@@ -21,7 +21,8 @@ Around: TypeAlias = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any
 
 ENTRY_POINT_GROUP = "unicb.backends"
 
-_PARTS = ("name", "install", "ops", "owns", "is_tensor", "repeat", "hook", "versions")
+_VERBS = ("owns", "is_tensor", "concat", "hook", "reset_caches", "versions")
+_PARTS = ("name", "install", "ops", *_VERBS)
 
 
 class Backend(Protocol):
@@ -45,8 +46,8 @@ class Backend(Protocol):
         """Whether ``value`` is one of this framework's tensors."""
         ...
 
-    def repeat(self, x: Tensor, n: int) -> Tensor:
-        """``n`` copies of ``x``, one after another, along axis 0."""
+    def concat(self, parts: Sequence[Tensor]) -> Tensor:
+        """The tensors, one after another, along axis 0. One may be there several times."""
         ...
 
     def hook(self, module: Any, around: Around) -> Callable[[], None]:
@@ -56,6 +57,15 @@ class Backend(Protocol):
         Goes through the framework's own hook registry where there is one. Returns a function that
         takes the hook away and leaves the module as it was found. Hooks on one module nest, the
         latest outermost, and may be taken away in any order.
+        """
+        ...
+
+    def reset_caches(self, module: Any) -> None:
+        """Have the framework's own hooks on ``module`` and inside it forget what they keep of
+        earlier calls, because the next will have fewer rows. Nothing to do where there are none.
+
+        Raises:
+            UnsupportedPipelineError: one of them cannot do without the rows that are left out.
         """
         ...
 

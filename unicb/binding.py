@@ -15,7 +15,12 @@ from unicb.backend import Backend, backend_for
 from unicb.callback import Callback, FunctionCallback, PlainFunction
 from unicb.errors import GenerationCancelled, UnicbError, UnsupportedPipelineError
 from unicb.ops import Tensor
-from unicb.pipelines import PipelineFacts, facts_for, require_interrupt_flag
+from unicb.pipelines import (
+    PipelineFacts,
+    facts_for,
+    num_timesteps_of,
+    require_interrupt_flag,
+)
 
 _CALLBACK = "callback_on_step_end"
 _TENSOR_INPUTS = "callback_on_step_end_tensor_inputs"
@@ -53,10 +58,11 @@ def bind(
             f"{type(pipeline).__name__} offers no tensor called {missing[0]!r} to callbacks; "
             f"it offers: {', '.join(offered)}"
         )
+    _refuse_two_owners(adapted)
     facts = facts_for(pipeline)
     for callback in adapted:
         callback.on_bind(pipeline, facts)
-    return Binding(pipeline, backend, facts, adapted, _with_latents(needed, offered))
+    return Binding(pipeline, backend, facts, adapted, _with_batch(needed, offered, facts))
 
 
 def _offered_tensors(pipeline: Any) -> tuple[str, ...]:
@@ -100,9 +106,25 @@ def _as_callback(callback: Any, tensors: tuple[str, ...]) -> Callback:
     return FunctionCallback(callback, tensors)
 
 
-def _with_latents(needed: tuple[str, ...], offered: tuple[str, ...]) -> tuple[str, ...]:
+def _refuse_two_owners(callbacks: tuple[Callback, ...]) -> None:
+    owners: dict[str, str] = {}
+    for callback in callbacks:
+        for thing in callback.owns:
+            name = type(callback).__name__
+            if thing in owners:
+                raise ValueError(
+                    f"two callbacks of one binding both decide on {thing}: a {owners[thing]} and a "
+                    f"{name}; keep one of them"
+                )
+            owners[thing] = name
+
+
+def _with_batch(
+    needed: tuple[str, ...], offered: tuple[str, ...], facts: PipelineFacts | None
+) -> tuple[str, ...]:
     """The run itself reads the batch size off the latents; handing them over costs nothing."""
-    return needed if "latents" in needed or "latents" not in offered else (*needed, "latents")
+    name = "latents" if facts is None else facts.batch_of
+    return needed if name in needed or name not in offered else (*needed, name)
 
 
 class Binding(Mapping[str, Any]):
@@ -206,7 +228,7 @@ class Binding(Mapping[str, Any]):
         frame_id = loop_frame_id(pipeline, sys._getframe(1))
         run = self._run
         if run is None or run.over or run.frame_id != frame_id:
-            run = self._begin(pipeline, index, frame_id)
+            run = self._begin(pipeline, frame_id)
         try:
             outputs = run.step_end(index, timestep, callback_kwargs)
             if self._cancel_requested:
@@ -216,11 +238,11 @@ class Binding(Mapping[str, Any]):
         except BaseException:
             self._end(run)
             raise
-        if run.interrupted or index + 1 >= pipeline.num_timesteps:
+        if run.interrupted or index + 1 >= num_timesteps_of(pipeline):
             self._end(run)
         return outputs
 
-    def _begin(self, pipeline: Any, index: int, frame_id: int) -> Run:
+    def _begin(self, pipeline: Any, frame_id: int) -> Run:
         if pipeline is not self._pipeline:
             raise UnicbError(
                 f"{self!r} was called by another pipeline, a {type(pipeline).__name__}; "
@@ -234,19 +256,9 @@ class Binding(Mapping[str, Any]):
                     "call bind() once for each of two runs at the same time"
                 )
             if previous is not None:
-                self._check_not_lost(previous, index, frame_id)
                 previous.finish()
             self._run = Run(pipeline, self._backend, self._facts, self._callbacks, frame_id)
             return self._run
-
-    def _check_not_lost(self, previous: Run, index: int, frame_id: int) -> None:
-        goes_on = previous.frame_id == frame_id and previous.index + 1 == index
-        if goes_on and previous.changed_pipeline:
-            raise UnicbError(
-                f"{self!r}: the dict that the callback returned was dropped before the next step, "
-                "so that the run looked abandoned and its changes were undone; a function that "
-                "wraps the callback must return the same dict"
-            )
 
     def _end(self, run: Run) -> None:
         self._armed = False

@@ -30,6 +30,9 @@ class Callback(ABC):
     #: Names of tensors, as the pipeline offers them in ``_callback_tensor_inputs``.
     tensors: Sequence[str] = ()
 
+    #: What no other callback of the same binding may own, such as ``"guidance"``.
+    owns: Sequence[str] = ()
+
     @abstractmethod
     def on_step_end(self, step: Step) -> None:
         """Called at the end of every step. An exception ends the run and reaches the caller."""

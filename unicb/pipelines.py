@@ -1,69 +1,130 @@
-"""Facts about pipeline classes, read from ``pipelines.toml``."""
+"""Facts about pipeline classes, read from the data files in ``unicb/facts``."""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from unicb.errors import UnsupportedPipelineError
+
+#: What a block of rows, or a call of the denoiser, computes.
+Part: TypeAlias = Literal["unconditional", "conditional", "perturbed"]
 
 
 @dataclass(frozen=True)
 class PipelineFacts:
     """What there is to know of one class of pipeline.
 
-    unicb's own data file has these for the frameworks' classes. A pipeline class of your own says
-    it itself, in the class attribute ``unicb_facts``.
+    unicb's own data files have these for the frameworks' classes. A pipeline class of your own
+    says it itself, in the class attribute ``unicb_facts``.
 
     Attributes:
         source: where the facts were read.
-        denoiser: name of the attribute that holds the model whose output the loop guides.
-        companions: names of other models that the loop calls with the doubled batch.
-        cfg_rows: rows that the denoiser gets for each row of the latents, with guidance on.
-        conditional_row: which of these is the conditional one; -1 is the last.
+        denoisers: names of the attributes that hold the models whose output the loop guides. Some
+            pipelines have several, or leave one of them out.
+        companions: names of other models that the loop calls with the same rows, or as often, as
+            the denoisers: ControlNets, for example.
+        cfg: how the loop computes both halves of classifier-free guidance. "batch": in one call
+            of a denoiser, with a batch of several blocks of rows. "calls": in several calls a
+            step, by a flag that is a local of the loop. "switch": in several calls a step, by a
+            property that is read at each step. "none": it does not.
+        why_none: with ``cfg="none"``, the reason, as the end of a sentence that starts with the
+            pipeline's name: "has no classifier-free guidance: ...".
+        order: which part each block of rows, or each call of a step, computes. Blocks called
+            "perturbed" (of perturbed-attention guidance) are there only in runs that ask for it.
+            Left out: the unconditional block first in a batch, the conditional call first in calls.
+        off: with ``cfg="switch"``, the attributes of the pipeline that switch guidance off, and
+            the values that do.
+        batch_of: name of the tensor, among those offered to callbacks, whose rows count the batch.
+        listed: with ``cfg="batch"``, whether the batch is a Python list of one item a row.
+        frames_axis: axis of the latents that counts frames, where some of the tensors that
+            models are called with have a row for each frame of each row; None elsewhere.
+        unbatched: names of the models' arguments that have no rows, whatever their length.
         guidance_scale: "property" if the loop reads ``pipeline.guidance_scale`` at each step,
             "local" if it keeps a copy.
         latents: name of a latent format that unicb knows, such as "sd" or "sdxl"; None if it
             knows none.
+        inferred: whether these are told from the class's code rather than known. They are then
+            verified in the first step after a cut.
     """
 
     source: str
-    denoiser: str
+    denoisers: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
-    cfg_rows: int = 2
-    conditional_row: int = -1
+    cfg: Literal["batch", "calls", "switch", "none"] = "batch"
+    why_none: str = ""
+    order: tuple[Part, ...] = ()
+    off: Mapping[str, float] = field(default_factory=lambda: {"_guidance_scale": 1.0})
+    batch_of: str = "latents"
+    listed: bool = False
+    frames_axis: int | None = None
+    unbatched: tuple[str, ...] = ()
     guidance_scale: Literal["property", "local"] = "property"
     latents: str | None = None
+    inferred: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.order:
+            usual: tuple[Part, ...] = ("unconditional", "conditional")
+            object.__setattr__(self, "order", usual if self.cfg == "batch" else usual[::-1])
+
+
+_TUPLES = ("denoisers", "companions", "order", "unbatched")
 
 
 @cache
 def _table() -> Mapping[str, PipelineFacts]:
-    text = files("unicb").joinpath("pipelines.toml").read_text(encoding="utf-8")
-    return {
-        name: PipelineFacts(**{**entry, "companions": tuple(entry.get("companions", ()))})
-        for name, entry in tomllib.loads(text).items()
-    }
+    found: dict[str, PipelineFacts] = {}
+    for file in files("unicb").joinpath("facts").iterdir():
+        if file.name.endswith(".toml"):
+            for name, entry in tomllib.loads(file.read_text(encoding="utf-8")).items():
+                lists = {key: tuple(entry[key]) for key in _TUPLES if key in entry}
+                found[name] = PipelineFacts(**{**entry, **lists})
+    return found
 
 
 def known_pipelines() -> tuple[str, ...]:
-    """Names of the pipeline classes in the data file."""
-    return tuple(_table())
+    """Names of the pipeline classes in the data files, sorted."""
+    return tuple(sorted(_table()))
 
 
 def facts_for(pipeline: object) -> PipelineFacts | None:
     """Facts about the class of ``pipeline`` or the nearest of its bases; None if there are none.
 
     A class says so itself in ``unicb_facts``, or goes by its name: the frameworks call their
-    ports of one pipeline the same.
+    ports of one pipeline the same. One that says None is as good as unknown.
     """
-    for base in type(pipeline).__mro__:
-        if facts := vars(base).get("unicb_facts") or _table().get(base.__name__):
-            return cast(PipelineFacts, facts)
+    owner = facts_owner(type(pipeline))
+    return None if owner is None else _facts_at(owner)
+
+
+def facts_owner(kind: type) -> type | None:
+    """``kind`` or the nearest of its bases about which there are facts; None if there is none."""
+    for base in kind.__mro__:
+        if "unicb_facts" in vars(base) or base.__name__ in _table():
+            return None if _facts_at(base) is None else base
     return None
+
+
+def _facts_at(kind: type) -> PipelineFacts | None:
+    said = vars(kind).get("unicb_facts", _table().get(kind.__name__))
+    return cast(PipelineFacts | None, said)
+
+
+@cache
+def usual_unbatched() -> tuple[str, ...]:
+    """Names of arguments without rows, over all known classes."""
+    return tuple(sorted({name for facts in _table().values() for name in facts.unbatched}))
+
+
+def num_timesteps_of(pipeline: Any) -> int:
+    """Number of the running call's timesteps: what the pipeline says, or its scheduler."""
+    said = getattr(pipeline, "num_timesteps", None)
+    return int(len(pipeline.scheduler.timesteps) if said is None else said)
 
 
 def require_interrupt_flag(pipeline: Any) -> None:

@@ -35,7 +35,7 @@ class Step:
     Attributes:
         index: the step's number, from 0. A scheduler of order 2 counts its half steps too, as
             the frameworks do.
-        num_timesteps: how many there are (``pipeline.num_timesteps``).
+        num_timesteps: how many there are (``pipeline.num_timesteps``, or what the scheduler has).
     """
 
     __slots__ = ("_names", "_run", "_tensors", "_timestep", "index", "num_timesteps")
@@ -64,6 +64,16 @@ class Step:
     def progress(self) -> float:
         """Share of the steps that are done, in 0..1; 1.0 at the end of the last."""
         return (self.index + 1) / self.num_timesteps
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether a step of the scheduler is complete. A scheduler of order 2 (Heun, KDPM2) takes
+        two half steps for each but the last, and the latents after the first half are its
+        prediction, not yet corrected.
+        """
+        # diffusers' flag for which half comes next; schedulers of order 1 have none.
+        scheduler = getattr(self.pipeline, "scheduler", None)
+        return bool(getattr(scheduler, "state_in_first_order", True))
 
     @property
     def pipeline(self) -> Any:
@@ -102,10 +112,10 @@ class Step:
     def cut_guidance(self) -> bool:
         """Leave out the unconditional half of the denoiser's work from the next step on.
 
-        Returns whether there was one to leave out: False with guidance off, or cut already.
+        Returns False if it is left out already, or if the pipeline says that its guidance is off.
 
         Raises:
-            UnsupportedPipelineError: how CFG works on this class of pipeline is not known.
+            UnsupportedPipelineError: the class has no CFG, or how it works is not known.
         """
         return self._run.cut_guidance()
 

@@ -9,8 +9,10 @@ from typing import Any
 from mindone.diffusers.hooks import HookRegistry, ModelHook
 
 from unicb.backend import Around
+from unicb.errors import UnsupportedPipelineError
 
 NAME = "unicb"
+FASTER_CACHE = "faster_cache_denoiser"  # as the framework names its hook
 
 
 class _Arounds(ModelHook):  # type: ignore[misc]
@@ -70,3 +72,16 @@ def _clear(module: Any) -> None:
     """Take away what an empty registry leaves: itself, and a copy of the bound method."""
     vars(module).pop("_diffusers_hook", None)
     vars(module).pop("construct", None)
+
+
+def reset_caches(module: Any) -> None:
+    """See :meth:`unicb.Backend.reset_caches`."""
+    registry = getattr(module, "_diffusers_hook", None) or HookRegistry(module)
+    faster_cache = registry.get_hook(FASTER_CACHE)
+    if faster_cache is not None and not faster_cache.is_guidance_distilled:
+        raise UnsupportedPipelineError(
+            f"cannot cut guidance while FasterCache is enabled on the {type(module).__name__}: "
+            "FasterCache makes the unconditional half up from earlier steps, and needs it in every "
+            "call; disable it (disable_cache()), or leave CFGCutoff out"
+        )
+    registry.reset_stateful_hooks()

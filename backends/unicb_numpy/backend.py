@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
+
+import numpy as np
 
 from unicb.backend import Around, has_base
 from unicb.ops import Tensor, TensorOps
@@ -29,15 +31,18 @@ class NumpyBackend:
 
         return isinstance(value, StrictTensor)
 
-    def repeat(self, x: Tensor, n: int) -> Tensor:
+    def concat(self, parts: Sequence[Tensor]) -> Tensor:
         from unicb_numpy.ops import StrictTensor
 
-        return StrictTensor([x.data] * n).reshape((n * x.shape[0], *x.shape[1:]))
+        return StrictTensor(np.concatenate([part.data for part in parts]))
 
     def hook(self, module: Any, around: Around) -> Callable[[], None]:
         from unicb_numpy.hooks import hook
 
         return hook(module, around)
+
+    def reset_caches(self, module: Any) -> None:
+        """This framework has no hooks that cache."""
 
     def versions(self) -> Mapping[str, str]:
         return {"numpy": version("numpy")}

@@ -31,6 +31,11 @@ class ToyScheduler:
     def __init__(self, order: int = 1) -> None:
         self.order = order
 
+    @property
+    def state_in_first_order(self) -> bool:
+        """Whether the next call of :meth:`step` is the first of two halves, or whole."""
+        return self.half is None
+
     def set_timesteps(self, n: int) -> npt.NDArray[np.float64]:
         self.sigmas = np.linspace(1.0, 0.0, n + 1)
         steps = 1000 * self.sigmas[:-1]
@@ -51,7 +56,7 @@ class ToyScheduler:
 class ToyPipeline:
     """Text to pictures ``[rows, 8, 8, 4]``, in the loop that diffusers' pipelines share."""
 
-    unicb_facts = PipelineFacts(source="this file", denoiser="unet", latents="sd")
+    unicb_facts = PipelineFacts(source="this file", denoisers=("unet",), latents="sd")
     _callback_tensor_inputs = ("latents", "prompt_embeds", "negative_prompt_embeds")
 
     def __init__(self, order: int = 1, dtype: str = "float32") -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
@@ -29,15 +29,20 @@ class TorchBackend:
 
         return isinstance(value, torch.Tensor)
 
-    def repeat(self, x: Tensor, n: int) -> Tensor:
+    def concat(self, parts: Sequence[Tensor]) -> Tensor:
         import torch
 
-        return torch.cat([x] * n)
+        return torch.cat(list(parts))
 
     def hook(self, module: Any, around: Around) -> Callable[[], None]:
         from unicb_torch.hooks import hook
 
         return hook(module, around)
+
+    def reset_caches(self, module: Any) -> None:
+        from unicb_torch.hooks import reset_caches
+
+        reset_caches(module)
 
     def versions(self) -> Mapping[str, str]:
         return {name: version(name) for name in ("torch", "diffusers", "transformers")}

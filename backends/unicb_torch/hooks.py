@@ -7,26 +7,69 @@ from functools import partial
 from typing import Any
 
 from diffusers.hooks import HookRegistry, ModelHook
+from diffusers.utils.torch_utils import is_compiled_module
 
 from unicb.backend import Around
+from unicb.errors import UnsupportedPipelineError
 
 NAME = "unicb"
+FASTER_CACHE = "faster_cache_denoiser"  # as the framework names its hook
 
 
 class _Arounds(ModelHook):  # type: ignore[misc]
     """All of unicb's hooks on one module: one entry in the registry, whose hooks come and go."""
 
-    def __init__(self, found_bare: bool) -> None:
-        """``found_bare``: whether nobody had hooked or replaced the call before us."""
+    def __init__(self, module: Any) -> None:
         super().__init__()
-        self.found_bare = found_bare
         self.arounds: list[Around] = []
+        #: Which of the attributes that the registry sets were not there before us.
+        self._new = {"_diffusers_hook", "forward"} - set(vars(module))
+        self._registry = HookRegistry.check_if_exists_or_initialize(module)
+        self._registry.register_hook(self, NAME)
+        self._forward = module.forward
 
     def new_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
-        call = self.fn_ref.original_forward
-        for around in self.arounds:
-            call = partial(_call, around, call)
-        return call(*args, **kwargs)
+        return _through(self.arounds, self.fn_ref.original_forward)(*args, **kwargs)
+
+    def remove(self, module: Any) -> None:
+        """Take the entry out of the registry.
+
+        But leave it, and pass calls on, where somebody has replaced the call since without the
+        registry: what he keeps leads through us, and the registry would put him out.
+        """
+        if self._registry._hook_order[-1] == NAME and module.forward is not self._forward:
+            return
+        _unregister(self._registry)
+        if not self._registry.hooks:
+            for name in self._new:
+                vars(module).pop(name, None)
+
+
+class _InFront:
+    """All of unicb's hooks on a compiled module, standing before the compiled call.
+
+    Inside, where the registry would put them, they would be compiled themselves.
+    """
+
+    def __init__(self, module: Any, attribute: str) -> None:
+        self._module, self._attribute = module, attribute
+        self._compiled = vars(module)[attribute]
+        self.arounds: list[Around] = []
+        vars(module)[attribute] = self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return _through(self.arounds, self._compiled)(*args, **kwargs)
+
+    def remove(self, module: Any) -> None:
+        if vars(module).get(self._attribute) is self:
+            vars(module)[self._attribute] = self._compiled
+
+
+def _through(arounds: list[Around], call: Callable[..., Any]) -> Callable[..., Any]:
+    """``call`` inside all of the hooks, the latest outermost."""
+    for around in arounds:
+        call = partial(_call, around, call)
+    return call
 
 
 def _call(around: Around, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -35,21 +78,34 @@ def _call(around: Around, call: Callable[..., Any], *args: Any, **kwargs: Any) -
 
 def hook(module: Any, around: Around) -> Callable[[], None]:
     """See :meth:`unicb.Backend.hook`."""
-    registry = HookRegistry.check_if_exists_or_initialize(module)
-    ours = registry.get_hook(NAME)
-    if ours is None:
-        ours = _Arounds(not registry.hooks and "forward" not in vars(module))
-        registry.register_hook(ours, NAME)
+    ours = _hooks_on(module)
     ours.arounds.append(around)
 
     def remove() -> None:
         ours.arounds.remove(around)
         if not ours.arounds:
-            _unregister(registry)
-            if ours.found_bare and not registry.hooks:
-                _clear(module)
+            ours.remove(module)
 
     return remove
+
+
+def _hooks_on(module: Any) -> _Arounds | _InFront:
+    """What holds our hooks on the module, new or found there."""
+    attribute = _compiled_call(module)
+    if attribute is not None:
+        there = vars(module)[attribute]
+        return there if isinstance(there, _InFront) else _InFront(module, attribute)
+    registry = vars(module).get("_diffusers_hook")
+    ours = None if registry is None else registry.get_hook(NAME)
+    return _Arounds(module) if ours is None else ours
+
+
+def _compiled_call(module: Any) -> str | None:
+    """Name of the attribute that holds a compiled call; None where nothing is compiled."""
+    if is_compiled_module(module):  # a wrapper: its other attributes are those of what it wraps
+        return "forward"
+    in_place = vars(module).get("_compiled_call_impl") is not None
+    return "_compiled_call_impl" if in_place else None
 
 
 def _unregister(registry: Any) -> None:
@@ -66,7 +122,14 @@ def _unregister(registry: Any) -> None:
         ref.original_forward, ref.forward = ref.forward, forward
 
 
-def _clear(module: Any) -> None:
-    """Take away what an empty registry leaves: itself, and a copy of the bound method."""
-    vars(module).pop("_diffusers_hook", None)
-    vars(module).pop("forward", None)
+def reset_caches(module: Any) -> None:
+    """See :meth:`unicb.Backend.reset_caches`."""
+    registry = getattr(module, "_diffusers_hook", None) or HookRegistry(module)
+    faster_cache = registry.get_hook(FASTER_CACHE)
+    if faster_cache is not None and not faster_cache.is_guidance_distilled:
+        raise UnsupportedPipelineError(
+            f"cannot cut guidance while FasterCache is enabled on the {type(module).__name__}: "
+            "FasterCache makes the unconditional half up from earlier steps, and needs it in every "
+            "call; disable it (disable_cache()), or leave CFGCutoff out"
+        )
+    registry.reset_stateful_hooks()

@@ -20,15 +20,8 @@ import unicb.latents.rgb
 from unicb import Binding, CFGCutoff, Interrupt, Preview, Step, UnicbError
 from unicb._run import Run
 from unicb.callback import FunctionCallback
-from unicb.guidance import GuidanceCut
-
-
-def _cut_first_row(init: Any) -> Any:
-    def broken(self: GuidanceCut, *args: Any) -> None:
-        init(self, *args)
-        self._row = 0
-
-    return broken
+from unicb.guidance._batch import BatchCut, _Blocks
+from unicb_numpy import NumpyBackend
 
 
 def _swallow(on_step_end: Any) -> Any:
@@ -344,15 +337,15 @@ CORE = (
         "the unconditional row is kept",
         "guidance is cut to the wrong half",
         "cut_is_exact cut_after_first_and_before_last_step",
-        GuidanceCut,
-        "__init__",
-        _cut_first_row,
+        _Blocks,
+        "_kept_rows",
+        instead(lambda self, blocks: blocks[0]),
     ),
     mutant(
         "hooks stay after the run",
         "nobody takes them away",
         "cut_leaves_nothing_behind with_block_puts_all_back",
-        GuidanceCut,
+        BatchCut,
         "remove",
         instead(lambda self: None),
     ),
@@ -394,10 +387,34 @@ CORE = (
         "guidance is always taken for on",
         "rows are cut where there are none to spare",
         "guidance_off_is_left_alone",
-        unicb._run,
-        "guidance_is_on",
-        instead(lambda pipeline: True),
-        error=UnicbError,
+        BatchCut,
+        "_order",
+        instead(lambda self, rows, each: self._models.facts.order),
+        error=ValueError,
+    ),
+    mutant(
+        "half a step passes for a whole one",
+        "with a scheduler of order 2, the cut comes between the halves",
+        "cut_waits_for_a_whole_step",
+        Step,
+        "is_whole",
+        value(lambda step, whole: True),
+    ),
+    mutant(
+        "a whole step passes for half of one",
+        "the cut never comes",
+        "cut_waits_for_a_whole_step",
+        Step,
+        "is_whole",
+        value(lambda step, whole: False),
+    ),
+    mutant(
+        "caches are reset for good",
+        "a mark stays on the module",
+        "reset_caches_leaves_nothing_behind",
+        NumpyBackend,
+        "reset_caches",
+        instead(lambda self, module: setattr(module, "reset", True)),
     ),
     mutant(
         "only the first run is cut",

@@ -351,19 +351,23 @@ OPERATIONS = (
         instead(lambda self, shape: StrictTensor(self.data.reshape(shape, order="F"))),
     ),
     mutant(
-        "repeat interleaves",
-        "numpy.repeat instead of numpy.tile",
-        "repeat",
+        "concat sorts",
+        "the parts come in the order of their length",
+        "concat",
         NumpyBackend,
-        "repeat",
-        instead(lambda self, x, n: StrictTensor(np.repeat(x.data, n, axis=0))),
+        "concat",
+        instead(
+            lambda self, parts: StrictTensor(
+                np.concatenate(sorted((part.data for part in parts), key=len))
+            )
+        ),
     ),
     mutant(
-        "repeat widens",
+        "concat widens",
         "copies come in float64",
-        "repeat",
+        "concat",
         NumpyBackend,
-        "repeat",
+        "concat",
         onto(lambda data: data.astype(np.float64)),
     ),
 )

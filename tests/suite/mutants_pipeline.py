@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from mutation import after, instead, loop, mutant, onto, value
 
-from unicb import UnicbError
+from unicb import UnicbError, UnsupportedPipelineError
 from unicb_numpy import NumpyBackend
 from unicb_numpy.harness import NumpyHarness
 from unicb_numpy.ops import StrictTensor
@@ -232,6 +232,7 @@ PIPELINE = (
         NumpyBackend,
         "hook",
         instead(lambda self, module, around: lambda: None),
+        error=UnsupportedPipelineError,
     ),
     mutant(
         "hook stays",
@@ -284,11 +285,15 @@ PIPELINE = (
         value(lambda pipeline, true: True),
     ),
     mutant(
-        "repeat copies the first row",
+        "concat copies the first row",
         "to the size that is asked for: right for one picture only",
-        "repeat",
+        "concat",
         NumpyBackend,
-        "repeat",
-        instead(lambda self, x, n: StrictTensor(np.concatenate([x.data[:1]] * (n * x.shape[0])))),
+        "concat",
+        instead(
+            lambda self, parts: StrictTensor(
+                np.concatenate([parts[0].data[:1]] * sum(len(part.data) for part in parts))
+            )
+        ),
     ),
 )

@@ -70,7 +70,7 @@ class _WrongRow(MoreKinds):
     def build(self, kind: str) -> Any:
         pipeline = super().build(kind)
         if kind == "one prompt":
-            facts = replace(type(pipeline).unicb_facts, conditional_row=0)
+            facts = replace(type(pipeline).unicb_facts, order=("conditional", "unconditional"))
             kind_ = type("Other", (type(pipeline),), {"unicb_facts": facts})
             return kind_()
         return pipeline
@@ -156,12 +156,12 @@ SUBTLE = (
         instead(lambda self, other: self),
     ),
     mutant(
-        "repeat in place",
-        "the argument is spoilt",
-        "repeat verbs_leave_their_arguments_alone",
+        "concat in place",
+        "the arguments are spoilt",
+        "concat verbs_leave_their_arguments_alone",
         NumpyBackend,
-        "repeat",
-        after(lambda made, self, x, n: x.data.fill(0) or made),
+        "concat",
+        after(lambda made, self, parts: parts[0].data.fill(0) or made),
     ),
     mutant(
         "backend owns everything",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from unicb.callback import Callback
 from unicb.callbacks._arguments import step_index
-from unicb.guidance import require_facts
+from unicb.guidance import check
 from unicb.pipelines import PipelineFacts
 from unicb.step import Step
 
@@ -16,19 +17,25 @@ class CFGCutoff(Callback):
 
     The cut happens at the end of step ``int(num_timesteps * cutoff_step_ratio)``, or of step
     ``cutoff_step_index``, as in diffusers: that step is the last with guidance, so index 0 and
-    ratio 0.0 leave it on for one step. A cut at the last step or beyond changes nothing, and so
-    does one in a run whose guidance is off from the start. The pipeline is put back as it was at
-    the end of the run.
+    ratio 0.0 leave it on for one step. With a scheduler of order 2, which counts its half steps,
+    a cut that falls between two halves waits for the second. A cut at the last step changes
+    nothing, and so does one in a run whose guidance is off from the start. The pipeline is put
+    back as it was at the end of the run.
 
     Args:
         cutoff_step_ratio: share of the steps after which to cut, in 0..1.
-        cutoff_step_index: index of the step after which to cut, from 0.
+        cutoff_step_index: index of the step after which to cut, from 0. Beyond the run's last
+            step, it never happens, and a warning says so.
 
     Raises:
         ValueError: not exactly one of the two is given, or it is out of range.
         TypeError: it is no number.
-        UnsupportedPipelineError: from ``bind``, for a class of pipeline whose CFG is not known.
+        UnsupportedPipelineError: from ``bind``: the class has no CFG, or how its CFG works is not
+            known; from the first step after the cut, before a picture is spoilt: the loop does
+            not do what is known of its class.
     """
+
+    owns = ("guidance",)
 
     def __init__(
         self,
@@ -46,10 +53,18 @@ class CFGCutoff(Callback):
             self._index = step_index("cutoff_step_index", cutoff_step_index)
 
     def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
-        require_facts(pipeline, facts)
+        check(pipeline, facts)
 
     def on_step_end(self, step: Step) -> None:
-        if step.index == self._cutoff(step.num_timesteps):
+        cutoff = self._cutoff(step.num_timesteps)
+        if step.index == 0 and self._index is not None and cutoff >= step.num_timesteps:
+            warnings.warn(
+                f"CFGCutoff(cutoff_step_index={cutoff}) never cuts: the run's last step is "
+                f"{step.num_timesteps - 1}",
+                stacklevel=2,
+            )
+        # `>=`: the step at the cutoff may be the first half of a whole one.
+        if cutoff <= step.index < step.num_timesteps - 1 and step.is_whole:
             step.cut_guidance()
 
     def _cutoff(self, num_timesteps: int) -> int:

@@ -72,11 +72,11 @@ class Checks:
     def conditional_only(self, pipeline: Any, out: Any) -> Any:
         """A denoiser's output with the unconditional rows replaced by the conditional ones."""
         backend = self.harness.backend
-        facts = self.facts(pipeline)
+        order = self.facts(pipeline).order
 
         def replace(x: Tensor) -> Tensor:
-            part = backend.ops.chunk(x, facts.cfg_rows)[facts.conditional_row]
-            return backend.repeat(part, facts.cfg_rows)
+            part = backend.ops.chunk(x, len(order))[order.index("conditional")]
+            return backend.concat([part] * len(order))
 
         if backend.is_tensor(out):
             return replace(out)

@@ -49,7 +49,7 @@ class BindingChecks(Checks):
         self.harness.run(pipeline, Case(kind))
         facts = self.facts(pipeline)
         before = self.harness.traces(pipeline)
-        for name in (facts.denoiser, *facts.companions):
+        for name in (*facts.denoisers, *facts.companions):
             model = getattr(pipeline, name)
             undo = self.harness.backend.hook(model, lambda call, args, kw: call(*args, **kw))
             assert self.harness.traces(pipeline) != before
@@ -73,7 +73,7 @@ class BindingChecks(Checks):
 
             return around
 
-        model = getattr(pipeline, facts.denoiser)
+        model = getattr(pipeline, facts.denoisers[0])
         undo = [self.harness.backend.hook(model, noting(name)) for name in ("inner", "outer")]
         self.harness.run(pipeline, case)
         assert called == ["outer", "inner"]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy.typing as npt
 import pytest
 
-from unicb import CFGCutoff, bind
+from unicb import Callback, CFGCutoff, Step, bind
 from unicb.ops import Tensor
 from unicb.testing._base import Checks, relative_error
 from unicb.testing.harness import Case
@@ -48,7 +48,7 @@ class GuidanceChecks(Checks):
             return outputs[0]
 
         guided, conditional = first_output(5.0), first_output(1.0)
-        kept = ops.chunk(guided, facts.cfg_rows)[facts.conditional_row]
+        kept = ops.chunk(guided, len(facts.order))[facts.order.index("conditional")]
         assert relative_error(ops.to_numpy(kept), ops.to_numpy(conditional)) < EXACT
 
     @pytest.mark.parametrize("index", [0, 2])
@@ -73,6 +73,33 @@ class GuidanceChecks(Checks):
             self.harness.run(pipeline, case, **bind(pipeline, CFGCutoff(0.55)))
             self.harness.run(pipeline, case, **bind(pipeline, CFGCutoff(0.35)))
         assert rows == [2, 2, 2, 1, 1, 2, 2, 1, 1, 1]
+
+    def test_cut_waits_for_a_whole_step(self) -> None:
+        """With a scheduler of order 2 the cut comes after a whole step, also where the index is
+        that of its first half; with one of order 1, where the index is."""
+        for kind in {self.harness.kinds[0], "order-2"} & set(self.harness.kinds):
+            pipeline, case = self.pipeline(kind), Case(kind, prompts=2)
+            whole: list[bool] = []
+
+            class Watch(Callback):
+                def on_step_end(self, step: Step, whole: list[bool] = whole) -> None:
+                    whole.append(step.is_whole)
+
+            self.harness.run(pipeline, case, **bind(pipeline, Watch()))
+            assert (kind == "order-2") == (False in whole[:-1])
+            for asked in (0, 1, 2):
+                self._check_cut(case, asked, cut_at=whole.index(True, asked))
+
+    def test_reset_caches_leaves_nothing_behind(self, kind: str) -> None:
+        """Models whose caches are reset are as before, and answer as before."""
+        pipeline, case = self.pipeline(kind), Case(kind)
+        plain = self.harness.run(pipeline, case)
+        before = self.harness.traces(pipeline)
+        facts = self.facts(pipeline)
+        for name in (*facts.denoisers, *facts.companions):
+            self.harness.backend.reset_caches(getattr(pipeline, name))
+        assert self.harness.traces(pipeline) == before
+        assert (self.harness.run(pipeline, case) == plain).all()
 
     def test_guidance_off_is_left_alone(self) -> None:
         """In a run without guidance there is nothing to cut: same bits, same rows."""
@@ -126,16 +153,18 @@ class GuidanceChecks(Checks):
         assert rows == [4, 4, 2, 2]
         assert relative_error(out, self._reference(pipeline, case, 1)) < EXACT
 
-    def _check_cut(self, case: Case, index: int) -> None:
+    def _check_cut(self, case: Case, index: int, cut_at: int | None = None) -> None:
+        """The run with a cutoff index is the reference that is cut at the end of ``cut_at``."""
         pipeline = self.pipeline(case.kind)
-        expected = self._reference(pipeline, case, index)
+        cut_at = index if cut_at is None else cut_at
+        expected = self._reference(pipeline, case, cut_at)
         full = self.harness.run(pipeline, case)
         assert relative_error(full, expected) > DIFFERENT, "guidance does nothing in this case"
         with self.spied(pipeline) as rows:
             callbacks = bind(pipeline, CFGCutoff(cutoff_step_index=index))
             out = self.harness.run(pipeline, case, **callbacks)
         facts = self.facts(pipeline)
-        guided = [facts.cfg_rows * case.rows] * (index + 1)
+        guided = [len(facts.order) * case.rows] * (cut_at + 1)
         assert rows == guided + [case.rows] * (len(rows) - len(guided))
         assert len(rows) > len(guided)
         assert relative_error(out, expected) < EXACT

@@ -199,7 +199,7 @@ class OpsChecks(Checks):
         ops.clamp(tensor, -1, 1)
         ops.to_uint8(tensor)
         ops.matmul(tensor, tensor)
-        self.harness.backend.repeat(tensor, 2)
+        self.harness.backend.concat([tensor, tensor])
         assert np.array_equal(ops.to_numpy(tensor), array.astype(dtype_of(dtype)), equal_nan=True)
 
     def test_empty_tensors(self, dtype: str) -> None:
@@ -221,14 +221,17 @@ class OpsChecks(Checks):
         clamped = ops.to_numpy(ops.clamp(tensor, -4.0, 2.5)).astype(np.float64)
         assert (np.abs(clamped) <= 1.5e-45).all()
 
-    def test_repeat(self, dtype: str) -> None:
-        """``backend.repeat(x, n)`` puts n copies one after another along axis 0."""
-        array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    def test_concat(self, dtype: str) -> None:
+        """``backend.concat(parts)`` puts tensors one after another along axis 0, in order, dtype
+        kept; one that is named twice is there twice."""
+        array = np.arange(9, dtype=np.float32).reshape(3, 3)
         tensor = self._tensor(array, dtype)
-        repeated = self.harness.backend.repeat(tensor, 3)
-        assert repeated.dtype == tensor.dtype
+        first, rest = tensor[:1], tensor[1:]
+        joined = self.harness.backend.concat([rest, first, rest])
+        assert joined.dtype == tensor.dtype
         ops = self.harness.backend.ops
-        assert np.array_equal(ops.to_numpy(repeated), np.concatenate([array] * 3))
+        expected = np.concatenate([array[1:], array[:1], array[1:]])
+        assert np.array_equal(ops.to_numpy(joined), expected)
         assert np.array_equal(ops.to_numpy(tensor), array)
 
 

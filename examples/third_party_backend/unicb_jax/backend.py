@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
@@ -29,15 +29,18 @@ class JaxBackend:
 
         return isinstance(value, jax.Array)
 
-    def repeat(self, x: Tensor, n: int) -> Tensor:
+    def concat(self, parts: Sequence[Tensor]) -> Tensor:
         import jax.numpy as jnp
 
-        return jnp.concatenate([x] * n)
+        return jnp.concatenate(list(parts))
 
     def hook(self, module: Any, around: Around) -> Callable[[], None]:
         from unicb_jax.hooks import hook
 
         return hook(module, around)
+
+    def reset_caches(self, module: Any) -> None:
+        """This framework has no hooks that cache."""
 
     def versions(self) -> Mapping[str, str]:
         return {name: version(name) for name in ("jax", "jaxlib")}

@@ -73,7 +73,7 @@ class Scheduler:
 class JaxPipeline:
     """Pictures ``[rows, 8, 8, 4]`` from words. ``unicb_facts`` tells unicb how it guides."""
 
-    unicb_facts = PipelineFacts(source="unicb_jax/pipelines.py", denoiser="unet", latents="sd")
+    unicb_facts = PipelineFacts(source="unicb_jax/pipelines.py", denoisers=("unet",), latents="sd")
     _callback_tensor_inputs = ("latents", "prompt_embeds", "negative_prompt_embeds")
 
     def __init__(self, seed: int = 0) -> None:
@@ -161,7 +161,10 @@ class ConditionalFirstPipeline(JaxPipeline):
     """The same with the conditional rows in front, as some pipelines have them."""
 
     unicb_facts = PipelineFacts(
-        source="unicb_jax/pipelines.py", denoiser="unet", conditional_row=0, latents="sd"
+        source="unicb_jax/pipelines.py",
+        denoisers=("unet",),
+        order=("conditional", "unconditional"),
+        latents="sd",
     )
 
     def double(self, uncond: jax.Array, cond: jax.Array) -> jax.Array:

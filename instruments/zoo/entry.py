@@ -1,0 +1,63 @@
+"""What the zoo knows of one pipeline class: how to build a tiny one, and how to call it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from zoo.framework import Framework
+
+
+@dataclass(frozen=True)
+class Request:
+    """One way to call a pipeline."""
+
+    prompts: int = 1
+    images: int = 1
+    steps: int = 4
+    guided: bool = True
+
+    @property
+    def rows(self) -> int:
+        """Rows of the latents."""
+        return self.prompts * self.images
+
+
+#: The cases that every class is run with.
+CASES: Mapping[str, Request] = {
+    "one prompt": Request(),
+    "two prompts": Request(prompts=2),
+    "two images per prompt": Request(images=2),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A pipeline class.
+
+    Attributes:
+        name: the class.
+        build: makes a tiny pipeline with random weights.
+        arguments: the arguments of the pipeline's call for a request: seeded, the same every time
+            (a new generator included).
+        impossible: cases that the pipeline cannot do by itself, with or without unicb, and why.
+        variant: tells entries of the same class apart ("ip-adapter", "guess mode").
+        frameworks: where it can be built.
+        not_built: for a class that cannot be built here: why, as a sentence. The rest is unused.
+        off_differs: why the pipeline, with guidance off, calls its denoiser otherwise than with
+            the conditional rows of guidance on; empty where it does not.
+    """
+
+    name: str
+    build: Callable[[Framework], Any]
+    arguments: Callable[[Framework, Any, Request], dict[str, Any]]
+    impossible: Mapping[str, str] = field(default_factory=dict)
+    variant: str = ""
+    frameworks: tuple[str, ...] = ("torch", "mindspore")
+    not_built: str = ""
+    off_differs: str = ""
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} ({self.variant})" if self.variant else self.name

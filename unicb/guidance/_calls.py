@@ -1,0 +1,57 @@
+"""Guidance in several calls of the denoiser a step, by a flag that no callback can reach."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from unicb.guidance._models import Models
+
+
+class CallsCut:
+    """Answers a step's unconditional calls with what its conditional call gave."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+        self._order = models.facts.order
+        self._calls: Counter[str] = Counter()
+        self._conditional: dict[str, Any] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        models.hook(self._answer)
+
+    def step_end(self) -> None:
+        """Forget the step's calls."""
+        self._calls.clear()
+        self._conditional.clear()
+        self._shapes.clear()
+
+    def remove(self) -> None:
+        self.step_end()
+        self._models.remove()
+
+    def _answer(
+        self, name: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        # A pipeline with several denoisers calls one or the other: their calls count together.
+        key = "denoiser" if name in self._models.facts.denoisers else name
+        count = self._calls[key]
+        self._calls[key] += 1
+        if count >= len(self._order):
+            self._models.mismatch(
+                f"it called its {name} {count + 1} times in a step",
+                f"guidance takes {len(self._order)} calls",
+            )
+        sample = self._models.sample(args, kwargs)
+        shape = tuple(getattr(sample, "shape", ()))
+        if self._order[count] == "unconditional":
+            if self._shapes.get(key) != shape:
+                self._models.mismatch(
+                    f"the unconditional call of its {name} has a sample of shape {shape}",
+                    f"the conditional one had {self._shapes.get(key)}",
+                )
+            return self._conditional[key]
+        out = call(*args, **kwargs)
+        if self._order[count] == "conditional":
+            self._conditional[key], self._shapes[key] = out, shape
+        return out

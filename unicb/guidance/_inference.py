@@ -1,0 +1,258 @@
+"""How guidance works on a class of pipeline that the data files do not know, told from its code.
+
+Pipelines are written alike: a loop that calls ``callback_on_step_end`` and unpacks the denoiser's
+output into names such as ``noise_pred_uncond, noise_pred_text``, or calls the denoiser again under
+``if self.do_classifier_free_guidance``. Where a class is written so, this tells its facts; where
+anything is unclear, it tells nothing. What it tells is verified in the first step after the cut.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import logging
+import re
+import textwrap
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+from unicb.errors import UnsupportedPipelineError
+from unicb.pipelines import Part, PipelineFacts, facts_owner, known_pipelines, usual_unbatched
+
+log = logging.getLogger("unicb")
+
+_found: WeakKeyDictionary[type, PipelineFacts] = WeakKeyDictionary()
+
+#: Attributes by these names hold models whose output is guided; other models are companions.
+_DENOISER = re.compile(r"unet|transformer|prior|decoder|denoiser|dit")
+_ROLES: tuple[tuple[str, Part], ...] = (
+    (r"perturb|pag", "perturbed"),
+    # Before the next: "uncond" contains "cond". An image without a text is no text either.
+    (r"unc|neg|null|image", "unconditional"),
+    (r"text|cond|pos|prompt|_c$", "conditional"),
+)
+
+
+def facts_of_class(kind: type, known: PipelineFacts | None) -> PipelineFacts:
+    """``known`` where the class runs the loop that it is known for; else what its code tells.
+
+    Raises:
+        UnsupportedPipelineError: nothing is known, and nothing can be told.
+    """
+    caller = _owner_of_call(kind)
+    if known is not None and issubclass(facts_owner(kind) or kind, caller):
+        return known
+    if kind not in _found:
+        _found[kind] = _told(kind, caller, known)
+    return _found[kind]
+
+
+def _told(kind: type, caller: type, known: PipelineFacts | None) -> PipelineFacts:
+    told = infer(caller)
+    if known is not None and _loop_of(caller) is None:
+        return known  # it wraps the call of its base
+    if told is not None and known is not None and _agree(told, known):
+        return replace(known, inferred=True)
+    if told is None and known is None:
+        raise UnsupportedPipelineError(
+            f"cannot cut guidance on {kind.__name__}: how CFG works on this class is not among the "
+            f"{len(known_pipelines())} that unicb knows, and its code does not tell. Say it in a "
+            "class attribute `unicb_facts` (see unicb.PipelineFacts)"
+        )
+    facts = told if told is not None else replace(cast(PipelineFacts, known), inferred=True)
+    log.warning(
+        "%s has a loop that unicb does not know; %s: %s. The first step after a cut verifies it; "
+        "`unicb_facts` on the class settles it (see unicb.PipelineFacts)",
+        kind.__name__,
+        "its code tells" if told is not None else "taken to be as its base's",
+        _described(facts),
+    )
+    return facts
+
+
+def _agree(told: PipelineFacts, known: PipelineFacts) -> bool:
+    """Whether the two mean the same. (A switch is one way to leave out calls.)"""
+    return told.order == known.order and (told.cfg == "batch") == (known.cfg == "batch")
+
+
+def _described(facts: PipelineFacts) -> str:
+    how = {"batch": "in one batch", "calls": "in several calls", "switch": "in switched calls"}
+    models = ", ".join((*facts.denoisers, *facts.companions))
+    return f"guidance {how.get(facts.cfg, facts.cfg)} of {models}, {' then '.join(facts.order)}"
+
+
+def _owner_of_call(kind: type) -> type:
+    return next(base for base in kind.__mro__ if "__call__" in vars(base))
+
+
+def infer(kind: Any) -> PipelineFacts | None:
+    """Facts told from the code of a class's ``__call__``; None where it does not tell."""
+    tree, loop = _code_of(kind), _loop_of(kind)
+    if tree is None or loop is None or "perturbed" in ast.unparse(loop):
+        return None
+    aliases = _aliases(tree)
+    calls = list(_model_calls(loop, aliases))
+    models = list(dict.fromkeys(name for _, names in calls for name in names))
+    models = [name for name in models if not hasattr(kind, name)]  # no methods
+    denoisers = tuple(name for name in models if _DENOISER.search(name))
+    if not denoisers:
+        return None
+    companions = tuple(name for name in models if name not in denoisers)
+    orders = set(_unpacked_orders(loop))
+    sites = [site for site, names in calls if set(names) & set(denoisers)]
+    if len(orders) == 1 and len(sites) == 1:
+        return PipelineFacts(
+            "told from the code of its __call__",
+            denoisers,
+            companions,
+            order=orders.pop(),
+            unbatched=usual_unbatched(),
+            inferred=True,
+        )
+    if orders:
+        return None
+    return _two_calls(kind, loop, sites, denoisers, companions)
+
+
+def _code_of(kind: Any) -> ast.AST | None:
+    try:
+        return ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(kind.__call__))))
+    except (OSError, TypeError, SyntaxError):
+        return None
+
+
+def _loop_of(kind: Any) -> ast.AST | None:
+    """The innermost loop of ``__call__`` that calls the callback."""
+    tree = _code_of(kind)
+    if tree is None:
+        return None
+    loops = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.For | ast.While)
+        and any(
+            isinstance(part, ast.Call)
+            and isinstance(part.func, ast.Name)
+            and part.func.id == "callback_on_step_end"
+            for part in ast.walk(node)
+        )
+    ]
+    return loops[-1] if loops else None
+
+
+def _self_attribute(node: ast.AST) -> str | None:
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        return node.attr if node.value.id == "self" else None
+    return None
+
+
+def _aliases(tree: ast.AST) -> dict[str, list[str]]:
+    """Locals that stand for models: ``model = self.transformer``."""
+    found: dict[str, list[str]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name = _self_attribute(node.value)
+            if name is not None and _DENOISER.search(name):
+                found.setdefault(node.targets[0].id, []).append(name)
+    return found
+
+
+def _model_calls(
+    loop: ast.AST, aliases: dict[str, list[str]]
+) -> Iterator[tuple[ast.Call, list[str]]]:
+    """Calls of models in the loop, in the order of the code, with the names of the models."""
+    calls = [node for node in ast.walk(loop) if isinstance(node, ast.Call)]
+    for node in sorted(calls, key=lambda call: (call.lineno, call.col_offset)):
+        if isinstance(node.func, ast.Name) and node.func.id in aliases:
+            yield node, aliases[node.func.id]
+        name = _self_attribute(node.func)
+        if name is not None and re.search(_DENOISER.pattern + "|controlnet", name):
+            yield node, [name]
+
+
+def _role(name: str) -> Part | None:
+    return next((part for pattern, part in _ROLES if re.search(pattern, name)), None)
+
+
+def _unpacked_orders(loop: ast.AST) -> Iterator[tuple[Part, ...]]:
+    """Orders of rows, from ``a, b = prediction.chunk(2)``, told by the names."""
+    for node in ast.walk(loop):
+        if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple)):
+            continue
+        chunked = node.value
+        if not (
+            isinstance(chunked, ast.Call)
+            and isinstance(chunked.func, ast.Attribute)
+            and chunked.func.attr in ("chunk", "split")
+        ):
+            continue
+        names = [part.id for part in node.targets[0].elts if isinstance(part, ast.Name)]
+        roles = tuple(_role(name) for name in names)
+        if "unconditional" in roles and roles.count("conditional") == 1 and None not in roles:
+            yield cast(tuple[Part, ...], roles)
+
+
+def _two_calls(
+    kind: Any,
+    loop: ast.AST,
+    sites: list[ast.Call],
+    denoisers: tuple[str, ...],
+    companions: tuple[str, ...],
+) -> PipelineFacts | None:
+    """Facts of a loop that calls its denoiser a second time, if guidance is on."""
+    if len(sites) != 2:
+        return None
+    parents = {child: node for node in ast.walk(loop) for child in ast.iter_child_nodes(node)}
+    first, second = (_assigned(site, parents) for site in sites)
+    if second is None or _role(second) != "unconditional" or first is None:
+        return None
+    if _role(first) == "unconditional":
+        return None
+    test = _guard(sites[1], parents)
+    if test is None or ("guidance" not in test and "cfg" not in test):
+        return None
+    off = _off(kind) if "self.do_classifier_free_guidance" in test else None
+    return PipelineFacts(
+        "told from the code of its __call__",
+        denoisers,
+        companions,
+        cfg="calls" if off is None else "switch",
+        off=off or {},
+        inferred=True,
+    )
+
+
+def _assigned(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> str | None:
+    """Name of the local that the call's result goes into."""
+    while node in parents:
+        node = parents[node]
+        if isinstance(node, ast.Assign):
+            target = node.targets[0]
+            return target.id if isinstance(target, ast.Name) else None
+    return None
+
+
+def _guard(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> str | None:
+    """Test of the nearest ``if`` around."""
+    while node in parents:
+        node = parents[node]
+        if isinstance(node, ast.If):
+            return ast.unparse(node.test)
+    return None
+
+
+def _off(kind: Any) -> dict[str, float] | None:
+    """The scale that switches ``do_classifier_free_guidance`` off, by its own code."""
+    switch = getattr(kind, "do_classifier_free_guidance", None)
+    if not isinstance(switch, property):
+        return None
+    try:
+        code = inspect.getsource(cast(Any, switch.fget))
+    except (OSError, TypeError):
+        return None
+    compared = re.fullmatch(
+        r"self\._guidance_scale > ([01])(\.0)?", code.split("return ")[-1].strip()
+    )
+    return {"_guidance_scale": float(compared[1])} if compared else None

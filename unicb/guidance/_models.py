@@ -1,0 +1,117 @@
+"""The models that a pipeline's loop calls, and hooks on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn, TypeAlias
+
+from unicb.backend import Backend
+from unicb.errors import UnsupportedPipelineError
+from unicb.ops import Tensor
+from unicb.pipelines import PipelineFacts
+
+#: Answers a call of the model of that name.
+Answer: TypeAlias = Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
+
+class Models:
+    """A pipeline's denoisers and their companions, as its facts name them."""
+
+    def __init__(
+        self, backend: Backend, pipeline: Any, facts: PipelineFacts, in_run: Callable[[], bool]
+    ) -> None:
+        self.backend = backend
+        self.pipeline = pipeline
+        self.facts = facts
+        self._in_run = in_run
+        self._hooked: dict[str, Any] = {}
+        self._removers: list[Callable[[], None]] = []
+        if not any(name in facts.denoisers for name, _ in self._present()):
+            raise UnsupportedPipelineError(
+                f"cannot cut guidance on this {self.name}: it has no {' or '.join(facts.denoisers)}"
+            )
+
+    @property
+    def name(self) -> str:
+        """Name of the pipeline's class."""
+        return type(self.pipeline).__name__
+
+    def denoiser(self) -> Any:
+        """The first denoiser that the pipeline has."""
+        return next(model for name, model in self._present() if name in self.facts.denoisers)
+
+    def hook(self, answer: Answer) -> None:
+        """Have ``answer`` answer all calls that belong to the run, until :meth:`remove`."""
+        try:
+            for name, model in self._present():
+                self._removers.append(self.backend.hook(model, self._around(name, answer)))
+                self._hooked[name] = model
+        except BaseException:
+            self.remove()
+            raise
+
+    def reset_caches(self) -> None:
+        """Have the frameworks' caching hooks forget earlier calls, which had other shapes."""
+        for model in self._hooked.values():
+            self.backend.reset_caches(model)
+
+    def remove(self) -> None:
+        """Take the hooks away. Idempotent."""
+        while self._removers:
+            self._removers.pop()()
+        self._hooked.clear()
+
+    def mismatch(self, found: str, expected: str) -> NoReturn:
+        """Raise the error for a loop that does not do what its facts say."""
+        raise UnsupportedPipelineError(
+            f"cannot cut guidance on {self.name}: {found}, where {expected}; the pipeline has been "
+            f"put back as it was. Facts from: {self.facts.source}"
+        )
+
+    def sample(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What a model denoises: the first tensor with axes (or list, in a listed batch)."""
+        for value in (*args, *kwargs.values()):
+            if self.facts.listed and isinstance(value, list):
+                return value
+            if self.backend.is_tensor(value) and len(value.shape) > 1:
+                return value
+        return None
+
+    def map(self, function: Callable[[Tensor], Tensor], value: Any) -> Any:
+        """Apply ``function`` to every tensor in nested tuples, lists and mappings."""
+        if self.backend.is_tensor(value):
+            return function(value)
+        if isinstance(value, Mapping):
+            items = {key: self.map(function, item) for key, item in value.items()}
+            return items if type(value) is dict else type(value)(**items)
+        if isinstance(value, list | tuple):
+            mapped = [self.map(function, item) for item in value]
+            return type(value)(*mapped) if hasattr(value, "_fields") else type(value)(mapped)
+        return value
+
+    def tensors(self, value: Any) -> Iterator[Tensor]:
+        """All tensors in nested tuples, lists and mappings."""
+        if self.backend.is_tensor(value):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from self.tensors(list(value.values()))
+        elif isinstance(value, list | tuple):
+            for item in value:
+                yield from self.tensors(item)
+
+    def _present(self) -> Iterator[tuple[str, Any]]:
+        for name in (*self.facts.denoisers, *self.facts.companions):
+            if (model := getattr(self.pipeline, name, None)) is not None:
+                yield name, model
+
+    def _around(self, name: str, answer: Answer) -> Any:
+        def around(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if not self._in_run():
+                return call(*args, **kwargs)
+            try:
+                return answer(name, call, args, kwargs)
+            except BaseException:
+                self.remove()
+                raise
+
+        return around

@@ -1,0 +1,37 @@
+"""Perturbed-attention guidance (PAG): its attention processors count the blocks of rows.
+
+A pipeline with PAG replaces some of its denoiser's attention processors by ones that know whether
+there is an unconditional block. When that block goes, they have to be exchanged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unicb.guidance._models import Models
+
+
+class PerturbedAttention:
+    """Exchanges the processors through the pipeline's own method, and puts them back."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+        self._denoiser: Any = None
+        self._before: dict[str, Any] = {}
+
+    def without_unconditional(self) -> None:
+        """From now on, the denoiser gets the conditional block and the perturbed one."""
+        if self._before:
+            return
+        pipeline = self._models.pipeline
+        self._denoiser = self._models.denoiser()
+        self._before = dict(self._denoiser.attn_processors)
+        pipeline._set_pag_attn_processor(
+            pag_applied_layers=pipeline.pag_applied_layers, do_classifier_free_guidance=False
+        )
+
+    def remove(self) -> None:
+        """Put the processors back. Idempotent."""
+        if self._before:
+            self._denoiser.set_attn_processor(dict(self._before))
+            self._before.clear()

@@ -1,0 +1,54 @@
+"""Guidance in several calls of the denoiser a step, by a property that is read at each step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+from unicb.guidance._models import Models
+
+
+class SwitchCut:
+    """Sets the attributes that the property is made of."""
+
+    def __init__(self, models: Models) -> None:
+        self._pipeline = models.pipeline
+        self._models = models
+        self._before: dict[str, Any] = {}
+        self._calls = 0
+        for name, value in models.facts.off.items():
+            if not hasattr(self._pipeline, name):
+                self.remove()
+                models.mismatch(f"it has no attribute {name}", "its loop should read that")
+            self._before[name] = getattr(self._pipeline, name)
+            setattr(self._pipeline, name, value)
+        if models.facts.inferred:
+            models.hook(self._counted)
+
+    @classmethod
+    def of(cls, models: Models) -> Self | None:
+        """None where guidance is off in this run."""
+        return (
+            cls(models) if getattr(models.pipeline, "do_classifier_free_guidance", True) else None
+        )
+
+    def step_end(self) -> None:
+        """Of a class whose facts are inferred, the first step shows whether they are right."""
+        if self._calls > 1:
+            self.remove()
+            self._models.mismatch(
+                f"it called a model {self._calls} times in a step with guidance switched off",
+                "one call should do",
+            )
+        self._models.remove()
+
+    def remove(self) -> None:
+        self._models.remove()
+        while self._before:
+            setattr(self._pipeline, *self._before.popitem())
+
+    def _counted(
+        self, name: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        self._calls += name in self._models.facts.denoisers
+        return call(*args, **kwargs)
