@@ -90,6 +90,15 @@ def both(session: nox.Session) -> None:
     session.run("pytest", "-q", *(session.posargs or ["tests/both"]))
 
 
+@nox.session(python=PYTHON, name="coverage-cfg")
+@nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+def coverage_cfg(session: nox.Session, framework: str) -> None:
+    """Measure the cut on a tiny pipeline of every class there is; writes docs/coverage.md."""
+    install_wheel(session, framework)
+    script = ["python", "-P", "-m", "zoo", "coverage", "--framework", framework]
+    session.run(*script, *session.posargs, env={"PYTHONPATH": "instruments"})
+
+
 @nox.session(python=PYTHON)
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
 def demo(session: nox.Session, framework: str) -> None:

@@ -68,10 +68,15 @@ def bind(
 def _offered_tensors(pipeline: Any) -> tuple[str, ...]:
     kind = type(pipeline)
     offered = getattr(pipeline, "_callback_tensor_inputs", None)
-    if offered is None or _CALLBACK not in inspect.signature(kind.__call__).parameters:
+    if _CALLBACK not in inspect.signature(kind.__call__).parameters:
         raise UnsupportedPipelineError(
             f"{kind.__name__} calls no callback at the end of a step: its __call__ takes no "
             f"{_CALLBACK}"
+        )
+    if offered is None:
+        raise UnsupportedPipelineError(
+            f"{kind.__name__} does not say what it offers to callbacks. If it hands them on to a "
+            "pipeline inside it, bind that one: pipe(prompt, **bind(pipe.decoder_pipe, ...))"
         )
     return tuple(offered)
 

@@ -35,8 +35,10 @@ class PipelineFacts:
         why_none: with ``cfg="none"``, the reason, as the end of a sentence that starts with the
             pipeline's name: "has no classifier-free guidance: ...".
         order: which part each block of rows, or each call of a step, computes. Blocks called
-            "perturbed" (of perturbed-attention guidance) are there only in runs that ask for it.
+            "perturbed" are those of perturbed-attention guidance. Those to keep must be neighbours.
             Left out: the unconditional block first in a batch, the conditional call first in calls.
+        least_blocks: with ``cfg="batch"``, how many of the blocks are there whenever guidance is
+            on; the others only in runs that ask for more. Left out: all but the perturbed.
         off: with ``cfg="switch"``, the attributes of the pipeline that switch guidance off, and
             the values that do.
         batch_of: name of the tensor, among those offered to callbacks, whose rows count the batch.
@@ -44,6 +46,10 @@ class PipelineFacts:
         frames_axis: axis of the latents that counts frames, where some of the tensors that
             models are called with have a row for each frame of each row; None elsewhere.
         unbatched: names of the models' arguments that have no rows, whatever their length.
+        axes: axes of rows, by name, of arguments that have them on another axis than the first.
+        by_row: names of arguments that are dicts whose keys are numbers of rows.
+        tail: with ``cfg="calls"``, whether the unconditional call's sample is only the tail of the
+            conditional one's along axis 1, where both have tokens.
         guidance_scale: "property" if the loop reads ``pipeline.guidance_scale`` at each step,
             "local" if it keeps a copy.
         latents: name of a latent format that unicb knows, such as "sd" or "sdxl"; None if it
@@ -58,11 +64,15 @@ class PipelineFacts:
     cfg: Literal["batch", "calls", "switch", "none"] = "batch"
     why_none: str = ""
     order: tuple[Part, ...] = ()
+    least_blocks: int = 0
     off: Mapping[str, float] = field(default_factory=lambda: {"_guidance_scale": 1.0})
     batch_of: str = "latents"
     listed: bool = False
     frames_axis: int | None = None
     unbatched: tuple[str, ...] = ()
+    axes: Mapping[str, int] = field(default_factory=dict)
+    by_row: tuple[str, ...] = ()
+    tail: bool = False
     guidance_scale: Literal["property", "local"] = "property"
     latents: str | None = None
     inferred: bool = False
@@ -71,9 +81,18 @@ class PipelineFacts:
         if not self.order:
             usual: tuple[Part, ...] = ("unconditional", "conditional")
             object.__setattr__(self, "order", usual if self.cfg == "batch" else usual[::-1])
+        if not self.least_blocks:
+            object.__setattr__(
+                self, "least_blocks", len(self.order) - self.order.count("perturbed")
+            )
+        kept = "".join("-" if part == "unconditional" else "k" for part in self.order).strip("-")
+        if self.order.count("conditional") != 1 or "-" in kept:
+            raise ValueError(
+                f"order {self.order} must have one conditional part, next to the perturbed ones"
+            )
 
 
-_TUPLES = ("denoisers", "companions", "order", "unbatched")
+_TUPLES = ("denoisers", "companions", "order", "unbatched", "by_row")
 
 
 @cache

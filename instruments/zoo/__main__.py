@@ -1,4 +1,9 @@
-"""``python -m zoo try FAMILY [CLASS ...]``: run tiny pipelines of a family, with and without a cut."""
+"""Build tiny pipelines of every class, and measure how guidance is cut on them.
+
+python -m zoo coverage --framework torch    every entry; writes docs/coverage
+python -m zoo try wan WanPipeline           one family, or some of its classes
+python -m zoo run wan                       without unicb: which models does a step call?
+"""
 
 from __future__ import annotations
 
@@ -6,58 +11,83 @@ import argparse
 import time
 import traceback
 import warnings
+from pathlib import Path
 
-from zoo.entry import CASES
+from unicb.pipelines import facts_for
+from zoo.coverage import cover
+from zoo.entry import CASES, Entry
 from zoo.families import entries, family_names
-from zoo.framework import FRAMEWORKS
+from zoo.framework import FRAMEWORKS, Framework
 from zoo.measure import Meter, measure, run
+from zoo.report import verdicts, write
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="zoo", description=__doc__)
-    parser.add_argument("what", choices=["try", "run"], help="measure the cut, or only run")
-    parser.add_argument("family", choices=family_names())
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m zoo",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", choices=["coverage", "try", "run"])
+    parser.add_argument("family", nargs="?", choices=family_names(), help="for try and run")
     parser.add_argument("classes", nargs="*", help="classes, or titles of entries; all, if none")
     parser.add_argument("--framework", choices=FRAMEWORKS, default="torch")
     parser.add_argument("--trace", action="store_true", help="show tracebacks of failures")
+    parser.add_argument("--docs", type=Path, default=DOCS, help="where coverage writes its page")
     options = parser.parse_args()
+    if options.what != "coverage" and options.family is None:
+        parser.error(f"{options.what} needs a family")
     warnings.simplefilter("ignore")
     fx = FRAMEWORKS[options.framework]()
+    if options.what == "coverage":
+        return coverage(fx, options.docs)
     for entry in entries(options.family):
-        if options.classes and not {entry.name, entry.title} & set(options.classes):
+        asked = not options.classes or {entry.name, entry.title} & set(options.classes)
+        if asked and fx.name in entry.frameworks:
+            show(entry, fx, options.what == "try", options.trace)
+    return 0
+
+
+def coverage(fx: Framework, docs: Path) -> int:
+    """Measure everything; fails if anything is wrong, or fails by itself."""
+    rows = cover(fx, docs / "coverage" / f"{fx.name}.json")
+    write(docs / "coverage", docs / "coverage.md")
+    bad = [name for name, verdict in verdicts(rows).items() if verdict in ("wrong", "failed")]
+    print(f"wrong or failed: {', '.join(bad) or 'none'}")
+    return 1 if bad else 0
+
+
+def show(entry: Entry, fx: Framework, measured: bool, trace: bool) -> None:
+    if entry.not_built:
+        print(f"{entry.title}: not built: {entry.not_built}", flush=True)
+        return
+    began = time.perf_counter()
+    fx.seed()
+    try:
+        pipeline = entry.build(fx)
+    except Exception as failure:
+        print(f"{entry.title}: BUILD FAILED {type(failure).__name__}: {failure}", flush=True)
+        if trace:
+            traceback.print_exc()
+        return
+    for name, request in CASES.items():
+        if name in entry.impossible:
+            print(f"{entry.title} / {name}: impossible: {entry.impossible[name]}", flush=True)
             continue
-        if options.framework not in entry.frameworks:
-            continue
-        if entry.not_built:
-            print(f"{entry.title}: not built: {entry.not_built}", flush=True)
-            continue
-        began = time.perf_counter()
-        fx.seed()
-        try:
-            pipeline = entry.build(fx)
-        except Exception as failure:
-            print(f"{entry.title}: BUILD FAILED {type(failure).__name__}: {failure}", flush=True)
-            if options.trace:
+        if not measured or trace:
+            try:
+                facts = facts_for(pipeline)
+                meter = Meter(fx, pipeline, facts, request.rows)
+                run(entry, fx, pipeline, request, meter)
+                print(f"{entry.title} / {name}: ran; calls in a step: {meter.steps[1]}", flush=True)
+            except Exception:
                 traceback.print_exc()
-            continue
-        for name, request in CASES.items():
-            if name in entry.impossible:
-                print(f"{entry.title} / {name}: impossible: {entry.impossible[name]}", flush=True)
-                continue
-            if options.what == "run" or options.trace:
-                try:
-                    meter = Meter(fx, pipeline, None, request.rows)
-                    run(entry, fx, pipeline, request, meter)
-                    print(
-                        f"{entry.title} / {name}: ran; calls in a step:", meter.steps[1], flush=True
-                    )
-                except Exception:
-                    traceback.print_exc()
-                if options.what == "run":
-                    continue
+        if measured:
             outcome = measure(entry, fx, pipeline, request)
             print(f"{entry.title} / {name}: {outcome}", flush=True)
-        print(f"{entry.title}: {time.perf_counter() - began:.1f} s", flush=True)
+    print(f"{entry.title}: {time.perf_counter() - began:.1f} s", flush=True)
 
 
-main()
+raise SystemExit(main())

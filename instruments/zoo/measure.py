@@ -52,13 +52,18 @@ class Outcome:
 class Meter:
     """Watches a pipeline's models during a run: which are called in which step, with how many rows.
 
-    With ``facts``, it also makes the run the reference: after the cut, it overwrites what the
-    unconditional part of the denoiser's output says.
+    With ``reference``, it overwrites the unconditional part of the denoiser's output after the cut.
     """
 
     def __init__(
-        self, fx: Framework, pipeline: Any, facts: PipelineFacts | None, batch: int
+        self,
+        fx: Framework,
+        pipeline: Any,
+        facts: PipelineFacts | None,
+        batch: int,
+        reference: bool = False,
     ) -> None:
+        self.reference = reference
         self.fx, self.pipeline, self.facts, self.batch = fx, pipeline, facts, batch
         self.active = False
         self.steps: list[list[tuple[str, int]]] = [[]]
@@ -113,7 +118,7 @@ class Meter:
             return out
         if len(self.steps) == 1:
             self.first_outputs.append(_tensors(out, self.fx))
-        if not self.active:
+        if not (self.active and self.reference):
             return out
         if facts.cfg == "batch":
             return self._overwrite_rows(out, facts)
@@ -128,12 +133,6 @@ class Meter:
         return 0
 
     def _overwrite_rows(self, out: Any, facts: PipelineFacts) -> Any:
-        def parts(rows: int) -> tuple[str, ...]:
-            order = facts.order
-            if "perturbed" in order and rows % (len(order) * self.batch):
-                order = tuple(part for part in order if part != "perturbed")
-            return order
-
         def take(blocks: Any, order: tuple[str, ...]) -> list[Any]:
             conditional = blocks[order.index("conditional")]
             return [
@@ -143,7 +142,7 @@ class Meter:
 
         def tensor(x: Any) -> Any:
             rows = int(x.shape[0])
-            order = parts(rows)
+            order = blocks_of(rows, self.batch, facts)
             if rows == self.batch or rows % (len(order) * self.batch):
                 return x
             return _cat(take(self.fx.backend.ops.chunk(x, len(order)), order), self.fx)
@@ -171,9 +170,17 @@ class Meter:
                     self.fx.copy_into(target, source)
             return out
         if self._kept is not None:
-            return self._kept
+            return _tail(self._kept, out, self.fx)
         self._waiting.append(out)
         return out
+
+
+def _tail(kept: Any, out: Any, fx: Framework) -> Any:
+    """``kept``; of a sequence that is longer than that of ``out``, the end."""
+    lengths = [x.shape[1] for x in _tensors(out, fx) if len(x.shape) == 3]
+    if not lengths:
+        return kept
+    return _map(kept, lambda x: x[:, -lengths[0] :] if len(x.shape) == 3 else x, fx)
 
 
 def _tensors(value: Any, fx: Framework) -> list[Any]:
@@ -236,8 +243,14 @@ def cut(entry: Entry, fx: Framework, pipeline: Any, request: Request, meter: Met
         pipeline(**entry.arguments(fx, pipeline, request), **callbacks)
 
 
+def has_none(facts: PipelineFacts | None) -> bool:
+    """Whether a class has no guidance to cut, rather than one that cannot be cut."""
+    why = "" if facts is None or facts.cfg != "none" else facts.why_none
+    return why.startswith("has no classifier-free guidance")
+
+
 def error(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
-    """Largest difference, in standard deviations of ``b``; infinite where something is no number."""
+    """Largest difference, in standard deviations of ``b``; infinite if something is no number."""
     if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
         return float("inf")
     return float(np.abs(a - b).max() / b.std())
@@ -249,13 +262,10 @@ def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Out
     try:
         bind(pipeline, CFGCutoff(0.5))
     except UnsupportedPipelineError as refusal:
-        none = facts is not None and facts.cfg == "none"
-        return Outcome("no guidance" if none else "refused", str(refusal))
+        return Outcome("no guidance" if has_none(facts) else "refused", str(refusal))
 
     def metered(reference: bool, runner: Any = run) -> Meter:
-        meter = Meter(fx, pipeline, facts, request.rows)
-        if not reference:
-            meter._overwrite_rows = meter._overwrite_call = lambda out, facts: out  # type: ignore
+        meter = Meter(fx, pipeline, facts, request.rows, reference)
         runner(entry, fx, pipeline, request, meter)
         assert meter.latents is not None, "the callback was never called"
         return meter
@@ -304,29 +314,26 @@ def _conditional_is_wrong(
     assert facts is not None
     unguided = Request(request.prompts, request.images, request.steps, guided=False)
     off = Meter(fx, pipeline, facts, request.rows)
-    off._overwrite_rows = off._overwrite_call = lambda out, facts: out  # type: ignore
     run(entry, fx, pipeline, unguided, off)
     to_numpy = fx.backend.ops.to_numpy
     expected = to_numpy(off.first_outputs[0][0])
-    outputs = full.first_outputs
-    if facts.cfg == "batch":
-        order = facts.order
-        found = outputs[0]
-        if facts.listed:
-            got = to_numpy(found[order.index("conditional") * request.rows])
-        else:
-            rows = int(found[0].shape[0])
-            if "perturbed" in order:
-                # With guidance off, what is perturbed follows the conditional rows.
-                expected = expected[: request.rows * (rows // (3 * request.rows) or 1)]
-            n = len(order) if rows % (len(order) * request.rows) == 0 else 2
-            got = to_numpy(fx.backend.ops.chunk(found[0], n)[order.index("conditional")])
+    at = facts.order.index("conditional")
+    if facts.cfg != "batch":
+        got = to_numpy(full.first_outputs[at][0])
+    elif facts.listed and len(full.first_outputs[0]) > 1:
+        got = to_numpy(full.first_outputs[0][at * request.rows])
     else:
-        got = to_numpy(outputs[order_index(facts)][0])
+        output = full.first_outputs[0][0]
+        blocks = len(blocks_of(int(output.shape[0]), request.rows, facts))
+        got = to_numpy(fx.backend.ops.chunk(output, blocks)[at])
+        # With guidance off, what is perturbed follows the conditional rows.
+        expected = expected[: len(got)]
     if error(got, expected) < EXACT:
         return ""
     return "the conditional part is not what the pipeline computes with guidance off"
 
 
-def order_index(facts: PipelineFacts) -> int:
-    return facts.order.index("conditional")
+def blocks_of(rows: int, batch: int, facts: PipelineFacts) -> tuple[str, ...]:
+    """The blocks of so many rows: all, or the first of them in runs that do without the rest."""
+    blocks = rows // batch
+    return facts.order[:blocks] if facts.least_blocks <= blocks else facts.order

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+# Not the sources themselves: what is tested is the installed wheel.
+sys.path.insert(0, str(ROOT / "instruments"))
+
 CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

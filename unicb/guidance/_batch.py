@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from unicb.guidance._blocks import Blocks
 from unicb.guidance._models import Models
 from unicb.guidance._perturbed import PerturbedAttention
 from unicb.ops import Tensor
@@ -69,23 +70,18 @@ class BatchCut:
             self._check_blocks(name, sample, rows // len(order))
         if "perturbed" in order and denoises:
             self._perturbed.without_unconditional()
-        blocks = _Blocks(self._models, order, self._batch, self._frames)
-        unbatched = self._models.facts.unbatched
-        out = call(
-            *(blocks.cut(value) for value in args),
-            **{key: v if key in unbatched else blocks.cut(v) for key, v in kwargs.items()},
-        )
+        blocks = Blocks(self._models.backend, self._models.facts, order, self._batch, self._frames)
+        args, kwargs = blocks.cut_arguments(args, kwargs)
+        out = call(*args, **kwargs)
         if denoises:
             self._check_rows(name, out, blocks.kept * each)
         return blocks.restore(out)
 
     def _order(self, rows: int, each: int) -> tuple[Part, ...] | None:
         """The blocks of a call with so many rows; None if it is not guided."""
-        order = self._models.facts.order
-        if rows == len(order) * each:
-            return order
-        plain = tuple(part for part in order if part != "perturbed")
-        return plain if plain != order and rows == len(plain) * each else None
+        facts = self._models.facts
+        orders = (facts.order[:n] for n in range(len(facts.order), facts.least_blocks - 1, -1))
+        return next((order for order in orders if rows == len(order) * each), None)
 
     def _check_blocks(self, name: str, sample: Any, each: int) -> None:
         """Blocks of rows denoise the same latents; rows in another order do not."""
@@ -107,60 +103,3 @@ class BatchCut:
                 f"its {name}, called with {rows} rows, answered with {int(first.shape[0])}",
                 "it should answer with as many",
             )
-
-
-class _Blocks:
-    """Leaves blocks of rows out of a call's arguments, and puts them back into its output."""
-
-    def __init__(self, models: Models, order: tuple[Part, ...], batch: int, frames: int) -> None:
-        self._models = models
-        self._order = order
-        self._batch = batch
-        self._frames = frames
-        self._keep = [i for i, part in enumerate(order) if part != "unconditional"]
-        self.kept = len(self._keep)
-
-    def cut(self, value: Any) -> Any:
-        return self._rows(value, len(self._order), self._kept_rows)
-
-    def restore(self, value: Any) -> Any:
-        if self.kept == len(self._order):
-            return value
-        return self._rows(value, self.kept, self._all_rows)
-
-    def _rows(self, value: Any, blocks: int, change: Callable[[list[Any]], Any]) -> Any:
-        """Apply ``change`` to the blocks of everything that has so many blocks of rows."""
-        rows = blocks * self._batch
-
-        def tensor(x: Tensor) -> Tensor:
-            if len(x.shape) and x.shape[0] in (rows, rows * self._frames):
-                return change(_split(x, blocks))
-            return x
-
-        if self._models.facts.listed:
-            if isinstance(value, tuple):  # an output
-                return tuple(self._rows(item, blocks, change) for item in value)
-            if isinstance(value, list):
-                return change(_split(value, blocks)) if len(value) == rows else value
-            if not self._models.backend.is_tensor(value):
-                return value
-        return self._models.map(tensor, value)
-
-    def _kept_rows(self, blocks: list[Any]) -> Any:
-        return self._joined([blocks[i] for i in self._keep])
-
-    def _all_rows(self, blocks: list[Any]) -> Any:
-        computed = dict(zip((self._order[i] for i in self._keep), blocks, strict=True))
-        return self._joined([computed.get(part, computed["conditional"]) for part in self._order])
-
-    def _joined(self, blocks: list[Any]) -> Any:
-        if len(blocks) == 1:
-            return blocks[0]
-        if isinstance(blocks[0], list):
-            return [item for block in blocks for item in block]
-        return self._models.backend.concat(blocks)
-
-
-def _split(x: Any, blocks: int) -> list[Any]:
-    each = len(x) // blocks if isinstance(x, list) else x.shape[0] // blocks
-    return [x[i * each : (i + 1) * each] for i in range(blocks)]

@@ -45,13 +45,24 @@ class CallsCut:
         sample = self._models.sample(args, kwargs)
         shape = tuple(getattr(sample, "shape", ()))
         if self._order[count] == "unconditional":
-            if self._shapes.get(key) != shape:
-                self._models.mismatch(
-                    f"the unconditional call of its {name} has a sample of shape {shape}",
-                    f"the conditional one had {self._shapes.get(key)}",
-                )
-            return self._conditional[key]
+            return self._from_conditional(name, key, shape)
         out = call(*args, **kwargs)
         if self._order[count] == "conditional":
             self._conditional[key], self._shapes[key] = out, shape
         return out
+
+    def _from_conditional(self, name: str, key: str, shape: tuple[int, ...]) -> Any:
+        """What the conditional call gave, for a call with a sample of that shape."""
+        whole = self._shapes.get(key, ())
+        if shape == whole:
+            return self._conditional[key]
+        if self._models.facts.tail and (*whole[:1], *whole[2:]) == (*shape[:1], *shape[2:]):
+            first = whole[1] - shape[1]
+            return self._models.map(
+                lambda x: x[:, first:] if tuple(x.shape[:2]) == whole[:2] else x,
+                self._conditional[key],
+            )
+        self._models.mismatch(
+            f"the unconditional call of its {name} has a sample of shape {shape}",
+            f"the conditional one had {whole}",
+        )

@@ -182,29 +182,36 @@ def _one_frame_guessed(fx: Framework, pipeline: Any, request: Request) -> dict[s
 def _with_adapter(build: Any) -> Any:
     """``build``, with an IP-Adapter loaded from random weights."""
 
+    def weights(fx: Framework, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+        made = {key: fx.normal(*shape, seed=i) for i, (key, shape) in enumerate(shapes.items())}
+        if fx.name != "mindspore":
+            return made
+        from mindspore import Parameter
+
+        return {key: Parameter(value, name=key) for key, value in made.items()}
+
     def made(fx: Framework) -> Any:
         pipeline = build(fx)
-        unet = pipeline.unet
-        keys: dict[str, Any] = {}
-        numbers = range(1, 2 * len(unet.attn_processors), 2)
-        number = iter(numbers)
-        for name, processor in unet.attn_processors.items():
-            if name.endswith("attn2.processor") and "motion_modules" not in name:
-                del processor
-                module = unet
-                for part in name.removesuffix(".processor").split("."):
-                    module = module[int(part)] if part.isdigit() else getattr(module, part)
-                width = int(module.to_k.weight.shape[0])
-                i = next(number)
-                keys[f"{i}.to_k_ip.weight"] = fx.normal(width, TEXT, seed=i)
-                keys[f"{i}.to_v_ip.weight"] = fx.normal(width, TEXT, seed=i + 1)
+        shapes: dict[str, tuple[int, ...]] = {}
+        number = 1
+        for name in pipeline.unet.attn_processors:
+            if not name.endswith("attn2.processor") or "motion_modules" in name:
+                continue
+            attention = pipeline.unet
+            for part in name.removesuffix(".processor").split("."):
+                attention = attention[int(part)] if part.isdigit() else getattr(attention, part)
+            width = int(attention.to_k.weight.shape[0])
+            shapes |= {f"{number}.to_{x}_ip.weight": (width, TEXT) for x in "kv"}
+            number += 2
         projection = {
-            "proj.weight": fx.normal(4 * TEXT, IMAGE),
-            "proj.bias": fx.normal(4 * TEXT),
-            "norm.weight": fx.normal(TEXT),
-            "norm.bias": fx.normal(TEXT),
+            "proj.weight": (4 * TEXT, IMAGE),
+            "proj.bias": (4 * TEXT,),
+            "norm.weight": (TEXT,),
+            "norm.bias": (TEXT,),
         }
-        unet._load_ip_adapter_weights([{"image_proj": projection, "ip_adapter": keys}])
+        pipeline.unet._load_ip_adapter_weights(
+            [{"image_proj": weights(fx, projection), "ip_adapter": weights(fx, shapes)}]
+        )
         return pipeline
 
     return made
@@ -275,7 +282,6 @@ def _multi(fx: Framework) -> list[Any]:
 
 
 def _sparse(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
-    fx.seed()  # the pipeline gives its autoencoder no generator
     frame = fx.uniform(1, 3, PIXELS, PIXELS, seed=9)
     more = {"conditioning_frames": frame, "controlnet_frame_indices": [1]}
     return {**_text(fx, pipeline, request), **more}
@@ -291,6 +297,17 @@ _CONTROLNET = _pipeline("AnimateDiffControlNetPipeline", controlnet=_controlnet)
 _VIDEO = "AnimateDiffVideoToVideoPipeline"
 _VIDEO_CONTROLNET = "AnimateDiffVideoToVideoControlNetPipeline"
 
+_TORCH = ("torch",)
+
+
+def _sparse_of_latents(fx: Framework) -> Any:
+    made = _pipeline("AnimateDiffSparseControlNetPipeline", controlnet=_sparse_controlnet)(fx)
+    size = PIXELS // 2
+    # The pipeline gives its autoencoder no generator.
+    made.prepare_image = lambda *_, **__: fx.normal(1, 4, 1, size, size, seed=9)
+    return made
+
+
 ENTRIES = [
     Entry("AnimateDiffPipeline", _TEXT_TO_VIDEO, _text, _ONE_VIDEO),
     Entry(
@@ -300,13 +317,16 @@ ENTRIES = [
         _ONE_VIDEO,
         "ip-adapter",
     ),
-    Entry("AnimateDiffPipeline", _free_init(_TEXT_TO_VIDEO), _text, _ONE_VIDEO, "free-init"),
+    Entry(
+        "AnimateDiffPipeline", _free_init(_TEXT_TO_VIDEO), _text, _ONE_VIDEO, "free-init", _TORCH
+    ),
     Entry(
         "AnimateDiffPipeline",
         _free_init(_TEXT_TO_VIDEO, use_fast_sampling=True),
         _text,
         _ONE_VIDEO,
         "fast free-init",
+        _TORCH,
     ),
     Entry("AnimateDiffPipeline", _free_noise, _prompts_for_frames, _ONE_PROMPT, "free-noise"),
     Entry("AnimateDiffControlNetPipeline", _CONTROLNET, _with_frames(_text), _ONE_VIDEO),
@@ -339,7 +359,7 @@ ENTRIES = [
     ),
     Entry(
         "AnimateDiffSparseControlNetPipeline",
-        _pipeline("AnimateDiffSparseControlNetPipeline", controlnet=_sparse_controlnet),
+        _sparse_of_latents,
         _sparse,
         _ONE_VIDEO,
     ),
@@ -351,7 +371,7 @@ ENTRIES = [
         "of pixels",
     ),
     Entry(_VIDEO, _pipeline(_VIDEO), _video, _ONE_VIDEO),
-    Entry(_VIDEO, _free_init(_pipeline(_VIDEO)), _video_again, _ONE_VIDEO, "free-init"),
+    Entry(_VIDEO, _free_init(_pipeline(_VIDEO)), _video_again, _ONE_VIDEO, "free-init", _TORCH),
     Entry(
         _VIDEO_CONTROLNET,
         _pipeline(_VIDEO_CONTROLNET, controlnet=_controlnet),
@@ -364,6 +384,7 @@ ENTRIES = [
         _with_frames(_video, nets=2),
         _ONE_VIDEO,
         "two ControlNets",
+        _TORCH,  # the port looks for an attribute that only compiled torch models have
     ),
     Entry("PIAPipeline", _pipeline("PIAPipeline", {"in_channels": 9}), _pia, _ONE_VIDEO),
 ]

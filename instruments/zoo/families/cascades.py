@@ -59,6 +59,15 @@ def _text_encoder(fx: Framework, class_name: str = "CLIPTextModel") -> Any:
     )
 
 
+def _masks_fit(fx: Framework, model: Any) -> Any:
+    """``model``; in the port, with the attention that takes masks without an accelerator too."""
+    if fx.name == "mindspore":
+        from mindone.diffusers.models.attention_processor import AttnProcessor
+
+        model.set_attn_processor(AttnProcessor())
+    return model
+
+
 def _movq(fx: Framework) -> Any:
     return fx.model(
         "VQModel",
@@ -163,7 +172,7 @@ def _kandinsky22_prior(fx: Framework) -> Any:
     )
     pipeline = fx.pipeline(
         "KandinskyV22PriorPipeline",
-        prior=prior,
+        prior=_masks_fit(fx, prior),
         image_encoder=None,
         image_processor=None,
         text_encoder=None,
@@ -221,7 +230,7 @@ def _kandinsky3(class_name: str) -> Any:
         )
         return fx.pipeline(
             class_name,
-            unet=unet,
+            unet=_masks_fit(fx, unet),
             movq=_movq(fx),
             scheduler=fx.scheduler("DDIMScheduler", steps_offset=1, **_LITTLE_NOISE),
             text_encoder=_text_encoder(fx),  # only its dtype is asked for

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import sys
 from collections.abc import Callable
 from functools import partial
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from zoo.entry import Entry, Request
@@ -29,6 +31,13 @@ class Approving:
         return frames
 
 
+class Encoder:
+    """As much of a text encoder as a pipeline asks for whose texts are encoded elsewhere."""
+
+    def __init__(self, fx: Framework) -> None:
+        self.dtype = fx.normal(1).dtype
+
+
 def _transformer(fx: Framework, **more: Any) -> Any:
     config = {
         "in_channels": CHANNELS,
@@ -40,6 +49,7 @@ def _transformer(fx: Framework, **more: Any) -> Any:
         "text_embed_dim": TEXT,
         "adaln_lora_dim": 4,
         "max_size": (8, 8, 8),
+        "extra_pos_embed_type": None,
         # Another library is needed to resize that mask, which is all zeros here.
         "concat_padding_mask": False,
     }
@@ -60,6 +70,8 @@ def _edm(fx: Framework) -> Any:
 def _vae(fx: Framework) -> Any:
     return fx.model(
         "AutoencoderKLCosmos",
+        patch_type="rearrange",
+        patch_size=8,
         latent_channels=CHANNELS,
         encoder_block_out_channels=(8, 8, 8, 8),
         decode_block_out_channels=(8, 8, 8, 8),
@@ -71,19 +83,27 @@ def _vae(fx: Framework) -> Any:
     )
 
 
-def _pipeline(
-    fx: Framework, kind: str, scheduler: Callable[[Framework], Any], **parts: Any
-) -> Any:
+def _pipeline(fx: Framework, kind: str, scheduler: Callable[[Framework], Any], **parts: Any) -> Any:
+    _without_guardrail(fx)
     made = fx.pipeline(
         kind,
         scheduler=scheduler(fx),
         safety_checker=Approving(),
-        text_encoder=None,
+        text_encoder=Encoder(fx),
         tokenizer=None,
         **parts,
     )
     made._get_t5_prompt_embeds = made._get_prompt_embeds = encoder(fx)
     return made
+
+
+def _without_guardrail(fx: Framework) -> None:
+    """The port's own safety checker needs PyTorch, and with it its pipelines, to be imported."""
+    if fx.name == "mindspore" and importlib.util.find_spec("torch") is None:
+        name = "mindone.diffusers.pipelines.cosmos._cosmos_guardrail"
+        module = ModuleType(name)
+        module.CosmosSafetyChecker = Approving  # type: ignore[attr-defined]
+        sys.modules.setdefault(name, module)
 
 
 def _common(fx: Framework, request: Request, each: str = "num_videos_per_prompt") -> dict[str, Any]:
@@ -109,9 +129,7 @@ def _world(fx: Framework, pipeline: Any, request: Request, frames: int = 9) -> d
 
 
 def _video2world(fx: Framework) -> Any:
-    return _pipeline(
-        fx, "CosmosVideoToWorldPipeline", _edm, transformer=_masked(fx), vae=_vae(fx)
-    )
+    return _pipeline(fx, "CosmosVideoToWorldPipeline", _edm, transformer=_masked(fx), vae=_vae(fx))
 
 
 def _masked(fx: Framework, **more: Any) -> Any:
@@ -195,9 +213,7 @@ def _give_resize(module: Any) -> None:
         )
 
 
-def _controlled(
-    fx: Framework, pipeline: Any, request: Request, frames: int = 5
-) -> dict[str, Any]:
+def _controlled(fx: Framework, pipeline: Any, request: Request, frames: int = 5) -> dict[str, Any]:
     return {
         **_common(fx, request),
         "controls": video(frames, PIXELS, seed=3),
@@ -241,9 +257,7 @@ def _omni(fx: Framework) -> Any:
     return made
 
 
-def _omni_arguments(
-    fx: Framework, pipeline: Any, request: Request, **more: Any
-) -> dict[str, Any]:
+def _omni_arguments(fx: Framework, pipeline: Any, request: Request, **more: Any) -> dict[str, Any]:
     given = _world(fx, pipeline, request, 5)
     del given["num_videos_per_prompt"]
     return {**given, **more}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,39 @@ def sd3(name: str, fx: Framework, channels: int = 4, **more: Any) -> Any:
         **more,
     }
     return fx.pipeline(name, **parts)
+
+
+def _sd3_adapted(fx: Framework) -> Any:
+    """With an IP-Adapter of random weights."""
+    pipeline = sd3("StableDiffusion3Pipeline", fx)
+    models = import_module(f"{fx.library.__name__}.models.embeddings")
+    attention = import_module(f"{fx.library.__name__}.models.attention_processor")
+    transformer = pipeline.transformer
+    width = {"hidden_size": 8, "head_dim": 4, "ip_hidden_states_dim": 8, "timesteps_emb_dim": 8}
+    processors = {
+        name: fx.fill(attention.SD3IPAdapterJointAttnProcessor2_0(**width))
+        for name in transformer.attn_processors
+    }
+    transformer.set_attn_processor(processors)
+    transformer.image_proj = fx.fill(
+        models.IPAdapterTimeImageProjection(
+            embed_dim=TEXT,
+            output_dim=8,
+            hidden_dim=8,
+            depth=1,
+            dim_head=4,
+            heads=2,
+            num_queries=TOKENS,
+            timestep_in_dim=8,
+        )
+    )
+    return pipeline
+
+
+def _sd3_with_picture(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
+    both = fx.normal(2, TOKENS, TEXT, seed=5)
+    embeddings = both if request.guided else both[1:]
+    return sd3_arguments(fx, pipeline, request, ip_adapter_image_embeds=embeddings)
 
 
 def sd3_arguments(fx: Framework, pipeline: Any, request: Request, **more: Any) -> dict[str, Any]:
@@ -347,6 +381,7 @@ ENTRIES = [
         partial(sd3_arguments, skip_guidance_layers=[0], skip_layer_guidance_stop=1.0),
         variant="skip-layer guidance",
     ),
+    Entry("StableDiffusion3Pipeline", _sd3_adapted, _sd3_with_picture, variant="IP-Adapter"),
     Entry(
         "StableDiffusion3Img2ImgPipeline",
         partial(sd3, "StableDiffusion3Img2ImgPipeline"),

@@ -138,6 +138,16 @@ def _latte_arguments(fx: Framework, pipeline: Any, request: Request) -> dict[str
     }
 
 
+def _masks_fit(fx: Framework, model: Any) -> Any:
+    """``model``; in the port, with the attention that takes masks without an accelerator too."""
+    if fx.name == "mindspore":
+        from mindone.diffusers.models.attention_processor import AttnProcessor
+
+        for block in model.transformer_blocks:
+            block.attn2.set_processor(AttnProcessor())
+    return model
+
+
 def _allegro(fx: Framework) -> Any:
     transformer = fx.model(
         "AllegroTransformer3DModel",
@@ -154,7 +164,7 @@ def _allegro(fx: Framework) -> Any:
     )
     return fx.pipeline(
         "AllegroPipeline",
-        transformer=transformer,
+        transformer=_masks_fit(fx, transformer),
         vae=None,
         scheduler=_scheduler(fx),
         text_encoder=None,

@@ -60,8 +60,26 @@ def _vae(fx: Framework) -> Any:
         latent_channels=CHANNELS,
         layers_per_block=1,
         norm_num_groups=2,
-        mid_block_add_attention=False,
     )
+
+
+def _masks_for_heads(fx: Framework, model: Any) -> Any:
+    """mindone's attention, without a device's kernels, makes rows of heads, but not in its mask."""
+    cells = model.cells() if fx.name == "mindspore" else []
+    for cell in cells:
+        _masks_for_heads(fx, cell)
+        if not hasattr(cell, "math_attention_op"):
+            continue
+        flat = cell.math_attention_op
+
+        def repaired(query: Any, key: Any, value: Any, mask: Any = None, flat: Any = flat) -> Any:
+            if mask is not None and len(mask.shape) == 4:
+                shape = mask.shape[2:]
+                mask = mask.broadcast_to((*query.shape[:2], *shape)).reshape((-1, *shape))
+            return flat(query, key, value, mask)
+
+        cell.math_attention_op = repaired
+    return model
 
 
 def _pipeline(
@@ -80,8 +98,8 @@ def _pipeline(
             tokenizer=None,
             text_encoder_2=None,
             tokenizer_2=None,
-            transformer=_transformer(fx, kind, in_channels, **model),
-            vae=_vae(fx) if vae else None,
+            transformer=_masks_for_heads(fx, _transformer(fx, kind, in_channels, **model)),
+            vae=_masks_for_heads(fx, _vae(fx)) if vae else None,
             scheduler=fx.scheduler("FlowMatchEulerDiscreteScheduler", shift=7.0),
             **(more or {}),
         )

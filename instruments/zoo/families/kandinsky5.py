@@ -183,7 +183,11 @@ def _heard(
 _TORCH: dict[str, Any] = {"frameworks": ("torch",)}
 
 ENTRIES = [
-    Entry("Kandinsky5T2VPipeline", partial(_pipeline, kind="Kandinsky5T2VPipeline"), _video),
+    Entry(
+        "Kandinsky5T2VPipeline",
+        lambda fx: _pipeline(fx, "Kandinsky5T2VPipeline", _video_vae(fx)),
+        _video,
+    ),
     Entry(
         "Kandinsky5T2IPipeline",
         partial(_pipeline, kind="Kandinsky5T2IPipeline"),

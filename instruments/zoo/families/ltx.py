@@ -132,7 +132,9 @@ def _long(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
 # --------------------------------------------------------------------------- LTX-2
 
 
-def _ltx2(name: str, **parts: Any) -> Callable[[Framework], Any]:
+def _ltx2(
+    name: str, scheduler: str = "FlowMatchEulerDiscreteScheduler", upsampler: bool = False
+) -> Callable[[Framework], Any]:
     def build(fx: Framework) -> Any:
         transformer = fx.model(
             "LTX2VideoTransformer3DModel",
@@ -149,6 +151,7 @@ def _ltx2(name: str, **parts: Any) -> Callable[[Framework], Any]:
             num_layers=1,
             caption_channels=TEXT,
             perturbed_attn=True,
+            use_keyframes_abs_pos_embedding=upsampler,
         )
         connectors = fx.fill(
             fx.library.pipelines.ltx2.LTX2TextConnectors(
@@ -185,7 +188,7 @@ def _ltx2(name: str, **parts: Any) -> Callable[[Framework], Any]:
         )
         pipeline = fx.pipeline(
             name,
-            scheduler=fx.scheduler("FlowMatchEulerDiscreteScheduler"),
+            scheduler=fx.scheduler(scheduler),
             vae=vae,
             audio_vae=audio_vae,
             text_encoder=None,
@@ -193,12 +196,25 @@ def _ltx2(name: str, **parts: Any) -> Callable[[Framework], Any]:
             connectors=connectors,
             transformer=transformer,
             vocoder=None,
-            **parts,
+            **({"temporal_latent_upsampler": _upsampler(fx)} if upsampler else {}),
         )
         pipeline._get_gemma_prompt_embeds = _encoder(fx)
         return pipeline
 
     return build
+
+
+def _upsampler(fx: Framework) -> Any:
+    kind = fx.library.pipelines.ltx2.latent_upsampler.LTX2LatentUpsamplerModel
+    return fx.fill(
+        kind(
+            in_channels=CHANNELS,
+            mid_channels=32,
+            num_blocks_per_stage=1,
+            spatial_upsample=False,
+            temporal_upsample=True,
+        )
+    )
 
 
 def _sound(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
@@ -279,6 +295,26 @@ def _distilled(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]
     return arguments
 
 
+def _refined(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
+    """A round after a pass that has made a video, a keyframe and the sound."""
+    height, width = HEIGHT // 32, WIDTH // 32
+    return {
+        "latents": fx.normal(request.prompts, CHANNELS, 2, height, width, seed=3),
+        "keyframes_latents": fx.normal(request.prompts, CHANNELS, 1, height, width, seed=4),
+        "keyframe_positions": [FRAMES - 1],
+        "audio_latents": fx.normal(
+            request.prompts, CHANNELS * 4 // MEL_BINS, 9, MEL_BINS // 4, seed=5
+        ),
+        "prompt": _texts("prompt", request),
+        "height": HEIGHT,
+        "width": WIDTH,
+        "num_frames": FRAMES,
+        "sigmas": [1.0, 0.8, 0.5, 0.2],
+        "generator": fx.generator(),
+        "output_type": "latent",
+    }
+
+
 _ONE_AT_A_TIME = {
     "two prompts": "the condition's tokens have one row",
     "two images per prompt": "the condition's tokens have one row",
@@ -340,4 +376,11 @@ ENTRIES = [
     ),
     Entry("LTX2HDRPipeline", _ltx2("LTX2HDRPipeline"), _hdr, frameworks=_TORCH),
     Entry("LTX2DFRPipeline", _ltx2("LTX2DFRPipeline"), _distilled, frameworks=_TORCH),
+    Entry(
+        "LTX2DFRTemporalRefinePipeline",
+        _ltx2("LTX2DFRTemporalRefinePipeline", "LTXEulerAncestralRFScheduler", upsampler=True),
+        _refined,
+        {"two images per prompt": "it refines the videos that it is given"},
+        frameworks=_TORCH,
+    ),
 ]

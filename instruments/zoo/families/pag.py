@@ -7,7 +7,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from zoo.entry import Entry, Request
+from zoo.entry import CASES, Entry, Request
 from zoo.families.diffusion_transformers import (
     common,
     encoding,
@@ -67,6 +67,43 @@ _XL = {
 def _unet(fx: Framework, **more: Any) -> Any:
     config = _unet_config(sample_size=PIXELS // 2, out_channels=4, up_block_types=_UP, **more)
     return fx.model("UNet2DConditionModel", **config)
+
+
+def _adapt(fx: Framework, unet: Any) -> None:
+    """Load random weights in the layout of an IP-Adapter's file, which makes four image tokens."""
+    layers = [
+        name for name in unet.attn_processors if "attn2" in name and "motion_modules" not in name
+    ]
+    attention = {
+        f"{2 * i + 1}.{part}.weight": fx.normal(8, TEXT, seed=10 + i)
+        for i in range(len(layers))
+        for part in ("to_k_ip", "to_v_ip")
+    }
+    projection = {
+        "proj.weight": fx.normal(4 * TEXT, TEXT, seed=5),
+        "proj.bias": fx.normal(4 * TEXT, seed=6),
+        "norm.weight": fx.normal(TEXT, seed=7),
+        "norm.bias": fx.normal(TEXT, seed=8),
+    }
+    unet._load_ip_adapter_weights([{"image_proj": projection, "ip_adapter": attention}])
+
+
+def _adapted(build: Callable[[Framework], Any]) -> Callable[[Framework], Any]:
+    def make(fx: Framework) -> Any:
+        pipeline = build(fx)
+        _adapt(fx, pipeline.unet)
+        return pipeline
+
+    return make
+
+
+def _with_adapter(arguments: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    def both(fx: Framework, pipeline: Any, request: Request, **more: Any) -> dict[str, Any]:
+        pair = fx.normal(2, 1, TEXT, seed=9)
+        embeddings = [pair if request.guided else pair[1:]]
+        return arguments(fx, pipeline, request, ip_adapter_image_embeds=embeddings, **more)
+
+    return both
 
 
 def _controlnet(fx: Framework, **more: Any) -> Any:
@@ -196,7 +233,7 @@ def _text_xl(fx: Framework, pipeline: Any, request: Request, **more: Any) -> dic
 
 def _frames(fx: Framework, pipeline: Any, request: Request, **more: Any) -> dict[str, Any]:
     found = _text(fx, pipeline, request, **_SIZE, num_frames=FRAMES, **more)
-    found["num_videos_per_prompt"] = found.pop("num_images_per_prompt")
+    del found["num_images_per_prompt"]
     return found
 
 
@@ -262,8 +299,8 @@ def _entries(
     build: Callable[[Framework], Any],
     arguments: Callable[..., dict[str, Any]],
     variant: str = "",
-    impossible: Mapping[str, str] | None = None,
     off_differs: str = "",
+    impossible: Mapping[str, str] | None = None,
 ) -> list[Entry]:
     """The class with perturbed-attention guidance, and without."""
     return [
@@ -272,29 +309,21 @@ def _entries(
             build,
             partial(arguments, pag_scale=scale),
             variant=", ".join(filter(None, [variant, what])),
-            impossible=impossible or {},
             off_differs=off_differs if scale else "",
+            impossible=impossible or {},
         )
         for scale, what in ((_STRONG, ""), (0.0, "pag_scale=0"))
     ]
 
 
-def _unets(
-    name: str,
-    pictures: Pictures,
-    variant: str = "",
-    impossible: Mapping[str, str] | None = None,
-    **build: Any,
-) -> list[Entry]:
+def _unets(name: str, pictures: Pictures, variant: str = "", **build: Any) -> list[Entry]:
     xl = "XL" in name
     arguments = _with_pictures(_text_xl if xl else _text, pictures)
-    return _entries(
-        name, partial(_xl if xl else _sd, name, **build), arguments, variant, impossible
-    )
+    return _entries(name, partial(_xl if xl else _sd, name, **build), arguments, variant)
 
 
-_ONE_PICTURE = {
-    "two prompts": "the pipeline takes one prompt where there are several ControlNets",
+_ONE_VIDEO = {
+    "two images per prompt": "the pipeline makes one video a prompt, whatever it is asked for"
 }
 
 ENTRIES = [
@@ -311,11 +340,28 @@ ENTRIES = [
         partial(_text, **_SIZE, pag_scale=_STRONG, guidance_rescale=0.7),
         variant="guidance rescale",
     ),
+    *_entries(
+        "StableDiffusionPAGPipeline",
+        _adapted(partial(_sd, "StableDiffusionPAGPipeline")),
+        _with_adapter(partial(_text, **_SIZE)),
+        "IP-Adapter",
+    ),
     *_unets("StableDiffusionPAGImg2ImgPipeline", _image),
     *_unets("StableDiffusionPAGInpaintPipeline", _inpaint),
     *_unets("StableDiffusionPAGInpaintPipeline", _inpaint, "9 channels", in_channels=9),
     *_unets("StableDiffusionControlNetPAGPipeline", _control, controlnets=1),
     *_unets("StableDiffusionControlNetPAGPipeline", _controls, "two ControlNets", controlnets=2),
+    Entry(
+        "StableDiffusionControlNetPAGPipeline",
+        partial(_sd, "StableDiffusionControlNetPAGPipeline", controlnets=1),
+        partial(_with_pictures(_text, _control), guess_mode=True),
+        variant="guess mode",
+        impossible=dict.fromkeys(
+            CASES,
+            "the pipeline itself fails: it gives the ControlNet all blocks of rows, and then "
+            "puts as many zeros before its answers",
+        ),
+    ),
     *_unets("StableDiffusionControlNetPAGInpaintPipeline", _control_inpaint, controlnets=1),
     *_unets(
         "StableDiffusionControlNetPAGInpaintPipeline",
@@ -325,13 +371,26 @@ ENTRIES = [
         in_channels=9,
     ),
     *_unets("StableDiffusionXLPAGPipeline", _size),
+    *_entries(
+        "StableDiffusionXLPAGPipeline",
+        _adapted(partial(_xl, "StableDiffusionXLPAGPipeline")),
+        _with_adapter(partial(_text_xl, **_SIZE)),
+        "IP-Adapter",
+    ),
     *_unets("StableDiffusionXLPAGImg2ImgPipeline", _image),
     *_unets("StableDiffusionXLPAGInpaintPipeline", _inpaint),
     *_unets("StableDiffusionXLPAGInpaintPipeline", _inpaint, "9 channels", in_channels=9),
     *_unets("StableDiffusionXLControlNetPAGPipeline", _control, controlnets=1),
     *_unets("StableDiffusionXLControlNetPAGImg2ImgPipeline", _control_image, controlnets=1),
     *_entries("KolorsPAGPipeline", _kolors, partial(_text_xl, **_SIZE)),
-    *_entries("AnimateDiffPAGPipeline", _animatediff, _frames),
+    *_entries("AnimateDiffPAGPipeline", _animatediff, _frames, impossible=_ONE_VIDEO),
+    *_entries(
+        "AnimateDiffPAGPipeline",
+        _adapted(_animatediff),
+        _with_adapter(_frames),
+        "IP-Adapter",
+        impossible=_ONE_VIDEO,
+    ),
     *_entries(
         "StableDiffusion3PAGPipeline",
         partial(sd3, "StableDiffusion3PAGPipeline", pag_applied_layers="blocks.0"),

@@ -34,8 +34,27 @@ def _pipeline(fx: Framework, class_name: str, **parts: Any) -> Any:
     return fx.pipeline(class_name, **{**usual, **parts})
 
 
+def _masks_fit(fx: Framework, model: Any) -> Any:
+    """``model``; in the port, with the attention that takes masks without an accelerator too."""
+    if fx.name == "mindspore":
+        from mindone.diffusers.models.attention_processor import AttnProcessor
+
+        for block in model.transformer_blocks:
+            block.attn2.set_processor(AttnProcessor())
+    return model
+
+
+def _dtype(fx: Framework) -> Any:
+    """A text encoder of which only the dtype is asked for."""
+    from transformers import CLIPTextConfig
+
+    width = {"hidden_size": 8, "intermediate_size": 8, "vocab_size": 8}
+    layers = {"num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 8}
+    return fx.text_model("CLIPTextModel", CLIPTextConfig(**width, **layers))
+
+
 def _transformer(fx: Framework, class_name: str = "SanaTransformer2DModel", **more: Any) -> Any:
-    return fx.model(class_name, **{**_TRANSFORMER, **more})
+    return _masks_fit(fx, fx.model(class_name, **{**_TRANSFORMER, **more}))
 
 
 def _flow(fx: Framework) -> Any:
@@ -67,7 +86,13 @@ def _common(fx: Framework, request: Request) -> dict[str, Any]:
 
 
 def _sana(fx: Framework) -> Any:
-    return _pipeline(fx, "SanaPipeline", transformer=_transformer(fx), scheduler=_flow(fx))
+    return _pipeline(
+        fx,
+        "SanaPipeline",
+        transformer=_transformer(fx),
+        scheduler=_flow(fx),
+        text_encoder=_dtype(fx),
+    )
 
 
 def _sana_arguments(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:

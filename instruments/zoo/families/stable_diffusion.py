@@ -313,7 +313,13 @@ ENTRIES = [
     _entry("StableDiffusionPipeline", "order-2", variant="order-2 scheduler"),
     _entry("StableDiffusionPipeline", "ip-adapter", variant="IP-Adapter"),
     _entry("StableDiffusionPipeline", "ip-adapter", "two", variant="two IP-Adapters"),
-    _entry("StableDiffusionPipeline", "ip-adapter", "masks", variant="IP-Adapter masks"),
+    _entry(
+        "StableDiffusionPipeline",
+        "ip-adapter",
+        "masks",
+        variant="IP-Adapter masks",
+        frameworks=_TORCH,
+    ),
     _entry("StableDiffusionImg2ImgPipeline", "image"),
     _entry("StableDiffusionInpaintPipeline", "image", "mask"),
     _entry("StableDiffusionInpaintPipeline", "image", "mask", "9", variant="9 channels"),
@@ -397,6 +403,7 @@ ENTRIES = [
         "union",
         "multi",
         variant="two ControlNets",
+        frameworks=_TORCH,  # mindone's loop looks in the pair for a part of a single one
     ),
     _entry("StableDiffusionXLControlNetUnionImg2ImgPipeline", "xl", "controlnet", "union", "image"),
     _entry(

@@ -243,7 +243,7 @@ def _motif_arguments(fx: Framework, pipeline: Any, request: Request) -> dict[str
 
 def _motif_image(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
     image = PIL.Image.new("RGB", (PIXELS, PIXELS), "teal")
-    return {**_motif_arguments(fx, pipeline, request), "image": [image] * request.prompts}
+    return {**_motif_arguments(fx, pipeline, request), "image": image}
 
 
 _EASY = "EasyAnimatePipeline"
@@ -279,6 +279,10 @@ ENTRIES = [
         "MotifVideoImage2VideoPipeline",
         _motif("MotifVideoImage2VideoPipeline"),
         _motif_image,
+        {
+            "two prompts": "it takes one picture and encodes it for one row",
+            "two images per prompt": "it repeats a mask that has all rows already",
+        },
         frameworks=("torch",),
     ),
 ]

@@ -27,9 +27,7 @@ NEGATIVE = "a blur"
 def encoder(fx: Framework, length: int = 4, width: int = TEXT) -> Callable[..., Any]:
     """What stands in for a text encoder: a seeded embedding for each text."""
 
-    def encode(
-        prompt: str | list[str], num_videos_per_prompt: int = 1, *_: Any, **__: Any
-    ) -> Any:
+    def encode(prompt: str | list[str], num_videos_per_prompt: int = 1, *_: Any, **__: Any) -> Any:
         texts = [prompt] if isinstance(prompt, str) else prompt
         rows = [
             np.random.default_rng(zlib.crc32(text.encode())).normal(size=(length, width))
@@ -178,13 +176,7 @@ def _vace(fx: Framework, experts: int = 1) -> Any:
 
 
 def _vace_arguments(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
-    encode = encoder(fx)
-    given = {**_frames(fx, request), "prompt": None, "negative_prompt": None}
-    return {
-        **given,
-        "prompt_embeds": encode(PROMPTS[: request.prompts]),
-        "negative_prompt_embeds": encode([NEGATIVE] * request.prompts),
-    }
+    return {**_frames(fx, request), "prompt": PROMPTS[0]}
 
 
 def _video2video(fx: Framework) -> Any:
@@ -398,9 +390,7 @@ def _windows(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
     }
 
 
-def _pyramid(
-    fx: Framework, pipeline: Any, request: Request, zero_steps: int = 1
-) -> dict[str, Any]:
+def _pyramid(fx: Framework, pipeline: Any, request: Request, zero_steps: int = 1) -> dict[str, Any]:
     given = _windows(fx, pipeline, request)
     steps = given.pop("num_inference_steps")
     return {

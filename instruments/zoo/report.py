@@ -1,0 +1,140 @@
+"""The page about coverage, from what was measured on each framework."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from zoo.entry import CASES
+from zoo.framework import FRAMEWORKS
+
+LIBRARIES = {"torch": "diffusers", "mindspore": "mindone"}
+WAYS = {
+    "batch": "one call with a batch of several blocks of rows",
+    "switch": "several calls, by a property that is read at each step",
+    "calls": "several calls, by a local flag",
+}
+INTRODUCTION = """\
+# On which pipelines guidance is cut, and how exactly
+
+Made by `nox -s coverage-cfg`; not written by hand. Each class was built as a tiny pipeline with
+random weights, on a CPU in float32, and run with one prompt, with two, and with two images for each
+prompt, three times from the same noise: with full guidance; as the reference, in which both
+halves are computed to the end and the unconditional one is overwritten with the conditional one
+after the cut; and with `CFGCutoff`.
+
+- **exact**: the largest difference between the reference and the cut run, in standard deviations
+  of the latents, is below 1e-4; work was saved; a plain run afterwards gives the same bits as one
+  before; and the part that was kept is what the pipeline itself computes with guidance off.
+- **refused**: `bind`, or an error in the first step after the cut, says why.
+- **n/a**: the pipeline cannot do this case by itself, with unicb or without.
+
+*Saved* is the share of the rows of all models in the loop that steps after the cut leave out. It
+is less than a half where a model's rows are no matter of guidance: of three blocks with perturbed
+attention one goes, and a ControlNet that is called once a step stays.
+"""
+
+
+def write(folder: Path, page: Path) -> None:
+    """Write the page from ``<framework>.json`` in the folder, for the frameworks that are there."""
+    found = {
+        name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        for name in FRAMEWORKS
+        if (folder / f"{name}.json").is_file()
+    }
+    parts = [INTRODUCTION, *_totals(found)]
+    for name, measured in found.items():
+        parts += _framework(name, measured)
+    page.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
+
+
+def verdicts(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Each class's verdict over all of its entries and cases: the worst, with "exact" the best."""
+    worst = ["wrong", "failed", "not built", "refused", "no guidance", "exact"]
+    found: dict[str, str] = {}
+    for row in rows:
+        verdict, before = row["verdict"], found.get(row["class"])
+        if verdict == "impossible":
+            continue
+        if before is None or worst.index(verdict) < worst.index(before):
+            found[row["class"]] = verdict
+    return found
+
+
+def _totals(found: dict[str, Any]) -> Iterator[str]:
+    columns = ["exact", "refused", "wrong", "failed", "not built", "no guidance"]
+    yield "| classes that call a step-end callback | " + " | ".join((*columns, "in all")) + " |"
+    yield "|---|" + "---:|" * (len(columns) + 1)
+    for measured in found.values():
+        verdict = verdicts(measured["rows"])
+        counts = [sum(v == column for v in verdict.values()) for column in columns]
+        versions = ", ".join(f"{key} {value}" for key, value in measured["versions"].items())
+        numbers = " | ".join(str(n) for n in (*counts, sum(counts)))
+        yield f"| {versions} ({measured['date']}) | {numbers} |"
+    yield ""
+    for name, measured in found.items():
+        exact = [row for row in measured["rows"] if row["verdict"] == "exact"]
+        if exact:
+            worst = max(row["difference"] for row in exact)
+            yield (
+                f"{LIBRARIES[name]}: {len(exact)} runs exact, of "
+                f"{len({(row['class'], row['variant']) for row in exact})} pipelines in "
+                f"{len({row['class'] for row in exact})} classes; the largest difference is "
+                f"{worst:.1e}."
+            )
+            yield ""
+
+
+def _framework(name: str, measured: dict[str, Any]) -> Iterator[str]:
+    rows = measured["rows"]
+    yield f"## {LIBRARIES[name]}"
+    yield ""
+    for way, meaning in WAYS.items():
+        chosen = [row for row in rows if row["way"] == way and row["case"]]
+        if chosen:
+            yield f"### {meaning[0].upper()}{meaning[1:]}"
+            yield ""
+            yield "| class | " + " | ".join(CASES) + " | saved |"
+            yield "|---|" + "---|" * len(CASES) + "---:|"
+            yield from _lines(chosen)
+            yield ""
+    reasons = sorted(
+        {
+            (row["class"], row["verdict"], " ".join(row["why"].split()))
+            for row in rows
+            if row["verdict"] not in ("exact", "impossible")
+        }
+    )
+    for verdict, title in (
+        ("wrong", "Wrong"),
+        ("failed", "The pipeline itself failed"),
+        ("refused", "Refused, and why"),
+        ("not built", "Not built, and why"),
+        ("no guidance", "Without classifier-free guidance: refused at `bind`"),
+    ):
+        told = [(kind, why) for kind, v, why in reasons if v == verdict]
+        if told:
+            yield f"### {title}"
+            yield ""
+            yield from (f"- {kind}: {why}" for kind, why in told)
+            yield ""
+
+
+def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
+    titles = dict.fromkeys((row["class"], row["variant"]) for row in rows)
+    for title in sorted(titles):
+        cells = {row["case"]: row for row in rows if (row["class"], row["variant"]) == title}
+        saved = {f"{row['saved']:.0%}" for row in cells.values() if row["saved"] is not None}
+        name = f"{title[0]}, {title[1]}" if title[1] else title[0]
+        shown = " | ".join(_cell(cells.get(case)) for case in CASES)
+        yield f"| {name} | {shown} | {' to '.join(sorted(saved))} |"
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None or row["verdict"] == "impossible":
+        return "n/a"
+    if row["verdict"] == "exact":
+        return f"exact ({row['difference']:.0e})" if row["difference"] else "exact (0)"
+    return str(row["verdict"])

@@ -1,0 +1,32 @@
+"""Guidance is cut exactly in every way that pipelines have, and every class is known."""
+
+from __future__ import annotations
+
+import pytest
+import ways
+from zoo.entry import CASES
+
+NAME = "torch"
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("title", ways.chosen(NAME))
+def test_cut_is_exact(title: str, case: str) -> None:
+    found = ways.outcome(NAME, title, case)
+    if found is not None:
+        assert (found.verdict, found.why) == ("exact", "")
+
+
+def test_every_way_is_there() -> None:
+    """No way of cutting and no layout of rows is left to the long run over all classes."""
+    assert ways.ways_of(NAME, ways.chosen(NAME)) == ways.ways_of(NAME, ways.all_entries(NAME))
+
+
+def test_every_class_is_known() -> None:
+    assert ways.unknown_classes(NAME) == []
+
+
+def test_code_contradicts_no_facts() -> None:
+    """What a class's own code tells is what was read, wherever it tells anything."""
+    assert list(ways.contradictions(NAME)) == []
+    assert ways.told_classes(NAME) > 120

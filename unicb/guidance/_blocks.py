@@ -1,0 +1,93 @@
+"""Blocks of rows: leaving some out of a call's arguments, and putting them back into its output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from unicb.backend import Backend
+from unicb.ops import Tensor
+from unicb.pipelines import Part, PipelineFacts
+
+
+class Blocks:
+    """The blocks of one call of a model."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        facts: PipelineFacts,
+        order: tuple[Part, ...],
+        batch: int,
+        frames: int,
+    ) -> None:
+        """``batch``: rows of the latents; ``frames``: frames of each, 1 for images."""
+        self._backend = backend
+        self._facts = facts
+        self._order = order
+        self._batch = batch
+        self._frames = frames
+        keep = [i for i, part in enumerate(order) if part != "unconditional"]
+        self._first, self.kept = keep[0], len(keep)
+
+    def cut_arguments(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of the call without the unconditional rows."""
+        cut = {name: self._cut_argument(name, value) for name, value in kwargs.items()}
+        return tuple(self._map(value, self._cut) for value in args), cut
+
+    def restore(self, out: Any) -> Any:
+        """The call's output, with the conditional rows where unconditional ones are missing."""
+        return out if self.kept == len(self._order) else self._map(out, self._restored)
+
+    def _cut_argument(self, name: str, value: Any) -> Any:
+        if name in self._facts.unbatched:
+            return value
+        if name in self._facts.by_row:
+            first = self._first * self._batch
+            kept = range(first, first + self.kept * self._batch)
+            return {row - first: value[row] for row in value if row in kept}
+        axis = self._facts.axes.get(name, 0)
+        return self._map(value, lambda x: self._cut(x, axis))
+
+    def _map(self, value: Any, function: Callable[[Any], Any]) -> Any:
+        """Apply ``function`` to the tensors in nested containers, and to lists of rows."""
+        if self._backend.is_tensor(value) or (self._facts.listed and isinstance(value, list)):
+            return function(value)
+        if isinstance(value, Mapping):
+            items = {key: self._map(item, function) for key, item in value.items()}
+            return items if type(value) is dict else type(value)(**items)
+        if isinstance(value, list | tuple):
+            mapped = [self._map(item, function) for item in value]
+            return type(value)(*mapped) if hasattr(value, "_fields") else type(value)(mapped)
+        return value
+
+    def _each(self, x: Any, blocks: int, axis: int = 0) -> int:
+        """Rows of each block of ``x``; 0 if it does not have so many blocks of rows."""
+        if isinstance(x, list):
+            return self._batch if len(x) == blocks * self._batch else 0
+        for each in (self._batch, self._batch * self._frames):
+            if len(x.shape) > axis and x.shape[axis] == blocks * each:
+                return each
+        return 0
+
+    def _cut(self, x: Any, axis: int = 0) -> Any:
+        each = self._each(x, len(self._order), axis)
+        rows = slice(self._first * each, (self._first + self.kept) * each)
+        if not each:
+            return x
+        return x[rows] if axis == 0 else x[(*[slice(None)] * axis, rows)]
+
+    def _restored(self, x: Any) -> Any:
+        each = self._each(x, self.kept)
+        if not each:
+            return x
+        parts = [part for part in self._order if part != "unconditional"]
+        computed: dict[Part, Any] = {
+            part: x[i * each : (i + 1) * each] for i, part in enumerate(parts)
+        }
+        whole: list[Tensor] = [computed.get(p, computed["conditional"]) for p in self._order]
+        if isinstance(x, list):
+            return [item for block in whole for item in block]
+        return self._backend.concat(whole)
