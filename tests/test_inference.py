@@ -52,7 +52,7 @@ def test_code_tells(kind: type, cfg: str, order: tuple[str, ...]) -> None:
     facts = infer(kind)
     assert facts is not None
     assert (facts.cfg, facts.order, facts.denoisers) == (cfg, order, ("unet",))
-    assert facts.inferred
+    assert facts.verify
 
 
 @pytest.mark.parametrize("kind", [loops.Unclear, loops.UnconditionalFirst, loops.LoopPipeline])

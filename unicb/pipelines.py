@@ -54,8 +54,8 @@ class PipelineFacts:
             "local" if it keeps a copy.
         latents: name of a latent format that unicb knows, such as "sd" or "sdxl"; None if it
             knows none.
-        inferred: whether these are told from the class's code rather than known. They are then
-            verified in the first step after a cut.
+        verify: whether the first step after a cut verifies these, at the cost of one transfer of the
+            latents. Always so for facts that are told from a class's code rather than known.
     """
 
     source: str
@@ -75,7 +75,7 @@ class PipelineFacts:
     tail: bool = False
     guidance_scale: Literal["property", "local"] = "property"
     latents: str | None = None
-    inferred: bool = False
+    verify: bool = False
 
     def __post_init__(self) -> None:
         if not self.order:

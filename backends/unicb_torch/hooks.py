@@ -13,7 +13,8 @@ from unicb.backend import Around
 from unicb.errors import UnsupportedPipelineError
 
 NAME = "unicb"
-FASTER_CACHE = "faster_cache_denoiser"  # as the framework names its hook
+# As the framework names its hooks, on the denoiser and on layers of attention.
+FASTER_CACHE, FASTER_CACHE_BLOCK = "faster_cache_denoiser", "faster_cache_block"
 
 
 class _Arounds(ModelHook):  # type: ignore[misc]
@@ -133,3 +134,10 @@ def reset_caches(module: Any) -> None:
             "call; disable it (disable_cache()), or leave CFGCutoff out"
         )
     registry.reset_stateful_hooks()
+    for layer in module.modules():
+        hooked = vars(layer).get("_diffusers_hook")
+        block = None if hooked is None else hooked.get_hook(FASTER_CACHE_BLOCK)
+        if block is not None:
+            # Reset in the middle of a run, it would answer its first call from its empty cache.
+            # In an iteration of this number it computes, as in a run's first ones.
+            block.state.iteration = block.block_skip_range

@@ -66,7 +66,7 @@ class BatchCut:
             # Guidance is off, or the model gets the conditional rows alone, as a ControlNet in
             # guess mode does: nothing to cut.
             return call(*args, **kwargs)
-        if self._first_step and denoises and self._models.facts.inferred:
+        if self._first_step and denoises and self._models.facts.verify:
             self._check_blocks(name, sample, rows // len(order))
         if "perturbed" in order and denoises:
             self._perturbed.without_unconditional()

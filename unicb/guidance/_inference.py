@@ -54,14 +54,14 @@ def _told(kind: type, caller: type, known: PipelineFacts | None) -> PipelineFact
     if known is not None and _loop_of(caller) is None:
         return known  # it wraps the call of its base
     if told is not None and known is not None and _agree(told, known):
-        return replace(known, inferred=True)
+        return replace(known, verify=True)
     if told is None and known is None:
         raise UnsupportedPipelineError(
             f"cannot cut guidance on {kind.__name__}: how CFG works on this class is not among the "
             f"{len(known_pipelines())} that unicb knows, and its code does not tell. Say it in a "
             "class attribute `unicb_facts` (see unicb.PipelineFacts)"
         )
-    facts = told if told is not None else replace(cast(PipelineFacts, known), inferred=True)
+    facts = told if told is not None else replace(cast(PipelineFacts, known), verify=True)
     log.warning(
         "%s has a loop that unicb does not know; %s: %s. The first step after a cut verifies it; "
         "`unicb_facts` on the class settles it (see unicb.PipelineFacts)",
@@ -109,7 +109,7 @@ def infer(kind: Any) -> PipelineFacts | None:
             companions,
             order=orders.pop(),
             unbatched=usual_unbatched(),
-            inferred=True,
+            verify=True,
         )
     if orders:
         return None
@@ -220,7 +220,7 @@ def _two_calls(
         companions,
         cfg="calls" if off is None else "switch",
         off=off or {},
-        inferred=True,
+        verify=True,
     )
 
 

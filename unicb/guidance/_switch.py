@@ -22,7 +22,7 @@ class SwitchCut:
                 models.mismatch(f"it has no attribute {name}", "its loop should read that")
             self._before[name] = getattr(self._pipeline, name)
             setattr(self._pipeline, name, value)
-        if models.facts.inferred:
+        if models.facts.verify:
             models.hook(self._counted)
 
     @classmethod
@@ -33,7 +33,7 @@ class SwitchCut:
         )
 
     def step_end(self) -> None:
-        """Of a class whose facts are inferred, the first step shows whether they are right."""
+        """The first step shows whether the facts are right, where they are to be verified."""
         if self._calls > 1:
             self.remove()
             self._models.mismatch(

@@ -143,8 +143,12 @@ def _masks_fit(fx: Framework, model: Any) -> Any:
     if fx.name == "mindspore":
         from mindone.diffusers.models.attention_processor import AttnProcessor
 
+        class Unrotated(AttnProcessor):  # type: ignore[misc]
+            def __call__(self, *args: Any, image_rotary_emb: None = None, **others: Any) -> Any:
+                return super().__call__(*args, **others)
+
         for block in model.transformer_blocks:
-            block.attn2.set_processor(AttnProcessor())
+            block.attn2.set_processor(Unrotated())
     return model
 
 

@@ -60,6 +60,19 @@ def _common(fx: Framework, request: Request) -> dict[str, Any]:
 # --------------------------------------------------------------------------- EasyAnimate
 
 
+def _repaired(vae: Any) -> Any:
+    """mindone's VAE keeps frames of one video for the next, and draws without a generator."""
+
+    def clear() -> None:
+        for _, cell in vae.cells_and_names():
+            if hasattr(cell, "prev_features"):
+                cell.prev_features = None
+
+    vae._clear_conv_cache = clear
+    vae.diag_gauss_dist.deterministic = True
+    return vae
+
+
 def _easyanimate(
     name: str, extra_channels: int = 0, scheduler: str = "FlowMatchEulerDiscreteScheduler"
 ) -> Callable[[Framework], Any]:
@@ -90,7 +103,7 @@ def _easyanimate(
         )
         pipeline = fx.pipeline(
             name,
-            vae=vae,
+            vae=_repaired(vae) if fx.name == "mindspore" else vae,
             text_encoder=None,
             tokenizer=None,
             transformer=transformer,

@@ -138,8 +138,10 @@ def _two_scales(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any
     return {**_frames(fx, request), "guidance_scale_2": 3.0 if request.guided else 1.0}
 
 
-def _image2video(fx: Framework, experts: int = 1) -> Any:
+def _image2video(fx: Framework, experts: int = 1, expand_timesteps: bool = False) -> Any:
     parts = {"transformer": _with_image(fx), "transformer_2": None, "vae": vae(fx)}
+    if expand_timesteps:
+        parts.update(transformer=_transformer(fx), expand_timesteps=True)
     if experts == 2:
         transformers = {
             name: _transformer(fx, in_channels=3 * CHANNELS)
@@ -346,6 +348,13 @@ def _chunks(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
     return {**_frames(fx, request), "num_frames": 9, "chunk_partition": [1, 2]}
 
 
+def _continuing(fx: Framework, pipeline: Any, request: Request, **more: Any) -> dict[str, Any]:
+    """The first latent frame is given."""
+    side = PIXELS // 8
+    given = {**_frames(fx, request), **more}
+    return {**given, "video_latents": fx.normal(1, 1, CHANNELS, side, side, seed=3)}
+
+
 def _helios(fx: Framework, kind: str = "HeliosPipeline", **config: Any) -> Any:
     transformer = fx.model(
         "HeliosTransformer3DModel",
@@ -433,6 +442,12 @@ ENTRIES = [
         variant="two experts",
     ),
     Entry(
+        "WanImageToVideoPipeline",
+        partial(_image2video, expand_timesteps=True),
+        _image,
+        variant="a timestep for each token",
+    ),
+    Entry(
         "WanVACEPipeline",
         _vace,
         _vace_arguments,
@@ -495,7 +510,16 @@ ENTRIES = [
         impossible={"two images per prompt": "the call sets the number of videos to 1"},
     ),
     Entry("AnyFlowPipeline", _anyflow, _text, **_TORCH),
+    Entry("AnyFlowPipeline", _anyflow, _continuing, variant="from a frame", **_TORCH),
     Entry("AnyFlowFARPipeline", _anyflow_far, _text, **_TORCH),
+    Entry(
+        "AnyFlowFARPipeline",
+        _anyflow_far,
+        partial(_continuing, chunk_partition=[1, 1]),
+        variant="from a frame",
+        off_differs="the first call of its model, which is what is compared, only fills a cache",
+        **_TORCH,
+    ),
     Entry(
         "AnyFlowFARPipeline",
         _anyflow_far,

@@ -140,8 +140,14 @@ class Reference:
             return out
         return changed if isinstance(out, torch.Tensor) else (changed, *out[1:])
 
+    def prepare(self, model: Any, args: Any, keywords: dict[str, Any]) -> Any:
+        """Called before the denoiser, as torch's hooks are."""
+
     def run(self, pipe: Any, call: Call) -> npt.NDArray[Any]:
-        handles = [model.register_forward_hook(self.change) for model in denoisers(pipe)]
+        handles = []
+        for model in denoisers(pipe):
+            handles.append(model.register_forward_pre_hook(self.prepare, with_kwargs=True))
+            handles.append(model.register_forward_hook(self.change))
         try:
             return call(callback_on_step_end=self.step_end)
         finally:
@@ -155,6 +161,7 @@ def check_cut(
     index: int = 1,
     last: int | None = None,
     at_cut: Callable[[], None] | None = None,
+    reference: type[Reference] = Reference,
 ) -> list[int]:
     """Assert that a cut after step ``index`` is exact, saves half and leaves nothing behind.
 
@@ -168,7 +175,7 @@ def check_cut(
     with rows_seen(pipe) as full:
         plain = call()
     before = traces(pipe)
-    expected = Reference(pipe, last, at_cut).run(pipe, call)
+    expected = reference(pipe, last, at_cut).run(pipe, call)
     assert error(plain, expected) > DIFFERENT, "guidance does nothing in this case"
     with rows_seen(pipe) as rows:
         cut = call(**bind(pipe, CFGCutoff(cutoff_step_index=index)))

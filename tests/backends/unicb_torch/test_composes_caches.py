@@ -1,0 +1,322 @@
+"""CFGCutoff beside diffusers' caches, which answer some calls of layers from earlier ones.
+
+Before the cut, a cache of a batched pipeline holds both halves' rows. unicb has it forget them at
+the cut, and at the end of the run; so does the reference. Pipelines that call their denoiser twice
+a step name the half in the cache's context, and each half has a cache of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from diffusers import hooks
+from test_composes import Call, Reference, check_cut, normal, seeded, traces
+
+from unicb import CFGCutoff, UnsupportedPipelineError, bind
+from unicb_torch import backend
+
+STEPS, CUT = 8, 3
+
+
+def random(model: Any) -> Any:
+    """``model`` without zeros, which many of its layers start with."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.1)
+    return model.eval()
+
+
+def scheduler(**config: Any) -> Any:
+    return diffusers.FlowMatchEulerDiscreteScheduler(**config)
+
+
+def ltx(layers: int = 3) -> tuple[Any, Call]:
+    """Both halves in one batch."""
+    torch.manual_seed(0)
+    transformer = diffusers.LTXVideoTransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        cross_attention_dim=16,
+        num_layers=layers,
+        caption_channels=8,
+    )
+    parts = dict.fromkeys(("vae", "text_encoder", "tokenizer"))
+    pipe = diffusers.LTXPipeline(
+        transformer=random(transformer), scheduler=scheduler(use_dynamic_shifting=True), **parts
+    )
+    pipe.set_progress_bar_config(disable=True)
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    keywords = {
+        "prompt_embeds": normal(2, 4, 8),
+        "negative_prompt_embeds": normal(2, 4, 8, seed=2),
+        "prompt_attention_mask": mask,
+        "negative_prompt_attention_mask": mask,
+        "height": 64,
+        "width": 64,
+        "num_frames": 9,
+        "num_inference_steps": STEPS,
+        "guidance_scale": 4.0,
+    }
+    return pipe, seeded(pipe, keywords)
+
+
+def flux() -> tuple[Any, Call]:
+    """Two calls a step, by a flag that is a local of the loop."""
+    torch.manual_seed(0)
+    transformer = diffusers.FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=8,
+        pooled_projection_dim=8,
+        axes_dims_rope=(2, 2, 4),
+    )
+    names = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "vae")
+    pipe = diffusers.FluxPipeline(
+        transformer=random(transformer), scheduler=scheduler(shift=2.0), **dict.fromkeys(names)
+    )
+    pipe.set_progress_bar_config(disable=True)
+    keywords = {
+        "prompt_embeds": normal(1, 4, 8),
+        "pooled_prompt_embeds": normal(1, 8),
+        "negative_prompt_embeds": normal(1, 4, 8, seed=2),
+        "negative_pooled_prompt_embeds": normal(1, 8, seed=2),
+        "height": 32,
+        "width": 32,
+        "num_inference_steps": STEPS,
+        "true_cfg_scale": 4.0,
+    }
+    return pipe, seeded(pipe, keywords)
+
+
+def wan() -> tuple[Any, Call]:
+    """Two calls a step, by a property."""
+    torch.manual_seed(0)
+    transformer = diffusers.WanTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=4,
+        out_channels=4,
+        text_dim=8,
+        freq_dim=16,
+        ffn_dim=16,
+        num_layers=3,
+        rope_max_seq_len=32,
+    )
+    parts = dict.fromkeys(("vae", "text_encoder", "tokenizer", "transformer_2"))
+    pipe = diffusers.WanPipeline(
+        transformer=random(transformer), scheduler=scheduler(shift=2.0), **parts
+    )
+    pipe.set_progress_bar_config(disable=True)
+    keywords = {
+        "prompt_embeds": normal(1, 4, 8),
+        "negative_prompt_embeds": normal(1, 4, 8, seed=2),
+        "height": 32,
+        "width": 32,
+        "num_frames": 5,
+        "num_inference_steps": STEPS,
+        "guidance_scale": 4.0,
+    }
+    return pipe, seeded(pipe, keywords)
+
+
+def first_block(pipe: Any) -> Any:
+    return hooks.FirstBlockCacheConfig(threshold=0.5)
+
+
+def pyramid(pipe: Any) -> Any:
+    return hooks.PyramidAttentionBroadcastConfig(
+        spatial_attention_block_skip_range=2,
+        cross_attention_block_skip_range=3,
+        spatial_attention_timestep_skip_range=(50, 950),
+        cross_attention_timestep_skip_range=(50, 950),
+        current_timestep_callback=lambda: pipe._current_timestep,
+    )
+
+
+def taylor(pipe: Any) -> Any:
+    return hooks.TaylorSeerCacheConfig(
+        cache_interval=2,
+        disable_cache_before_step=2,
+        taylor_factors_dtype=torch.float32,
+        cache_identifiers=[r".*blocks\.\d+\.(attn\d?|ff|ffn)"],
+    )
+
+
+def magnitude(pipe: Any) -> Any:
+    return hooks.MagCacheConfig(
+        num_inference_steps=STEPS, mag_ratios=[1.01] * STEPS, retention_ratio=0.1
+    )
+
+
+def distilled(pipe: Any) -> Any:
+    return hooks.FasterCacheConfig(
+        spatial_attention_block_skip_range=2,
+        spatial_attention_timestep_skip_range=(50, 950),
+        attention_weight_callback=lambda _: 0.3,
+        current_timestep_callback=lambda: pipe._current_timestep,
+        is_guidance_distilled=True,
+    )
+
+
+def sea(pipe: Any) -> Any:
+    return hooks.SeaCacheConfig(threshold=0.5)
+
+
+CACHES: dict[str, Callable[[Any], Any]] = {
+    "FirstBlockCache": first_block,
+    "TaylorSeer": taylor,
+    "MagCache": magnitude,
+    "SeaCache": sea,
+}
+#: These keep one state for all calls, whichever half they are for.
+SHARED: dict[str, Callable[[Any], Any]] = {
+    "PyramidAttentionBroadcast": pyramid,
+    "FasterCache, distilled": distilled,
+}
+
+
+class Duplicated(Reference):
+    """From the cut on, both halves are given the inputs of the conditional one."""
+
+    def prepare(self, model: Any, args: Any, keywords: dict[str, Any]) -> Any:
+        def duplicate(value: Any) -> Any:
+            if not (isinstance(value, torch.Tensor) and value.ndim):
+                return value
+            return torch.cat([value.chunk(2)[1]] * 2)
+
+        if self.active:
+            keywords = {name: duplicate(value) for name, value in keywords.items()}
+        return args, keywords
+
+
+class Undisturbed(Reference):
+    """From the cut on, unconditional calls leave the caches as they find them."""
+
+    def prepare(self, model: Any, args: Any, keywords: dict[str, Any]) -> Any:
+        self.kept = [(state, dict(vars(state))) for state in states(model)]
+        return args, keywords
+
+    def change(self, model: Any, args: Any, out: Any) -> Any:
+        changed = super().change(model, args, out)
+        if self.active and len(self.calls) == 2:
+            for state, before in self.kept:
+                vars(state).update(before)
+        return changed
+
+
+def states(model: Any) -> list[Any]:
+    registries = [m._diffusers_hook for m in model.modules() if hasattr(m, "_diffusers_hook")]
+    found = [hook for registry in registries for hook in registry.hooks.values()]
+    return [hook.state for hook in found if hasattr(hook, "state")]
+
+
+def enable(pipe: Any, call: Call, cache: str) -> None:
+    """Enable the cache, and assert that it answers for layers both before the cut and after it."""
+    without = layers_called(pipe, call)
+    pipe.transformer.enable_cache({**CACHES, **SHARED}[cache](pipe))
+    layers = layers_called(pipe, call)
+    assert sum(layers[: CUT + 1]) < sum(without[: CUT + 1])
+    assert sum(layers[CUT + 1 :]) < sum(without[CUT + 1 :])
+
+
+def layers_called(pipe: Any, call: Call) -> list[int]:
+    """How many linear layers are computed in each step of a cut run."""
+    counts = [0]
+
+    def step_end(pipe: Any, index: int, _: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        counts.append(0)
+        return tensors
+
+    def count(*_: Any) -> None:
+        counts[-1] += 1
+
+    layers = [m for m in pipe.transformer.modules() if isinstance(m, torch.nn.Linear)]
+    handles = [layer.register_forward_pre_hook(count) for layer in layers]
+    call(**bind(pipe, CFGCutoff(cutoff_step_index=CUT), step_end))
+    for handle in handles:
+        handle.remove()
+    return counts[:STEPS]
+
+
+@pytest.mark.parametrize("cache", ["FirstBlockCache", "TaylorSeer", "MagCache", *SHARED])
+def test_batched(cache: str) -> None:
+    pipe, call = ltx()
+    enable(pipe, call, cache)
+    check_cut(pipe, call, index=CUT, at_cut=lambda: backend.reset_caches(pipe.transformer))
+
+
+@pytest.mark.parametrize("threshold", [0.079, 0.088])  # the whole batch decides otherwise
+def test_batched_cache_that_decides_by_its_rows(threshold: float) -> None:
+    """FirstBlockCache computes or not by the mean change over all rows that it sees: after the
+    cut, the conditional ones."""
+    pipe, call = ltx()
+    pipe.transformer.enable_cache(hooks.FirstBlockCacheConfig(threshold=threshold))
+    reset = pipe.transformer._reset_stateful_cache
+    check_cut(pipe, call, index=CUT, at_cut=reset, reference=Duplicated)
+
+
+@pytest.mark.parametrize(
+    ("build", "cache"),
+    # SeaCache asks the pipeline for the noise level of each step. Flux does not tell it.
+    [(build, cache) for build in (flux, wan) for cache in CACHES if (build, cache) != (flux, "SeaCache")],
+)
+def test_two_calls(build: Callable[[], tuple[Any, Call]], cache: str) -> None:
+    """Nothing to forget: the unconditional half's cache is not asked again."""
+    pipe, call = build()
+    enable(pipe, call, cache)
+    check_cut(pipe, call, index=CUT)
+
+
+@pytest.mark.parametrize("cache", SHARED)
+@pytest.mark.parametrize("build", [flux, wan])
+def test_two_calls_of_one_cache(build: Callable[[], tuple[Any, Call]], cache: str) -> None:
+    """Where both halves use one cache, each answers for the other, cut or not. A call that is left
+    out leaves no trace in it."""
+    pipe, call = build()
+    enable(pipe, call, cache)
+    check_cut(pipe, call, index=CUT, reference=Undisturbed)
+
+
+@pytest.mark.parametrize("build", [ltx, flux])
+def test_faster_cache_is_refused(build: Callable[[], tuple[Any, Call]]) -> None:
+    pipe, call = build()
+    plain = call()
+    config = hooks.FasterCacheConfig(
+        current_timestep_callback=lambda: pipe._current_timestep, tensor_format="BCHW"
+    )
+    pipe.transformer.enable_cache(config)
+    before = traces(pipe)
+    with pytest.raises(UnsupportedPipelineError, match="FasterCache .*disable_cache"):
+        bind(pipe, CFGCutoff(0.5))
+    assert traces(pipe) == before
+    pipe.transformer.disable_cache()
+    assert np.array_equal(call(), plain)
+    check_cut(pipe, call, index=CUT)
+
+
+@pytest.mark.parametrize("cache", ["FirstBlockCache", "TaylorSeer", "MagCache", *SHARED])
+def test_cache_after_a_failed_run(cache: str) -> None:
+    """An error after the cut leaves no rows of the cut run in the cache."""
+    pipe, call = ltx()
+    enable(pipe, call, cache)
+    plain = call()
+
+    def fail(pipe: Any, index: int, _: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        if index == STEPS - 2:
+            raise RuntimeError("on purpose")
+        return tensors
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        call(**bind(pipe, CFGCutoff(cutoff_step_index=CUT), fail))
+    assert np.array_equal(call(), plain)
