@@ -54,8 +54,8 @@ class PipelineFacts:
             "local" if it keeps a copy.
         latents: name of a latent format that unicb knows, such as "sd" or "sdxl"; None if it
             knows none.
-        verify: whether the first step after a cut verifies these, at the cost of one transfer of the
-            latents. Always so for facts that are told from a class's code rather than known.
+        verify: whether the first step after a cut verifies these, at the cost of one transfer of
+            the latents. Always so for facts that are told from a class's code rather than known.
     """
 
     source: str

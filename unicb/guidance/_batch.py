@@ -86,7 +86,10 @@ class BatchCut:
     def _check_blocks(self, name: str, sample: Any, each: int) -> None:
         """Blocks of rows denoise the same latents; rows in another order do not."""
         to_numpy = self._models.backend.ops.to_numpy
-        part = (slice(None), *(slice(0, length) for length in self._shape[1:]))
+        # What an inpainting model gets beside the latents comes after them, and may differ.
+        same_axes = len(sample.shape) == self._axes
+        shape = self._shape if same_axes else tuple(sample.shape)
+        part = (slice(None), *(slice(0, length) for length in shape[1:]))
         first, second = (to_numpy(sample[i * each : (i + 1) * each][part]) for i in (0, 1))
         if not np.array_equal(first, second, equal_nan=True):
             self._models.mismatch(
