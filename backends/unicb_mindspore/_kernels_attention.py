@@ -139,3 +139,39 @@ class FlashAttentionScore:
             return out
         out = out.reshape((out.shape[0], out.shape[1], -1))
         return out.swapaxes(0, 1) if self.input_layout == "SBH" else out
+
+
+def flash_attention_score(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    head_num: int,
+    real_shift: Tensor | None = None,
+    drop_mask: Tensor | None = None,
+    padding_mask: Tensor | None = None,
+    attn_mask: Tensor | None = None,
+    prefix: Any = None,
+    actual_seq_qlen: Any = None,
+    actual_seq_kvlen: Any = None,
+    keep_prob: float = 1.0,
+    scalar_value: float = 1.0,
+    pre_tokens: int = 2147483647,
+    next_tokens: int = 2147483647,
+    inner_precise: int = 0,
+    input_layout: str = "BSH",
+    sparse_mode: int = 0,
+) -> Tensor:
+    """Stand in for `ops.flash_attention_score`: the attention alone, by the primitive's rules."""
+    attend = FlashAttentionScore(
+        head_num,
+        keep_prob,
+        scalar_value,
+        pre_tokens,
+        next_tokens,
+        inner_precise,
+        input_layout,
+        sparse_mode,
+    )
+    lengths = (prefix, actual_seq_qlen, actual_seq_kvlen)
+    extras = (real_shift, drop_mask, padding_mask)
+    return attend(query, key, value, *extras, attn_mask, *lengths)[3]

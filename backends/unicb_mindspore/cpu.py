@@ -34,6 +34,7 @@ from unicb_mindspore import _kernels as creation
 from unicb_mindspore import _kernels_attention as attention
 from unicb_mindspore import _kernels_math as math
 from unicb_mindspore import _kernels_nn as layers
+from unicb_mindspore import _kernels_scatter as scattering
 
 __all__ = ["KERNELS", "Kernel", "disable_cpu", "enable_cpu"]
 
@@ -221,14 +222,25 @@ def _attend_by_flash() -> Any:
     return flash(head_num=1, input_layout="BNSD")(part, part, part, None, None, None, None)[3]
 
 
+def _attend_by_function() -> Any:
+    part = _floats(1, 1, 2, 4).astype(ms.float16)
+    return ms.ops.flash_attention_score(part, part, part, 1, input_layout="BNSD")
+
+
+def _scatter_in_every_overload() -> Any:
+    rows, index = _floats(2), _indices()
+    source = rows.scatter_(0, index, _floats(2)), rows.scatter_(0, index, rows, reduce="add")
+    return *source, rows.scatter_(0, index, 1.0), rows.scatter_(0, index, 1.0, reduce="add")
+
+
 def _attend_by_mindone() -> Any:
     attend = importlib.import_module(ATTENTION).scaled_dot_product_attention
     return attend(*[_floats(1, 1, 2, 4)] * 3)
 
 
 def _find(attribute: str) -> Any:
-    module = creation if hasattr(creation, attribute) else math
-    return getattr(module, attribute)
+    modules = (creation, math, scattering)
+    return next(getattr(module, attribute) for module in modules if hasattr(module, attribute))
 
 
 def _mint(attribute: str, probe: Callable[[], Any]) -> Kernel:
@@ -325,7 +337,15 @@ KERNELS: tuple[Kernel, ...] = (
     _method("zero_", lambda: _floats(2).zero_()),
     _method("normal_", lambda: _floats(2).normal_()),
     _method("nonzero", lambda: _floats(2).nonzero(as_tuple=True)),
+    _method("scatter_", _scatter_in_every_overload),
+    _method("scatter_add_", lambda: _floats(2).scatter_add_(0, _indices(), _floats(2))),
     Kernel(FLASH, "FlashAttentionScore", _attend_by_flash, attention.FlashAttentionScore),
+    Kernel(
+        "mindspore.ops",
+        "flash_attention_score",
+        _attend_by_function,
+        attention.flash_attention_score,
+    ),
     Kernel(
         ATTENTION,
         "scaled_dot_product_attention",

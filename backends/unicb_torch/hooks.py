@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -133,11 +133,37 @@ def reset_caches(module: Any) -> None:
             "FasterCache makes the unconditional half up from earlier steps, and needs it in every "
             "call; disable it (disable_cache()), or leave CFGCutoff out"
         )
+    contexts = list(_contexts(module))
     registry.reset_stateful_hooks()
-    for layer in module.modules():
-        hooked = vars(layer).get("_diffusers_hook")
-        block = None if hooked is None else hooked.get_hook(FASTER_CACHE_BLOCK)
-        if block is not None:
-            # Reset in the middle of a run, it would answer its first call from its empty cache.
-            # In an iteration of this number it computes, as in a run's first ones.
-            block.state.iteration = block.block_skip_range
+    for manager, context in contexts:
+        vars(manager).update(context)
+    for layer in _hooked_by(module, FASTER_CACHE_BLOCK):
+        # Reset in the middle of a run, it would answer its next call from its empty cache. In an
+        # iteration of this number it computes.
+        layer.state.iteration = layer.block_skip_range
+
+
+def _registries(module: Any) -> Iterator[Any]:
+    for part in module.modules():
+        if (registry := vars(part).get("_diffusers_hook")) is not None:
+            yield registry
+
+
+def _hooked_by(module: Any, name: str) -> Iterator[Any]:
+    """The hooks of that name on the module and inside it."""
+    for registry in _registries(module):
+        if (found := registry.get_hook(name)) is not None:
+            yield found
+
+
+def _contexts(module: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """What the caches' states know of the call under way: which half it computes.
+
+    A reset clears that too, though it is nothing that was kept of earlier calls.
+    """
+    for registry in _registries(module):
+        for hook in registry.hooks.values():
+            for manager in vars(hook).values():
+                if hasattr(manager, "set_context"):
+                    told = {k: v for k, v in vars(manager).items() if k.endswith("context")}
+                    yield manager, told

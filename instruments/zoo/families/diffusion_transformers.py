@@ -47,7 +47,7 @@ def common(fx: Framework, request: Request, **more: Any) -> dict[str, Any]:
         "prompt": ["a picture"] * request.prompts,
         "num_images_per_prompt": request.images,
         "num_inference_steps": request.steps,
-        "guidance_scale": 5.0 if request.guided else 1.0,
+        "guidance_scale": 15.0 if request.guided else 1.0,
         "generator": fx.generator(),
         "output_type": "latent",
         **more,
@@ -374,6 +374,8 @@ def _sd3_with(name: str, channels: int = 4, **controlnets: Callable[[Framework],
 _CONTROL = "StableDiffusion3ControlNetPipeline"
 _HUNYUAN_CONTROL = "HunyuanDiTControlNetPipeline"
 
+_TORCH = ("torch",)
+
 ENTRIES = [
     Entry("StableDiffusion3Pipeline", partial(sd3, "StableDiffusion3Pipeline"), sd3_arguments),
     Entry(
@@ -382,7 +384,13 @@ ENTRIES = [
         partial(sd3_arguments, skip_guidance_layers=[0], skip_layer_guidance_stop=1.0),
         variant="skip-layer guidance",
     ),
-    Entry("StableDiffusion3Pipeline", _sd3_adapted, _sd3_with_picture, variant="IP-Adapter"),
+    Entry(
+        "StableDiffusion3Pipeline",
+        _sd3_adapted,
+        _sd3_with_picture,
+        variant="IP-Adapter",
+        frameworks=_TORCH,  # mindone's resampler multiplies matrices that do not fit
+    ),
     Entry(
         "StableDiffusion3Img2ImgPipeline",
         partial(sd3, "StableDiffusion3Img2ImgPipeline"),
@@ -419,6 +427,7 @@ ENTRIES = [
         ),
         _sd3_control,
         variant="ControlNet that sees no text",
+        frameworks=_TORCH,  # mindone moves a layer to a device, which its layers cannot do
     ),
     Entry(
         "StableDiffusion3ControlNetInpaintingPipeline",
@@ -435,6 +444,7 @@ ENTRIES = [
         partial(hunyuan, "HunyuanDiTPipeline"),
         partial(hunyuan_arguments, guidance_rescale=0.7),
         variant="guidance rescale",
+        frameworks=_TORCH,  # mindone calls a tensor's std with an argument that it does not take
     ),
     Entry(
         _HUNYUAN_CONTROL,
@@ -451,12 +461,14 @@ ENTRIES = [
         _hunyuan_controls,
         variant="two ControlNets",
     ),
-    Entry("LuminaPipeline", _lumina, masked_text),
-    Entry("Lumina2Pipeline", _lumina2, masked_text),
+    # mindone's attention takes no mask for several heads but in its flash kernel.
+    Entry("LuminaPipeline", _lumina, masked_text, frameworks=_TORCH),
+    Entry("Lumina2Pipeline", _lumina2, masked_text, frameworks=_TORCH),
     Entry(
         "Lumina2Pipeline",
         _lumina2,
         partial(masked_text, cfg_trunc_ratio=0.75),
         variant="guidance truncated by the pipeline",
+        frameworks=_TORCH,
     ),
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -71,19 +72,25 @@ def _unet(fx: Framework, **more: Any) -> Any:
 
 def _adapt(fx: Framework, unet: Any) -> None:
     """Load random weights in the layout of an IP-Adapter's file, which makes four image tokens."""
+
+    def weight(seed: int, *shape: int) -> Any:
+        values = fx.normal(*shape, seed=seed)
+        # MindSpore loads nothing but parameters.
+        return import_module("mindspore").Parameter(values) if fx.name == "mindspore" else values
+
     layers = [
         name for name in unet.attn_processors if "attn2" in name and "motion_modules" not in name
     ]
     attention = {
-        f"{2 * i + 1}.{part}.weight": fx.normal(8, TEXT, seed=10 + i)
+        f"{2 * i + 1}.{part}.weight": weight(seed + i, 8, TEXT)
         for i in range(len(layers))
-        for part in ("to_k_ip", "to_v_ip")
+        for seed, part in ((10, "to_k_ip"), (20, "to_v_ip"))
     }
     projection = {
-        "proj.weight": fx.normal(4 * TEXT, TEXT, seed=5),
-        "proj.bias": fx.normal(4 * TEXT, seed=6),
-        "norm.weight": fx.normal(TEXT, seed=7),
-        "norm.bias": fx.normal(TEXT, seed=8),
+        "proj.weight": weight(5, 4 * TEXT, TEXT),
+        "proj.bias": weight(6, 4 * TEXT),
+        "norm.weight": weight(7, TEXT),
+        "norm.bias": weight(8, TEXT),
     }
     unet._load_ip_adapter_weights([{"image_proj": projection, "ip_adapter": attention}])
 
@@ -299,20 +306,19 @@ def _entries(
     build: Callable[[Framework], Any],
     arguments: Callable[..., dict[str, Any]],
     variant: str = "",
-    off_differs: str = "",
-    impossible: Mapping[str, str] | None = None,
+    **more: Any,
 ) -> list[Entry]:
     """The class with perturbed-attention guidance, and without."""
+    kinds = {"": _STRONG, "pag_scale=0": 0.0}
     return [
         Entry(
             name,
             build,
             partial(arguments, pag_scale=scale),
             variant=", ".join(filter(None, [variant, what])),
-            off_differs=off_differs if scale else "",
-            impossible=impossible or {},
+            **more,
         )
-        for scale, what in ((_STRONG, ""), (0.0, "pag_scale=0"))
+        for what, scale in kinds.items()
     ]
 
 
@@ -322,6 +328,21 @@ def _unets(name: str, pictures: Pictures, variant: str = "", **build: Any) -> li
     return _entries(name, partial(_xl if xl else _sd, name, **build), arguments, variant)
 
 
+def _sd3(name: str, arguments: Callable[..., dict[str, Any]]) -> list[Entry]:
+    build = partial(sd3, name, pag_applied_layers="blocks.0")
+    active, plain = _entries(name, build, arguments)
+    # mindone's attention takes no mask for several heads but in its flash kernel.
+    return [replace(active, frameworks=_TORCH), plain]
+
+
+def _hunyuan() -> list[Entry]:
+    name = "HunyuanDiTPAGPipeline"
+    active, plain = _entries(name, partial(hunyuan, name), partial(hunyuan_arguments, width=48))
+    alone = "perturbed-attention guidance alone fails: it is given three blocks of sizes"
+    return [replace(active, off_differs=alone), plain]
+
+
+_TORCH = ("torch",)
 _ONE_VIDEO = {
     "two images per prompt": "the pipeline makes one video a prompt, whatever it is asked for"
 }
@@ -339,6 +360,7 @@ ENTRIES = [
         partial(_sd, "StableDiffusionPAGPipeline"),
         partial(_text, **_SIZE, pag_scale=_STRONG, guidance_rescale=0.7),
         variant="guidance rescale",
+        frameworks=_TORCH,  # mindone calls a tensor's std with an argument that it does not take
     ),
     *_entries(
         "StableDiffusionPAGPipeline",
@@ -391,21 +413,9 @@ ENTRIES = [
         "IP-Adapter",
         impossible=_ONE_VIDEO,
     ),
-    *_entries(
-        "StableDiffusion3PAGPipeline",
-        partial(sd3, "StableDiffusion3PAGPipeline", pag_applied_layers="blocks.0"),
-        sd3_arguments,
-    ),
-    *_entries(
-        "StableDiffusion3PAGImg2ImgPipeline",
-        partial(sd3, "StableDiffusion3PAGImg2ImgPipeline", pag_applied_layers="blocks.0"),
-        sd3_image,
-    ),
-    *_entries(
-        "HunyuanDiTPAGPipeline",
-        partial(hunyuan, "HunyuanDiTPAGPipeline"),
-        partial(hunyuan_arguments, width=48),
-        off_differs="perturbed-attention guidance alone fails: it is given three blocks of sizes",
-    ),
-    *_entries("SanaPAGPipeline", _sana, _sana_arguments),
+    *_sd3("StableDiffusion3PAGPipeline", sd3_arguments),
+    *_sd3("StableDiffusion3PAGImg2ImgPipeline", sd3_image),
+    *_hunyuan(),
+    # mindone's attention takes no mask for several heads but in its flash kernel.
+    *_entries("SanaPAGPipeline", _sana, _sana_arguments, frameworks=_TORCH),
 ]

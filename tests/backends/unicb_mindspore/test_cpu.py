@@ -473,6 +473,78 @@ def check_method_nonzero() -> None:
     _check_nonzero(lambda x, **options: x.nonzero(**options))
 
 
+def _along(axis: int, index: Any, ndim: int) -> Any:
+    """Yield the places that an index names along one axis, and where the index names them."""
+    for at in np.ndindex(index.shape):
+        assert len(at) == ndim
+        yield (*at[:axis], int(index[at]), *at[axis + 1 :]), at
+
+
+@checks("Tensor.scatter_")
+def check_method_scatter_() -> None:
+    index = np.array([[2, 0], [1, -1]])
+    for dim, (dtype, np_dtype) in itertools.product((0, 1, -1), DTYPES):
+        x, src = draw(3, 3).astype(np_dtype), draw(2, 3).astype(np_dtype)
+        put, value, added, times = (x.copy() for _ in range(4))
+        for place, at in _along(dim % 2, index, 2):
+            put[place], value[place] = src[at], 1.5
+            added[place] += src[at]
+            times[place] *= 2
+        i = Tensor(index, ms.int32)
+        target = Tensor(x)
+        assert target.scatter_(dim, i, Tensor(src)) is target
+        same(target, put)
+        same(Tensor(x).scatter_(dim, i, 1.5), value)
+        same(Tensor(x).scatter_(dim, i, value=1.5), value)
+        same(Tensor(x).scatter_(dim, index=i, src=Tensor(src), reduce="add"), added)
+        same(Tensor(x).scatter_(dim, i, 2, reduce="multiply"), times)
+        assert target.dtype == dtype
+    same(Tensor([0, 0, 0]).scatter_(0, Tensor([2, 0]), 1), np.array([1, 0, 1]))
+    same(Tensor([False, False]).scatter_(0, Tensor([1]), True), np.array([False, True]))
+    base = Tensor(np.zeros((2, 2), np.float32))
+    base[:, 1].scatter_(0, Tensor([0]), 3.0)
+    same(base, np.array([[0, 3], [0, 0]], np.float32))
+    same(base.scatter_(0, Tensor(np.zeros((0,), np.int64)), 1.0), base.asnumpy())
+    with pytest.raises(ValueError, match="exactly one"):
+        base.scatter_(0, Tensor([[0]]))
+    with pytest.raises(ValueError, match="not 'mean'"):
+        base.scatter_(0, Tensor([[0]]), 1.0, reduce="mean")
+    _check_scatter_errors(lambda x, *arguments: x.scatter_(*arguments))
+
+
+@checks("Tensor.scatter_add_")
+def check_method_scatter_add_() -> None:
+    index = np.array([[2, 2], [0, 2]])
+    for dim, (_, np_dtype) in itertools.product((0, 1, -2), DTYPES):
+        x, src = draw(3, 3).astype(np_dtype), draw(2, 2).astype(np_dtype)
+        want = x.copy()
+        for place, at in _along(dim % 2, index, 2):
+            want[place] += src[at]
+        target = Tensor(x)
+        assert target.scatter_add_(dim, Tensor(index), Tensor(src)) is target
+        same(target, want)
+    many = Tensor(np.zeros(1, np.float16))
+    many.scatter_add_(0, Tensor(np.zeros(3000, np.int64)), Tensor(np.ones(3000), ms.float16))
+    same(many, np.array([3000], np.float16))
+    counts = Tensor([0, 0]).scatter_add_(0, Tensor([1, 1]), Tensor([2, 3]))
+    same(counts, np.array([0, 5]))
+    _check_scatter_errors(lambda x, *arguments: x.scatter_add_(*arguments))
+
+
+def _check_scatter_errors(scatter: Any) -> None:
+    x, src = Tensor(draw(2, 2)), Tensor(draw(2, 2))
+    before = x.asnumpy().copy()
+    with pytest.raises(ValueError, match="does not fit"):
+        scatter(x, 0, Tensor([0]), src)
+    with pytest.raises(ValueError, match="do not fill"):
+        scatter(x, 0, Tensor([[0], [0], [1]]), src)
+    with pytest.raises(ValueError, match="out of range"):
+        scatter(x, 2, Tensor([[0]]), src)
+    with pytest.raises(IndexError):
+        scatter(x, 0, Tensor([[2]]), src)
+    same(x, before, 0.0)
+
+
 # --- order and compare
 
 TIES = np.array([[2, 1, 2, 0], [5, 5, -1, 5]], np.float32)
@@ -1108,6 +1180,29 @@ def check_flash_attention_score() -> None:
         flash(4, sparse_mode=2)
     with pytest.raises(ValueError, match="attention mask"):
         flash(4, input_layout="BNSD")(*halves, halves[0])
+
+
+@checks("ops.flash_attention_score")
+def check_flash_attention_score_function() -> None:
+    q, k, v = draw(2, 4, 5, 8), draw(2, 2, 6, 8), draw(2, 2, 6, 8)
+    drop = RNG.random((2, 1, 5, 6)) > 0.6
+    drop[..., 0] = False
+    shared = (q, k.repeat(2, 1), v.repeat(2, 1))
+    for dtype, np_dtype in DTYPES:
+        parts = [Tensor(part, dtype) for part in (q, k, v)]
+        want = _attention(*(part.astype(np_dtype).astype(float) for part in shared), 0, 0.3)
+        got = ms.ops.flash_attention_score(*parts, 4, scalar_value=0.3, input_layout="BNSD")
+        same(got, want.astype(np_dtype))
+    flat = [Tensor(x.swapaxes(1, 2).reshape(2, x.shape[2], -1)) for x in (q, k, v)]
+    want = _attention(*shared, np.where(drop, -np.inf, 0), 1.0).swapaxes(1, 2).reshape(2, 5, -1)
+    got = ms.ops.flash_attention_score(*flat, 4, attn_mask=Tensor(drop))
+    same(got, want.astype(np.float32))
+    with pytest.raises(ValueError, match="layout 'TND'"):
+        ms.ops.flash_attention_score(*flat, 4, input_layout="TND")
+    with pytest.raises(ValueError, match="sparse_mode"):
+        ms.ops.flash_attention_score(*flat, 4, sparse_mode=2)
+    with pytest.raises(ValueError, match="attention mask"):
+        ms.ops.flash_attention_score(*flat, 4, prefix=[1, 1])
 
 
 # --- properties over many shapes

@@ -269,7 +269,12 @@ def test_batched_cache_that_decides_by_its_rows(threshold: float) -> None:
 @pytest.mark.parametrize(
     ("build", "cache"),
     # SeaCache asks the pipeline for the noise level of each step. Flux does not tell it.
-    [(build, cache) for build in (flux, wan) for cache in CACHES if (build, cache) != (flux, "SeaCache")],
+    [
+        (build, cache)
+        for build in (flux, wan)
+        for cache in CACHES
+        if (build, cache) != (flux, "SeaCache")
+    ],
 )
 def test_two_calls(build: Callable[[], tuple[Any, Call]], cache: str) -> None:
     """Nothing to forget: the unconditional half's cache is not asked again."""
@@ -320,3 +325,22 @@ def test_cache_after_a_failed_run(cache: str) -> None:
     with pytest.raises(RuntimeError, match="on purpose"):
         call(**bind(pipe, CFGCutoff(cutoff_step_index=CUT), fail))
     assert np.array_equal(call(), plain)
+
+
+@pytest.mark.parametrize("cache", ["FirstBlockCache", "TaylorSeer", "MagCache"])
+def test_reset_during_a_call(cache: str) -> None:
+    """The loop has told the cache which half it is about to compute. A reset forgets earlier
+    calls, and not that."""
+    pipe, call = wan()
+    enable(pipe, call, cache)
+    model = pipe.transformer
+    inputs = {
+        "hidden_states": normal(1, 4, 2, 4, 4),
+        "timestep": torch.tensor([500]),
+        "encoder_hidden_states": normal(1, 4, 8),
+    }
+    with torch.no_grad(), model.cache_context("cond"):
+        first = model(**inputs)[0]
+        model(**{**inputs, "timestep": torch.tensor([400])})
+        backend.reset_caches(model)
+        assert torch.equal(model(**inputs)[0], first)
