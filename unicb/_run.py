@@ -43,6 +43,7 @@ class Run:
         self.frame_id = frame_id
         self.thread_id = threading.get_ident()
         self.index = -1
+        self._before = 0
         self.over = False
         self.interrupted = False
         self._backend = backend
@@ -59,6 +60,9 @@ class Run:
     def step_end(self, index: int, timestep: Any, tensors: dict[str, Tensor]) -> Outputs:
         """Call the callbacks in order; returns the tensors that go back into the loop."""
         outputs = Outputs(tensors)
+        if index < self.index - self._before:
+            self._before = self.index + 1  # the loop counts each part of a long video anew
+        index += self._before
         step = Step(self, index, num_timesteps_of(self.pipeline), timestep, outputs)
         if self.index < 0:
             self._start()

@@ -243,7 +243,7 @@ class Binding(Mapping[str, Any]):
         except BaseException:
             self._end(run)
             raise
-        if run.interrupted or index + 1 >= num_timesteps_of(pipeline):
+        if run.interrupted or run.index + 1 >= num_timesteps_of(pipeline):
             self._end(run)
         return outputs
 

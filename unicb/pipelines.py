@@ -50,6 +50,8 @@ class PipelineFacts:
         by_row: names of arguments that are dicts whose keys are numbers of rows.
         tail: with ``cfg="calls"``, whether the unconditional call's sample is only the tail of the
             conditional one's along axis 1, where both have tokens.
+        guiders: names of the classes of ``pipeline.guider`` for which this holds; empty where
+            pipelines have none.
         guidance_scale: "property" if the loop reads ``pipeline.guidance_scale`` at each step,
             "local" if it keeps a copy.
         latents: name of a latent format that unicb knows, such as "sd" or "sdxl"; None if it
@@ -73,6 +75,7 @@ class PipelineFacts:
     axes: Mapping[str, int] = field(default_factory=dict)
     by_row: tuple[str, ...] = ()
     tail: bool = False
+    guiders: tuple[str, ...] = ()
     guidance_scale: Literal["property", "local"] = "property"
     latents: str | None = None
     verify: bool = False
@@ -92,7 +95,7 @@ class PipelineFacts:
             )
 
 
-_TUPLES = ("denoisers", "companions", "order", "unbatched", "by_row")
+_TUPLES = ("denoisers", "companions", "order", "unbatched", "by_row", "guiders")
 
 
 @cache

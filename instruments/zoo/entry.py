@@ -45,6 +45,7 @@ class Entry:
         variant: tells entries of the same class apart ("ip-adapter", "guess mode").
         frameworks: where it can be built.
         not_built: for a class that cannot be built here: why, as a sentence. The rest is unused.
+        saves_less: why the steps after the cut save less than the share of unconditional rows.
         off_differs: why the pipeline, with guidance off, calls its denoiser otherwise than with
             the conditional rows of guidance on; empty where it does not.
     """
@@ -56,6 +57,7 @@ class Entry:
     variant: str = ""
     frameworks: tuple[str, ...] = ("torch", "mindspore")
     not_built: str = ""
+    saves_less: str = ""
     off_differs: str = ""
 
     @property

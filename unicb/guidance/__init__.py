@@ -48,6 +48,12 @@ def facts_of(pipeline: Any, known: PipelineFacts | None) -> PipelineFacts:
     name = type(pipeline).__name__
     if facts.cfg == "none":
         raise UnsupportedPipelineError(f"cannot cut guidance on {name}: it {facts.why_none}")
+    guider = type(getattr(pipeline, "guider", None)).__name__
+    if facts.guiders and guider not in facts.guiders:
+        raise UnsupportedPipelineError(
+            f"cannot cut guidance on this {name}: its guider is a {guider}, whose calls are not "
+            f"those of {' or '.join(facts.guiders)}"
+        )
     return facts
 
 
@@ -82,7 +88,7 @@ def cut(
 
     Args:
         latents: the tensor that the facts call ``batch_of``; not needed for ``cfg="calls"`` and
-            ``cfg="switch"``.
+            ``cfg="switch"``. None where the run has none, which is one without guidance.
         in_run: whether a model is being called by the run at hand; other calls pass untouched.
     """
     facts = facts_of(pipeline, known)
@@ -91,5 +97,4 @@ def cut(
         return SwitchCut.of(models)
     if facts.cfg == "calls":
         return CallsCut(models)
-    assert latents is not None, "check() has seen to it that the pipeline offers them"
-    return BatchCut(models, latents)
+    return None if latents is None else BatchCut(models, latents)

@@ -10,26 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    CLIPTokenizer,
-)
 
-from unicb import CFGCutoff, UnsupportedPipelineError, bind
+from unicb import CFGCutoff, bind
 from unicb.pipelines import facts_for
 from unicb.testing import Case
 from unicb_torch.harness import arguments, harness
-from unicb_torch.pipelines import IMAGE_WIDTH, PIXELS, POOLED_WIDTH, TEXT_WIDTH, _ip_adapter
 
 #: Calls a pipeline, always the same, with these keywords added; returns the final latents.
 Call = Callable[..., npt.NDArray[Any]]
@@ -209,158 +200,6 @@ def error(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
 
 def normal(*shape: int, seed: int = 1) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-# --------------------------------------------------------------------------- conditions
-
-
-@pytest.mark.parametrize("kind", ["rescale", "xl-rescale"])
-def test_guidance_rescale(kind: str) -> None:
-    """The loop scales its sum to the standard deviation of the conditional half. What that does
-    to a sum of two equal halves is the loop's affair, and the same in both runs."""
-    pipe = harness.build(kind)
-    check_cut(pipe, call_of(pipe, kind, prompts=2))
-
-
-@pytest.mark.parametrize("kind", ["ip-adapter", "xl-ip-adapter"])
-def test_ip_adapter(kind: str) -> None:
-    pipe = harness.build(kind)
-    pipe.set_ip_adapter_scale(0.6)
-    check_cut(pipe, call_of(pipe, kind))
-
-
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("kind", ["ip-adapter", "xl-ip-adapter"])
-def test_several_ip_adapters(kind: str, masked: bool) -> None:
-    """Each with a scale of its own, and with as many pictures as there are rows in a guided batch;
-    with masks too, which have a first axis that is no batch."""
-    pipe = harness.build(kind)
-    del pipe.unet.encoder_hid_proj
-    pipe.unet.encoder_hid_proj = None
-    pipe.unet.set_default_attn_processor()
-    pipe.unet._load_ip_adapter_weights([_ip_adapter(pipe.unet), _ip_adapter(pipe.unet)])
-    pipe.set_ip_adapter_scale([0.3, 0.9])
-    embeds = [normal(2, 1, IMAGE_WIDTH), normal(2, 2, IMAGE_WIDTH, seed=2)]
-    more: dict[str, Any] = {"ip_adapter_image_embeds": embeds}
-    if masked:
-        half = torch.zeros(1, 2, PIXELS, PIXELS)
-        half[:, 0, :, : PIXELS // 2] = half[:, 1, :, PIXELS // 2 :] = 1
-        more["cross_attention_kwargs"] = {"ip_adapter_masks": [half[:, :1], half]}
-    check_cut(pipe, call_of(pipe, kind, **more))
-
-
-@pytest.mark.parametrize("kind", ["controlnet-multi", "xl-controlnet-multi"])
-def test_several_controlnets(kind: str) -> None:
-    """With scales of their own; the second one stops before the cut, or starts after it."""
-    pipe = harness.build(kind)
-    scales = {"controlnet_conditioning_scale": [0.8, 0.4]}
-    for start, end in (([0.0, 0.0], [1.0, 0.25]), ([0.0, 0.75], [1.0, 1.0])):
-        guided = {"control_guidance_start": start, "control_guidance_end": end}
-        check_cut(pipe, call_of(pipe, kind, images=2, **scales, **guided))
-
-
-@pytest.mark.parametrize(
-    "name", ["StableDiffusionAdapterPipeline", "StableDiffusionXLAdapterPipeline"]
-)
-def test_t2i_adapter_is_refused(name: str) -> None:
-    """diffusers gives these loops no callback at the end of a step."""
-    xl = "XL" in name
-    parts = dict(harness.build("xl-text2img" if xl else "text2img").components)
-    kind = getattr(diffusers, name)
-    parts["adapter"] = diffusers.T2IAdapter(channels=[8, 16], num_res_blocks=1, downscale_factor=2)
-    if not xl:
-        parts["requires_safety_checker"] = False
-    parts.pop("image_encoder", None)
-    pipe = kind(**parts)
-    with pytest.raises(UnsupportedPipelineError, match=f"{name} .* takes no callback_on_step_end"):
-        bind(pipe, CFGCutoff(0.5))
-
-
-class LowRank(torch.nn.Module):
-    """A linear layer with a low-rank change beside it, as LoRA's layers are (peft, which loads
-    such files, only puts modules like this one in the place of the model's own)."""
-
-    def __init__(self, base: torch.nn.Linear, rank: int = 2) -> None:
-        super().__init__()
-        self.base = base
-        self.down = torch.nn.Linear(base.in_features, rank, bias=False)
-        self.up = torch.nn.Linear(rank, base.out_features, bias=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        changed: torch.Tensor = self.base(x) + 0.5 * self.up(self.down(x))
-        return changed
-
-
-@pytest.mark.parametrize("kind", ["text2img", "xl-text2img"])
-def test_low_rank_change(kind: str) -> None:
-    pipe = harness.build(kind)
-    call = call_of(pipe, kind, prompts=2)
-    without = call()
-    torch.manual_seed(3)
-    for module in list(pipe.unet.modules()):
-        if isinstance(module, diffusers.models.attention_processor.Attention):
-            module.to_q, module.to_v = LowRank(module.to_q), LowRank(module.to_v)
-    assert error(call(), without) > DIFFERENT
-    check_cut(pipe, call)
-
-
-# --------------------------------------------------------------------------- prompts
-
-
-def with_text(kind: str) -> Any:
-    """Text to image with a text encoder, and with the tokenizer of the example's checkpoint."""
-    pipe = harness.build(kind)
-    folder = Path(__file__).parents[3] / "examples" / "shapes" / "checkpoint" / "tokenizer"
-    tokenizer = CLIPTokenizer.from_pretrained(folder)
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=8,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        projection_dim=POOLED_WIDTH,
-        max_position_embeddings=tokenizer.model_max_length,
-    )
-    torch.manual_seed(2)
-    if kind == "text2img":
-        pipe.register_modules(tokenizer=tokenizer, text_encoder=CLIPTextModel(config).eval())
-    else:  # its second encoder alone will do, and is the one that pools
-        encoder = CLIPTextModelWithProjection(config).eval()
-        pipe.register_modules(tokenizer_2=tokenizer, text_encoder_2=encoder)
-    return pipe
-
-
-ONE, TWO = "a red circle", ["a red circle", "a green square"]
-
-
-@pytest.mark.parametrize("images", [1, 2])
-@pytest.mark.parametrize(
-    ("kind", "prompt", "negative"),
-    [
-        ("text2img", ONE, None),
-        ("text2img", ONE, "a blue square"),
-        ("text2img", TWO, None),
-        ("text2img", TWO, ["a blue square", "a red square"]),
-        ("xl-text2img", ONE, None),
-        ("xl-text2img", TWO, None),
-        ("xl-text2img", TWO, "a blue square"),  # which Stable Diffusion 1 itself refuses
-    ],
-)
-def test_prompts_and_negative_prompts(kind: str, prompt: Any, negative: Any, images: int) -> None:
-    """As many of each as the pipeline allows."""
-    pipe = with_text(kind)
-    keywords = {
-        "prompt": prompt,
-        "negative_prompt": negative,
-        "num_images_per_prompt": images,
-        "guidance_scale": 5.0,
-        "num_inference_steps": STEPS,
-        "height": PIXELS,
-        "width": PIXELS,
-    }
-    rows = check_cut(pipe, seeded(pipe, keywords))
-    count = images * (1 if isinstance(prompt, str) else len(prompt))
-    assert rows == [2 * count] * 2 + [count] * 2
 
 
 @pytest.mark.parametrize("kind", ["text2img", "xl-text2img", "ip-adapter", "inpaint", "controlnet"])

@@ -10,124 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import diffusers
 import numpy as np
 import pytest
 import torch
 from diffusers import hooks
-from test_composes import Call, Reference, check_cut, normal, seeded, traces
+from test_composes import Call, Reference, check_cut, normal, traces
+from test_composes_pipelines import STEPS, Build, flux, ltx, wan
 
 from unicb import CFGCutoff, UnsupportedPipelineError, bind
 from unicb_torch import backend
 
-STEPS, CUT = 8, 3
-
-
-def random(model: Any) -> Any:
-    """``model`` without zeros, which many of its layers start with."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if not parameter.any():
-                parameter.normal_(std=0.1)
-    return model.eval()
-
-
-def scheduler(**config: Any) -> Any:
-    return diffusers.FlowMatchEulerDiscreteScheduler(**config)
-
-
-def ltx(layers: int = 3) -> tuple[Any, Call]:
-    """Both halves in one batch."""
-    torch.manual_seed(0)
-    transformer = diffusers.LTXVideoTransformer3DModel(
-        in_channels=4,
-        out_channels=4,
-        num_attention_heads=2,
-        attention_head_dim=8,
-        cross_attention_dim=16,
-        num_layers=layers,
-        caption_channels=8,
-    )
-    parts = dict.fromkeys(("vae", "text_encoder", "tokenizer"))
-    pipe = diffusers.LTXPipeline(
-        transformer=random(transformer), scheduler=scheduler(use_dynamic_shifting=True), **parts
-    )
-    pipe.set_progress_bar_config(disable=True)
-    mask = torch.ones(2, 4, dtype=torch.bool)
-    keywords = {
-        "prompt_embeds": normal(2, 4, 8),
-        "negative_prompt_embeds": normal(2, 4, 8, seed=2),
-        "prompt_attention_mask": mask,
-        "negative_prompt_attention_mask": mask,
-        "height": 64,
-        "width": 64,
-        "num_frames": 9,
-        "num_inference_steps": STEPS,
-        "guidance_scale": 4.0,
-    }
-    return pipe, seeded(pipe, keywords)
-
-
-def flux() -> tuple[Any, Call]:
-    """Two calls a step, by a flag that is a local of the loop."""
-    torch.manual_seed(0)
-    transformer = diffusers.FluxTransformer2DModel(
-        in_channels=16,
-        num_layers=2,
-        num_single_layers=2,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        joint_attention_dim=8,
-        pooled_projection_dim=8,
-        axes_dims_rope=(2, 2, 4),
-    )
-    names = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "vae")
-    pipe = diffusers.FluxPipeline(
-        transformer=random(transformer), scheduler=scheduler(shift=2.0), **dict.fromkeys(names)
-    )
-    pipe.set_progress_bar_config(disable=True)
-    keywords = {
-        "prompt_embeds": normal(1, 4, 8),
-        "pooled_prompt_embeds": normal(1, 8),
-        "negative_prompt_embeds": normal(1, 4, 8, seed=2),
-        "negative_pooled_prompt_embeds": normal(1, 8, seed=2),
-        "height": 32,
-        "width": 32,
-        "num_inference_steps": STEPS,
-        "true_cfg_scale": 4.0,
-    }
-    return pipe, seeded(pipe, keywords)
-
-
-def wan() -> tuple[Any, Call]:
-    """Two calls a step, by a property."""
-    torch.manual_seed(0)
-    transformer = diffusers.WanTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=12,
-        in_channels=4,
-        out_channels=4,
-        text_dim=8,
-        freq_dim=16,
-        ffn_dim=16,
-        num_layers=3,
-        rope_max_seq_len=32,
-    )
-    parts = dict.fromkeys(("vae", "text_encoder", "tokenizer", "transformer_2"))
-    pipe = diffusers.WanPipeline(
-        transformer=random(transformer), scheduler=scheduler(shift=2.0), **parts
-    )
-    pipe.set_progress_bar_config(disable=True)
-    keywords = {
-        "prompt_embeds": normal(1, 4, 8),
-        "negative_prompt_embeds": normal(1, 4, 8, seed=2),
-        "height": 32,
-        "width": 32,
-        "num_frames": 5,
-        "num_inference_steps": STEPS,
-        "guidance_scale": 4.0,
-    }
-    return pipe, seeded(pipe, keywords)
+CUT = 3
 
 
 def first_block(pipe: Any) -> Any:
@@ -276,7 +169,7 @@ def test_batched_cache_that_decides_by_its_rows(threshold: float) -> None:
         if (build, cache) != (flux, "SeaCache")
     ],
 )
-def test_two_calls(build: Callable[[], tuple[Any, Call]], cache: str) -> None:
+def test_two_calls(build: Build, cache: str) -> None:
     """Nothing to forget: the unconditional half's cache is not asked again."""
     pipe, call = build()
     enable(pipe, call, cache)
@@ -285,7 +178,7 @@ def test_two_calls(build: Callable[[], tuple[Any, Call]], cache: str) -> None:
 
 @pytest.mark.parametrize("cache", SHARED)
 @pytest.mark.parametrize("build", [flux, wan])
-def test_two_calls_of_one_cache(build: Callable[[], tuple[Any, Call]], cache: str) -> None:
+def test_two_calls_of_one_cache(build: Build, cache: str) -> None:
     """Where both halves use one cache, each answers for the other, cut or not. A call that is left
     out leaves no trace in it."""
     pipe, call = build()
@@ -294,7 +187,7 @@ def test_two_calls_of_one_cache(build: Callable[[], tuple[Any, Call]], cache: st
 
 
 @pytest.mark.parametrize("build", [ltx, flux])
-def test_faster_cache_is_refused(build: Callable[[], tuple[Any, Call]]) -> None:
+def test_faster_cache_is_refused(build: Build) -> None:
     pipe, call = build()
     plain = call()
     config = hooks.FasterCacheConfig(
@@ -302,7 +195,7 @@ def test_faster_cache_is_refused(build: Callable[[], tuple[Any, Call]]) -> None:
     )
     pipe.transformer.enable_cache(config)
     before = traces(pipe)
-    with pytest.raises(UnsupportedPipelineError, match="FasterCache .*disable_cache"):
+    with pytest.raises(UnsupportedPipelineError, match=r"FasterCache .*disable_cache"):
         bind(pipe, CFGCutoff(0.5))
     assert traces(pipe) == before
     pipe.transformer.disable_cache()

@@ -12,7 +12,7 @@ import diffusers
 import pytest
 import torch
 from test_composes import Call, Reference, call_of, error, traces
-from test_composes_caches import ltx
+from test_composes_pipelines import ltx
 from torch._dynamo.utils import counters
 
 from unicb import CFGCutoff, bind

@@ -1,8 +1,7 @@
-"""CFGCutoff beside what changes which steps a run takes, and runs that do not go as planned."""
+"""CFGCutoff beside what changes which steps a run takes, and with which models."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import diffusers
@@ -21,19 +20,11 @@ from test_composes import (
     seeded,
     traces,
 )
-from test_composes_caches import flux, ltx, random, wan
+from test_composes_pipelines import Build, animate_diff, flux, ltx, unet, wan
 
 from unicb import CFGCutoff, bind
 from unicb_torch.harness import harness
 from unicb_torch.pipelines import PIXELS, TEXT_WIDTH
-
-Build = Callable[[], tuple[Any, Call]]
-
-
-def unet() -> tuple[Any, Call]:
-    pipe = harness.build("text2img")
-    return pipe, call_of(pipe, "text2img")
-
 
 # --------------------------------------------------------------------------- which steps
 
@@ -79,37 +70,6 @@ def test_denoising_end_and_start() -> None:
     assert check_cut(refiner, call) == [2, 2, 1, 1]
 
 
-def animate_diff() -> Any:
-    torch.manual_seed(0)
-    blocks = {
-        "block_out_channels": (8, 16),
-        "motion_max_seq_length": 8,
-        "motion_num_attention_heads": 2,
-    }
-    unet = diffusers.UNetMotionModel(
-        sample_size=PIXELS // 2,
-        layers_per_block=1,
-        down_block_types=("DownBlockMotion", "CrossAttnDownBlockMotion"),
-        up_block_types=("CrossAttnUpBlockMotion", "UpBlockMotion"),
-        cross_attention_dim=TEXT_WIDTH,
-        num_attention_heads=2,
-        norm_num_groups=4,
-        **blocks,
-    )
-    adapter = diffusers.MotionAdapter(motion_layers_per_block=1, motion_norm_num_groups=4, **blocks)
-    given = harness.build("text2img")
-    pipe = diffusers.AnimateDiffPipeline(
-        unet=random(unet),
-        motion_adapter=adapter,
-        vae=given.vae,
-        scheduler=given.scheduler,
-        text_encoder=None,
-        tokenizer=None,
-    )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
 @pytest.mark.parametrize(
     ("fast", "lengths"), [(False, [STEPS, STEPS]), (True, [STEPS // 2, STEPS])]
 )
@@ -129,7 +89,7 @@ def test_free_init(fast: bool, lengths: list[int]) -> None:
         "guidance_scale": 9.0,
     }
     passes = [[2 * frames] + [frames] * (length - 1) for length in lengths]
-    check_cut(pipe, seeded(pipe, keywords), index=0, rows=sum(passes, []))
+    check_cut(pipe, seeded(pipe, keywords), index=0, rows=[*passes[0], *passes[1]])
 
 
 # --------------------------------------------------------------------------- which models
@@ -181,89 +141,4 @@ def test_two_bindings_in_turn(build: Build) -> None:
         for binding, right in zip(bindings, expected, strict=True):
             assert error(call(**binding), right) < 1e-4
             assert traces(pipe) == before
-    assert np.array_equal(call(), plain)
-
-
-# --------------------------------------------------------------------------- failures
-
-
-class OnPurpose(Exception):
-    pass
-
-
-def in_callback(pipe: Any) -> Callable[..., Any]:
-    def fail(pipe: Any, index: int, _: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        if index == 2:
-            raise OnPurpose
-        return tensors
-
-    return fail
-
-
-def in_scheduler(pipe: Any) -> Callable[..., Any]:
-    step, calls = pipe.scheduler.step, []
-
-    def fail(*args: Any, **kwargs: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 3:
-            del pipe.scheduler.step
-            raise OnPurpose
-        return step(*args, **kwargs)
-
-    pipe.scheduler.step = fail
-    return ignore
-
-
-def in_denoiser(pipe: Any) -> Callable[..., Any]:
-    model = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
-    layer = next(module for module in model.modules() if isinstance(module, torch.nn.Linear))
-
-    def fail(*_: Any) -> None:
-        handle.remove()
-        raise OnPurpose
-
-    handle: Any = None
-
-    def arm(pipe: Any, index: int, _: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        nonlocal handle
-        if index == 1:
-            handle = layer.register_forward_pre_hook(fail)
-        return tensors
-
-    return arm
-
-
-def ignore(pipe: Any, index: int, _: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-    return tensors
-
-
-@pytest.mark.parametrize("where", [in_callback, in_scheduler, in_denoiser])
-@pytest.mark.parametrize("build", [unet, ltx, flux, wan])
-def test_failed_run(build: Build, where: Callable[[Any], Any]) -> None:
-    """An exception after the cut: hooks are gone, and the guidance scale is as it was."""
-    pipe, call = build()
-    plain = call()
-    before = traces(pipe)
-    try:
-        call(**bind(pipe, CFGCutoff(cutoff_step_index=0), where(pipe)))
-    except OnPurpose:
-        pass
-    else:
-        pytest.fail("nothing was raised")
-    assert traces(pipe) == before
-    assert np.array_equal(call(), plain)
-
-
-@pytest.mark.parametrize("build", [unet, ltx, flux, wan])
-def test_failed_run_whose_traceback_is_kept(build: Build) -> None:
-    """As notebooks keep it: it holds the loop's frame, so that the run's end is not seen. But
-    later runs are not its own, and pass; and when it goes, the hooks do."""
-    pipe, call = build()
-    plain = call()
-    before = traces(pipe)
-    with pytest.raises(OnPurpose) as kept:
-        call(**bind(pipe, CFGCutoff(cutoff_step_index=0), in_scheduler(pipe)))
-    assert np.array_equal(call(), plain)
-    del kept
-    assert traces(pipe) == before
     assert np.array_equal(call(), plain)
