@@ -35,6 +35,8 @@ def guided(u: Any, c: Any, scale: float) -> StrictTensor:
 
 
 class ConditionalFirst(LoopPipeline):
+    """Also lets go at once of the dict that it gets back."""
+
     unicb_facts = None  # type: ignore[assignment]
 
     def __call__(  # type: ignore[override]
@@ -80,7 +82,8 @@ class Interleaved(LoopPipeline):
             noise_pred = guided(noise_pred_uncond, noise_pred_text, self.guidance_scale)
             latents = self.scheduler.step(noise_pred, t, latents)
             if callback_on_step_end is not None:
-                latents = callback_on_step_end(self, i, t, {"latents": latents}).pop("latents")
+                callback_outputs = callback_on_step_end(self, i, t, {"latents": latents})
+                latents = callback_outputs.pop("latents")
         return latents.data
 
 
@@ -104,7 +107,8 @@ class Unclear(LoopPipeline):
             a, b = ops.chunk(out, 2)
             latents = self.scheduler.step(guided(a, b, self.guidance_scale), t, latents)
             if callback_on_step_end is not None:
-                latents = callback_on_step_end(self, i, t, {"latents": latents}).pop("latents")
+                callback_outputs = callback_on_step_end(self, i, t, {"latents": latents})
+                latents = callback_outputs.pop("latents")
         return latents.data
 
 
@@ -129,7 +133,8 @@ class Switched(LoopPipeline):
                 noise_pred = guided(noise_uncond, noise_pred, guidance_scale)
             latents = self.scheduler.step(noise_pred, t, latents)
             if callback_on_step_end is not None:
-                latents = callback_on_step_end(self, i, t, {"latents": latents}).pop("latents")
+                callback_outputs = callback_on_step_end(self, i, t, {"latents": latents})
+                latents = callback_outputs.pop("latents")
         return latents.data
 
     @property
@@ -177,7 +182,8 @@ class LocalFlag(LoopPipeline):
                 noise_pred = guided(neg_noise_pred, noise_pred, guidance_scale)
             latents = self.scheduler.step(noise_pred, t, latents)
             if callback_on_step_end is not None:
-                latents = callback_on_step_end(self, i, t, {"latents": latents}).pop("latents")
+                callback_outputs = callback_on_step_end(self, i, t, {"latents": latents})
+                latents = callback_outputs.pop("latents")
         return latents.data
 
 
@@ -204,5 +210,6 @@ class UnconditionalFirst(LoopPipeline):
                 noise_pred = guided(noise_uncond, noise_pred, guidance_scale)
             latents = self.scheduler.step(noise_pred, t, latents)
             if callback_on_step_end is not None:
-                latents = callback_on_step_end(self, i, t, {"latents": latents}).pop("latents")
+                callback_outputs = callback_on_step_end(self, i, t, {"latents": latents})
+                latents = callback_outputs.pop("latents")
         return latents.data

@@ -38,14 +38,33 @@ class Recorder:
         return self.answer(Output(sample, [sample + 1] if not isinstance(sample, list) else []))
 
 
+class Running:
+    """A run that every call belongs to."""
+
+    def __init__(self) -> None:
+        self.cut: Cut | None = None
+
+    def is_calling(self) -> bool:
+        return True
+
+    def is_executing(self) -> bool:
+        return True
+
+    def finish(self) -> None:
+        assert self.cut is not None
+        self.cut.remove()
+
+
 def cut(batch: int, frames: int = 0, **facts: Any) -> tuple[Recorder, Cut]:
     """Guidance cut on a pipeline with such facts, and the denoiser that it is cut on."""
     about = PipelineFacts(source="this test", **{"denoisers": ("unet",), **facts})
     pipe = type("Pipeline", (ToyPipeline,), {"unicb_facts": about})()
     pipe.unet = recorder = Recorder()
     shape = (batch, 4, frames, 8, 8) if frames else (batch, 4, 8, 8)
-    made = cut_guidance(backend, pipe, facts_for(pipe), StrictTensor(np.zeros(shape)), lambda: True)
+    run = Running()
+    made = cut_guidance(backend, pipe, facts_for(pipe), StrictTensor(np.zeros(shape)), run)
     assert made is not None
+    run.cut = made
     return recorder, made
 
 

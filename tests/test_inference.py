@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from typing import Any
 
@@ -170,3 +171,43 @@ def test_own_loop_of_a_known_base(caplog: pytest.LogCaptureFixture) -> None:
     assert rows == [4, 4, 2, 2, 2]
     assert "taken to be as its base's" in caplog.text
     assert np.abs(out - conditional_after(Vague(), 1)).max() < 1e-6
+
+
+def test_failed_run_does_not_touch_the_scale_of_the_next() -> None:
+    """A failed run whose traceback somebody keeps is noticed only in the middle of the next."""
+    pipe = loops.Switched()
+
+    step = pipe.scheduler.step
+    pipe.scheduler.step = lambda *args: step(*args) if args[1] > 700 else 1 / 0  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError) as kept:
+        pipe(PROMPTS, **bind(pipe, CFGCutoff(cutoff_step_index=0)))
+    assert pipe._guidance_scale == 1.0  # nobody has told yet
+    pipe.scheduler.step = step  # type: ignore[method-assign]
+    scales: list[float] = []
+
+    def look(pipe: Any, i: int, t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        scales.append(pipe._guidance_scale)
+        if i == 1:
+            kept.value.__traceback__ = None
+            kept.value.__context__ = None
+            gc.collect()
+        return tensors
+
+    pipe(PROMPTS, guidance_scale=3.0, callback_on_step_end=look)
+    assert scales == [3.0] * 5
+
+
+@pytest.mark.parametrize("kind", [loops.ConditionalFirst, loops.LocalFlag])
+def test_call_of_another_run_ends_one_that_has_failed(kind: type) -> None:
+    """The hooks that a failed run has left notice that its loop is gone, and go."""
+    pipe = kind()
+    step = pipe.scheduler.step
+    pipe.scheduler.step = lambda *args: step(*args) if args[1] > 500 else 1 / 0
+    with pytest.raises(ZeroDivisionError) as kept:
+        pipe(PROMPTS, **bind(pipe, CFGCutoff(cutoff_step_index=0)))
+    assert "forward" in vars(pipe.unet)
+    pipe.scheduler.step = step
+    plain = pipe(PROMPTS)
+    assert "forward" not in vars(pipe.unet)
+    assert (plain == kind()(PROMPTS)).all()
+    assert kept.value is not None

@@ -12,7 +12,7 @@ from unicb._frames import calls_us, runs_in_thread
 from unicb.backend import Backend
 from unicb.callback import Callback
 from unicb.errors import UnsupportedPipelineError
-from unicb.guidance import Cut, cut
+from unicb.guidance import Cut, Ours, cut, put_back
 from unicb.ops import Tensor, TensorOps
 from unicb.pipelines import PipelineFacts, num_timesteps_of, require_interrupt_flag
 from unicb.step import Step
@@ -55,7 +55,7 @@ class Run:
         self._batch_of = "latents" if facts is None else facts.batch_of
         self._latents: Tensor | None = None
         self._cut: Cut | None = None
-        self._scale_set = False
+        self._scale_set: dict[str, Ours] = {}
 
     def step_end(self, index: int, timestep: Any, tensors: dict[str, Tensor]) -> Outputs:
         """Call the callbacks in order; returns the tensors that go back into the loop."""
@@ -93,6 +93,10 @@ class Run:
         """Whether the run's loop is still on its thread's stack."""
         return not self.over and runs_in_thread(self.frame_id, self.thread_id)
 
+    def is_calling(self) -> bool:
+        """Whether the run's loop is among our callers."""
+        return not self.over and calls_us(self.frame_id)
+
     def request_interrupt(self) -> None:
         require_interrupt_flag(self.pipeline)
         self.pipeline._interrupt = True
@@ -109,16 +113,17 @@ class Run:
             )
         if self._cut is not None and self._facts is not None and self._facts.cfg == "switch":
             return  # the loop reads in it that guidance is off
+        attribute = "_guidance_scale"
         if not self._scale_set:
             before = self.pipeline._guidance_scale
-            self._on_finish(lambda: setattr(self.pipeline, "_guidance_scale", before))
-            self._scale_set = True
-        self.pipeline._guidance_scale = value
+            self._on_finish(lambda: put_back(self.pipeline, attribute, before, self._scale_set))
+        self._scale_set[attribute] = Ours(value)
+        setattr(self.pipeline, attribute, self._scale_set[attribute])
 
     def cut_guidance(self) -> bool:
         if self._cut is not None:
             return False
-        made = cut(self._backend, self.pipeline, self._facts, self._latents, self._is_calling)
+        made = cut(self._backend, self.pipeline, self._facts, self._latents, self)
         if made is None:
             return False
         self._on_finish(made.remove)
@@ -132,9 +137,6 @@ class Run:
         for callback in self._callbacks:
             self._at_end.callback(callback.on_run_end)
             callback.on_run_start()
-
-    def _is_calling(self) -> bool:
-        return not self.over and calls_us(self.frame_id)
 
     def _loop_ended(self, _: object) -> None:
         # A loop that is still running has let go of the dict, which it may.

@@ -275,7 +275,7 @@ CORE = (
         "hooks cut whoever calls the denoiser while they are on it",
         "abandoned_run_does_not_touch_the_next",
         Run,
-        "_is_calling",
+        "is_calling",
         instead(lambda self: True),
     ),
     mutant(

@@ -12,7 +12,6 @@ at each step whether guidance is on, it is enough to switch it off.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from unicb.backend import Backend, backend_for
@@ -20,12 +19,12 @@ from unicb.errors import UnsupportedPipelineError
 from unicb.guidance._batch import BatchCut
 from unicb.guidance._calls import CallsCut
 from unicb.guidance._inference import facts_of_class
-from unicb.guidance._models import Models
-from unicb.guidance._switch import SwitchCut
+from unicb.guidance._models import Models, WatchedRun
+from unicb.guidance._switch import Ours, SwitchCut, put_back
 from unicb.ops import Tensor
 from unicb.pipelines import PipelineFacts
 
-__all__ = ["Cut", "check", "cut", "facts_of"]
+__all__ = ["Cut", "Ours", "check", "cut", "facts_of", "put_back"]
 
 
 class Cut(Protocol):
@@ -68,7 +67,7 @@ def check(pipeline: Any, known: PipelineFacts | None) -> None:
             f"cannot cut guidance on {type(pipeline).__name__}: its batch is counted by the rows "
             f"of {facts.batch_of!r}, which it does not offer to callbacks"
         )
-    models = Models(backend_for(pipeline), pipeline, facts, lambda: False)
+    models = Models(backend_for(pipeline), pipeline, facts, None)
     try:
         if facts.cfg != "switch":
             models.hook(lambda name, call, args, kwargs: call(*args, **kwargs))
@@ -82,17 +81,17 @@ def cut(
     pipeline: Any,
     known: PipelineFacts | None,
     latents: Tensor | None,
-    in_run: Callable[[], bool],
+    run: WatchedRun,
 ) -> Cut | None:
     """Cut guidance from the next step on; None if this run's guidance is known to be off.
 
     Args:
         latents: the tensor that the facts call ``batch_of``; not needed for ``cfg="calls"`` and
             ``cfg="switch"``. None where the run has none, which is one without guidance.
-        in_run: whether a model is being called by the run at hand; other calls pass untouched.
+        run: whose calls are to be cut; those of others pass untouched.
     """
     facts = facts_of(pipeline, known)
-    models = Models(backend, pipeline, facts, in_run)
+    models = Models(backend, pipeline, facts, run)
     if facts.cfg == "switch":
         return SwitchCut.of(models)
     if facts.cfg == "calls":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 from unicb.backend import Backend
 from unicb.errors import UnsupportedPipelineError
@@ -14,16 +14,30 @@ from unicb.pipelines import PipelineFacts
 Answer: TypeAlias = Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
+class WatchedRun(Protocol):
+    """What hooks ask of the run that they belong to."""
+
+    def is_calling(self) -> bool:
+        """Whether its loop is among those who are calling, directly or not."""
+
+    def is_executing(self) -> bool:
+        """Whether its loop is still running, in its own thread."""
+
+    def finish(self) -> None:
+        """It is over: put back what it has changed."""
+
+
 class Models:
     """A pipeline's denoisers and their companions, as its facts name them."""
 
     def __init__(
-        self, backend: Backend, pipeline: Any, facts: PipelineFacts, in_run: Callable[[], bool]
+        self, backend: Backend, pipeline: Any, facts: PipelineFacts, run: WatchedRun | None
     ) -> None:
+        """``run``: whose calls are to be answered; others pass. None to rehearse."""
         self.backend = backend
         self.pipeline = pipeline
         self.facts = facts
-        self._in_run = in_run
+        self._run = run
         self._hooked: dict[str, Any] = {}
         self._removers: list[Callable[[], None]] = []
         if not any(name in facts.denoisers for name, _ in self._present()):
@@ -106,12 +120,15 @@ class Models:
 
     def _around(self, name: str, answer: Answer) -> Any:
         def around(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if not self._in_run():
+            run = self._run
+            if run is None or not run.is_calling():
+                if run is not None and not run.is_executing():
+                    run.finish()  # it has ended without a sign: its traceback may be kept
                 return call(*args, **kwargs)
             try:
                 return answer(name, call, args, kwargs)
             except BaseException:
-                self.remove()
+                run.finish()
                 raise
 
         return around

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from unicb.guidance._models import Models
+
+
+class Ours(float):
+    """A number that a run has set on a pipeline, told by identity from those of other runs."""
+
+
+def put_back(pipeline: Any, name: str, before: Any, ours: Mapping[str, Ours]) -> None:
+    """Give an attribute its former value, unless another run has set it since.
+
+    A run that has failed may be noticed late, in the middle of another.
+    """
+    if getattr(pipeline, name, None) is ours[name]:
+        setattr(pipeline, name, before)
 
 
 class SwitchCut:
@@ -15,13 +28,15 @@ class SwitchCut:
         self._pipeline = models.pipeline
         self._models = models
         self._before: dict[str, Any] = {}
+        self._set: dict[str, Ours] = {}
         self._calls = 0
         for name, value in models.facts.off.items():
             if not hasattr(self._pipeline, name):
                 self.remove()
                 models.mismatch(f"it has no attribute {name}", "its loop should read that")
             self._before[name] = getattr(self._pipeline, name)
-            setattr(self._pipeline, name, value)
+            self._set[name] = Ours(value)
+            setattr(self._pipeline, name, self._set[name])
         if models.facts.verify:
             models.hook(self._counted)
 
@@ -45,7 +60,7 @@ class SwitchCut:
     def remove(self) -> None:
         self._models.remove()
         while self._before:
-            setattr(self._pipeline, *self._before.popitem())
+            put_back(self._pipeline, *self._before.popitem(), self._set)
 
     def _counted(
         self, name: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -43,7 +43,7 @@ def call_of(pipe: Any, kind: str, prompts: int = 1, images: int = 1, **more: Any
 def seeded(pipe: Any, keywords: Mapping[str, Any]) -> Call:
     def call(**more: Any) -> npt.NDArray[Any]:
         generator = torch.Generator().manual_seed(0)
-        out = pipe(**keywords, **more, generator=generator, output_type="latent")
+        out = pipe(**{**keywords, **more}, generator=generator, output_type="latent")
         array: npt.NDArray[Any] = out[0].numpy()
         return array
 
