@@ -295,3 +295,33 @@ def baddbmm(
 def _added(input: Tensor, product: Tensor, beta: Number, alpha: Number) -> Tensor:
     scaled = product * alpha
     return scaled if beta == 0 else scaled + input * beta
+
+
+def mul(input: Any, other: Any) -> Tensor:
+    """Stand in for `mint.mul`, of two tensors or of a tensor and a number."""
+    return input * other
+
+
+def unique(
+    input: Tensor,
+    sorted: bool = True,
+    return_inverse: bool = False,
+    return_counts: bool = False,
+    dim: int | None = None,
+) -> Any:
+    """Stand in for `mint.unique`; the result is always in order."""
+    host = input.asnumpy()
+    found, inverse, counts = np.unique(host, return_inverse=True, return_counts=True, axis=dim)
+    results = [Tensor(found, input.dtype)]
+    if return_inverse:
+        results.append(Tensor(inverse.reshape(host.shape if dim is None else -1), ms.int64))
+    if return_counts:
+        results.append(Tensor(counts, ms.int64))
+    return tuple(results) if len(results) > 1 else results[0]
+
+
+def vector_norm(
+    x: Tensor, ord: Number = 2, dim: Dims = None, keepdim: bool = False, *, dtype: DType = None
+) -> Tensor:
+    """Stand in for `mint.linalg.vector_norm`; with `dtype`, `x` is cast before the sum."""
+    return norm(x if dtype is None else x.astype(dtype), ord, dim, keepdim)

@@ -34,6 +34,7 @@ from unicb_mindspore import _kernels as creation
 from unicb_mindspore import _kernels_attention as attention
 from unicb_mindspore import _kernels_math as math
 from unicb_mindspore import _kernels_nn as layers
+from unicb_mindspore import _kernels_pool as pooling
 from unicb_mindspore import _kernels_scatter as scattering
 
 __all__ = ["KERNELS", "Kernel", "disable_cpu", "enable_cpu"]
@@ -248,7 +249,8 @@ def _mint(attribute: str, probe: Callable[[], Any]) -> Kernel:
 
 
 def _functional(attribute: str, probe: Callable[[], Any]) -> Kernel:
-    return Kernel("mindspore.mint.nn.functional", attribute, probe, getattr(layers, attribute))
+    module = layers if hasattr(layers, attribute) else pooling
+    return Kernel("mindspore.mint.nn.functional", attribute, probe, getattr(module, attribute))
 
 
 def _construct(layer: str, probe: Callable[[], Any], replacement: Any) -> Kernel:
@@ -290,12 +292,20 @@ KERNELS: tuple[Kernel, ...] = (
     _mint("topk", lambda: mint.topk(_floats(2), 1)),
     _mint("argmax", lambda: mint.argmax(_floats(2))),
     _mint("argmin", lambda: mint.argmin(_floats(2))),
+    _mint("unique", lambda: mint.unique(_indices())),
     _mint("equal", lambda: mint.equal(_floats(2), _floats(2))),
     _mint("cumsum", lambda: mint.cumsum(_floats(2), 0)),
     _mint("diff", lambda: mint.diff(_floats(2))),
     _mint("var", lambda: mint.var(_floats(2))),
     _mint("std", lambda: mint.std(_floats(2))),
     _mint("norm", lambda: mint.norm(_floats(2))),
+    Kernel(
+        "mindspore.mint.linalg",
+        "vector_norm",
+        lambda: mint.linalg.vector_norm(_floats(2)),
+        math.vector_norm,
+    ),
+    _mint("mul", lambda: (mint.mul(_floats(2), _floats(2)), mint.mul(_floats(2), 2.0))),
     _mint("einsum", lambda: mint.einsum("i,i->", _floats(2), _floats(2))),
     _mint("outer", lambda: mint.outer(_floats(2), _floats(2))),
     _mint("mm", lambda: mint.mm(_floats(2, 2), _floats(2, 2))),
@@ -315,6 +325,9 @@ KERNELS: tuple[Kernel, ...] = (
         "conv_transpose2d", lambda: F.conv_transpose2d(_floats(1, 1, 2, 2), _floats(1, 1, 2, 2))
     ),
     _functional("avg_pool2d", lambda: F.avg_pool2d(_floats(1, 1, 2, 2), 2)),
+    _functional("avg_pool3d", lambda: F.avg_pool3d(_floats(1, 1, 2, 2, 2), 2)),
+    _functional("adaptive_avg_pool2d", lambda: F.adaptive_avg_pool2d(_floats(1, 1, 2, 2), 1)),
+    _functional("batch_norm", lambda: F.batch_norm(_floats(2, 1), _floats(1), _floats(1))),
     _construct("Conv1d", _layer(lambda: mint.nn.Conv1d(1, 1, 2), 1, 1, 3), layers.construct_conv1d),
     _construct(
         "Conv2d", _layer(lambda: mint.nn.Conv2d(1, 1, 2), 1, 1, 3, 3), layers.construct_conv2d
@@ -327,6 +340,9 @@ KERNELS: tuple[Kernel, ...] = (
     _construct("LayerNorm", _layer(lambda: mint.nn.LayerNorm(2), 2), layers.construct_layer_norm),
     _construct(
         "Embedding", lambda: mint.nn.Embedding(2, 2)(_indices()), layers.construct_embedding
+    ),
+    _construct(
+        "AvgPool2d", _layer(lambda: mint.nn.AvgPool2d(2), 1, 1, 2, 2), pooling.construct_avg_pool2d
     ),
     _construct("GELU", _layer(lambda: mint.nn.GELU(), 2), layers.construct_gelu),
     _method("clone", lambda: _floats(2).clone()),

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from diffusers.hooks import HookRegistry, ModelHook
+from diffusers.hooks.hooks import HookFunctionReference
 from diffusers.utils.torch_utils import is_compiled_module
 
 from unicb.backend import Around
@@ -27,6 +28,7 @@ class _Arounds(ModelHook):  # type: ignore[misc]
         self._new = {"_diffusers_hook", "forward"} - set(vars(module))
         self._registry = HookRegistry.check_if_exists_or_initialize(module)
         self._registry.register_hook(self, NAME)
+        self.fn_ref.__class__ = _Kept
         self._forward = module.forward
 
     def new_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
@@ -44,6 +46,22 @@ class _Arounds(ModelHook):  # type: ignore[misc]
         if not self._registry.hooks:
             for name in self._new:
                 vars(module).pop(name, None)
+
+
+class _Kept(HookFunctionReference):  # type: ignore[misc]
+    """What the registry calls in our entry.
+
+    When it takes away the hook below, it writes what is left to call over the call of the hook
+    above: right for a hook that adds to the call, but ours replaces it, and would be lost.
+    """
+
+    @property
+    def forward(self) -> Any:
+        return vars(self)["forward"]
+
+    @forward.setter
+    def forward(self, below: Any) -> None:
+        self.original_forward = below
 
 
 class _InFront:

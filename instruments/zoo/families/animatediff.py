@@ -343,6 +343,7 @@ ENTRIES = [
         _one_frame_guessed,
         {**_ONE_VIDEO, "two prompts": "its residuals have half of the rows: they fit if it is one"},
         "guess mode",
+        saves_less="the ControlNet gets the conditional rows alone, and keeps them",
     ),
     Entry(
         "AnimateDiffSDXLPipeline",

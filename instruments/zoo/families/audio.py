@@ -225,6 +225,7 @@ ENTRIES = [
         partial(_acestep_arguments, cfg_interval_end=0.3),
         impossible=_ONE_SOUND,
         variant="guidance in an interval",
+        saves_less="the pipeline itself leaves steps without guidance",
         frameworks=TORCH,
     ),
     Entry(
@@ -233,6 +234,7 @@ ENTRIES = [
         partial(_acestep_arguments, task_type="cover", audio_cover_strength=0.5),
         impossible=_ONE_SOUND,
         variant="cover",
+        saves_less="the pipeline itself leaves steps without guidance",
         frameworks=TORCH,
     ),
     Entry(

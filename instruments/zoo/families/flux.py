@@ -349,6 +349,8 @@ _IMG2IMG = _flux_arguments("image", half=True)
 _INPAINT = _flux_arguments("image", mask=True, half=True)
 _KONTEXT: dict[str, Any] = {"max_area": HEIGHT * WIDTH, "_auto_resize": False}
 
+_CONTROLNET_ONCE = "the ControlNet is called once a step, for both calls of the transformer"
+
 ENTRIES = [
     Entry("FluxPipeline", _flux("FluxPipeline"), _TEXT2IMG),
     Entry(
@@ -377,12 +379,14 @@ ENTRIES = [
         "FluxControlNetPipeline",
         _flux("FluxControlNetPipeline", controlnets=1),
         _flux_arguments("control_image"),
+        saves_less=_CONTROLNET_ONCE,
     ),
     Entry(
         "FluxControlNetPipeline",
         _flux("FluxControlNetPipeline", controlnets=2),
         _flux_arguments("control_image", images=2, controlnet_conditioning_scale=[1.0, 0.5]),
         variant="two ControlNets",
+        saves_less=_CONTROLNET_ONCE,
     ),
     Entry(
         "Flux2KleinPipeline", _klein("Flux2KleinPipeline"), _klein_arguments, frameworks=("torch",)

@@ -1046,7 +1046,7 @@ ENTRIES = [
     _entry("GlmImagePipeline", _glm, _glm_arguments),
     _entry("GlmImagePipeline", _glm, _glm_edit_arguments, variant="edit"),
     Entry("HiDreamImagePipeline", _hidream, _hidream_arguments),
-    _entry(
+    Entry(
         "HiDreamImagePipeline", partial(_hidream, experts=2), _hidream_arguments, variant="experts"
     ),
     _entry("HunyuanImagePipeline", partial(_hunyuan, projected_from=9), _hunyuan_arguments),
@@ -1087,6 +1087,7 @@ ENTRIES = [
         partial(_z_image, name="ZImagePipeline"),
         _with(_z_arguments, cfg_truncation=lambda fx, request: 0.6),
         variant="truncation",
+        saves_less="the pipeline itself leaves the last step without guidance",
     ),
     _entry(
         "ZImageControlNetPipeline",

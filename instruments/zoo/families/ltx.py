@@ -364,6 +364,7 @@ ENTRIES = [
         _ltx2("LTX2Pipeline"),
         _all_guidance,
         variant="all kinds of guidance",
+        saves_less="the calls of its other kinds of guidance go on",
         frameworks=_TORCH,
     ),
     Entry(
@@ -379,6 +380,7 @@ ENTRIES = [
         _ltx2("LTX2InContextPipeline"),
         _in_context_all,
         variant="all kinds of guidance",
+        saves_less="the calls of its other kinds of guidance go on",
         frameworks=_TORCH,
     ),
     Entry("LTX2HDRPipeline", _ltx2("LTX2HDRPipeline"), _hdr, frameworks=_TORCH),

@@ -290,6 +290,8 @@ def _image_prompts(traits: frozenset[str], fx: Framework, request: Request) -> d
 
 def _entry(class_name: str, *traits: str, variant: str = "", **more: Any) -> Entry:
     marks = frozenset(traits)
+    if "guess" in marks:
+        more["saves_less"] = "the ControlNet gets the conditional rows alone, and keeps them"
     return Entry(
         class_name,
         partial(_build, class_name, marks),

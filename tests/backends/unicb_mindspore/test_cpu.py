@@ -593,6 +593,19 @@ def check_argmin() -> None:
     _check_arg(mint.argmin, np.argmin)
 
 
+@checks("mint.unique")
+def check_unique() -> None:
+    x = np.array([[3, 1, 3], [2, 3, 1]])
+    same(mint.unique(Tensor(x)), np.array([1, 2, 3]))
+    same(mint.unique(Tensor(x[0].astype(np.float16))), np.float16([1, 3]))
+    want = (np.array([1, 2, 3]), np.array([[2, 0, 2], [1, 2, 0]]), np.array([2, 1, 3]))
+    same_parts(mint.unique(Tensor(x), return_inverse=True, return_counts=True), want)
+    same_parts(mint.unique(Tensor(x), return_counts=True), want[::2])
+    rows = np.array([[1, 0], [0, 1], [1, 0]])
+    want = (np.array([[0, 1], [1, 0]]), np.array([1, 0, 1]))
+    same_parts(mint.unique(Tensor(rows), return_inverse=True, dim=0), want)
+
+
 @checks("mint.equal")
 def check_equal() -> None:
     x = Tensor([1.0, 2.0])
@@ -677,7 +690,30 @@ def check_norm() -> None:
         mint.norm(Tensor(x), "max")
 
 
+@checks("mint.linalg.vector_norm")
+def check_vector_norm() -> None:
+    x = draw(3, 4)
+    for p, dim in itertools.product((0, 1, 2, 3.5, math.inf), (0, -1)):
+        want = np.linalg.norm(x, p, dim, keepdims=True).astype(np.float32)
+        same(mint.linalg.vector_norm(Tensor(x), p, dim, True), want, 1e-5)
+    same(mint.linalg.vector_norm(Tensor(x)), np.linalg.norm(x))
+    half = Tensor(np.float16([300, 400]))
+    same(mint.linalg.vector_norm(half, dim=-1), np.float16(500))
+    same(mint.linalg.vector_norm(half, dim=-1, dtype=ms.float32), np.float32(500))
+
+
 # --- products
+
+
+@checks("mint.mul")
+def check_mul() -> None:
+    for dtype, np_dtype in DTYPES:
+        x, y = draw(2, 3).astype(np_dtype), draw(3).astype(np_dtype)
+        same(mint.mul(Tensor(x), Tensor(y)), x * y)
+        same(mint.mul(Tensor(x), 2.5), x * np_dtype(2.5))
+        same(mint.mul(2, Tensor(x)), x * np_dtype(2))
+        assert mint.mul(Tensor(x), 3).dtype == dtype
+    same(mint.mul(Tensor([1, 2]), 3), np.array([3, 6]))
 
 
 @checks("mint.einsum")
@@ -1097,6 +1133,68 @@ def check_avg_pool2d() -> None:
     whole = F.avg_pool2d(ones, 3, stride=1, padding=1, count_include_pad=False)
     same(whole, np.ones((1, 1, 4, 4), np.float32))
     assert F.avg_pool2d(Tensor(draw(1, 1, 5, 5)), 2, ceil_mode=True).shape == (1, 1, 3, 3)
+
+
+@checks("mint.nn.AvgPool2d.construct")
+def check_avg_pool2d_layer() -> None:
+    x = draw(2, 3, 6, 8)
+    want = x.reshape(2, 3, 3, 2, 4, 2).mean((3, 5))
+    same(mint.nn.AvgPool2d(2)(Tensor(x)), want)
+    same(mint.nn.AvgPool2d(kernel_size=2, stride=2)(Tensor(x).half()), want.astype(np.float16))
+    layer = mint.nn.AvgPool2d(2, ceil_mode=True, divisor_override=1)
+    assert layer(Tensor(draw(1, 1, 5, 5))).shape == (1, 1, 3, 3)
+    same(mint.nn.AvgPool2d(2, divisor_override=1)(Tensor(x)), want * 4, 1e-5)
+
+
+@checks("mint.nn.functional.avg_pool3d")
+def check_avg_pool3d() -> None:
+    x = draw(2, 3, 4, 6, 8)
+    want = x.reshape(2, 3, 2, 2, 3, 2, 4, 2).mean((3, 5, 7))
+    same(F.avg_pool3d(Tensor(x), 2), want)
+    same(F.avg_pool3d(Tensor(x[0]), (2, 2, 2), stride=2), want[0])
+    same(F.avg_pool3d(Tensor(x).half(), 2), want.astype(np.float16))
+    flat = x.reshape(2, 3, 4, 3, 2, 4, 2).mean((4, 6))
+    same(mint.functional.avg_pool3d(Tensor(x), kernel_size=(1, 2, 2), stride=(1, 2, 2)), flat)
+    same(F.avg_pool3d(Tensor(x), 2, divisor_override=1), want * 8, 1e-5)
+    padded = np.pad(x, [(0, 0), (0, 0), (1, 1), (0, 0), (0, 0)])
+    want = padded.reshape(2, 3, 3, 2, 3, 2, 4, 2).mean((3, 5, 7))
+    same(F.avg_pool3d(Tensor(x), 2, padding=(1, 0, 0)), want)
+    assert F.avg_pool3d(Tensor(draw(1, 1, 5, 5, 5)), 2, ceil_mode=True).shape == (1, 1, 3, 3, 3)
+
+
+@checks("mint.nn.functional.adaptive_avg_pool2d")
+def check_adaptive_avg_pool2d() -> None:
+    x = draw(2, 3, 6, 8)
+    same(F.adaptive_avg_pool2d(Tensor(x), 1), x.mean((2, 3), keepdims=True))
+    same(F.adaptive_avg_pool2d(Tensor(x), (3, 4)), x.reshape(2, 3, 3, 2, 4, 2).mean((3, 5)))
+    same(F.adaptive_avg_pool2d(Tensor(x), (None, 4)), x.reshape(2, 3, 6, 4, 2).mean(4))
+    uneven = [x[..., a:b].mean(-1) for a, b in ((0, 3), (2, 6), (5, 8))]
+    same(F.adaptive_avg_pool2d(Tensor(x), (6, 3)), np.stack(uneven, -1))
+    whole = x.mean((2, 3), keepdims=True).astype(np.float16)
+    same(mint.nn.AdaptiveAvgPool2d(1)(Tensor(x).half()), whole)
+
+
+@checks("mint.nn.functional.batch_norm")
+def check_batch_norm() -> None:
+    mean, var, weight, bias = draw(3), draw(3) ** 2, draw(3), draw(3)
+    given = [Tensor(part) for part in (mean, var, weight, bias)]
+    for shape in ((2, 3), (2, 3, 4), (2, 3, 4, 5)):
+        x = draw(*shape)
+        m, v, w, b = (part.reshape(1, 3, *[1] * (x.ndim - 2)) for part in (mean, var, weight, bias))
+        plain = (x - m) / np.sqrt(v + 1e-3)
+        same(F.batch_norm(Tensor(x), *given[:2], eps=1e-3), plain, 1e-5)
+        same(F.batch_norm(Tensor(x), *given, eps=1e-3), plain * w + b, 1e-5)
+        half = F.batch_norm(Tensor(x).half(), *given[:2], eps=1e-3)
+        assert half.dtype == ms.float16
+        np.testing.assert_allclose(half.asnumpy(), plain, 1e-2, 1e-2)
+    layer = mint.nn.BatchNorm2d(3).set_train(False)
+    layer.running_mean.set_data(given[0])
+    x = draw(2, 3, 4, 5)
+    same(layer(Tensor(x)), (x - mean[:, None, None]) / np.sqrt(np.float32(1 + 1e-5)), 1e-5)
+    with pytest.raises(ValueError, match="training"):
+        F.batch_norm(Tensor(x), *given, training=True)
+    with pytest.raises(ValueError, match="statistics"):
+        F.batch_norm(Tensor(x), None, None)
 
 
 # --- attention

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import hooks
-from test_composes import Call, Reference, check_cut, normal, traces
+from test_composes import Call, Reference, check_cut, normal, rows_seen, traces
 from test_composes_pipelines import STEPS, Build, flux, ltx, wan
 
 from unicb import CFGCutoff, UnsupportedPipelineError, bind
@@ -203,6 +203,25 @@ def test_faster_cache_is_refused(build: Build) -> None:
     check_cut(pipe, call, index=CUT)
 
 
+def test_faster_cache_enabled_after_bind() -> None:
+    """The cut itself refuses then, before a wrong picture, and leaves no hook."""
+    pipe, call = ltx()
+    plain = call()
+
+    def enable(pipe: Any, index: int, _: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        if index == CUT:
+            config = hooks.FasterCacheConfig(current_timestep_callback=lambda: 1000)
+            pipe.transformer.enable_cache(config)
+        return tensors
+
+    binding = bind(pipe, enable, CFGCutoff(cutoff_step_index=CUT))
+    with pytest.raises(UnsupportedPipelineError, match="FasterCache"):
+        call(**binding)
+    assert list(pipe.transformer._diffusers_hook.hooks) == ["faster_cache_denoiser"]
+    pipe.transformer.disable_cache()
+    assert np.array_equal(call(), plain)
+
+
 @pytest.mark.parametrize("cache", ["FirstBlockCache", "TaylorSeer", "MagCache", *SHARED])
 def test_cache_after_a_failed_run(cache: str) -> None:
     """An error after the cut leaves no rows of the cut run in the cache."""
@@ -237,3 +256,19 @@ def test_reset_during_a_call(cache: str) -> None:
         model(**{**inputs, "timestep": torch.tensor([400])})
         backend.reset_caches(model)
         assert torch.equal(model(**inputs)[0], first)
+
+
+def test_cache_disabled_during_a_run() -> None:
+    """The registry that takes its hook away leaves ours, which came after, in place."""
+    pipe, call = ltx()
+    pipe.transformer.enable_cache(distilled(pipe))
+
+    def step_end(pipe: Any, index: int, _: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        if index == CUT + 1:
+            pipe.transformer.disable_cache()
+        return tensors
+
+    with rows_seen(pipe) as rows:
+        call(**bind(pipe, CFGCutoff(cutoff_step_index=CUT), step_end))
+    assert rows == [4] * (CUT + 1) + [2] * (STEPS - CUT - 1)
+    check_cut(pipe, call, index=CUT)

@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate import cpu_offload
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module, remove_hook_from_module
 from diffusers.hooks import apply_group_offloading
-from test_composes import call_of, check_cut
+from test_composes import call_of, check_cut, traces
 
+from unicb import CFGCutoff, bind
+from unicb_torch import backend
 from unicb_torch.harness import harness
 
 CPU = torch.device("cpu")
@@ -63,16 +67,44 @@ def fused_projections(pipe: Any) -> None:
     pipe.fuse_qkv_projections()
 
 
-FEATURES = {
-    "model offload": model_offload,
-    "sequential offload": sequential_offload,
-    "group offload by blocks": group_offload(offload_type="block_level", num_blocks_per_group=1),
-    "group offload by leaves": group_offload(offload_type="leaf_level"),
-    "attention slicing": attention_slicing,
-    "FreeU": free_u,
-    "layerwise casting": layerwise_casting,
-    "channels last": channels_last,
-    "fused projections": fused_projections,
+def in_registry(name: str) -> Callable[[Any], bool]:
+    def on(pipe: Any) -> bool:
+        modules = pipe.unet.modules()
+        registries = [m._diffusers_hook for m in modules if hasattr(m, "_diffusers_hook")]
+        return any(name in hook for registry in registries for hook in registry.hooks)
+
+    return on
+
+
+#: How it is switched on, and how one sees that it is.
+FEATURES: dict[str, tuple[Callable[[Any], None], Callable[[Any], bool]]] = {
+    "model offload": (model_offload, lambda pipe: hasattr(pipe.unet, "_hf_hook")),
+    "sequential offload": (sequential_offload, lambda pipe: pipe.unet.conv_in.weight.is_meta),
+    "group offload by blocks": (
+        group_offload(offload_type="block_level", num_blocks_per_group=1),
+        in_registry("group_offloading"),
+    ),
+    "group offload by leaves": (
+        group_offload(offload_type="leaf_level"),
+        in_registry("group_offloading"),
+    ),
+    "attention slicing": (
+        attention_slicing,
+        lambda pipe: "Sliced" in str(pipe.unet.attn_processors.values()),
+    ),
+    "FreeU": (free_u, lambda pipe: getattr(pipe.unet.up_blocks[0], "b1", None) == 1.5),
+    "layerwise casting": (
+        layerwise_casting,
+        lambda pipe: pipe.unet.conv_in.weight.dtype == torch.float8_e4m3fn,
+    ),
+    "channels last": (
+        channels_last,
+        lambda pipe: pipe.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last),
+    ),
+    "fused projections": (
+        fused_projections,
+        lambda pipe: "Fused" in str(pipe.unet.attn_processors.values()),
+    ),
 }
 
 
@@ -80,6 +112,41 @@ FEATURES = {
 @pytest.mark.parametrize("feature", FEATURES)
 def test_feature(feature: str, kind: str) -> None:
     pipe = harness.build(kind)
-    FEATURES[feature](pipe)
-    rows = check_cut(pipe, call_of(pipe, kind, prompts=2))
+    enable, is_on = FEATURES[feature]
+    assert not is_on(pipe)
+    enable(pipe)
+    call = call_of(pipe, kind, prompts=2)
+    assert is_on(pipe)
+    rows = check_cut(pipe, call)
     assert rows == [4, 4, 2, 2]
+    assert is_on(pipe)
+
+
+def test_offload_switched_on_above_a_hook() -> None:
+    """As after a run that failed for lack of memory, while its traceback is kept: taking our hook
+    away must not take away what came later."""
+    pipe = harness.build("text2img")
+    call = call_of(pipe, "text2img")
+    plain = call()
+    before = traces(pipe)
+    calls: list[int] = []
+
+    def passing(call: Any, args: Any, kwargs: Any) -> Any:
+        calls.append(1)
+        return call(*args, **kwargs)
+
+    remove = backend.hook(pipe.unet, passing)
+    add_hook_to_module(pipe.unet, AlignDevicesHook(execution_device=CPU, io_same_device=True))
+    offloaded = pipe.unet.forward
+    assert np.array_equal(call(), plain)
+    seen = len(calls)
+    assert seen
+    remove()
+    assert pipe.unet.forward is offloaded
+    check_cut(pipe, call)
+    assert pipe.unet.forward is offloaded
+    assert len(calls) == seen
+    remove_hook_from_module(pipe.unet)
+    call(**bind(pipe, CFGCutoff(cutoff_step_index=1)))  # takes the last of us away with it
+    assert traces(pipe) == before
+    assert np.array_equal(call(), plain)
