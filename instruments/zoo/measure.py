@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -310,11 +310,28 @@ def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Out
         return Outcome("wrong", "a plain run afterwards differs from one before", **numbers)
     try:
         why = _conditional_is_wrong(entry, fx, pipeline, request, full)
+        why = why or _off_is_not_left_alone(entry, fx, pipeline, request)
     except Exception as failure:
         why = f"with guidance off: {type(failure).__name__}: {failure}"
     if why:
         return Outcome("wrong", why, **numbers)
     return Outcome("exact", "", **numbers)
+
+
+def _off_is_not_left_alone(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> str:
+    """Why a run without guidance is not what it is without unicb; "" if it is."""
+    unguided = replace(request, guided=False)
+    plain, ours = (Meter(fx, pipeline, facts_for(pipeline), request.rows) for _ in range(2))
+    try:
+        run(entry, fx, pipeline, unguided, plain)
+    except Exception:
+        return ""  # the pipeline cannot be run so
+    cut(entry, fx, pipeline, unguided, ours)
+    assert plain.latents is not None
+    assert ours.latents is not None
+    if error(ours.latents, plain.latents) <= fx.repeats_to:
+        return ""
+    return "with guidance off, a run with the cut differs from one without"
 
 
 def _conditional_is_wrong(
@@ -328,9 +345,8 @@ def _conditional_is_wrong(
         return ""
     facts = full.facts
     assert facts is not None
-    unguided = Request(request.prompts, request.images, request.steps, guided=False)
     off = Meter(fx, pipeline, facts, request.rows)
-    run(entry, fx, pipeline, unguided, off)
+    run(entry, fx, pipeline, replace(request, guided=False), off)
     to_numpy = fx.backend.ops.to_numpy
     expected = to_numpy(off.first_outputs[0][0])
     at = facts.order.index("conditional")

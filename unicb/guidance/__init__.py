@@ -96,4 +96,9 @@ def cut(
         return SwitchCut.of(models)
     if facts.cfg == "calls":
         return CallsCut(models)
-    return None if latents is None else BatchCut(models, latents)
+    if latents is None or (
+        # Without guidance, two blocks are the conditional one and the perturbed one.
+        "perturbed" in facts.order and not pipeline.do_classifier_free_guidance
+    ):
+        return None
+    return BatchCut(models, latents)

@@ -18,6 +18,7 @@ class PerturbedAttention:
         self._models = models
         self._denoiser: Any = None
         self._before: dict[str, Any] = {}
+        self._ours: dict[str, Any] = {}
 
     def without_unconditional(self) -> None:
         """From now on, the denoiser gets the conditional block and the perturbed one."""
@@ -29,9 +30,15 @@ class PerturbedAttention:
         pipeline._set_pag_attn_processor(
             pag_applied_layers=pipeline.pag_applied_layers, do_classifier_free_guidance=False
         )
+        self._ours = dict(self._denoiser.attn_processors)
 
     def remove(self) -> None:
-        """Put the processors back. Idempotent."""
-        if self._before:
-            self._denoiser.set_attn_processor(dict(self._before))
-            self._before.clear()
+        """Put the processors back, but for those that the pipeline has put back itself, as it does
+        at the end of its loop. Idempotent.
+        """
+        if not self._before:
+            return
+        found = self._denoiser.attn_processors
+        kept = {name: now for name, now in found.items() if now is not self._ours.get(name)}
+        self._denoiser.set_attn_processor({**found, **self._before, **kept})
+        self._before.clear()

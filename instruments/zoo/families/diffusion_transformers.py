@@ -383,6 +383,7 @@ ENTRIES = [
         partial(sd3, "StableDiffusion3Pipeline"),
         partial(sd3_arguments, skip_guidance_layers=[0], skip_layer_guidance_stop=1.0),
         variant="skip-layer guidance",
+        saves_less="the third call, that skips layers, goes on",
     ),
     Entry(
         "StableDiffusion3Pipeline",
@@ -469,6 +470,7 @@ ENTRIES = [
         _lumina2,
         partial(masked_text, cfg_trunc_ratio=0.75),
         variant="guidance truncated by the pipeline",
+        saves_less="the pipeline itself leaves the last step without guidance",
         frameworks=_TORCH,
     ),
 ]
