@@ -54,8 +54,16 @@ class PipelineFacts:
             pipelines have none.
         guidance_scale: "property" if the loop reads ``pipeline.guidance_scale`` at each step,
             "local" if it keeps a copy.
-        latents: name of a latent format that unicb knows, such as "sd" or "sdxl"; None if it
-            knows none.
+        latents: name of the latent format of the VAE that the class is published with, such as
+            "sd" or "sdxl"; None if unicb knows none, or there are several.
+        layout: the axes of "latents" as callbacks get them, in the letters of
+            :class:`unicb.latents.Layout`, such as "bchw" or "b(hw)(cpq)"; empty where they hold no
+            single picture or video (sound, text, embeddings, tokens of several pictures).
+        size_from: where the latents' shape does not tell their height and width: the names of
+            the loop's locals that hold them, or frames, height and width, while it runs.
+        pixels_per_cell: what to divide those locals by: an attribute of the pipeline, as it is
+            ("vae_scale_factor") or divided itself ("vae_scale_factor/2"); empty where the
+            locals count the latents' cells already.
         verify: whether the first step after a cut verifies these, at the cost of one transfer of
             the latents. Always so for facts that are told from a class's code rather than known.
     """
@@ -78,6 +86,9 @@ class PipelineFacts:
     guiders: tuple[str, ...] = ()
     guidance_scale: Literal["property", "local"] = "property"
     latents: str | None = None
+    layout: str = "bchw"
+    size_from: tuple[str, ...] = ()
+    pixels_per_cell: str = ""
     verify: bool = False
 
     def __post_init__(self) -> None:
@@ -95,7 +106,7 @@ class PipelineFacts:
             )
 
 
-_TUPLES = ("denoisers", "companions", "order", "unbatched", "by_row", "guiders")
+_TUPLES = ("denoisers", "companions", "order", "unbatched", "by_row", "guiders", "size_from")
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import mindspore as ms
@@ -10,6 +9,9 @@ import numpy as np
 from mindspore import Tensor, ops
 
 from unicb_mindspore._kernels_nn import dropout
+
+# Finite, so that a row of a mask that blocks everything gives a mean and not NaN.
+_BLOCKED = -1e30
 
 
 def scaled_dot_product_attention(
@@ -39,6 +41,27 @@ def scaled_dot_product_attention(
     return _attend(query, key, value, bias, scale, dropout_p)[0]
 
 
+def attend_in_layer(
+    self: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """Stand in for `scaled_dot_product_attention` of mindone's `Attention` layer.
+
+    Off a device, mindone's own takes no mask where there are several heads, and ignores `scale`.
+    """
+    if attn_mask is not None and attn_mask.ndim == 3 and query.ndim == 4:
+        rows = query.shape[0], -1, *attn_mask.shape[1:]
+        attn_mask = attn_mask.reshape(rows)
+    scale = self.scale if scale is None else scale
+    return scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale)
+
+
 def _shared_heads(part: Tensor, heads: int) -> Tensor:
     rows = np.repeat(np.arange(part.shape[-3]), heads // part.shape[-3])
     return ops.gather(part, Tensor(rows, ms.int32), part.ndim - 3)
@@ -47,7 +70,7 @@ def _shared_heads(part: Tensor, heads: int) -> Tensor:
 def _additive(mask: Tensor) -> Tensor:
     if mask.dtype != ms.bool_:
         return mask.astype(ms.float32)
-    return ops.zeros(mask.shape, ms.float32).masked_fill(mask.logical_not(), -math.inf)
+    return ops.zeros(mask.shape, ms.float32).masked_fill(mask.logical_not(), _BLOCKED)
 
 
 def _attend(

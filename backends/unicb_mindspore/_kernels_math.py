@@ -213,6 +213,37 @@ def std(input: Tensor, dim: Dims = None, *, correction: int = 1, keepdim: bool =
     return ops.sqrt(_variance(input, dim, correction, keepdim)).astype(input.dtype)
 
 
+def method_var(
+    self: Tensor,
+    axis: Dims = None,
+    ddof: int | None = None,
+    keepdims: bool | None = None,
+    *,
+    dim: Dims = None,
+    correction: int | None = None,
+    keepdim: bool | None = None,
+) -> Tensor:
+    """Stand in for `Tensor.var`, which is two functions: that of `mint`, by the names after `axis`,
+    `ddof` and `keepdims`, and an older one that by default divides by the whole number of values.
+    """
+    old, new = (axis, ddof, keepdims), (dim, correction, keepdim)
+    if all(given is None for given in new):
+        dims, correction, keep = axis, ddof or 0, bool(keepdims)
+    elif all(given is None for given in old):
+        dims, correction, keep = dim, 1 if correction is None else correction, bool(keepdim)
+    else:
+        raise TypeError("takes axis, ddof and keepdims, or else dim, correction and keepdim")
+    dtype = self.dtype if self.is_floating_point() else ms.float32
+    return _variance(self, dims, correction, keep).astype(dtype)
+
+
+def method_std(self: Tensor, *arguments: Any, **options: Any) -> Tensor:
+    """Stand in for `Tensor.std`, with the arguments of `method_var`."""
+    wide = _widened(self)
+    dtype = self.dtype if self.is_floating_point() else ms.float32
+    return ops.sqrt(method_var(wide, *arguments, **options)).astype(dtype)
+
+
 def _variance(input: Tensor, dim: Dims, correction: int, keepdim: bool) -> Tensor:
     axes = _axes(dim, input.ndim)
     wide = _widened(input)

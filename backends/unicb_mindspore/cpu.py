@@ -42,6 +42,7 @@ __all__ = ["KERNELS", "Kernel", "disable_cpu", "enable_cpu"]
 F = mint.nn.functional
 
 ATTENTION = "mindone.diffusers.models.layers_compat"
+ATTENTION_LAYER = "mindone.diffusers.models.attention_processor.Attention"
 FLASH = "mindspore.ops.operations.nn_ops"
 
 # Modules that may hold a replaced function under a name of their own, imported or assigned.
@@ -239,6 +240,12 @@ def _attend_by_mindone() -> Any:
     return attend(*[_floats(1, 1, 2, 4)] * 3)
 
 
+def _attend_by_layer() -> Any:
+    layer = pkgutil.resolve_name(ATTENTION_LAYER)(8, heads=2, dim_head=4)
+    part, mask = _floats(1, 2, 2, 4), Tensor(np.ones((2, 2, 2, 2), bool))[:1]
+    return layer.scaled_dot_product_attention(part, part, part, mask)
+
+
 def _find(attribute: str) -> Any:
     modules = (creation, math, scattering)
     return next(getattr(module, attribute) for module in modules if hasattr(module, attribute))
@@ -257,8 +264,8 @@ def _construct(layer: str, probe: Callable[[], Any], replacement: Any) -> Kernel
     return Kernel(f"mindspore.mint.nn.{layer}", "construct", probe, replacement)
 
 
-def _method(attribute: str, probe: Callable[[], Any]) -> Kernel:
-    return Kernel("mindspore.Tensor", attribute, probe, _find(attribute))
+def _method(attribute: str, probe: Callable[[], Any], replacement: Any = None) -> Kernel:
+    return Kernel("mindspore.Tensor", attribute, probe, replacement or _find(attribute))
 
 
 KERNELS: tuple[Kernel, ...] = (
@@ -351,6 +358,8 @@ KERNELS: tuple[Kernel, ...] = (
     _method("roll", lambda: _floats(2).roll(1, 0)),
     _method("masked_fill_", lambda: _floats(2).masked_fill_(_floats(2) > 0, 1.0)),
     _method("zero_", lambda: _floats(2).zero_()),
+    _method("std", lambda: _floats(2, 2).std(dim=[0, 1], keepdim=True), math.method_std),
+    _method("var", lambda: _floats(2, 2).var(dim=[0, 1], keepdim=True), math.method_var),
     _method("normal_", lambda: _floats(2).normal_()),
     _method("nonzero", lambda: _floats(2).nonzero(as_tuple=True)),
     _method("scatter_", _scatter_in_every_overload),
@@ -367,5 +376,11 @@ KERNELS: tuple[Kernel, ...] = (
         "scaled_dot_product_attention",
         _attend_by_mindone,
         attention.scaled_dot_product_attention,
+    ),
+    Kernel(
+        ATTENTION_LAYER,
+        "scaled_dot_product_attention",
+        _attend_by_layer,
+        attention.attend_in_layer,
     ),
 )

@@ -1,6 +1,7 @@
 """Build tiny pipelines of every class, and measure how guidance is cut on them.
 
 python -m zoo coverage --framework torch    every entry; writes docs/coverage
+python -m zoo coverage wan flux             the same for some families alone
 python -m zoo try wan WanPipeline           one family, or some of its classes
 python -m zoo run wan                       without unicb: which models does a step call?
 """
@@ -31,8 +32,11 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("what", choices=["coverage", "try", "run"])
-    parser.add_argument("family", nargs="?", choices=family_names(), help="for try and run")
-    parser.add_argument("classes", nargs="*", help="classes, or titles of entries; all, if none")
+    parser.add_argument(
+        "family", nargs="?", choices=family_names(), help="all, for coverage, if none"
+    )
+    more = "classes, or titles of entries; all, if none; for coverage, more families"
+    parser.add_argument("classes", nargs="*", help=more)
     parser.add_argument("--framework", choices=FRAMEWORKS, default="torch")
     parser.add_argument("--trace", action="store_true", help="show tracebacks of failures")
     parser.add_argument("--docs", type=Path, default=DOCS, help="where coverage writes its page")
@@ -42,7 +46,8 @@ def main() -> int:
     warnings.simplefilter("ignore")
     fx = FRAMEWORKS[options.framework]()
     if options.what == "coverage":
-        return coverage(fx, options.docs)
+        families = [options.family, *options.classes] if options.family else []
+        return coverage(fx, options.docs, families)
     for entry in entries(options.family):
         asked = not options.classes or {entry.name, entry.title} & set(options.classes)
         if asked and fx.name in entry.frameworks:
@@ -50,9 +55,9 @@ def main() -> int:
     return 0
 
 
-def coverage(fx: Framework, docs: Path) -> int:
-    """Measure everything; fails if anything is wrong, or fails by itself."""
-    rows = cover(fx, docs / "coverage" / f"{fx.name}.json")
+def coverage(fx: Framework, docs: Path, families: list[str]) -> int:
+    """Measure everything, or some families anew; fails if anything is wrong, or by itself."""
+    rows = cover(fx, docs / "coverage" / f"{fx.name}.json", families)
     write(docs / "coverage", docs / "coverage.md")
     bad = [name for name, verdict in verdicts(rows).items() if verdict in ("wrong", "failed")]
     print(f"wrong or failed: {', '.join(bad) or 'none'}")

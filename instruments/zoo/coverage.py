@@ -6,7 +6,7 @@ import gc
 import inspect
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -17,6 +17,8 @@ from zoo.entry import CASES, Entry
 from zoo.families import entries, family_names
 from zoo.framework import Framework
 from zoo.measure import Outcome, has_none, measure
+
+FAMILIES = family_names()
 
 
 def facts_named(name: str) -> PipelineFacts | None:
@@ -62,26 +64,34 @@ def outcomes(entry: Entry, fx: Framework) -> Iterator[tuple[str, Outcome]]:
             yield case, measure(entry, fx, pipeline, request)
 
 
-def cover(fx: Framework, out: Path) -> list[dict[str, Any]]:
-    """Measure everything; the result is written to ``out`` after each family."""
+def cover(fx: Framework, out: Path, families: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Measure everything, or some families anew; the result is in ``out`` after each family."""
     known = classes(fx)
     rows: list[dict[str, Any]] = []
-    seen: set[str] = set()
-    listed = [(family, entry) for family in family_names() for entry in entries(family)]
-    chosen = [pair for pair in listed if fx.name in pair[1].frameworks]
-    for number, (family, entry) in enumerate(chosen, 1):
-        seen.add(entry.name)
-        for case, outcome in outcomes(entry, fx):
-            rows.append({**_about(entry, family), "case": case, **asdict(outcome)})
-            progress = f"[{number}/{len(chosen)}] {entry.title} / {case}: {outcome.verdict}"
-            print(progress, outcome.why[:120], flush=True)
-        gc.collect()
-    rows += [_without_entry(name) for name in known if name not in seen]
+    if families:
+        measured = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.is_file() else []
+        rows = [row for row in measured if row["case"] and row["family"] not in families]
     out.parent.mkdir(parents=True, exist_ok=True)
+    every = {family: [e for e in entries(family) if fx.name in e.frameworks] for family in FAMILIES}
+    listed = {entry.name for found in every.values() for entry in found}
+    rest = [_without_entry(name) for name in known if name not in listed]
+    for family in families or FAMILIES:
+        for number, entry in enumerate(every[family], 1):
+            for case, outcome in outcomes(entry, fx):
+                rows.append({**_about(entry, family), "case": case, **asdict(outcome)})
+                progress = f"{family} {number}/{len(every[family])}: {entry.title} / {case}"
+                print(f"{progress}: {outcome.verdict} {outcome.why[:120]}", flush=True)
+            gc.collect()
+        _write(fx, out, [*rows, *rest])
+    return [*rows, *rest]
+
+
+def _write(fx: Framework, out: Path, rows: list[dict[str, Any]]) -> None:
     about = {"versions": dict(fx.backend.versions()), "date": date.today().isoformat()}
+    order = {family: number for number, family in enumerate(FAMILIES)}
+    rows = sorted(rows, key=lambda row: order.get(row["family"], -1))
     text = json.dumps({**about, "rows": rows}, indent=1)
     out.write_text(text + "\n", encoding="utf-8")
-    return rows
 
 
 def _about(entry: Entry, family: str) -> dict[str, Any]:

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+from unicb.guidance._inference import _agree, infer
+from unicb.pipelines import PipelineFacts, known_pipelines
 from zoo.coverage import classes, facts_named
 from zoo.entry import CASES, Entry
 from zoo.families import entries, family_names
 from zoo.framework import FRAMEWORKS, Framework
 from zoo.measure import Outcome, measure
-
-from unicb.guidance._inference import _agree, infer
-from unicb.pipelines import PipelineFacts, known_pipelines
 
 #: Entries of the zoo: what they stand for is told by their facts, see ``way``.
 CHOSEN = (

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -23,8 +24,12 @@ CHECKPOINT_FILE = "preview.toml"
 class LatentFormat:
     """A linear map from latents to colours: ``rgb = latents @ factors + bias`` over channels.
 
-    It acts on latents as a callback sees them: in the space that the scheduler works in, shaped
-    ``[batch, latent_channels, height / spatial_scale, width / spatial_scale]``.
+    It acts on latents as a callback sees them: in the space that the scheduler works in, with
+    ``latent_channels`` numbers for each cell of ``spatial_scale`` by ``spatial_scale`` pixels.
+    Where in a tensor they are is told by a :class:`unicb.latents.Layout`.
+
+    What identifies the VAE that the figures were fitted to is in the fields that start with
+    ``vae_``. None, or an empty tuple, means that any will do.
 
     Attributes:
         name: what it is called.
@@ -34,8 +39,11 @@ class LatentFormat:
         bias: (red, green, blue).
         output_range: values of rgb that are black and white.
         source: where the figures come from.
-        vae_scaling_factor: ``scaling_factor`` in the configuration of the VAE that the figures
-            were fitted to; None if any will do.
+        vae_scaling_factor: ``scaling_factor`` in the VAE's configuration.
+        vae_shift_factor: ``shift_factor`` there; a VAE without one has 0.
+        vae_latents_mean: ``latents_mean`` there, C numbers.
+        vae_latents_std: ``latents_std`` there, C numbers.
+        vae_classes: names of the VAE's classes.
     """
 
     name: str
@@ -46,6 +54,10 @@ class LatentFormat:
     output_range: tuple[float, float]
     source: str
     vae_scaling_factor: float | None = None
+    vae_shift_factor: float | None = None
+    vae_latents_mean: tuple[float, ...] | None = None
+    vae_latents_std: tuple[float, ...] | None = None
+    vae_classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shape_is_right = len(self.factors) == self.latent_channels and len(self.bias) == 3
@@ -54,6 +66,13 @@ class LatentFormat:
                 f"latent format {self.name!r}: needs {self.latent_channels} rows of 3 factors and "
                 f"3 biases, and has factors {self.factors} and bias {self.bias}"
             )
+        for field in ("vae_latents_mean", "vae_latents_std"):
+            numbers = getattr(self, field)
+            if numbers is not None and len(numbers) != self.latent_channels:
+                raise ValueError(
+                    f"latent format {self.name!r}: {field} needs {self.latent_channels} numbers, "
+                    f"not {len(numbers)}"
+                )
 
     @classmethod
     def from_mapping(cls, entry: Mapping[str, Any]) -> Self:
@@ -62,18 +81,13 @@ class LatentFormat:
         Raises:
             ValueError: a field is missing, unknown or of the wrong size; names it.
         """
-        known = {field.name for field in fields(cls)}
-        required = known - {"vae_scaling_factor"}
+        known = {field.name: field for field in fields(cls)}
+        required = {name for name, field in known.items() if field.default is MISSING}
         if missing := required - entry.keys():
             raise ValueError(f"latent format lacks: {', '.join(sorted(missing))}")
-        if unknown := entry.keys() - known:
+        if unknown := entry.keys() - known.keys():
             raise ValueError(f"latent format has unknown fields: {', '.join(sorted(unknown))}")
-        sequences = {
-            "factors": tuple(tuple(row) for row in entry["factors"]),
-            "bias": tuple(entry["bias"]),
-            "output_range": tuple(entry["output_range"]),
-        }
-        return cls(**{**entry, **sequences})
+        return cls(**{name: _frozen(value) for name, value in entry.items()})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -89,9 +103,40 @@ class LatentFormat:
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from error
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a TOML file that :meth:`load` reads back as an equal format.
+
+        A checkpoint's folder with this file in it, called ``preview.toml``, brings its own colours.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        lines = [f"{name} = {_toml(value)}\n" for name, value in values if value not in (None, ())]
+        Path(path).write_text("".join(lines), encoding="utf-8")
+
+
+def _frozen(value: Any) -> Any:
+    """TOML's lists as tuples, nested ones too."""
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+
+
+def _toml(value: Any) -> str:
+    """A string, a number, or a sequence of these as TOML has it."""
+    if isinstance(value, str):
+        # JSON's strings are TOML's, but for one character that TOML wants escaped.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, Sequence):
+        items = [_toml(item) for item in value]
+        if value and not isinstance(value[0], str | int | float):
+            return "[\n" + "".join(f"  {item},\n" for item in items) + "]"
+        return "[" + ", ".join(items) + "]"
+    return repr(value) if isinstance(value, int) else repr(float(value))
+
 
 @cache
-def _builtin() -> Mapping[str, LatentFormat]:
+def builtin_formats() -> Mapping[str, LatentFormat]:
+    """The formats that unicb has, by name; each with its source."""
     text = files("unicb.latents").joinpath("formats.toml").read_text(encoding="utf-8")
     return {
         name: LatentFormat.from_mapping({"name": name, **entry})
@@ -100,43 +145,89 @@ def _builtin() -> Mapping[str, LatentFormat]:
 
 
 def find_format(pipeline: Any, facts: PipelineFacts | None) -> LatentFormat:
-    """The format of a pipeline's latents: its checkpoint's own, or that of its class.
+    """The format of a pipeline's latents: its checkpoint's own, or that of its class, or that of
+    its VAE.
+
+    A class is published with one VAE, or with one of several, and its users may exchange it. So
+    where the class's format is another VAE's, or none, the pipeline's VAE is looked up: by its
+    class and all of its configuration that the known formats tell apart.
 
     Raises:
-        UnsupportedPipelineError: neither is known, or the pipeline's VAE is not the one that the
-            figures for its class belong to.
+        UnsupportedPipelineError: none of these is known, or what the pipeline calls latents is no
+            picture and no video.
         ValueError: the checkpoint's own file holds no format.
     """
+    name = type(pipeline).__name__
+    if facts is not None and not facts.layout:
+        raise UnsupportedPipelineError(
+            f"no preview for {name}: what it calls latents is not one picture or video in each row"
+        )
     folder = getattr(pipeline, "name_or_path", None)
     if folder and (own := Path(folder, CHECKPOINT_FILE)).is_file():
         return LatentFormat.load(own)
-    name = type(pipeline).__name__
-    if facts is None or facts.latents is None:
+    known = None if facts is None or facts.latents is None else builtin_formats()[facts.latents]
+    vae = getattr(pipeline, "vae", None)
+    mismatch = None if known is None else _vae_mismatch(vae, known)
+    if known is not None and mismatch is None:
+        return known
+    if facts is not None and (found := format_of_vae(vae)):
+        return found
+    if known is None:
         raise UnsupportedPipelineError(
             f"no preview for {name}: the format of its latents is not known. "
             "Pass Preview(factors=...) a LatentFormat, or a TOML file with one"
         )
-    known = _builtin()[facts.latents]
-    if mismatch := _vae_mismatch(pipeline, known):
-        raise UnsupportedPipelineError(
-            f"no preview for this {name}: its VAE has {mismatch}, so it is not the one that the "
-            f"{known.name!r} colours were fitted to. Pass Preview(factors=...) a LatentFormat, "
-            "or a TOML file with one"
-        )
-    return known
+    raise UnsupportedPipelineError(
+        f"no preview for this {name}: its VAE has {mismatch}, so it is not the one that the "
+        f"{known.name!r} colours were fitted to. Pass Preview(factors=...) a LatentFormat, "
+        "or a TOML file with one"
+    )
 
 
-def _vae_mismatch(pipeline: Any, known: LatentFormat) -> str | None:
-    config = getattr(getattr(pipeline, "vae", None), "config", None)
+def format_of_vae(vae: Any) -> LatentFormat | None:
+    """The known format of a VAE of that class with that configuration; None if there is none."""
+    kind = type(vae).__name__
+    for form in builtin_formats().values():
+        if kind in form.vae_classes and _vae_mismatch(vae, form) is None:
+            return form
+    return None
+
+
+def latent_channels_of(vae: Any) -> int | None:
+    """What a VAE's configuration calls ``latent_channels`` or ``z_dim``; None if neither."""
+    config = getattr(vae, "config", None)
+    said = getattr(config, "latent_channels", None)
+    found: int | None = getattr(config, "z_dim", None) if said is None else said
+    return found
+
+
+def _vae_mismatch(vae: Any, known: LatentFormat) -> str | None:
+    """In words, what tells the VAE from the one of the format; None if nothing does."""
+    config = getattr(vae, "config", None)
     if config is None:
         return None
-    channels = getattr(config, "latent_channels", known.latent_channels)
-    if channels != known.latent_channels:
+    channels = latent_channels_of(vae)
+    if channels not in (None, known.latent_channels):
         return f"{channels} latent channels instead of {known.latent_channels}"
     # AutoencoderTiny (known by its latent_magnitude) takes the scheduler's latents as they are.
-    if known.vae_scaling_factor is None or getattr(config, "latent_magnitude", None) is not None:
+    if getattr(config, "latent_magnitude", None) is not None:
         return None
-    scale = getattr(config, "scaling_factor", known.vae_scaling_factor)
-    if not math.isclose(scale, known.vae_scaling_factor, rel_tol=1e-3):
-        return f"scaling factor {scale} instead of {known.vae_scaling_factor}"
+    for field in ("scaling_factor", "shift_factor"):
+        wanted = getattr(known, f"vae_{field}")
+        default = 0.0 if field == "shift_factor" else wanted
+        said = getattr(config, field, default)
+        said = default if said is None else said
+        if wanted is not None and not math.isclose(said, wanted, rel_tol=1e-3, abs_tol=1e-6):
+            return f"{field.replace('_', ' ')} {said} instead of {wanted}"
+    for field in ("latents_mean", "latents_std"):
+        wanted = getattr(known, f"vae_{field}")
+        said = getattr(config, field, None)
+        if wanted is not None and said is not None and not _close(said, wanted):
+            return f"another {field} in its configuration"
     return None
+
+
+def _close(said: Sequence[float], wanted: Sequence[float]) -> bool:
+    pairs = zip(said, wanted, strict=False)
+    same = (math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-4) for a, b in pairs)
+    return len(said) == len(wanted) and all(same)

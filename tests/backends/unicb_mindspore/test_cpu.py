@@ -673,6 +673,42 @@ def check_std() -> None:
     same(mint.std(large, correction=0), np.float16(300))
 
 
+def _check_spread(method: str, want: Any) -> None:
+    x = draw(3, 4, 5)
+
+    def spread(**options: Any) -> Any:
+        return getattr(Tensor(x), method)(**options)
+
+    for dim in (0, (1, 2), [1, 2], -1, None):
+        axis = tuple(dim) if isinstance(dim, list) else dim
+        for keep in (False, True):
+            got = spread(dim=dim, keepdim=keep)
+            same(got, want(x, axis, ddof=1, keepdims=keep), 1e-5)
+            same(spread(axis=dim, keepdims=keep), want(x, axis, keepdims=keep), 1e-5)
+        same(spread(dim=dim, correction=0), want(x, axis), 1e-5)
+        same(spread(axis=dim, ddof=1), want(x, axis, ddof=1), 1e-5)
+    same(spread(), want(x), 1e-5)
+    same(spread(correction=1), want(x, ddof=1), 1e-5)
+    same(getattr(Tensor(x), method)(1, 1, True), want(x, 1, ddof=1, keepdims=True), 1e-5)
+    half = getattr(Tensor(x * 100).half(), method)(dim=[1, 2])
+    assert half.dtype == ms.float16
+    if method == "std":
+        np.testing.assert_allclose(half.asnumpy(), want(x * 100, (1, 2), ddof=1), 2e-3)
+    same(getattr(Tensor([1, 3]), method)(dim=0), want(np.float32([1, 3]), ddof=1))
+    with pytest.raises(TypeError, match="or else"):
+        spread(dim=0, keepdims=True)
+
+
+@checks("Tensor.std")
+def check_method_std() -> None:
+    _check_spread("std", np.std)
+
+
+@checks("Tensor.var")
+def check_method_var() -> None:
+    _check_spread("var", np.var)
+
+
 @checks("mint.norm")
 def check_norm() -> None:
     x = draw(3, 4)
@@ -1247,6 +1283,39 @@ def check_scaled_dot_product_attention() -> None:
     in_each_type(check)
     x = Tensor(draw(1, 1, 3, 4))
     assert (attend(x, x, x, dropout_p=0.9).asnumpy() != attend(x, x, x).asnumpy()).any()
+
+
+@checks("mindone.diffusers.models.attention_processor.Attention.scaled_dot_product_attention")
+def check_attention_layer() -> None:
+    from mindone.diffusers.models.attention_processor import Attention
+
+    layer = Attention(16, heads=2, dim_head=8)
+    parts = [draw(3, 2, 5, 8), draw(3, 2, 6, 8), draw(3, 2, 6, 8)]
+    attend = layer.scaled_dot_product_attention
+    in_all = RNG.random((3, 1, 1, 6)) > 0.4
+    in_all[..., 0] = True
+    in_each = np.repeat(in_all, 2, 1)
+    added = draw(3, 1, 5, 6)
+    biases = [
+        (None, 0.0),
+        (in_all, np.where(in_all, 0, -np.inf)),
+        (in_each, np.where(in_all, 0, -np.inf)),
+        (added, added),
+        (added.repeat(2, 1).reshape(6, 5, 6), added),
+    ]
+    for (mask, bias), (dtype, np_dtype) in itertools.product(biases, DTYPES):
+        given = None if mask is None else Tensor(mask)
+        rounded = [part.astype(np_dtype).astype(float) for part in parts]
+        want = _attention(*rounded, bias).astype(np_dtype)
+        tensors = [Tensor(part, dtype) for part in parts]
+        same(attend(*tensors, given), want)
+        same(attend(*tensors, given, scale=0.7), _attention(*rounded, bias, 0.7).astype(np_dtype))
+    flat = [Tensor(part.reshape(6, -1, 8)) for part in parts]
+    want = _attention(*parts, added).reshape(6, 5, 8).astype(np.float32)
+    same(attend(*flat, Tensor(added.repeat(2, 1).reshape(6, 5, 6))), want)
+    nothing = Tensor(np.zeros((3, 1, 1, 6), bool))
+    mean = np.broadcast_to(parts[2].mean(2, keepdims=True), (3, 2, 5, 8))
+    same(attend(*map(Tensor, parts), nothing), mean)
 
 
 @checks("ops.operations.nn_ops.FlashAttentionScore")

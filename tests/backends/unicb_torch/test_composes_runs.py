@@ -31,6 +31,7 @@ from unicb_torch.pipelines import PIXELS, TEXT_WIDTH
 
 @pytest.mark.parametrize("name", ["HeunDiscreteScheduler", "KDPM2DiscreteScheduler"])
 @pytest.mark.parametrize(("index", "last"), [(0, 1), (1, 1), (2, 3)])
+@pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # of diffusers, with numpy 2
 def test_order_2(name: str, index: int, last: int) -> None:
     """Of the two halves of a step, the second corrects the first: a cut waits for it."""
     pipe = harness.build("order-2")
@@ -40,6 +41,7 @@ def test_order_2(name: str, index: int, last: int) -> None:
 
 
 @pytest.mark.parametrize(("index", "last"), [(0, 1), (1, 1), (2, 3)])
+@pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
 def test_order_2_from_the_middle(index: int, last: int) -> None:
     pipe = harness.build("img2img")
     pipe.scheduler = diffusers.HeunDiscreteScheduler.from_config(pipe.scheduler.config)

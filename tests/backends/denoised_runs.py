@@ -1,0 +1,270 @@
+"""Schedulers of either framework run on a made-up model, with the x0 that each step was told."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unicb.latents.denoised import DenoisedEstimate
+from unicb.ops import TensorOps
+
+Array = npt.NDArray[Any]
+
+EPSILON, V, SAMPLE, FLOW = "epsilon", "v_prediction", "sample", "flow_prediction"
+SPACINGS = ("linspace", "leading", "trailing")
+STABLE_DIFFUSION = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A scheduler's class and settings."""
+
+    name: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    steps: int = 10
+    #: Arguments of ``set_timesteps`` beyond the number of steps.
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        usual = {*STABLE_DIFFUSION, "clip_sample", "skip_prk_steps"}
+        told = [f"{key}={value}" for key, value in self.config.items() if key not in usual]
+        return "-".join([self.name.removesuffix("Scheduler"), *told])
+
+
+def _cases(name: str, *settings: Mapping[str, Any], **every: list[Any] | tuple[Any, ...]) -> Any:
+    """The settings, each combined with each combination of ``every``."""
+    for fixed in settings or ({},):
+        for values in itertools.product(*every.values()):
+            yield Case(name, {**fixed, **dict(zip(every, values, strict=True))})
+
+
+def _exact() -> Iterator[Case]:
+    sd, unclipped = STABLE_DIFFUSION, {**STABLE_DIFFUSION, "clip_sample": False}
+    offset = {**unclipped, "set_alpha_to_one": False, "steps_offset": 1}
+    three = (EPSILON, V, SAMPLE)
+    for name in ("DDIMScheduler", "DDIMParallelScheduler", "CogVideoXDDIMScheduler"):
+        yield from _cases(name, unclipped, prediction_type=three, timestep_spacing=SPACINGS)
+        yield Case(name, offset)
+        zero = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+        yield Case(name, {**unclipped, **zero, "prediction_type": V})
+        yield Case(name, unclipped, steps=7)  # does not divide 1000
+    name = "EulerDiscreteScheduler"
+    yield from _cases(name, sd, prediction_type=three, timestep_spacing=SPACINGS)
+    yield from _cases(name, {**sd, "use_karras_sigmas": True}, prediction_type=three)
+    yield Case(name, {**sd, "use_exponential_sigmas": True})
+    yield Case(name, {**sd, "final_sigmas_type": "sigma_min"})
+    continuous = {"timestep_type": "continuous", "sigma_min": 0.002, "sigma_max": 80.0}
+    yield Case(name, {**sd, **continuous, "prediction_type": V, "use_karras_sigmas": True})
+    zero = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    yield Case(name, {**sd, **zero, "prediction_type": V})
+    yield from _cases("EDMEulerScheduler", prediction_type=(EPSILON, V))
+    name = "FlowMatchEulerDiscreteScheduler"
+    yield from _cases(name, shift=(1.0, 3.0))
+    yield Case(name, {"invert_sigmas": True})
+    yield Case(name, {"use_karras_sigmas": True})
+    yield Case(name, {"use_dynamic_shifting": True}, schedule={"mu": 0.7})
+    yield Case(name, {}, schedule={"sigmas": np.linspace(1.0, 0.1, 10).tolist()})
+    yield from _solvers()
+
+
+def _solvers() -> Iterator[Case]:
+    sd, flow = STABLE_DIFFUSION, {"use_flow_sigmas": True, "prediction_type": FLOW}
+    three = (EPSILON, V, SAMPLE)
+    name = "DPMSolverMultistepScheduler"
+    kinds = ("dpmsolver++", "sde-dpmsolver++", "dpmsolver", "sde-dpmsolver")
+    # At sigma 0 the solvers of the noise divide by it: they end at the smallest instead.
+    for kind in kinds:
+        ends = {} if kind.endswith("++") else {"final_sigmas_type": "sigma_min"}
+        yield from _cases(name, {**sd, **ends, "algorithm_type": kind}, prediction_type=three)
+    yield Case(name, {**sd, "algorithm_type": "dpmsolver++", **flow, "flow_shift": 3.0})
+    yield from _cases(name, sd, solver_order=(1, 3), timestep_spacing=SPACINGS)
+    yield Case(name, {**sd, "use_karras_sigmas": True})
+    name = "UniPCMultistepScheduler"
+    yield from _cases(name, sd, predict_x0=(True, False), prediction_type=three)
+    yield Case(name, {**sd, **flow, "flow_shift": 3.0})
+    yield Case(name, {**sd, "predict_x0": False, "solver_order": 1, "timestep_spacing": "trailing"})
+    yield from _cases("DEISMultistepScheduler", sd, prediction_type=three)
+    yield Case("DEISMultistepScheduler", {**sd, **flow})
+    yield Case("DEISMultistepScheduler", {**sd, "solver_order": 1})
+    name = "DPMSolverSinglestepScheduler"
+    yield from _cases(name, sd, solver_order=(1, 2, 3), prediction_type=three)
+    noise = {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}
+    yield from _cases(name, {**sd, **noise}, prediction_type=three)
+    name = "SASolverScheduler"
+    kinds = ("data_prediction", "noise_prediction")
+    yield from _cases(name, sd, algorithm_type=kinds, prediction_type=three)
+    yield from _cases("EDMDPMSolverMultistepScheduler", prediction_type=(EPSILON, V))
+    yield Case("LMSDiscreteScheduler", {**sd, "use_karras_sigmas": True})
+    yield from _cases("LMSDiscreteScheduler", sd, prediction_type=three)
+    for skip in (True, False):
+        settings = {**sd, "skip_prk_steps": skip, "steps_offset": 1}
+        yield from _cases("PNDMScheduler", settings, prediction_type=(EPSILON, V))
+    yield Case("IPNDMScheduler")
+
+
+EXACT = tuple(_exact())
+
+
+def _estimated() -> Iterator[Case]:
+    three = (EPSILON, V, SAMPLE)
+    yield from _cases("HeunDiscreteScheduler", STABLE_DIFFUSION, prediction_type=three)
+    yield from _cases("KDPM2DiscreteScheduler", STABLE_DIFFUSION, prediction_type=(EPSILON, V))
+    yield Case("FlowMatchHeunDiscreteScheduler")
+    for name in ("DDIMScheduler", "DDIMParallelScheduler"):
+        clipped = {**STABLE_DIFFUSION, "clip_sample": True, "clip_sample_range": 1.0}
+        yield from _cases(name, clipped, prediction_type=(EPSILON, V))
+
+
+ESTIMATED = tuple(_estimated())
+
+#: Classes with a kind that only one framework exports, or that need more than it comes with.
+UNSHARED = ("MiniMaxH3Scheduler", "CosineDPMSolverMultistepScheduler", "ToyScheduler")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One framework: its schedulers and its tensors."""
+
+    schedulers: ModuleType
+    ops: TensorOps
+    tensor: Callable[[Array], Any]
+
+    def build(self, case: Case) -> Any:
+        scheduler = getattr(self.schedulers, case.name)(**case.config)
+        given = {} if "sigmas" in case.schedule else {"num_inference_steps": case.steps}
+        scheduler.set_timesteps(**given, **case.schedule)
+        return scheduler
+
+
+@dataclass
+class Told:
+    """One step: the new latents, the model's x0, and the estimate, on the host."""
+
+    latents: Array
+    truth: Array
+    estimate: Array | None
+
+
+MIX = np.random.default_rng(3).normal(size=(4, 4)) / 2
+
+
+def model(sample: Array, timestep: float, kind: str) -> Array:
+    """Something like what a model of the kind says: its x0 has a size of about 1."""
+    phase = np.cos(np.arange(4) * (1 + timestep / 300))[:, None, None]
+    said = np.tanh(np.einsum("dc,bchw->bdhw", MIX, sample) + phase)
+    if kind == EPSILON:
+        return sample + 0.05 * said
+    return sample + 0.3 * said if kind == FLOW else said
+
+
+def kind_of_model(scheduler: Any) -> str:
+    if type(scheduler).__name__.startswith("FlowMatch"):
+        return FLOW
+    if type(scheduler).__name__.startswith("EDM"):
+        return SAMPLE  # preconditioned: the size is that of x0
+    return str(getattr(scheduler.config, "prediction_type", None) or EPSILON)
+
+
+def run(side: Side, case: Case, start: int = 0, scheduler: Any = None) -> list[Told]:
+    """All steps of a run that begins at the ``start``-th timestep, in float32."""
+    scheduler = scheduler or side.build(case)
+    timesteps = list(scheduler.timesteps)[start:]
+    if start and hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(start)
+    kind = kind_of_model(scheduler)
+    random = np.random.default_rng(0)
+    host = random.normal(size=(1, 4, 8, 8)) * float(getattr(scheduler, "init_noise_sigma", 1.0))
+    latents = side.tensor(host.astype(np.float32))
+    first = float(timesteps[0])
+    estimate = DenoisedEstimate(
+        scheduler, side.ops, first_timestep=first, num_timesteps=len(timesteps)
+    )
+    found = []
+    for timestep in timesteps:
+        scale = getattr(scheduler, "scale_model_input", lambda sample, _: sample)
+        seen = side.ops.to_numpy(scale(latents, timestep))
+        said = side.tensor(model(seen, float(timestep), kind).astype(np.float32))
+        truth = _truth(side, scheduler, said, timestep, latents)
+        result = scheduler.step(said, timestep, latents, return_dict=False)
+        if truth is None:
+            truth = side.ops.to_numpy(result[1])
+        latents = result[0]
+        before = side.ops.to_numpy(latents)
+        told = estimate.step_end(latents)
+        after = side.ops.to_numpy(latents)
+        np.testing.assert_array_equal(before, after)
+        if told is not None:
+            assert told.dtype == latents.dtype
+        found.append(Told(after, truth, None if told is None else side.ops.to_numpy(told)))
+    return found
+
+
+def _truth(side: Side, scheduler: Any, said: Any, timestep: Any, latents: Any) -> Array | None:
+    """The x0 that the step is going to use, by the scheduler's own account or by definition; None
+    if the step itself tells it.
+    """
+    x, out = side.ops.to_numpy(latents), side.ops.to_numpy(said)
+    name = type(scheduler).__name__
+    if hasattr(scheduler, "convert_model_output"):
+        if scheduler.step_index is None:
+            scheduler._init_step_index(timestep)
+        return _converted(side, scheduler, said, latents)
+    if name == "FlowMatchEulerDiscreteScheduler":
+        sigma = float(timestep) / scheduler.config.num_train_timesteps
+        if scheduler.config.invert_sigmas:
+            return x + (1 - sigma) * out
+        return x - sigma * out
+    if name == "FlowMatchHeunDiscreteScheduler":
+        return x - float(timestep) / scheduler.config.num_train_timesteps * out
+    if name == "PNDMScheduler":
+        alpha = float(scheduler.alphas_cumprod[int(timestep)])
+        if scheduler.config.prediction_type == V:
+            return alpha**0.5 * x - (1 - alpha) ** 0.5 * out
+        return (x - (1 - alpha) ** 0.5 * out) / alpha**0.5
+    if name == "IPNDMScheduler":
+        index = scheduler.step_index or 0
+        alpha, beta = float(scheduler.alphas[index]), float(scheduler.betas[index])
+        return (x - beta * (beta * x + alpha * out)) / max(alpha, 1e-8)
+    return None
+
+
+def _converted(side: Side, scheduler: Any, said: Any, latents: Any) -> Array:
+    """x0 by the scheduler's conversion, or by definition from the model's output where the
+    conversion gives noise.
+    """
+    if not _solves_noise(scheduler):
+        return side.ops.to_numpy(scheduler.convert_model_output(said, sample=latents))
+    x, out = side.ops.to_numpy(latents), side.ops.to_numpy(said)
+    level = scheduler.sigmas[scheduler.step_index]
+    alpha, sigma = (float(part) for part in scheduler._sigma_to_alpha_sigma_t(level))
+    kind = scheduler.config.prediction_type
+    if kind == EPSILON:
+        return (x - sigma * out) / alpha
+    if kind == FLOW:
+        return x - float(level) * out
+    return out if kind == SAMPLE else alpha * x - sigma * out
+
+
+def _solves_noise(scheduler: Any) -> bool:
+    config = scheduler.config
+    return (
+        getattr(config, "algorithm_type", "") in ("dpmsolver", "sde-dpmsolver", "deis")
+        or getattr(config, "algorithm_type", "") == "noise_prediction"
+        or getattr(config, "predict_x0", True) is False
+    )
+
+
+def relative_error(told: Told) -> float:
+    """Largest error of an estimate, by the standard deviation of the true x0."""
+    assert told.estimate is not None
+    return float(np.abs(told.estimate - told.truth).max() / told.truth.std())
+
+
+def correlation(a: Array, b: Array) -> float:
+    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])

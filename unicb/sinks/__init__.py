@@ -1,0 +1,33 @@
+"""Where previews go.
+
+A sink is called with each :class:`PreviewFrame` of a run, and closed when the run is over.
+``Preview`` takes a sink, or what :func:`as_sink` makes one of: a path template, a function, a
+list. This package knows pictures only: no framework, no pipeline, no callback.
+"""
+
+from unicb.sinks.animation import Animation
+from unicb.sinks.background import Background
+from unicb.sinks.files import FileSink
+from unicb.sinks.frame import PreviewFrame
+from unicb.sinks.shape import Batch, Size, check_batch, check_size, grid, shape_images
+from unicb.sinks.sheet import ContactSheet
+from unicb.sinks.sink import Sink, SinkLike, as_sink
+from unicb.sinks.throttle import Throttle
+
+__all__ = [
+    "Animation",
+    "Background",
+    "Batch",
+    "ContactSheet",
+    "FileSink",
+    "PreviewFrame",
+    "Sink",
+    "SinkLike",
+    "Size",
+    "Throttle",
+    "as_sink",
+    "check_batch",
+    "check_size",
+    "grid",
+    "shape_images",
+]

@@ -1,0 +1,51 @@
+"""Write a picture so that nobody ever sees half of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+
+def format_of(path: Path) -> str:
+    """Pillow's name of the format that a path's suffix stands for.
+
+    Raises:
+        ValueError: pillow cannot write a file of that suffix.
+    """
+    suffix = path.suffix.lower()
+    Image.preinit()
+    if suffix not in Image.EXTENSION:
+        Image.init()  # loads every plugin, for the rarer formats
+    form = Image.EXTENSION.get(suffix)
+    if form is None or form not in Image.SAVE:
+        raise ValueError(f"pillow can write no picture to {str(path)!r}: it goes by the suffix")
+    return form
+
+
+def save(picture: Image.Image, path: Path, **options: Any) -> None:
+    """Write to a temporary file in the folder of ``path``, then rename it; folders are made.
+
+    A reader finds the file that was there before, or the whole new one. After an error, the
+    temporary file is gone and the one before still there.
+
+    Raises:
+        OSError: the folder cannot be made or written to, or the disk is full.
+        ValueError: pillow can write no such file.
+    """
+    form = format_of(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Opened by name rather than by tempfile, whose files nobody but their owner may read.
+    part = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with open(part, "x+b") as file:
+            picture.save(file, format=form, **options)
+        os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise

@@ -1,0 +1,53 @@
+"""A whole run in a bounded number of pictures."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from PIL import Image
+
+
+class Shown(NamedTuple):
+    """What a step showed."""
+
+    step: int
+    picture: Image.Image
+
+
+class Thinned:
+    """At most ``limit`` pictures, evenly spaced, the first and the last of the run among them.
+
+    When there is no room left, every second one is let go, and from then on only every second
+    one is taken. So what is kept covers the whole run however long it is, at any time.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._start()
+
+    def _start(self) -> None:
+        self._kept: list[Shown] = []
+        self._newest: Shown | None = None
+        self._count = 0  # of those that came before the newest
+        self._stride = 1
+
+    def add(self, step: int, picture: Image.Image) -> None:
+        if self._newest is not None:
+            self._keep(self._newest)
+        self._newest = Shown(step, picture)
+
+    def take(self) -> list[Shown]:
+        """All that is kept, in order; then starts anew."""
+        newest = [] if self._newest is None else [self._newest]
+        taken = self._kept + newest
+        self._start()
+        return taken
+
+    def _keep(self, shown: Shown) -> None:
+        full = len(self._kept) == self._limit - 1  # one place is the newest's
+        if full and self._count % self._stride == 0:
+            self._kept = self._kept[::2]
+            self._stride *= 2
+        if self._count % self._stride == 0:
+            self._kept.append(shown)
+        self._count += 1

@@ -1,0 +1,83 @@
+"""A run as an animation."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from PIL import Image
+
+from unicb.sinks._arguments import number_within, whole_number
+from unicb.sinks._save import format_of, save
+from unicb.sinks._thinned import Thinned
+from unicb.sinks.frame import PreviewFrame
+from unicb.sinks.shape import Batch, Size, check_batch, check_size, grid, shape_images
+
+_FORMATS = {".webp": "WEBP", ".gif": "GIF"}
+_LONGEST = 60.0
+
+
+class Animation:
+    """Writes the previews of a run as one animated picture, when the run is over.
+
+    Memory is bounded: at most ``max_frames`` pictures are held. In a run that shows more, every
+    second one is let go each time there is no room, so that those that are left are evenly spaced
+    over the run, and its first and last are among them. A further run overwrites the file.
+
+    Args:
+        path: where to; ``.webp`` or ``.gif``. Folders are made, and the file appears under its
+            name when it is complete.
+        duration: how long each frame is shown, in seconds, 0.01..60. GIF counts in hundredths.
+        hold: how long the last is shown before it starts again, in seconds, 0.01..60.
+        size, batch: as for :func:`shape_images`; several pictures of a batch go into a grid.
+        max_frames: from 2.
+
+    Raises:
+        ValueError: another suffix, a value out of range, or a pillow that cannot animate WebP.
+        TypeError: a value of a wrong kind.
+        OSError: from ``close``, where the file cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        duration: float = 0.1,
+        *,
+        hold: float = 1.0,
+        size: Size | None = None,
+        batch: Batch = "grid",
+        max_frames: int = 64,
+    ) -> None:
+        self._path = Path(path)
+        _check_format(self._path)
+        self._duration = number_within("duration", duration, 0.01, _LONGEST)
+        self._hold = number_within("hold", hold, 0.01, _LONGEST)
+        self._size, self._batch = check_size(size), check_batch(batch)
+        self._frames = Thinned(whole_number("max_frames", max_frames, least=2))
+
+    def __call__(self, frame: PreviewFrame) -> None:
+        pictures = shape_images(frame.images, self._size, self._batch)
+        self._frames.add(frame.step, pictures[0] if len(pictures) == 1 else grid(pictures))
+
+    def close(self) -> None:
+        """Write the file, if there were any frames."""
+        pictures = [shown.picture for shown in self._frames.take()]
+        if not pictures:
+            return
+        # An animation has one size. Where pictures change theirs, the last are what it leads to.
+        size = pictures[-1].size
+        first, *others = [
+            picture if picture.size == size else picture.resize(size, Image.Resampling.BICUBIC)
+            for picture in pictures
+        ]
+        seconds = [self._duration] * len(others) + [self._hold]
+        milliseconds = [round(1000 * each) for each in seconds]
+        save(first, self._path, save_all=True, append_images=others, duration=milliseconds, loop=0)
+
+
+def _check_format(path: Path) -> None:
+    form = _FORMATS.get(path.suffix.lower())
+    if form is None:
+        raise ValueError(f"an animation is written as .webp or .gif, not as {path.name!r}")
+    if format_of(path) not in Image.SAVE_ALL:
+        raise ValueError(f"this pillow was built without animated {form}; write a .gif instead")

@@ -1,0 +1,181 @@
+"""A sink that is never waited for."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+import warnings
+from collections import deque
+
+from unicb.sinks._arguments import number_within, whole_number
+from unicb.sinks.frame import PreviewFrame
+from unicb.sinks.sink import Sink, SinkLike, as_sink
+
+_LONGEST_WAIT = 86400.0
+
+
+class Background:
+    """Has a thread of its own hand the frames to a sink, so that the run does not wait for it.
+
+    The thread starts with the first frame of a run and ends with ``close``. It takes the frames
+    from a queue; while that is full, each new frame drops the oldest in it, so a sink that is
+    too slow misses steps, and what it gets is never older than ``maxsize`` steps.
+
+    ``close`` waits until what is queued has been handed over and the sink is closed, but no
+    longer than ``flush_timeout``. After that, it leaves the thread to itself: what is queued is
+    dropped, and once the sink comes back from what it is doing it is closed, and the thread ends.
+    Frames of a new run wait in the queue until then: no sink is ever called by two threads.
+
+    A sink that raises gets no further frames of that run, and is closed. Both this and a sink
+    that was given up are told in one RuntimeWarning, in the thread that calls or closes.
+
+    Args:
+        sink: a sink, or what :func:`as_sink` makes one of.
+        maxsize: how many frames may wait, from 1.
+        flush_timeout: seconds, 0..86400.
+
+    Raises:
+        TypeError, ValueError: as from :func:`as_sink`, or for a value out of range.
+    """
+
+    def __init__(self, sink: SinkLike, maxsize: int = 16, *, flush_timeout: float = 10.0) -> None:
+        self._turn = _Turn(as_sink(sink))
+        self._maxsize = whole_number("maxsize", maxsize)
+        self._flush_timeout = number_within("flush_timeout", flush_timeout, 0.0, _LONGEST_WAIT)
+        self._lock = threading.RLock()
+        self._worker: _Worker | None = None
+
+    def __call__(self, frame: PreviewFrame) -> None:
+        with self._lock:
+            if self._worker is None:
+                self._worker = _Worker(self._turn, self._maxsize)
+            worker = self._worker
+        complaint = worker.complaint()
+        worker.put(frame)
+        _tell(complaint)
+
+    def close(self) -> None:
+        """The run is over: hand over what is queued, within the timeout, and end the thread."""
+        with self._lock:
+            worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.finish(self._flush_timeout)
+            _tell(worker.complaint())
+
+
+def _tell(complaint: str | None) -> None:
+    # Outside of any lock, and last: a filter may turn the warning into an exception.
+    if complaint is not None:
+        warnings.warn(complaint, RuntimeWarning, stacklevel=3)
+
+
+class _Turn:
+    """The sink, and whose turn it is to call it."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
+        self.changed = threading.Condition()
+        self.worker: _Worker | None = None
+
+
+class _Worker:
+    """The queue and the thread of one run. All of its state is guarded by ``_Turn.changed``."""
+
+    def __init__(self, turn: _Turn, maxsize: int) -> None:
+        self._turn = turn
+        self._queue: deque[PreviewFrame] = deque(maxlen=maxsize)
+        self._closing = False  # no more frames will come
+        self._given_up = False
+        self._complaint: str | None = None
+        self._complained = False
+        # A user's sink may look at context variables, such as whose request this is.
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(
+            target=context.run, args=(self._work,), name="unicb-previews", daemon=True
+        )
+        self._thread.start()
+
+    def put(self, frame: PreviewFrame) -> None:
+        with self._turn.changed:
+            if not self._closing:
+                self._queue.append(frame)
+                self._turn.changed.notify_all()
+
+    def complaint(self) -> str | None:
+        """What there is to warn of: once, and then never again."""
+        with self._turn.changed:
+            if self._complaint is None or self._complained:
+                return None
+            self._complained = True
+            return self._complaint
+
+    def finish(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        with self._turn.changed:
+            self._closing = True
+            self._turn.changed.notify_all()
+        # The end of a run may be noticed by the garbage collector, which runs in any thread.
+        if self._thread is not threading.current_thread():
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+            if self._thread.is_alive():
+                self._give_up(timeout)
+
+    def _give_up(self, timeout: float) -> None:
+        with self._turn.changed:
+            self._given_up = True
+            waiting = len(self._queue)
+            self._queue.clear()
+            self._turn.changed.notify_all()
+            if self._complaint is None:
+                self._complaint = (
+                    f"previews were given up at the end of this run: their sink was still busy "
+                    f"after {timeout:g} s, with {waiting} more waiting"
+                )
+
+    def _work(self) -> None:
+        if not self._take_turn():
+            return
+        try:
+            self._hand_over()
+        finally:
+            with self._turn.changed:
+                self._turn.worker = None
+                self._turn.changed.notify_all()
+
+    def _take_turn(self) -> bool:
+        """Wait for the thread of an earlier run that is stuck in the sink."""
+        turn = self._turn
+        with turn.changed:
+            turn.changed.wait_for(lambda: turn.worker is None or self._given_up)
+            if self._given_up:
+                return False
+            turn.worker = self
+            return True
+
+    def _hand_over(self) -> None:
+        # Whatever a sink raises, SystemExit too, is told by the thread that the user looks at.
+        try:
+            while (frame := self._next()) is not None:
+                self._turn.sink(frame)
+        except BaseException as error:
+            self._switch_off(error)
+        try:
+            self._turn.sink.close()
+        except BaseException as error:
+            self._switch_off(error)
+
+    def _next(self) -> PreviewFrame | None:
+        with self._turn.changed:
+            self._turn.changed.wait_for(lambda: self._queue or self._closing)
+            return self._queue.popleft() if self._queue else None
+
+    def _switch_off(self, error: BaseException) -> None:
+        with self._turn.changed:
+            self._closing = True
+            self._queue.clear()
+            if self._complaint is None:
+                # Of the error, its text is kept: its traceback would keep the frame's pictures.
+                self._complaint = (
+                    f"previews are off for the rest of this run: {type(error).__name__}: {error}"
+                )

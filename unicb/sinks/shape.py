@@ -1,0 +1,128 @@
+"""Which of a batch's pictures to show, how large, and side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from PIL import Image
+
+from unicb.sinks._arguments import whole_number
+
+#: Pixels: of the longest side, or (width, height).
+Size: TypeAlias = int | tuple[int, int]
+
+#: Which pictures: every one, the first, the one of that index, or all of them in one.
+Batch: TypeAlias = Literal["all", "first", "grid"] | int
+
+_WORDS = ("all", "first", "grid")
+_GAP = 2
+
+
+def shape_images(
+    images: Sequence[Image.Image], size: Size | None = None, batch: Batch = "all"
+) -> list[Image.Image]:
+    """The pictures to show of a batch, in the size to show them in.
+
+    Previews have one pixel for each latent cell. They are resized by bicubic interpolation, since
+    a cell is a sample of a smooth picture: enlarged by nearest neighbours, the edges of its square
+    are what the eye sees, and no picture has them. To make a preview smaller, pillow's bicubic
+    averages over what falls together, where nearest neighbours would leave out cells.
+
+    Args:
+        images: RGB pictures, at least one.
+        size: of each picture, in pixels, from 1: the length of the longer side, the proportions
+            being kept; or (width, height) exactly. None: as it comes. A grid is as much larger.
+        batch: ``"all"``, ``"first"``, an index from 0, or ``"grid"``: all in one picture.
+
+    Raises:
+        TypeError, ValueError: as :func:`check_size` and :func:`check_batch`.
+        IndexError: the batch has no picture of that index.
+    """
+    size, batch = check_size(size), check_batch(batch)
+    chosen = [_resized(image, size) for image in _choose(images, batch)]
+    return [grid(chosen, gap=_GAP)] if batch == "grid" else chosen
+
+
+def check_size(size: Size | None) -> Size | None:
+    """``size``, if it can be one.
+
+    Raises:
+        TypeError: it is neither an int nor a pair of them.
+        ValueError: it is below 1.
+    """
+    if size is None:
+        return None
+    if isinstance(size, Sequence) and not isinstance(size, str | bytes):
+        if len(size) != 2:
+            raise TypeError(f"size must be an int or (width, height), not {size!r}")
+        return whole_number("width", size[0]), whole_number("height", size[1])
+    return whole_number("size", size)
+
+
+def check_batch(batch: Batch) -> Batch:
+    """``batch``, if it can be one. Whether an index is in the batch is seen with the pictures.
+
+    Raises:
+        TypeError: it is neither a string nor an int.
+        ValueError: it is an unknown word, or negative.
+    """
+    if isinstance(batch, str):
+        if batch not in _WORDS:
+            known = ", ".join(repr(word) for word in _WORDS)
+            raise ValueError(f"batch must be {known} or an index, not {batch!r}")
+        return batch
+    return whole_number("batch", batch, least=0)
+
+
+def grid(
+    images: Sequence[Image.Image],
+    columns: int | None = None,
+    *,
+    gap: int = 0,
+    background: str = "black",
+) -> Image.Image:
+    """All pictures in one, in rows from the top left, in cells of the size of the largest.
+
+    Args:
+        images: RGB pictures, at least one.
+        columns: how many side by side, from 1; None: about as many as there are rows.
+        gap: pixels between two cells, from 0.
+        background: a colour that pillow knows, where no picture is.
+
+    Raises:
+        ValueError: there are no pictures, ``columns`` < 1 or ``gap`` < 0.
+        TypeError: ``columns`` or ``gap`` is no int.
+    """
+    if not images:
+        raise ValueError("a grid needs at least one picture")
+    if columns is None:
+        columns = math.isqrt(len(images) - 1) + 1
+    columns = min(whole_number("columns", columns), len(images))
+    rows = -(-len(images) // columns)
+    width = max(image.width for image in images) + whole_number("gap", gap, least=0)
+    height = max(image.height for image in images) + gap
+    canvas = Image.new("RGB", (columns * width - gap, rows * height - gap), background)
+    for index, image in enumerate(images):
+        row, column = divmod(index, columns)
+        canvas.paste(image, (column * width, row * height))
+    return canvas
+
+
+def _choose(images: Sequence[Image.Image], batch: Batch) -> Sequence[Image.Image]:
+    if batch in ("all", "grid"):
+        return images
+    index = 0 if isinstance(batch, str) else batch
+    if index >= len(images):
+        raise IndexError(f"batch={batch!r}: there is no such picture among {len(images)}")
+    return [images[index]]
+
+
+def _resized(image: Image.Image, size: Size | None) -> Image.Image:
+    if isinstance(size, int):
+        scale = size / max(image.size)
+        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    if size is None or size == image.size:
+        return image
+    return image.resize(size, Image.Resampling.BICUBIC)

@@ -1,0 +1,78 @@
+"""A run in one picture."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from unicb.sinks._arguments import whole_number
+from unicb.sinks._save import format_of, save
+from unicb.sinks._thinned import Thinned
+from unicb.sinks.frame import PreviewFrame
+from unicb.sinks.shape import Batch, Size, check_batch, check_size, grid, shape_images
+
+_GAP = 4
+
+
+class ContactSheet:
+    """Writes the previews of a run side by side in one picture, when the run is over.
+
+    Memory is bounded as it is for :class:`Animation`: at most ``max_frames`` steps are held,
+    evenly spaced over the run. A further run overwrites the file.
+
+    Args:
+        path: where to, with a suffix that pillow can write. Folders are made, and the file
+            appears under its name when it is complete.
+        columns: steps side by side, from 1; None: about as many as there are rows.
+        label: write each step's index, from 0, above its picture.
+        size, batch: as for :func:`shape_images`; several pictures of a batch go into a grid.
+        max_frames: from 2.
+
+    Raises:
+        ValueError: an unknown suffix, or a value out of range.
+        TypeError: a value of a wrong kind.
+        OSError: from ``close``, where the file cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        columns: int | None = None,
+        label: bool = True,
+        *,
+        size: Size | None = None,
+        batch: Batch = "grid",
+        max_frames: int = 64,
+    ) -> None:
+        self._path = Path(path)
+        format_of(self._path)
+        self._columns = None if columns is None else whole_number("columns", columns)
+        self._label = bool(label)
+        self._size, self._batch = check_size(size), check_batch(batch)
+        self._frames = Thinned(whole_number("max_frames", max_frames, least=2))
+
+    def __call__(self, frame: PreviewFrame) -> None:
+        pictures = shape_images(frame.images, self._size, self._batch)
+        self._frames.add(frame.step, pictures[0] if len(pictures) == 1 else grid(pictures))
+
+    def close(self) -> None:
+        """Write the file, if there were any frames."""
+        cells = [
+            _labelled(shown.picture, str(shown.step)) if self._label else shown.picture
+            for shown in self._frames.take()
+        ]
+        if cells:
+            save(grid(cells, self._columns, gap=_GAP, background="white"), self._path)
+
+
+def _labelled(picture: Image.Image, text: str) -> Image.Image:
+    """The picture with a line of text above; a picture that is narrower gets more room."""
+    font = ImageFont.load_default()
+    _, _, width, height = (round(edge) for edge in font.getbbox(text))
+    size = max(picture.width, width), picture.height + height + 2
+    cell = Image.new("RGB", size, "white")
+    ImageDraw.Draw(cell).text((0, 0), text, fill="black", font=font)
+    cell.paste(picture, (0, height + 2))
+    return cell

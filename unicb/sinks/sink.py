@@ -1,0 +1,88 @@
+"""What a sink is, and how other things become one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias, cast
+
+from unicb.sinks.files import FileSink
+from unicb.sinks.frame import PreviewFrame
+
+
+class Sink(Protocol):
+    """Where previews go.
+
+    ``close`` is optional in a sink that is handed to :func:`as_sink`; what comes out has it.
+    After ``close`` a sink may be called again: that is the next run.
+    """
+
+    def __call__(self, frame: PreviewFrame, /) -> object:
+        """Take the previews of one step, in the order of the steps. Not called by two threads
+        at once."""
+
+    def close(self) -> object:
+        """The run is over, however it ended: write what is still to be written, and forget it.
+
+        Called once for each run; it must do no harm where no frame came before it."""
+
+
+class Collector(Protocol):
+    """A list, a ``collections.deque(maxlen=...)``, or anything else to append frames to."""
+
+    def append(self, frame: PreviewFrame, /) -> object: ...
+
+
+SinkLike: TypeAlias = str | os.PathLike[str] | Callable[[PreviewFrame], object] | Collector | Sink
+
+
+def as_sink(to: SinkLike) -> Sink:
+    """The sink that ``to`` stands for.
+
+    Args:
+        to: one of
+
+            - a path template such as ``"steps/{step:03d}.png"``: see :class:`FileSink`;
+            - a :class:`Sink`, which is returned as it is;
+            - a function of one :class:`PreviewFrame`;
+            - something with ``append``, such as a list: it collects the frames.
+
+    Raises:
+        TypeError: it is none of these: a class instead of an object, a list of paths.
+        ValueError: the template cannot be used; the message says why.
+    """
+    if isinstance(to, str | os.PathLike):
+        return FileSink(to)
+    if isinstance(to, type):
+        raise TypeError(
+            f"previews go to an object, and {to.__name__} is a class: write {to.__name__}(...)"
+        )
+    if callable(to):
+        return cast(Sink, to) if callable(getattr(to, "close", None)) else _Plain(to)
+    append = getattr(to, "append", None)
+    if not callable(append) or _holds_paths(to):
+        raise TypeError(
+            f"Preview takes a path template or a callable, a list to collect in, or a sink; "
+            f"not {to!r}"
+        )
+    return _Plain(append)
+
+
+def _holds_paths(collector: Any) -> bool:
+    """A template in brackets was meant as a path, and would silently become a collector."""
+    return isinstance(collector, list) and any(
+        isinstance(item, str | os.PathLike) for item in collector
+    )
+
+
+class _Plain:
+    """A function as a sink: nothing is left to do at the end."""
+
+    def __init__(self, function: Callable[[PreviewFrame], object]) -> None:
+        self._function = function
+
+    def __call__(self, frame: PreviewFrame) -> None:
+        self._function(frame)
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,300 @@
+"""Generation as an iterator: previews while it runs, then what the pipeline returned."""
+
+from __future__ import annotations
+
+import atexit
+import contextvars
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+from unicb.binding import Binding, bind
+from unicb.callback import Callback, PlainFunction
+from unicb.callbacks.preview import Preview
+from unicb.errors import GenerationCancelled, UnicbError
+from unicb.latents import LatentFormat
+from unicb.sinks import Batch, PreviewFrame, Size, Throttle, check_batch, check_size, shape_images
+from unicb.sinks._arguments import whole_number
+from unicb.step import Step
+
+_CALLBACK = "callback_on_step_end"
+_EXIT_TIMEOUT = 10.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """The last item of a :class:`Stream`.
+
+    Attributes:
+        output: what the pipeline's call returned.
+    """
+
+    output: Any
+
+
+def stream(
+    pipeline: Any,
+    /,
+    *args: Any,
+    every: int = 1,
+    max_fps: float | None = None,
+    size: Size | None = None,
+    batch: Batch = "all",
+    factors: LatentFormat | str | os.PathLike[str] | None = None,
+    backlog: int = 1,
+    callbacks: Sequence[Callback | PlainFunction] = (),
+    **kwargs: Any,
+) -> Stream:
+    """Generate, and get the previews as items of an iterator; its last item is the result.
+
+    Example:
+        >>> for event in stream(pipe, "a red star", num_inference_steps=30, size=256):
+        ...     if isinstance(event, Result):
+        ...         picture = event.output.images[0]
+        ...     else:
+        ...         show(event.images[0], event.step)
+
+    The pipeline runs in a thread of its own and never waits for who iterates: previews that are
+    not taken in time are dropped, the oldest first. The result is never dropped.
+
+    Args:
+        pipeline: as for :func:`unicb.bind`.
+        args, kwargs: what to call the pipeline with, besides.
+        every, max_fps: which steps to show, as for :class:`unicb.sinks.Throttle`.
+        size, batch: how to show them, as for :func:`unicb.sinks.shape_images`.
+        factors: as for :class:`unicb.Preview`.
+        backlog: how many previews wait for who iterates, from 1. With 1 it is always the newest
+            that is next. To get each and every one, give at least the number of steps.
+        callbacks: further callbacks, called before the preview is made.
+
+    Raises:
+        TypeError, ValueError: an argument of a wrong kind, or out of range; a
+            ``callback_on_step_end`` among ``kwargs``, which belongs into ``callbacks``.
+        UnicbError, OSError: as from :func:`unicb.bind` and :class:`unicb.Preview`.
+    """
+    if _CALLBACK in kwargs:
+        raise TypeError(f"stream() takes callbacks=[...] in place of {_CALLBACK}")
+    if callable(callbacks) or isinstance(callbacks, Callback):
+        raise TypeError(f"callbacks takes a list of callbacks; write [{callbacks!r}]")
+    job = _Job(pipeline, whole_number("backlog", backlog))
+    show = _shaped(job.put, Throttle(every, max_fps), check_size(size), check_batch(batch))
+    preview = Preview(show, every=every, factors=factors)
+    job.binding = bind(pipeline, *callbacks, preview, _StopWhenCancelled(job))
+    return Stream(job, partial(pipeline, *args, **kwargs))
+
+
+class Stream(Iterator[PreviewFrame | Result]):
+    """A generation under way; made by :func:`stream`.
+
+    Nothing runs before the first item is asked for. After the last there is no thread any more,
+    and the pipeline is free. An error of the pipeline is raised in place of the result, with its
+    traceback.
+
+    To leave it early, by ``break`` or by an error, is to cancel: once nobody refers to the
+    stream, its run ends at the end of the step that it is in, and so does the thread. A next
+    stream on the same pipeline waits for that by itself. Who wants to wait writes
+    ``with stream(...) as events:``.
+    """
+
+    def __init__(self, job: _Job, call: Callable[..., Any]) -> None:
+        self._job = job
+        self._call: Callable[..., Any] | None = call
+        self._lock = threading.Lock()
+        # The thread knows the job and not the stream, so that a stream that is dropped dies. That
+        # may be in the middle of anything, so it takes no lock and waits for nobody.
+        weakref.finalize(self, job.cancel).atexit = False
+
+    def __next__(self) -> PreviewFrame | Result:
+        """The next preview, or at last the result; waits for it.
+
+        Raises:
+            UnicbError: (first call) the pipeline is in use by another stream.
+            Exception: whatever the pipeline's call raised.
+        """
+        self._start()
+        return self._job.next()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def interrupt(self) -> bool:
+        """Finish at the end of the step, and decode what there is: the result comes early.
+
+        From any thread; see :meth:`unicb.Binding.interrupt`, also for what it raises. Returns
+        whether there is a run to interrupt.
+        """
+        return self._job.interrupt()
+
+    def cancel(self) -> None:
+        """End the run at the end of its step; no further item comes. From any thread, at once."""
+        self._job.cancel()
+
+    def close(self) -> None:
+        """Cancel, and wait until the run and its thread have ended. From any thread."""
+        self._job.cancel()
+        with self._lock:  # not while the thread is being started
+            self._call = None
+        self._job.join()
+
+    def _start(self) -> None:
+        with self._lock:
+            call, self._call = self._call, None
+            if call is not None:
+                try:
+                    self._job.start(call)
+                except BaseException:
+                    self._call = call  # it can be tried again
+                    raise
+
+
+def _shaped(
+    put: Callable[[PreviewFrame], None], throttle: Throttle, size: Size | None, batch: Batch
+) -> Callable[[Any], None]:
+    def show(frame: Any) -> None:
+        if throttle.shows(frame.step, frame.num_timesteps):
+            put(replace(frame, images=shape_images(frame.images, size, batch)))
+
+    return show
+
+
+class _StopWhenCancelled(Callback):
+    """Ends a loop that ``Binding.cancel`` came too early or too late for: the second of two."""
+
+    def __init__(self, job: _Job) -> None:
+        self._job = job
+
+    def on_step_end(self, step: Step) -> None:
+        if self._job.cancelled and not self._job.binding.cancel():
+            raise GenerationCancelled(step.index, step.timestep)
+
+
+#: The last job that was started on each pipeline, until it has ended; by the pipeline's id, which
+#: the job keeps from being given out again.
+_jobs: dict[int, _Job] = {}
+_jobs_lock = threading.RLock()
+
+
+class _Job:
+    """A run in a thread: what the thread and the stream share."""
+
+    binding: Binding
+
+    def __init__(self, pipeline: Any, backlog: int) -> None:
+        self.pipeline = pipeline
+        self.cancelled = False
+        self._changed = threading.Condition()
+        self._frames: deque[PreviewFrame] = deque(maxlen=backlog)
+        self._outcome: Result | BaseException | None = None
+        self._over = False
+        self._thread: threading.Thread | None = None
+
+    def start(self, call: Callable[..., Any]) -> None:
+        if self.cancelled:
+            return
+        with _jobs_lock:
+            before = _jobs.get(id(self.pipeline))
+            if before is not None and not before.cancelled:
+                raise UnicbError(
+                    f"this {type(self.pipeline).__name__} is in use by a stream that has not "
+                    "ended: close() that one first, or give each of two streams at the same time "
+                    "a pipeline of its own"
+                )
+            # Context variables, and in Python 3.14 warning filters, are those of who iterates.
+            context = contextvars.copy_context()
+            run = partial(call, **self.binding)
+            thread = threading.Thread(
+                target=context.run,
+                args=(_generate, self, run, before),
+                name="unicb-stream",
+                daemon=True,
+            )
+            thread.start()
+            self._thread = thread
+            _jobs[id(self.pipeline)] = self
+
+    def put(self, frame: PreviewFrame) -> None:
+        with self._changed:
+            self._frames.append(frame)
+            self._changed.notify_all()
+
+    def finish(self, outcome: Result | BaseException | None) -> None:
+        with _jobs_lock:
+            if _jobs.get(id(self.pipeline)) is self:
+                del _jobs[id(self.pipeline)]
+        with self._changed:
+            self._outcome, self._over = outcome, True
+            self._changed.notify_all()
+
+    def next(self) -> PreviewFrame | Result:
+        if self._thread is None:
+            raise StopIteration  # cancelled before it began
+        with self._changed:
+            self._changed.wait_for(lambda: self._over or (self._frames and not self.cancelled))
+            if self._frames and not self.cancelled:
+                return self._frames.popleft()
+            outcome, self._outcome = self._outcome, None
+        self.join()
+        if self.cancelled or outcome is None:
+            raise StopIteration
+        if isinstance(outcome, Result):
+            return outcome
+        try:
+            if isinstance(outcome, StopIteration):  # it would pass for the end of this iterator
+                raise RuntimeError("the pipeline raised StopIteration") from outcome
+            raise outcome
+        finally:
+            del outcome  # or this frame and the error's traceback would keep each other alive
+
+    def interrupt(self) -> bool:
+        return self.binding.interrupt()
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        self.binding.cancel()
+
+    def join(self, timeout: float | None = None) -> None:
+        # A callback, or the garbage collector in the middle of a step, may be who closes.
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+
+
+def _generate(job: _Job, call: Callable[[], Any], before: _Job | None) -> None:
+    """What the thread does."""
+    try:
+        if before is not None:
+            before.join()
+            before = None  # it has that run's callbacks and previews
+        outcome = None if job.cancelled else Result(call())
+    except BaseException as error:
+        job.finish(error)
+    else:
+        job.finish(outcome)
+
+
+def _cancel_at_exit() -> None:
+    """A daemon thread in a framework's code, in an interpreter that is going down, may crash."""
+    deadline = time.monotonic() + _EXIT_TIMEOUT
+    with _jobs_lock:
+        jobs = list(_jobs.values())
+    for job in jobs:
+        job.cancel()
+    for job in jobs:
+        job.join(max(0.0, deadline - time.monotonic()))
+
+
+atexit.register(_cancel_at_exit)
