@@ -37,8 +37,8 @@ class _Arounds(ModelHook):  # type: ignore[misc]
     def remove(self, module: Any) -> None:
         """Take the entry out of the registry.
 
-        But leave it, and pass calls on, where somebody has replaced the call since without the
-        registry: what he keeps leads through us, and the registry would put him out.
+        But leave it, and pass calls on, where the call has been replaced since without the
+        registry, as accelerate does: it would take that replacement away instead.
         """
         if self._registry._hook_order[-1] == NAME and module.forward is not self._forward:
             return

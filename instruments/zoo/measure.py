@@ -320,7 +320,7 @@ def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Out
 
 def _off_is_not_left_alone(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> str:
     """Why a run without guidance is not what it is without unicb; "" if it is."""
-    if entry.off_differs:
+    if entry.off_differs or request.rows > 1:
         return ""
     unguided = replace(request, guided=False)
     plain, ours = (Meter(fx, pipeline, facts_for(pipeline), request.rows) for _ in range(2))

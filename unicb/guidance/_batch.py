@@ -33,7 +33,11 @@ class BatchCut:
         self._called = False
         self._first_step = True
         models.hook(self._answer)
-        models.reset_caches()
+        try:
+            models.reset_caches()
+        except BaseException:
+            models.remove()
+            raise
 
     def step_end(self) -> None:
         if self._first_step and not self._called:
@@ -42,9 +46,11 @@ class BatchCut:
         self._first_step = False
 
     def remove(self) -> None:
-        self._models.reset_caches()
-        self._models.remove()
-        self._perturbed.remove()
+        try:
+            self._models.reset_caches()
+        finally:
+            self._models.remove()
+            self._perturbed.remove()
 
     def _answer(
         self, name: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

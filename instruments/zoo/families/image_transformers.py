@@ -777,22 +777,6 @@ class _Prompts:
         }
 
 
-def _one_mask_for_each_head(transformer: Any) -> None:
-    """mindone's attention, without a device's kernels, makes rows of heads, but not in its mask."""
-    for layer in transformer.layers:
-        attention = layer.self_attn
-        flat = attention.math_attention_op
-
-        def repaired(
-            query: Any, key: Any, value: Any, mask: Any, flat: Any = flat, heads: int = 2
-        ) -> Any:
-            shape = mask.shape[2:]
-            each = mask.broadcast_to((mask.shape[0], heads, *shape)).reshape((-1, *shape))
-            return flat(query, key, value, each)
-
-        attention.math_attention_op = repaired
-
-
 def _omnigen(fx: Framework) -> Any:
     transformer = fx.model(
         "OmniGenTransformer2DModel",
@@ -810,8 +794,6 @@ def _omnigen(fx: Framework) -> Any:
         pos_embed_max_size=8,
         time_step_dim=8,
     )
-    if fx.name == "mindspore":
-        _one_mask_for_each_head(transformer)
     module = importlib.import_module(f"{fx.library.__name__}.pipelines.omnigen.pipeline_omnigen")
     # The name is missing where torchvision is.
     with patch.object(module, "OmniGenMultiModalProcessor", Mock(), create=True):
