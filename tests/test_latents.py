@@ -11,7 +11,7 @@ import pytest
 
 from unicb import LatentFormat, UnsupportedPipelineError
 from unicb.latents import find_format, to_rgb
-from unicb.latents.formats import _builtin
+from unicb.latents.formats import builtin_formats
 from unicb.pipelines import facts_for, known_pipelines
 from unicb_numpy import backend
 from unicb_numpy.ops import StrictTensor
@@ -41,7 +41,7 @@ def test_formats_of_known_pipelines_exist_and_have_a_source() -> None:
     named = {facts.latents for facts in every if facts is not None and facts.latents is not None}
     assert {"sd", "sdxl"} <= named
     for name in named:
-        assert _builtin()[name].source
+        assert builtin_formats()[name].source
 
 
 def test_format_of_the_class(pipe: ToyPipeline) -> None:
@@ -115,4 +115,4 @@ def test_rows_and_columns_stay_where_they_are(tmp_path: Path) -> None:
 def test_latents_of_another_shape_are_told(shape: tuple[int, ...]) -> None:
     latents = StrictTensor(np.zeros(shape))
     with pytest.raises(ValueError, match=r"are not \[batch, 4, height, width\]"):
-        to_rgb(latents, _builtin()["sd"], backend.ops)
+        to_rgb(latents, builtin_formats()["sd"], backend.ops)

@@ -7,6 +7,7 @@ import gc
 import subprocess
 import sys
 import threading
+import time
 import traceback
 import weakref
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from unicb import (
     UnicbError,
     UnsupportedPipelineError,
     bind,
+    streaming,
 )
 from unicb.streaming import Result, Stream, stream
 from unicb_numpy.pipelines import ToyPipeline
@@ -99,6 +101,23 @@ def test_previews_and_then_the_result(pipe: ToyPipeline) -> None:
         assert isinstance(preview, PreviewFrame)
         assert (preview.num_timesteps, preview.timestep) == (7, frame.timestep)
         assert [i.tobytes() for i in preview.images] == [i.tobytes() for i in frame.images]
+
+
+def test_thread_has_ended_when_the_last_item_comes(
+    pipe: ToyPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[bool] = []
+
+    def slow_to_end(*arguments: Any) -> None:
+        generate(*arguments)
+        time.sleep(0.1)  # for a stream that does not wait to be caught
+        ended.append(True)
+
+    generate = streaming._generate
+    monkeypatch.setattr(streaming, "_generate", slow_to_end)
+    *_, last = stream(pipe, "x")
+    assert isinstance(last, Result)
+    assert ended == [True]
 
 
 @settings(deadline=None, max_examples=30)
@@ -512,10 +531,19 @@ def test_stream_that_waits_can_be_left_too(pipe: ToyPipeline) -> None:
 
 # --- the end of the interpreter --------------------------------------------------------------
 
-LEAVE_RUNNING = f"""
+LEAVE_RUNNING = """
+from unicb import Callback
 from unicb.streaming import stream
 from unicb_numpy.pipelines import ToyPipeline
-events = stream(ToyPipeline(), "x", num_inference_steps={10**6})
+
+
+class TellTheEnd(Callback):
+    def on_step_end(self, step): ...
+    def on_run_end(self):
+        print("run has ended")
+
+
+events = stream(ToyPipeline(), "x", num_inference_steps=1_000_000, callbacks=[TellTheEnd()])
 next(events)
 """
 
@@ -523,9 +551,9 @@ next(events)
 @pytest.mark.parametrize("end", ["", "raise SystemExit(0)", "1 / 0"])
 def test_interpreter_ends_while_a_stream_runs(end: str) -> None:
     """Far more steps than there is time for: it ends because the run is cancelled."""
-    program = LEAVE_RUNNING + end
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", LEAVE_RUNNING + end], capture_output=True, text=True, timeout=120
     )
     assert "Fatal" not in done.stderr
     assert done.returncode == (1 if end == "1 / 0" else 0), done.stderr
+    assert done.stdout == "run has ended\n"

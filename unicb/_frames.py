@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Iterable
 from types import CodeType, FrameType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -41,6 +42,20 @@ def loop_frame_id(pipeline: Any, frame: FrameType) -> int:
             return id(outer)
         outer = outer.f_back
     return id(frame)
+
+
+def loop_locals(frame_id: int, names: Iterable[str]) -> dict[str, Any]:
+    """Values of the frame's locals by these names; it must be one of our callers."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and id(frame) != frame_id:
+        frame = frame.f_back
+    if frame is None:
+        return {}
+    values = frame.f_locals
+    found = {name: values[name] for name in names if name in values}
+    if type(values) is dict:
+        values.clear()  # before Python 3.13 a copy, which the frame keeps, with all of its tensors
+    return found
 
 
 def calls_us(frame_id: int) -> bool:

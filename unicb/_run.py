@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from unicb._frames import calls_us, runs_in_thread
+from unicb._frames import calls_us, loop_locals, runs_in_thread
 from unicb.backend import Backend
 from unicb.callback import Callback
 from unicb.errors import UnsupportedPipelineError
@@ -79,6 +79,9 @@ class Run:
 
     def is_tensor(self, value: object) -> bool:
         return self._backend.is_tensor(value)
+
+    def loop_locals(self, names: Sequence[str]) -> dict[str, Any]:
+        return loop_locals(self.frame_id, names)
 
     def finish(self) -> None:
         """End the run: undo what it changed, tell the callbacks. Idempotent."""

@@ -23,6 +23,8 @@ class RunControl(Protocol):
 
     def cut_guidance(self) -> bool: ...
 
+    def loop_locals(self, names: Sequence[str]) -> dict[str, Any]: ...
+
 
 class Step:
     """The end of one denoising step, as handed to :meth:`unicb.Callback.on_step_end`.

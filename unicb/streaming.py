@@ -10,17 +10,17 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from unicb.binding import Binding, bind
 from unicb.callback import Callback, PlainFunction
-from unicb.callbacks.preview import Preview
+from unicb.callbacks.preview import Frames, Preview, Source
 from unicb.errors import GenerationCancelled, UnicbError
 from unicb.latents import LatentFormat
-from unicb.sinks import Batch, PreviewFrame, Size, Throttle, check_batch, check_size, shape_images
+from unicb.sinks import Batch, PreviewFrame, Size
 from unicb.sinks._arguments import whole_number
 from unicb.step import Step
 
@@ -47,6 +47,8 @@ def stream(
     max_fps: float | None = None,
     size: Size | None = None,
     batch: Batch = "all",
+    frames: Frames = "middle",
+    source: Source = "denoised",
     factors: LatentFormat | str | os.PathLike[str] | None = None,
     backlog: int = 1,
     callbacks: Sequence[Callback | PlainFunction] = (),
@@ -67,9 +69,8 @@ def stream(
     Args:
         pipeline: as for :func:`unicb.bind`.
         args, kwargs: what to call the pipeline with, besides.
-        every, max_fps: which steps to show, as for :class:`unicb.sinks.Throttle`.
-        size, batch: how to show them, as for :func:`unicb.sinks.shape_images`.
-        factors: as for :class:`unicb.Preview`.
+        every, max_fps, size, batch, frames, source, factors: which steps to show, and how, as for
+            :class:`unicb.Preview`.
         backlog: how many previews wait for who iterates, from 1. With 1 it is always the newest
             that is next. To get each and every one, give at least the number of steps.
         callbacks: further callbacks, called before the preview is made.
@@ -84,8 +85,16 @@ def stream(
     if callable(callbacks) or isinstance(callbacks, Callback):
         raise TypeError(f"callbacks takes a list of callbacks; write [{callbacks!r}]")
     job = _Job(pipeline, whole_number("backlog", backlog))
-    show = _shaped(job.put, Throttle(every, max_fps), check_size(size), check_batch(batch))
-    preview = Preview(show, every=every, factors=factors)
+    preview = Preview(
+        job.put,
+        every,
+        max_fps=max_fps,
+        size=size,
+        batch=batch,
+        frames=frames,
+        source=source,
+        factors=factors,
+    )
     job.binding = bind(pipeline, *callbacks, preview, _StopWhenCancelled(job))
     return Stream(job, partial(pipeline, *args, **kwargs))
 
@@ -162,18 +171,12 @@ class Stream(Iterator[PreviewFrame | Result]):
                     raise
 
 
-def _shaped(
-    put: Callable[[PreviewFrame], None], throttle: Throttle, size: Size | None, batch: Batch
-) -> Callable[[Any], None]:
-    def show(frame: Any) -> None:
-        if throttle.shows(frame.step, frame.num_timesteps):
-            put(replace(frame, images=shape_images(frame.images, size, batch)))
-
-    return show
-
-
 class _StopWhenCancelled(Callback):
-    """Ends a loop that ``Binding.cancel`` came too early or too late for: the second of two."""
+    """Cancels the run at the end of a step, if nobody wants it any more.
+
+    In a second loop of one call, ``Binding.cancel`` sees no run to cancel: it has ended with the
+    first. Then the loop is ended from here.
+    """
 
     def __init__(self, job: _Job) -> None:
         self._job = job
@@ -264,8 +267,7 @@ class _Job:
         return self.binding.interrupt()
 
     def cancel(self) -> None:
-        self.cancelled = True
-        self.binding.cancel()
+        self.cancelled = True  # seen at the end of the step, by _StopWhenCancelled
 
     def join(self, timeout: float | None = None) -> None:
         # A callback, or the garbage collector in the middle of a step, may be who closes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unicb import Callback, Step
 from unicb.latents.denoised import DenoisedEstimate
 from unicb.ops import TensorOps
 
@@ -269,6 +271,31 @@ def _solves_noise(scheduler: Any) -> bool:
     )
 
 
+def check_exact(schedulers: ModuleType, case: Case, found: list[Told]) -> None:
+    """Estimates at the steps that can have one, each what the scheduler used, to rounding."""
+    scheduler = getattr(schedulers, case.name)(**case.config)
+    assert DenoisedEstimate.kind_of(scheduler) == "exact"
+    where = [index for index, told in enumerate(found) if told.estimate is not None]
+    assert where == _expected(scheduler, len(found))
+    assert max(relative_error(found[index]) for index in where) < 1e-4
+
+
+def _expected(scheduler: Any, steps: int) -> list[int]:
+    """Indices of the steps that have an estimate."""
+    if getattr(scheduler, "order", 1) == 2:
+        return [*range(3, steps, 2), steps - 1]  # the last is a single one
+    if type(scheduler).__name__ == "PNDMScheduler":
+        # The second evaluation is for the first step again; Runge-Kutta has four a step.
+        skips = scheduler.config.skip_prk_steps
+        return list(range(2, steps)) if skips else [4, 8, *range(12, steps)]
+    last = steps
+    if getattr(scheduler.config, "final_sigmas_type", "") == "sigma_min":
+        kept = hasattr(scheduler, "model_outputs")
+        last = steps if kept else steps - 1  # Euler's last step stays where it is
+    keeps_x0 = hasattr(scheduler, "model_outputs") and not _solves_noise(scheduler)
+    return list(range(0 if keeps_x0 else 1, last))
+
+
 def relative_error(told: Told) -> float:
     """Largest error of an estimate, by the standard deviation of the true x0."""
     assert told.estimate is not None
@@ -277,3 +304,66 @@ def relative_error(told: Told) -> float:
 
 def correlation(a: Array, b: Array) -> float:
     return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+
+
+#: Kinds of pipeline, arguments of their call, and how many steps of six have no estimate.
+PIPELINES = (
+    ("text2img", {}, 1),
+    ("xl-text2img", {}, 1),
+    ("img2img", {"strength": 0.6}, 1),
+    ("inpaint-9", {"strength": 0.6}, 1),
+    ("order-2", {}, 6),
+)
+
+
+class Watch(Callback):
+    """Compares the estimate of each step with what the pipeline's scheduler used."""
+
+    tensors = ("latents",)
+
+    def __init__(self, truths: list[Any]) -> None:
+        self.truths = truths
+        self.errors: list[float | None] = []
+
+    def on_run_start(self) -> None:
+        self.estimate: DenoisedEstimate | None = None
+
+    def on_step_end(self, step: Step) -> None:
+        if self.estimate is None:
+            self.estimate = DenoisedEstimate(
+                step.pipeline.scheduler,
+                step.ops,
+                first_timestep=step.timestep,
+                num_timesteps=step.num_timesteps,
+            )
+        told = self.estimate.step_end(step["latents"])
+        if told is None:
+            self.errors.append(None)
+            return
+        truth = step.ops.to_numpy(self.truths[-1])
+        self.errors.append(float(np.abs(step.ops.to_numpy(told) - truth).max() / truth.std()))
+
+
+def watched(pipe: Any) -> Watch:
+    """Has the scheduler's own account of x0 noted: of whole steps, and of first halves."""
+    truths: list[Any] = []
+    scheduler = pipe.scheduler
+    step = scheduler.step
+
+    @functools.wraps(step)  # pipelines look at its signature
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        first = getattr(scheduler, "state_in_first_order", True)
+        result = step(*args, **kwargs)
+        if first:
+            truths.append(result[1])
+        return result
+
+    scheduler.step = noting
+    return Watch(truths)
+
+
+def check_watched(watch: Watch, nones: int) -> None:
+    told = [error for error in watch.errors if error is not None]
+    assert watch.errors.count(None) == nones
+    assert len(told) >= 2
+    assert max(told) < 1e-4

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,23 @@ from mutation import MoreKinds, after, instead, mutant, value
 import unicb._run
 import unicb.binding
 import unicb.callbacks.interrupt
-import unicb.callbacks.preview
 import unicb.latents.rgb
 from unicb import Binding, CFGCutoff, Interrupt, Preview, Step, UnicbError
 from unicb._run import Run
 from unicb.callback import FunctionCallback
-from unicb.guidance._batch import BatchCut, _Blocks
+from unicb.guidance._batch import BatchCut
+from unicb.guidance._blocks import Blocks
+from unicb.latents.denoised import DenoisedEstimate
+from unicb.sinks import FileSink, Throttle
 from unicb_numpy import NumpyBackend
+
+
+def _keep_first(init: Any) -> Any:
+    def broken(self: Blocks, *args: Any) -> None:
+        init(self, *args)
+        self._first = 0
+
+    return broken
 
 
 def _swallow(on_step_end: Any) -> Any:
@@ -111,10 +120,6 @@ def _without_latents(error: Any, *_: Any) -> Any:
     return error
 
 
-def _one_picture(frame: Any, *_: Any) -> Any:
-    return replace(frame, images=frame.images[:1])
-
-
 def _touch(on_step_end: Any) -> Any:
     def broken(self: Preview, step: Step) -> None:
         on_step_end(self, step)
@@ -124,20 +129,20 @@ def _touch(on_step_end: Any) -> Any:
 
 
 def _unprotected(self: Preview, step: Step) -> None:
-    self._sink(self._frame(step))
+    self._show(step)
 
 
 def _silent(self: Preview, step: Step) -> None:
-    if not self._failed:
+    if not self._run.failed:
         try:
-            self._sink(self._frame(step))
+            self._show(step)
         except Exception:
-            self._failed = True
+            self._run.failed = True
 
 
 def _never_off(on_step_end: Any) -> Any:
     def broken(self: Preview, step: Step) -> None:
-        self._failed = False
+        self._run.failed = False
         on_step_end(self, step)
 
     return broken
@@ -149,10 +154,6 @@ def _no_folders(call: Any) -> Any:
             call(self, frame)
 
     return broken
-
-
-def _enlarged(frame: Any, *_: Any) -> Any:
-    return replace(frame, images=[image.resize((64, 64)) for image in frame.images])
 
 
 CORE = (
@@ -337,9 +338,9 @@ CORE = (
         "the unconditional row is kept",
         "guidance is cut to the wrong half",
         "cut_is_exact cut_after_first_and_before_last_step",
-        _Blocks,
-        "_kept_rows",
-        instead(lambda self, blocks: blocks[0]),
+        Blocks,
+        "__init__",
+        _keep_first,
     ),
     mutant(
         "hooks stay after the run",
@@ -486,16 +487,16 @@ CORE = (
         "the first of the batch",
         "preview_shows_every_step_and_picture preview_writes_files",
         Preview,
-        "_frame",
-        after(_one_picture),
+        "_pictures",
+        after(lambda pictures, *_: pictures[:1]),
     ),
     mutant(
         "preview enlarges its pictures",
         "to the size of the picture that is decoded",
         "preview_shows_every_step_and_picture",
         Preview,
-        "_frame",
-        after(_enlarged),
+        "_pictures",
+        after(lambda pictures, *_: [picture.resize((64, 64)) for picture in pictures]),
     ),
     mutant(
         "preview changes the latents",
@@ -509,23 +510,47 @@ CORE = (
         "preview leaves out the last step",
         "it is no multiple of every",
         "preview_writes_files",
-        Preview,
-        "_shows",
-        instead(lambda self, step: step.index % self._every == 0),
+        Throttle,
+        "shows",
+        instead(lambda self, step, num_timesteps: step % self._every == 0),
     ),
     mutant(
         "preview leaves out the first step",
         "0 is taken for no index",
         "preview_shows_every_step_and_picture preview_writes_files",
+        Throttle,
+        "shows",
+        after(lambda shows, self, step, num_timesteps: shows and step > 0),
+    ),
+    mutant(
+        "denoised preview is noisy",
+        "the estimate is thrown away",
+        "preview_shows_denoised_latents",
         Preview,
-        "_shows",
-        after(lambda shows, self, step: shows and step.index > 0),
+        "_denoised",
+        after(lambda estimate, *_: None),
+    ),
+    mutant(
+        "denoised preview of half steps",
+        "what a scheduler of order 2 predicts is shown between the whole steps",
+        "preview_shows_denoised_latents",
+        Step,
+        "is_whole",
+        value(lambda step, whole: True),
+    ),
+    mutant(
+        "denoised preview stays noisy in its picture",
+        "it says that it is denoised",
+        "preview_shows_denoised_latents",
+        DenoisedEstimate,
+        "step_end",
+        after(lambda told, self, latents: None if told is None else latents),
     ),
     mutant(
         "preview makes no folders",
         "files go to folders that exist",
         "preview_writes_files",
-        unicb.callbacks.preview._FileSink,
+        FileSink,
         "__call__",
         _no_folders,
     ),
@@ -568,7 +593,7 @@ CORE = (
         "preview_colours",
         unicb.latents.rgb,
         "_weights",
-        after(lambda made, _: (made[0], made[1] * [[0], [0], [0], [1]])),
+        after(lambda made, *_: (made[0], made[1] * [[0], [0], [0], [1]])),
     ),
     mutant(
         "colours of the transposed picture",

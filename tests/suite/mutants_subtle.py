@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from mutation import MoreKinds, after, instead, loop, mutant, onto
 
-import unicb.callbacks.preview
 from unicb import Binding, CFGCutoff, GenerationCancelled, Preview
+from unicb.sinks import FileSink
 from unicb_numpy import NumpyBackend
 from unicb_numpy.harness import NumpyHarness
 from unicb_numpy.ops import NumpyOps, StrictTensor
@@ -224,14 +224,14 @@ SUBTLE = (
         "the pictures themselves are never looked at",
         "preview_shows_every_step_and_picture",
         Preview,
-        "_frame",
-        after(lambda frame, *_: replace(frame, images=[frame.images[0]] * len(frame.images))),
+        "_pictures",
+        after(lambda pictures, *_: pictures[:1] * len(pictures)),
     ),
     mutant(
         "preview files hold one picture",
         "whichever row their names tell",
         "preview_writes_files",
-        unicb.callbacks.preview._FileSink,
+        FileSink,
         "__call__",
         lambda call: (
             lambda self, frame: call(

@@ -3,154 +3,211 @@
 from __future__ import annotations
 
 import os
-import string
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 from weakref import WeakKeyDictionary
 
 from PIL import Image
 
 from unicb.callback import Callback
-from unicb.callbacks._arguments import step_interval
-from unicb.latents import LatentFormat, find_format, to_rgb
+from unicb.errors import UnsupportedPipelineError
+from unicb.latents import ColourMap, LatentFormat, find_format, size_of_latents
+from unicb.latents.denoised import DenoisedEstimate
+from unicb.ops import Tensor
 from unicb.pipelines import PipelineFacts
+from unicb.sinks import (
+    Animation,
+    Background,
+    Batch,
+    ContactSheet,
+    FileSink,
+    PreviewFrame,
+    Sink,
+    SinkLike,
+    Size,
+    Throttle,
+    as_sink,
+    check_batch,
+    check_size,
+    shape_images,
+)
 from unicb.step import Step
 
+#: What to show: the picture that the model sees coming, or the latents as they are.
+Source: TypeAlias = Literal["denoised", "noisy"]
+#: Which of a video's latent frames: the one in the middle, or all side by side.
+Frames: TypeAlias = Literal["middle", "strip"]
 
-@dataclass(frozen=True)
-class PreviewFrame:
-    """The previews of one step.
+
+class _Bound(NamedTuple):
+    colours: ColourMap
+    facts: PipelineFacts | None
+
+
+@dataclass
+class _RunState:
+    """What is known of a run under way.
 
     Attributes:
-        step: index of the step, from 0.
-        num_timesteps: how many steps there are.
-        timestep: the scheduler's timestep.
-        images: one RGB picture for each row of the batch, one pixel for each latent cell.
+        estimate: tells the denoised latents; None before the first step, and where none can.
+        cells: the latents' shape, and their size where that does not follow from it.
     """
 
-    step: int
-    num_timesteps: int
-    timestep: float
-    images: list[Image.Image]
-
-
-Sink: TypeAlias = Callable[[PreviewFrame], object]
+    begun: bool = False
+    failed: bool = False
+    warned_not_finite: bool = False
+    estimate: DenoisedEstimate | None = None
+    cells: tuple[tuple[int, ...], tuple[int, ...] | None] | None = None
 
 
 class Preview(Callback):
     """Show the latents as pictures while they are being denoised.
 
-    The pictures are a linear map of the latents' channels to colours: cheap, and as noisy as the
-    latents are. They never change the latents, and never cost the finished picture: whatever goes
-    wrong with a preview is told in one warning, and previews are off for the rest of that run.
-    Latents that are not finite are shown black, with one warning.
+    The pictures are a linear map of the latents' channels to colours. From the second step on they
+    are of the denoised latents, the picture that the model sees coming, where the scheduler lets
+    it be told (docs/denoised.md); the first step and, elsewhere, all show the noise. The last shows
+    the finished latents. With a scheduler of order 2, half steps are not shown.
+
+    They never change the latents, and never cost the finished picture: whatever goes wrong with a
+    preview is told in one warning, and previews are off for the rest of that run. Latents that are
+    not finite are shown black, with one warning.
 
     Args:
-        to: a path template such as ``"steps/{step:03d}.png"``, or a callable that takes a
-            :class:`PreviewFrame`. A template may use ``{step}``, ``{image}`` (index in the batch)
-            and ``{num_timesteps}``; folders are made, and in a batch a template without
-            ``{image}`` gets ``-0``, ``-1``, … before its suffix.
+        to: a path template such as ``"steps/{step:03d}.png"``, a callable that takes a
+            :class:`PreviewFrame`, a list to collect them in, or a sink of :mod:`unicb.sinks`. A
+            template may use ``{step}``, ``{image}`` (index in the batch) and ``{num_timesteps}``;
+            folders are made, and in a batch a template without ``{image}`` gets ``-0``, ``-1``, …
+            before its suffix. Files are written by a thread of their own, complete when the run's
+            last step is; a callable is called in the run's own thread, see
+            :class:`unicb.sinks.Background`.
         every: show steps 0, ``every``, ``2 * every``, …, and the last.
+        max_fps: at most so many a second; the last is shown whenever it comes.
+        size: pixels, of the longer side or (width, height); None: one for each latent cell.
+        batch: ``"all"`` pictures, the ``"first"``, the one of an index from 0, or a ``"grid"``.
+        frames: of a video, the latent frame in the ``"middle"``, or a ``"strip"`` of all.
+        source: ``"denoised"`` where it can be had, or ``"noisy"``.
         factors: a :class:`LatentFormat`, or a TOML file with one; without it, that of the
-            checkpoint's ``preview.toml`` or of the pipeline's class.
+            checkpoint's ``preview.toml``, of the pipeline's class, or of its VAE.
 
     Raises:
-        ValueError: the template has an unknown field or none for the step, or ``every`` < 1.
-        TypeError: ``to`` is neither path nor callable, ``every`` is no int.
+        ValueError: the template has an unknown field or none for the step, or an argument is out
+            of range.
+        TypeError: ``to`` is none of these, or an argument is of a wrong type.
         OSError, ValueError: the file ``factors`` cannot be read, or holds no format.
-        UnsupportedPipelineError: from ``bind``, where the format of the latents is not known.
+        UnsupportedPipelineError: from ``bind``, where the format of the latents is not known, or
+            they are no picture and no video.
     """
 
     tensors = ("latents",)
 
     def __init__(
         self,
-        to: str | os.PathLike[str] | Sink,
+        to: SinkLike,
         every: int = 1,
         *,
+        max_fps: float | None = None,
+        size: Size | None = None,
+        batch: Batch = "all",
+        frames: Frames = "middle",
+        source: Source = "denoised",
         factors: LatentFormat | str | os.PathLike[str] | None = None,
     ) -> None:
-        self._sink = _as_sink(to)
-        self._every = step_interval("every", every)
+        self._sink = _off_the_loop(as_sink(to))
+        self._throttle = Throttle(every, max_fps)
+        self._size, self._batch = check_size(size), check_batch(batch)
+        self._frames = _one_of("frames", frames, get_args(Frames))
+        self._denoises = _one_of("source", source, get_args(Source)) == "denoised"
         if factors is not None and not isinstance(factors, LatentFormat):
             factors = LatentFormat.load(factors)
         self._factors = factors
-        self._formats: WeakKeyDictionary[Any, LatentFormat] = WeakKeyDictionary()
-        self._failed = False
-        self._warned_not_finite = False
+        self._bound: WeakKeyDictionary[Any, _Bound] = WeakKeyDictionary()
+        self._run = _RunState()
 
     def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
-        self._formats[pipeline] = self._factors or find_format(pipeline, facts)
+        layout = "bchw" if facts is None else facts.layout
+        if not layout:
+            raise UnsupportedPipelineError(
+                f"no preview for {type(pipeline).__name__}: what it calls latents is not one "
+                "picture or video in each row"
+            )
+        form = self._factors or find_format(pipeline, facts)
+        self._bound[pipeline] = _Bound(ColourMap(form, layout), facts)
 
     def on_run_start(self) -> None:
-        self._failed = False
-        self._warned_not_finite = False
+        self._run = _RunState()
+        self._throttle.reset()
+
+    def on_run_end(self) -> None:
+        try:
+            self._sink.close()
+        except Exception as error:
+            _warn(f"the last previews may be missing: {type(error).__name__}: {error}")
 
     def on_step_end(self, step: Step) -> None:
-        if self._failed or not self._shows(step):
+        if self._run.failed:
             return
         try:
-            self._sink(self._frame(step))
+            self._show(step)
         except Exception as error:
-            self._failed = True
+            self._run = _RunState(failed=True)
             _warn(f"previews are off for the rest of this run: {type(error).__name__}: {error}")
 
-    def _shows(self, step: Step) -> bool:
-        return step.index % self._every == 0 or step.index + 1 == step.num_timesteps
+    def _show(self, step: Step) -> None:
+        last = step.index + 1 == step.num_timesteps
+        denoised = self._denoised(step)
+        between = self._run.estimate is not None and not step.is_whole
+        if (between and not last) or not self._throttle.shows(step.index, step.num_timesteps):
+            return
+        shown = step["latents"] if last or denoised is None else denoised
+        estimate = self._run.estimate
+        source = "noisy" if denoised is None or estimate is None else estimate.kind
+        images = shape_images(self._pictures(step, shown), self._size, self._batch)
+        self._sink(PreviewFrame(step.index, step.num_timesteps, step.timestep, images, source))
 
-    def _frame(self, step: Step) -> PreviewFrame:
-        pixels, finite = to_rgb(step["latents"], self._formats[step.pipeline], step.ops)
-        if not finite and not self._warned_not_finite:
-            self._warned_not_finite = True
+    def _denoised(self, step: Step) -> Tensor | None:
+        """The estimate; asked for at every step, since it compares the latents of two."""
+        run = self._run
+        if not run.begun:
+            run.begun = True
+            run.estimate = _estimate(step) if self._denoises else None
+        return None if run.estimate is None else run.estimate.step_end(step["latents"])
+
+    def _pictures(self, step: Step, latents: Tensor) -> list[Image.Image]:
+        colours, facts = self._bound[step.pipeline]
+        size = None
+        if facts is not None and facts.size_from:
+            shape = tuple(latents.shape)
+            if self._run.cells is None or self._run.cells[0] != shape:
+                names = step._run.loop_locals(facts.size_from)
+                self._run.cells = shape, size_of_latents(step.pipeline, facts, names)
+            size = self._run.cells[1]
+        pixels, finite = colours.rgb(latents, step.ops, size, self._frames)
+        if not finite and not self._run.warned_not_finite:
+            self._run.warned_not_finite = True
             _warn(f"latents are not finite at step {step.index}; these are shown black")
-        images = [Image.fromarray(picture) for picture in pixels]
-        return PreviewFrame(step.index, step.num_timesteps, step.timestep, images)
+        return [Image.fromarray(picture) for picture in pixels]
+
+
+def _estimate(step: Step) -> DenoisedEstimate | None:
+    scheduler = getattr(step.pipeline, "scheduler", None)
+    if DenoisedEstimate.kind_of(scheduler) is None:
+        return None
+    return DenoisedEstimate(
+        scheduler, step.ops, first_timestep=step.timestep, num_timesteps=step.num_timesteps
+    )
+
+
+def _off_the_loop(sink: Sink) -> Sink:
+    """Encoding and writing files is no work for the run's own thread."""
+    return Background(sink) if isinstance(sink, FileSink | Animation | ContactSheet) else sink
+
+
+def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
+    if value not in allowed:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, not {value!r}")
+    return value
 
 
 def _warn(message: str) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=4)
-
-
-def _as_sink(to: str | os.PathLike[str] | Sink) -> Sink:
-    if isinstance(to, str | os.PathLike):
-        return _FileSink(os.fspath(to))
-    if not callable(to):
-        raise TypeError(f"Preview takes a path template or a callable, not {to!r}")
-    return to
-
-
-class _FileSink:
-    """Writes the pictures of a frame to the paths that a template gives."""
-
-    def __init__(self, template: str) -> None:
-        known = {"step": 0, "image": 0, "num_timesteps": 1}
-        try:
-            used = {name for _, name, _, _ in string.Formatter().parse(template) if name}
-            template.format(**known)
-        except (KeyError, IndexError, ValueError, AttributeError) as error:
-            raise ValueError(
-                f"preview template {template!r} cannot be filled in ({error}); "
-                f"its fields may be {', '.join('{' + name + '}' for name in known)}"
-            ) from error
-        if "step" not in used:
-            raise ValueError(
-                f"preview template {template!r} has no {{step}}: every preview would overwrite "
-                "the one before; write for instance 'steps/{step:03d}.png'"
-            )
-        if "image" in used:
-            self._single = self._batched = template
-        else:
-            stem, suffix = os.path.splitext(template)
-            self._single, self._batched = template, f"{stem}-{{image}}{suffix}"
-
-    def __call__(self, frame: PreviewFrame) -> None:
-        template = self._single if len(frame.images) == 1 else self._batched
-        for index, image in enumerate(frame.images):
-            path = Path(
-                template.format(step=frame.step, image=index, num_timesteps=frame.num_timesteps)
-            )
-            path.parent.mkdir(parents=True, exist_ok=True)
-            image.save(path)

@@ -1,6 +1,17 @@
-"""What the numbers in a pipeline's latents mean: formats, and how to look at them."""
+"""What the numbers in a pipeline's latents mean: formats, layouts, and how to look at them."""
 
-from unicb.latents.formats import LatentFormat, find_format
-from unicb.latents.rgb import RGBArray, to_rgb
+from unicb.latents.formats import LatentFormat, builtin_formats, find_format
+from unicb.latents.layouts import Layout, size_of_latents
+from unicb.latents.rgb import ColourMap, Frames, RGBArray, to_rgb
 
-__all__ = ["LatentFormat", "RGBArray", "find_format", "to_rgb"]
+__all__ = [
+    "ColourMap",
+    "Frames",
+    "LatentFormat",
+    "Layout",
+    "RGBArray",
+    "builtin_formats",
+    "find_format",
+    "size_of_latents",
+    "to_rgb",
+]

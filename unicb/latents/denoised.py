@@ -9,8 +9,9 @@ idea of x0 and of the noise, and goes to the next level:
 Two latents that follow each other are two equations for x0 (:func:`_solve`). They hold exactly for
 samplers of order 1 without fresh noise: Euler in any parametrisation (arXiv 2206.00364, eq. 5 and
 algorithm 1 without churn), rectified flow (arXiv 2209.03003), DDIM with eta = 0 (arXiv 2010.02502,
-eq. 12). Multistep solvers (arXiv 2211.01095, 2302.04867) mix the model's outputs of several steps,
-so that two latents tell x0 only nearly; but these solvers keep the last output, as x0 or as noise.
+eq. 12). Schedulers of order 2 (Heun, KDPM2) begin every step with such a one. Multistep solvers
+(arXiv 2211.01095, 2302.04867) mix the model's outputs of several steps, so that two latents tell
+x0 only nearly; but these solvers keep the last output, as x0 or as noise.
 
 Which scheduler is which: ``schedulers.toml``.
 """
@@ -49,6 +50,9 @@ class SchedulerFacts:
             one, two latents are solved for x0.
         kept_is: what that item is; "output" is the model's own, of the configured type.
         kept_is_x0_if: names of settings, and the values of each with which that item is x0.
+        half: with order 2, the name of the list of the noise levels after first halves of steps,
+            where these are not the levels after the whole ones, or not to rounding.
+        half_from: index in that list of the level after the first half of the first step.
         estimate_if: names of settings with which the solution is not exact.
         noisy_if: names of settings with which x0 cannot be told.
     """
@@ -59,6 +63,8 @@ class SchedulerFacts:
     kept: str = ""
     kept_is: Literal["x0", "epsilon", "output"] = "epsilon"
     kept_is_x0_if: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    half: str = ""
+    half_from: int = 0
     estimate_if: Sequence[str] = ()
     noisy_if: Sequence[str] = ()
 
@@ -71,7 +77,8 @@ class Level(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """A run's noise levels, on the host: that of each step's input, and that of its result.
+    """A run's noise levels, on the host: that of each step's input, that of its result, and that
+    of its first half's result (used with order 2 only).
 
     The one's result is not always the other's input: DDIM goes down by a fixed number of
     timesteps, which with some spacings is not where its next timestep is.
@@ -79,6 +86,7 @@ class Schedule(NamedTuple):
 
     starts: Sequence[Level]
     ends: Sequence[Level]
+    halves: Sequence[Level]
 
 
 class DenoisedEstimate:
@@ -86,7 +94,8 @@ class DenoisedEstimate:
 
     It waits for the device once: at the first step's end it reads the schedule (some hundred
     numbers at most), and again only where the scheduler gets a new schedule during the run. It
-    never changes latents, and keeps one earlier tensor of them at most.
+    never changes latents, and keeps one tensor at most: the latents of the last step end, or after
+    half a step the estimate that the other half's end will return.
 
     Args:
         scheduler: the pipeline's, one that :meth:`kind_of` does not say None to.
@@ -115,27 +124,32 @@ class DenoisedEstimate:
         self._scheduler, self._ops, self._facts = scheduler, ops, facts
         self._first_timestep, self._num_timesteps = first_timestep, num_timesteps
         self._kept_is = _kept_type(scheduler, facts) if facts.kept else None
-        self._schedule = Schedule((), ())
+        self._schedule = Schedule((), (), ())
         self._read_from: object = None
         self._count = 0
         self._before: tuple[Tensor, int] | None = None
         self._kept_id: int | None = None
+        self._waiting: Tensor | None = None
 
     @classmethod
     def kind_of(cls, scheduler: Any) -> Kind | None:
-        """ "exact": to rounding, if no callback changes the latents in between. "estimate": the
+        """What :meth:`step_end` can tell on a scheduler, as it is configured.
+
+        "exact": x0 to rounding, if no callback changes the latents in between. "estimate": the
         same formulas where they hold nearly. None: x0 cannot be told, or not better than by the
         noisy latents themselves.
         """
         facts = facts_for_scheduler(scheduler)
-        if facts is None or facts.noisy or any(_setting(scheduler, n) for n in facts.noisy_if):
+        if facts is None or facts.noisy:
+            return None
+        if any(_setting(scheduler, n) for n in facts.noisy_if):
             return None
         if not all(hasattr(scheduler, name) for name in _attributes(facts)):
             return None
         if facts.kept:
             return None if _kept_type(scheduler, facts) is None else "exact"
         unclear = any(_setting(scheduler, name) for name in facts.estimate_if)
-        return "estimate" if unclear or getattr(scheduler, "order", 1) != 1 else "exact"
+        return "estimate" if unclear else "exact"
 
     def step_end(self, latents: Tensor) -> Tensor | None:
         """x0 as of the step that ends, given its latents; to be called at the end of every step.
@@ -145,25 +159,30 @@ class DenoisedEstimate:
 
         Returns:
             x0, on the device, of the same shape and dtype; not to be changed in place, for it may
-            be the scheduler's own. None where there is none yet: at the first step (unless the
-            scheduler keeps x0), and after half a step of a scheduler of order 2.
+            be the scheduler's own (and of the dtype that it keeps: mindone's SASolver and UniPC
+            may keep float32 of float16 latents). None where there is none: at the first step
+            (unless the scheduler keeps x0), after half a step of a scheduler of order 2, and
+            after a last step that leaves the noise level as it was.
         """
         self._read_schedule()
-        now = self._steps_done()
+        half = self._is_half()
+        now = self._steps_done(half)
+        before, self._before = self._before, None
         if now is None:
             return None
-        before, self._before = self._before, None
-        if self._kept_is != "x0":
-            self._before = (latents, now)
         if before is not None and tuple(before[0].shape) != tuple(latents.shape):
             before = None
+        if self._kept_is != "x0" and not half:
+            self._before = (latents, now)
         if self._kept_is is not None:
             return self._from_kept(before, now)
-        if before is None:
-            return None
-        previous, first = before
-        schedule = self._schedule
-        return _solve(previous, latents, schedule.starts[first], schedule.ends[now - 1])
+        told = self._waiting
+        if told is None and before is not None:
+            previous, first = before
+            end = (self._schedule.halves if half else self._schedule.ends)[now - 1]
+            told = _solve(previous, latents, self._schedule.starts[first], end)
+        self._waiting = told if half else None
+        return None if half else told
 
     def _from_kept(self, before: tuple[Tensor, int] | None, now: int) -> Tensor | None:
         items = getattr(self._scheduler, self._facts.kept)
@@ -182,26 +201,37 @@ class DenoisedEstimate:
             return previous * alpha - kept * sigma
         return (previous - kept * sigma) / alpha if alpha else None
 
-    def _steps_done(self) -> int | None:
-        """How many steps of the schedule are done; None in the middle of one."""
+    def _is_half(self) -> bool:
+        """Whether the step that ends is the first half of one."""
+        if getattr(self._scheduler, "state_in_first_order", True):
+            return False
+        # They end with a step that has no second half, and wait for one ever after.
         count = getattr(self._scheduler, "step_index", None)
-        timesteps = getattr(self._scheduler, "timesteps", ())
-        # Schedulers of order 2 end with a single half step, and wait for the other ever after.
-        last = count is not None and count >= len(timesteps)
-        if not getattr(self._scheduler, "state_in_first_order", True) and not last:
-            return None
-        if count is None:
-            self._count += 1
-            count = self._count
-        # More steps than the schedule has: a loop of another kind than we know.
+        return count is None or count < len(self._scheduler.timesteps)
+
+    def _steps_done(self, half: bool) -> int | None:
+        """Index of the step that comes next; of the half step where the schedule lists these.
+        None if the loop does something else with the scheduler than going through its schedule.
+        """
+        if hasattr(self._scheduler, "step_index"):
+            # None where the loop steps a copy of the pipeline's scheduler.
+            count = self._scheduler.step_index or 0
+        else:
+            self._count += not half
+            count = self._count + half
         return int(count) if 0 < count <= len(self._schedule.ends) else None
 
     def _read_schedule(self) -> None:
         source = getattr(self._scheduler, _ATTRIBUTES[self._facts.noise][0])
         if source is self._read_from:
             return
-        self._read_from, self._before, self._count = source, None, 0
+        self._read_from, self._count = source, 0
+        self._before = self._waiting = None
         self._schedule = _READERS[self._facts.noise](self._scheduler, self._read)
+        if self._facts.half:
+            sigmas = self._read(getattr(self._scheduler, self._facts.half)).tolist()
+            halves = [Level(1.0, sigma) for sigma in sigmas[self._facts.half_from :]]
+            self._schedule = self._schedule._replace(halves=halves)
         if self._facts.noise == "timesteps":
             timesteps = self._read(source)
             self._count = _start(timesteps, self._first_timestep, self._num_timesteps)
@@ -299,10 +329,9 @@ def _timesteps(scheduler: Any, read: Any) -> Schedule:
     # PNDM's Runge-Kutta steps may begin half a step above the schedule; it clips nothing.
     steps = read(scheduler.timesteps).astype(int)
     stride = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
-    return Schedule(
-        [_variance_level(alphas[step]) for step in steps],
-        [_variance_level(alphas[step] if step >= 0 else final) for step in steps - stride],
-    )
+    starts = [_variance_level(alphas[step]) for step in steps]
+    ends = [_variance_level(alphas[step] if step >= 0 else final) for step in steps - stride]
+    return Schedule(starts, ends, ends)
 
 
 def _variance_level(alpha_cumprod: float) -> Level:
@@ -310,7 +339,7 @@ def _variance_level(alpha_cumprod: float) -> Level:
 
 
 def _between(levels: Sequence[Level]) -> Schedule:
-    return Schedule(levels[:-1], levels[1:])
+    return Schedule(levels[:-1], levels[1:], levels[1:])
 
 
 def _start(timesteps: npt.NDArray[np.float64], first: float | None, number: int | None) -> int:
@@ -346,4 +375,4 @@ _ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
 def _attributes(facts: SchedulerFacts) -> tuple[str, ...]:
     # The toy scheduler has no sigmas before its first schedule; the frameworks' have.
     needed = _ATTRIBUTES[facts.noise] if facts.noise in ("timesteps", "alphas_betas") else ()
-    return (*needed, facts.kept) if facts.kept else needed
+    return tuple(name for name in (*needed, facts.kept, facts.half) if name)

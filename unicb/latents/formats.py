@@ -209,6 +209,8 @@ def _vae_mismatch(vae: Any, known: LatentFormat) -> str | None:
     channels = latent_channels_of(vae)
     if channels not in (None, known.latent_channels):
         return f"{channels} latent channels instead of {known.latent_channels}"
+    if (pictures := picture_channels_of(vae)) not in (None, 3):
+        return f"pictures of {pictures} channels instead of 3"
     # AutoencoderTiny (known by its latent_magnitude) takes the scheduler's latents as they are.
     if getattr(config, "latent_magnitude", None) is not None:
         return None
@@ -221,10 +223,22 @@ def _vae_mismatch(vae: Any, known: LatentFormat) -> str | None:
             return f"{field.replace('_', ' ')} {said} instead of {wanted}"
     for field in ("latents_mean", "latents_std"):
         wanted = getattr(known, f"vae_{field}")
+        if wanted is None and known.vae_scaling_factor is not None:
+            wanted = ()  # its latents are scaled by that factor alone
         said = getattr(config, field, None)
         if wanted is not None and said is not None and not _close(said, wanted):
             return f"another {field} in its configuration"
     return None
+
+
+def picture_channels_of(vae: Any) -> int | None:
+    """Channels of the pictures that a VAE encodes, 3 for RGB and 4 for RGBA; None if not told."""
+    config = getattr(vae, "config", None)
+    said = getattr(config, "in_channels", getattr(config, "input_channels", None))
+    patch = getattr(config, "patch_size", None)
+    if isinstance(said, int) and isinstance(patch, int) and said % (3 * patch * patch) == 0:
+        return said // (patch * patch)  # it counts the pixels of a patch as channels
+    return said if isinstance(said, int) else None
 
 
 def _close(said: Sequence[float], wanted: Sequence[float]) -> bool:

@@ -2,26 +2,152 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from unicb.latents.formats import LatentFormat
+from unicb.latents.layouts import Layout
 from unicb.ops import Tensor, TensorOps
+
+#: Which of a video's latent frames to show: the one in the middle, all side by side, or all.
+Frames: TypeAlias = Literal["middle", "strip", "all"]
 
 
 class RGBArray(NamedTuple):
     """Colours of a batch of latents, on the host.
 
     Attributes:
-        pixels: ``numpy.uint8``, ``[batch, height, width, 3]``; black where the latents are not
-            finite.
-        finite: whether all of the latents are.
+        pixels: ``numpy.uint8``, ``[batch, height, width, 3]``, or with ``frames="all"``
+            ``[batch, frames, height, width, 3]``; black where the latents are not finite.
+        finite: whether all of the latents that are shown are.
     """
 
     pixels: npt.NDArray[np.uint8]
     finite: bool
+
+
+class ColourMap:
+    """Colours of latents of one format, wherever a layout has them.
+
+    The device does one matrix product, on what is shown alone; a token of p x p cells is multiplied
+    by a matrix of blocks that gives the colours of all of its cells at once. To put the cells in
+    their places is left to the host, which has one byte for each colour of each cell then. The
+    matrix is made once for each device and dtype, and kept.
+
+    Args:
+        form: what the numbers mean.
+        layout: where they are, as a :class:`Layout` or its notation.
+    """
+
+    def __init__(self, form: LatentFormat, layout: Layout | str = "bchw") -> None:
+        self.form = form
+        self.layout = Layout(layout) if isinstance(layout, str) else layout
+        self._kept: dict[Any, tuple[Tensor, Tensor]] = {}
+
+    def rgb(
+        self,
+        latents: Tensor,
+        ops: TensorOps,
+        size: Sequence[int] | None = None,
+        frames: Frames = "middle",
+    ) -> RGBArray:
+        """Colours of latents of this layout, of any floating dtype.
+
+        Args:
+            latents: of this layout.
+            ops: of the framework that they are from.
+            size: cells of the latents, (height, width) or (frames, height, width), where the
+                layout has them in one axis; see :func:`unicb.latents.size_of_latents`.
+            frames: of videos, "middle" shows one latent frame, "strip" all of them side by side,
+                "all" each by itself.
+
+        Raises:
+            ValueError: the latents do not fit the layout, the format or the size (names all), or
+                ``frames`` is none of the three.
+        """
+        if frames not in ("middle", "strip", "all"):
+            raise ValueError(f"frames must be 'middle', 'strip' or 'all', not {frames!r}")
+        lengths = self.layout.lengths(latents.shape, self.form.latent_channels, size)
+        shown = self._shown(latents, lengths, middle=frames == "middle")
+        planes = ops.to_uint8(self._product(shown, lengths["p"], ops))
+        pixels, finite = self._arrange(planes, lengths)
+        if frames == "middle":
+            pixels = pixels[:, 0]
+        elif frames == "strip":
+            batch, count, height, width, _ = pixels.shape
+            pixels = pixels.swapaxes(1, 2).reshape(batch, height, count * width, 3)
+        return RGBArray(np.ascontiguousarray(pixels), finite)
+
+    def _shown(self, latents: Tensor, lengths: dict[str, int], middle: bool) -> Tensor:
+        """The part that is shown, by slicing alone; lengths become those of the part."""
+        parts: list[slice] = []
+        for axis, length in zip(self.layout.axes, latents.shape, strict=True):
+            start, stop = 0, length
+            if axis == "n":
+                start = length - 1
+            elif "c" in axis and axis != "c":
+                stop = lengths["c"] * lengths["p"] * lengths["q"]
+            elif axis == "t" and middle:
+                start, stop = length // 2, length // 2 + 1
+            elif "hw" in axis:
+                start, stop = _tokens_shown(axis, length, lengths, middle)
+            parts.append(slice(start, stop))
+        for letter in "n" + "t" * middle:
+            if letter in lengths:
+                lengths[letter] = 1
+        whole = all((s.start, s.stop) == (0, n) for s, n in zip(parts, latents.shape, strict=True))
+        return latents if whole else latents[tuple(parts)]
+
+    def _product(self, shown: Tensor, edge: int, ops: TensorOps) -> Tensor:
+        """Colours of each token's cells and whether it is finite, as 0..255.
+
+        ``[rows, tokens, 3 * edge * edge + 1]`` where the channels are on the last axis, and
+        ``[rows, 3 * edge * edge + 1, tokens]`` where other axes follow them.
+        """
+        shape, axis = tuple(shown.shape), self.layout.channel_axis
+        weights, bias = self._weights_like(shown, edge, ops)
+        before, after = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+        if axis + 1 == len(shape):
+            return ops.matmul(shown.reshape((1, before, shape[axis])), weights) + bias
+        return ops.matmul(weights, shown.reshape((before, shape[axis], after))) + bias
+
+    def _weights_like(self, like: Tensor, edge: int, ops: TensorOps) -> tuple[Tensor, Tensor]:
+        # Not all frameworks' tensors say where they are; those that do not have one place.
+        key = (edge, like.dtype, str(getattr(like, "device", "")))
+        if key not in self._kept:
+            weights, bias = _weights(self.form, self.layout, edge)
+            self._kept[key] = ops.from_numpy(weights, like), ops.from_numpy(bias, like)
+        return self._kept[key]
+
+    def _arrange(
+        self, planes: npt.NDArray[np.uint8], lengths: dict[str, int]
+    ) -> tuple[npt.NDArray[np.uint8], bool]:
+        """``[batch, frames, height, width, 3]``, and whether all is finite."""
+        axes, axis = self.layout.axes, self.layout.channel_axis
+        if axis + 1 < len(axes):
+            planes = planes.swapaxes(1, 2)
+        colours, valid = planes[..., :-1], planes[..., -1:] > 0
+        letters = "".join((*axes[:axis], *axes[axis + 1 :], "pq")).replace("+", "")
+        edge = lengths["p"]
+        cells = (colours * valid).reshape(*(lengths[x] for x in letters), 3)
+        order = [letters.index(x) for x in "bnthpwq" if x in letters]
+        pixels = cells.transpose(*order, len(letters))
+        height, width = lengths["h"] * edge, lengths["w"] * edge
+        whole = pixels.reshape(lengths["b"], lengths.get("t", 1), height, width, 3)
+        return whole, bool(valid.all())
+
+
+def _tokens_shown(axis: str, length: int, lengths: dict[str, int], middle: bool) -> tuple[int, int]:
+    """The range of tokens that is shown, of an axis that may have others before or behind."""
+    frame, count = lengths["h"] * lengths["w"], lengths.get("t", 1)
+    start = length - frame * count if axis.startswith("+") else 0
+    if not middle:
+        return start, start + frame * count
+    return start + frame * (count // 2), start + frame * (count // 2 + 1)
 
 
 def to_rgb(latents: Tensor, form: LatentFormat, ops: TensorOps) -> RGBArray:
@@ -36,26 +162,32 @@ def to_rgb(latents: Tensor, form: LatentFormat, ops: TensorOps) -> RGBArray:
             f"latents of shape {shape} are not [batch, {form.latent_channels}, height, width] "
             f"as the format {form.name!r} has it"
         )
-    batch, channels, height, width = shape
-    weights, bias = _weights(form)
-    columns = latents.reshape((batch, channels, height * width))
-    scaled = ops.matmul(ops.from_numpy(weights, latents), columns)
-    planes = ops.to_uint8(scaled + ops.from_numpy(bias, latents))
-    pixels = planes.reshape(batch, 4, height, width).transpose(0, 2, 3, 1)
-    valid = pixels[..., 3:] > 0
-    return RGBArray(pixels[..., :3] * valid, bool(valid.all()))
+    return ColourMap(form).rgb(latents, ops)
 
 
-def _weights(form: LatentFormat) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Rows for red, green, blue in 0..255, and a fourth that tells finite cells from others.
+def _weights(
+    form: LatentFormat, layout: Layout, edge: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """A matrix from a token's numbers to red, green, blue in 0..255 of each of its cells, and one
+    more that tells finite tokens from others.
 
-    The fourth multiplies everything by 0 and adds 255. Only finite numbers times 0 are 0; NaN and
+    That one multiplies everything by 0 and adds 255. Only finite numbers times 0 are 0; NaN and
     the infinities give NaN, which becomes 0. So the check costs no transfer of its own.
+
+    Its columns are colours where the channels are on the last axis; elsewhere its rows are.
     """
     low, high = form.output_range
     scale = 255.0 / (high - low)
-    factors = np.asarray(form.factors, dtype=np.float64).T * scale
+    factors = np.asarray(form.factors, dtype=np.float64) * scale
     offsets = (np.asarray(form.bias, dtype=np.float64) - low) * scale
-    weights = np.concatenate([factors, np.zeros((1, form.latent_channels))])
-    bias = np.concatenate([offsets, [255.0]])[:, None]
-    return weights.astype(np.float32), bias.astype(np.float32)
+    # [c, p, q, p, q, rgb]: each cell of a token has its own numbers and none of the others'.
+    same = np.eye(edge * edge).reshape((edge,) * 4)
+    blocks = factors[:, None, None, None, None, :] * same[None, ..., None]
+    letters = layout.axes[layout.channel_axis].strip("+")
+    order = [("c", "p", "q").index(x) for x in letters] if "p" in letters else [0, 1, 2]
+    matrix = blocks.transpose(*order, 3, 4, 5).reshape(-1, edge * edge * 3)
+    matrix = np.concatenate([matrix, np.zeros((len(matrix), 1))], axis=1)
+    bias = np.concatenate([np.tile(offsets, edge * edge), [255.0]])
+    if layout.channel_axis + 1 == len(layout.axes):
+        return matrix.astype(np.float32), bias.astype(np.float32)
+    return matrix.T.astype(np.float32), bias[:, None].astype(np.float32)

@@ -17,9 +17,12 @@ class PreviewFrame:
         timestep: the scheduler's timestep.
         images: one RGB picture for each row of the batch, one pixel for each latent cell; or
             what was asked for instead (see :func:`unicb.sinks.shape_images`).
+        source: what they show. "exact": the denoised latents of the step, to rounding; "estimate":
+            nearly those; "noisy": the latents as they are.
     """
 
     step: int
     num_timesteps: int
     timestep: float
     images: list[Image.Image]
+    source: str = "noisy"

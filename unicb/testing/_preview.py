@@ -12,6 +12,7 @@ from PIL import Image
 
 from unicb import Callback, LatentFormat, Preview, PreviewFrame, Step, bind
 from unicb.latents import to_rgb
+from unicb.latents.denoised import DenoisedEstimate
 from unicb.testing._base import Checks
 from unicb.testing.harness import Case
 
@@ -41,7 +42,7 @@ class PreviewChecks(Checks):
             def on_step_end(self, step: Step) -> None:
                 colours.append(to_rgb(step["latents"], FORMAT, step.ops).pixels)
 
-        preview = Preview(frames.append, factors=FORMAT)
+        preview = Preview(frames.append, factors=FORMAT, source="noisy")
         out = self.harness.run(pipeline, case, **bind(pipeline, preview, Look()))
         shown = [np.stack([np.asarray(image) for image in frame.images]) for frame in frames]
         assert np.array_equal(shown, colours)
@@ -50,6 +51,41 @@ class PreviewChecks(Checks):
         assert all(len(frame.images) == 2 for frame in frames)
         height, width = out.shape[-2:]
         assert all(image.size == (width, height) for frame in frames for image in frame.images)
+        assert (out == plain).all()
+
+    def test_preview_shows_denoised_latents(self, kind: str) -> None:
+        """Where the scheduler lets them be told, denoised latents are shown after every whole step
+        but the first, and the finished latents last; the latents are bit-identical."""
+        pipeline, case = self.pipeline(kind), Case(kind)
+        plain = self.harness.run(pipeline, case)
+        assert DenoisedEstimate.kind_of(pipeline.scheduler) is not None
+        frames: dict[str, list[PreviewFrame]] = {"denoised": [], "noisy": []}
+        whole: list[bool] = []
+        colours: list[npt.NDArray[np.uint8]] = []
+
+        class Look(Callback):
+            tensors = ("latents",)
+
+            def on_step_end(self, step: Step) -> None:
+                whole.append(step.is_whole or step.index + 1 == step.num_timesteps)
+                colours.append(to_rgb(step["latents"], FORMAT, step.ops).pixels[0])
+
+        previews = [
+            Preview(to.append, factors=FORMAT, source="noisy" if name == "noisy" else "denoised")
+            for name, to in frames.items()
+        ]
+        out = self.harness.run(pipeline, case, **bind(pipeline, *previews, Look()))
+        denoised = {frame.step: frame for frame in frames["denoised"]}
+        noisy = {frame.step: frame for frame in frames["noisy"]}
+        assert list(denoised) == [i for i, is_whole in enumerate(whole) if is_whole]
+        kinds = [frame.source for frame in denoised.values()]
+        assert set(kinds[1:]) <= {"exact", "estimate"}
+        assert {frame.source for frame in noisy.values()} == {"noisy"}
+        last = len(whole) - 1
+        assert np.array_equal(np.asarray(denoised[last].images[0]), colours[last])
+        between = list(denoised)[1:-1]
+        assert between
+        assert all(denoised[i].images[0].tobytes() != noisy[i].images[0].tobytes() for i in between)
         assert (out == plain).all()
 
     def test_preview_writes_files(self, tmp_path: Path) -> None:

@@ -1,0 +1,220 @@
+"""The denoised estimate on diffusers' own schedulers, beside the x0 that they use themselves."""
+
+from __future__ import annotations
+
+import weakref
+from types import SimpleNamespace
+from typing import Any
+
+import denoised_runs as runs
+import diffusers
+import pytest
+import torch
+from diffusers.utils import is_scipy_available
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from unicb import bind
+from unicb.latents.denoised import DenoisedEstimate, facts_for_scheduler, known_schedulers
+from unicb.testing import Case
+from unicb_torch import backend
+from unicb_torch.harness import arguments, harness
+
+SIDE = runs.Side(diffusers, backend.ops, torch.from_numpy)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+    diffusers.utils.logging.set_verbosity_error()
+
+
+def _run(case: runs.Case, start: int = 0) -> list[runs.Told]:
+    if case.name == "LMSDiscreteScheduler" and not is_scipy_available():
+        pytest.skip("diffusers has no LMSDiscreteScheduler without scipy")
+    return runs.run(SIDE, case, start)
+
+
+@pytest.mark.parametrize("start", [0, 4])
+@pytest.mark.parametrize("case", runs.EXACT, ids=str)
+def test_exact(case: runs.Case, start: int) -> None:
+    runs.check_exact(SIDE.schedulers, case, _run(case, start))
+
+
+@pytest.mark.parametrize("case", runs.ESTIMATED, ids=str)
+def test_estimate_is_better_than_noise(case: runs.Case) -> None:
+    assert DenoisedEstimate.kind_of(SIDE.build(case)) == "estimate"
+    for told in _run(case)[1:]:
+        assert told.estimate is not None
+        assert runs.correlation(told.estimate, told.truth) >= runs.correlation(
+            told.latents, told.truth
+        )
+
+
+def test_minimax_h3() -> None:
+    """Velocities to the data, and timesteps that are 1 - sigma."""
+    scheduler = diffusers.MiniMaxH3Scheduler()
+    scheduler.set_timesteps(9)
+    estimate = DenoisedEstimate(scheduler, backend.ops)
+    latents = torch.randn(1, 4, 8, 8)
+    for index, timestep in enumerate(scheduler.timesteps):
+        said = torch.tanh(latents) - latents
+        truth = latents + (1 - timestep) * said
+        latents = scheduler.step(said, timestep, latents, return_dict=False)[0]
+        told = estimate.step_end(latents)
+        assert (told is None) == (index == 0)
+        if told is not None:
+            torch.testing.assert_close(told, truth, atol=1e-5, rtol=0)
+
+
+def library_schedulers() -> set[str]:
+    structure = diffusers.schedulers._import_structure
+    names = {name for listed in structure.values() for name in listed}
+    names |= {name for name in dir(diffusers) if name.startswith(("LMS", "Cosine", "DPMSolverSDE"))}
+    return {name for name in names if name.endswith("Scheduler")}
+
+
+def test_every_scheduler_is_classified() -> None:
+    """A new one is to be read, and to get an entry in schedulers.toml."""
+    assert library_schedulers() - set(known_schedulers()) == set()
+    assert len(library_schedulers()) > 40
+
+
+def test_every_kind_of_scheduler_is_run_here() -> None:
+    told = {n for n in known_schedulers() if not facts_for_scheduler(type(n, (), {})()).noisy}
+    ran = {case.name for case in (*runs.EXACT, *runs.ESTIMATED)}
+    assert told == ran | set(runs.UNSHARED)
+
+
+@pytest.mark.parametrize("name", ["EulerAncestralDiscreteScheduler", "LCMScheduler"])
+def test_noisy_ones_are_refused(name: str) -> None:
+    scheduler = getattr(diffusers, name)()
+    assert DenoisedEstimate.kind_of(scheduler) is None
+    with pytest.raises(ValueError, match=f"of {name} cannot be told"):
+        DenoisedEstimate(scheduler, backend.ops)
+
+
+def test_settings_decide() -> None:
+    kind = DenoisedEstimate.kind_of
+    assert kind(diffusers.DDIMScheduler(clip_sample=True)) == "estimate"
+    assert kind(diffusers.DDIMScheduler(clip_sample=False, thresholding=True)) is None
+    assert kind(diffusers.CogVideoXDDIMScheduler(clip_sample=True)) == "exact"
+    assert kind(diffusers.FlowMatchEulerDiscreteScheduler()) == "exact"
+    assert kind(diffusers.FlowMatchEulerDiscreteScheduler(stochastic_sampling=True)) is None
+
+
+def test_subclass_is_known_unless_it_steps_otherwise() -> None:
+    plain = type("Plain", (diffusers.EulerDiscreteScheduler,), {})
+    other = type("Other", (diffusers.EulerDiscreteScheduler,), {"step": lambda self: None})
+    assert DenoisedEstimate.kind_of(plain()) == "exact"
+    assert DenoisedEstimate.kind_of(other()) is None
+
+
+class HostReads(TorchDispatchMode):
+    """Counts what would wait for a device: reads of single numbers, and copies between devices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.__name__.split(".")[0] in ("_local_scalar_dense", "_to_copy", "nonzero", "item"):
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DDIMScheduler",
+        "EulerDiscreteScheduler",
+        "FlowMatchEulerDiscreteScheduler",
+        "HeunDiscreteScheduler",
+        "PNDMScheduler",
+        "DEISMultistepScheduler",
+        "UniPCMultistepScheduler",
+    ],
+)
+def test_no_host_reads_after_the_first_step(name: str, dtype: torch.dtype) -> None:
+    own = {"clip_sample": False} if name == "DDIMScheduler" else {}
+    own |= {"skip_prk_steps": True} if name == "PNDMScheduler" else {}
+    scheduler = getattr(diffusers, name)(**own)
+    scheduler.set_timesteps(6)
+    calls: list[Any] = []
+    to_numpy = backend.ops.to_numpy
+    ops = SimpleNamespace(to_numpy=lambda x: calls.append(x) or to_numpy(x))
+    estimate = DenoisedEstimate(scheduler, ops)  # type: ignore[arg-type]
+    latents = torch.randn(1, 4, 8, 8, dtype=dtype)
+    for index, timestep in enumerate(scheduler.timesteps):
+        said = latents * 0.5
+        latents = scheduler.step(said, timestep, latents, return_dict=False)[0].to(dtype)
+        with HostReads() as reads:
+            told = estimate.step_end(latents)
+        assert told is None or told.dtype == dtype
+        if index:
+            assert reads.found == []
+        else:
+            first = len(calls)
+    assert 0 < len(calls) == first <= 4
+
+
+@pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "UniPCMultistepScheduler"])
+def test_one_tensor_at_most_is_kept(name: str) -> None:
+    scheduler = getattr(diffusers, name)()
+    scheduler.set_timesteps(6)
+    estimate = DenoisedEstimate(scheduler, backend.ops)
+    seen = []
+    for timestep in scheduler.timesteps:
+        latents = torch.randn(1, 4, 8, 8)
+        scheduler.step(latents * 0.5, timestep, latents, return_dict=False)
+        seen.append(weakref.ref(latents))
+        estimate.step_end(latents)
+    del latents
+    alive = sum(ref() is not None for ref in seen[:-1])
+    # UniPC itself keeps its last sample.
+    assert alive == 0
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "EulerDiscreteScheduler", "PNDMScheduler"])
+def test_the_known_part_of_an_inpainted_picture(name: str) -> None:
+    """After each step the loop overwrites it with the original, noised with the same noise. So
+    two latents tell the original itself; a kept output, what the model made of it.
+    """
+    own = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
+    own = {} if name == "EulerDiscreteScheduler" else own
+    own = {"skip_prk_steps": True, "steps_offset": 1} if name == "PNDMScheduler" else own
+    scheduler = getattr(diffusers, name)(**runs.STABLE_DIFFUSION, **own)
+    scheduler.set_timesteps(10)
+    scheduler.set_begin_index(0) if hasattr(scheduler, "set_begin_index") else None
+    original, noise = torch.randn(2, 1, 4, 8, 8)
+    latents = noise * scheduler.init_noise_sigma
+    estimate = DenoisedEstimate(scheduler, backend.ops)
+    errors = []
+    for index, timestep in enumerate(scheduler.timesteps):
+        said = scheduler.scale_model_input(latents, timestep) + 0.1 * torch.tanh(latents)
+        latents = scheduler.step(said, timestep, latents, return_dict=False)[0]
+        following = scheduler.timesteps[index + 1 : index + 2]
+        known = scheduler.add_noise(original, noise, following) if len(following) else original
+        latents = torch.cat([known[..., :4], latents[..., 4:]], dim=-1)
+        told = estimate.step_end(latents)
+        if told is not None:
+            errors.append(float((told - original)[..., :4].abs().max()))
+    if name == "PNDMScheduler":
+        assert max(errors) > 0.1
+    else:
+        # The last overwriting brings the clean original, while the DDIM of Stable Diffusion ends
+        # at a noise of 0.03: a little of the noise comes back in the last estimate.
+        assert max(errors[:-1]) < 1e-4
+        assert errors[-1] < (0.5 if name == "DDIMScheduler" else 1e-4)
+
+
+@pytest.mark.parametrize(("kind", "more", "nones"), runs.PIPELINES)
+def test_in_a_pipeline(
+    kind: str, more: dict[str, Any], nones: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unicb_torch.harness.arguments", lambda case: arguments(case) | more)
+    pipe = harness.build(kind)
+    pipe.set_progress_bar_config(disable=True)
+    watch = runs.watched(pipe)
+    harness.run(pipe, Case(kind, steps=6), **bind(pipe, watch))
+    runs.check_watched(watch, nones)
