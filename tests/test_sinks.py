@@ -848,4 +848,4 @@ def test_examples_of_the_page(
             exec(compile(text, "docs/previews.md", "exec"), names)
         else:
             assert capsys.readouterr().out == text
-    assert {"run.webp", "run.png", "slow.gif", "steps/009.png"} <= set(files(tmp_path))
+    assert {"run.webp", "run.png", "steps/000.png", "steps/009.png"} <= set(files(tmp_path))

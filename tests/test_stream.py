@@ -167,6 +167,18 @@ def test_size_and_batch(pipe: ToyPipeline) -> None:
     assert sizes(size=(20, 10), batch="grid") == [(42, 22)]
 
 
+def test_source(pipe: ToyPipeline) -> None:
+    def sources(**how: Any) -> set[str]:
+        *frames, _ = stream(pipe, "x", backlog=ALL, **how)
+        return {frame.source for frame in frames}  # type: ignore[union-attr]
+
+    assert sources(source="noisy") == {"noisy"}
+    with pytest.raises(ValueError, match="source must be"):
+        stream(pipe, "x", source="pretty")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="frames must be"):
+        stream(pipe, "x", video_frames="all")  # type: ignore[arg-type]
+
+
 def test_max_fps_lets_the_first_and_the_last_pass(pipe: ToyPipeline) -> None:
     events = list(stream(pipe, "x", max_fps=1e-9, backlog=ALL))
     assert steps_of(events) == [0, 9]
@@ -543,7 +555,7 @@ class TellTheEnd(Callback):
         print("run has ended")
 
 
-events = stream(ToyPipeline(), "x", num_inference_steps=1_000_000, callbacks=[TellTheEnd()])
+events = stream(ToyPipeline(), "x", num_inference_steps=100_000, callbacks=[TellTheEnd()])
 next(events)
 """
 

@@ -47,7 +47,7 @@ def stream(
     max_fps: float | None = None,
     size: Size | None = None,
     batch: Batch = "all",
-    frames: Frames = "middle",
+    video_frames: Frames = "middle",
     source: Source = "denoised",
     factors: LatentFormat | str | os.PathLike[str] | None = None,
     backlog: int = 1,
@@ -69,8 +69,9 @@ def stream(
     Args:
         pipeline: as for :func:`unicb.bind`.
         args, kwargs: what to call the pipeline with, besides.
-        every, max_fps, size, batch, frames, source, factors: which steps to show, and how, as for
+        every, max_fps, size, batch, source, factors: which steps to show, and how, as for
             :class:`unicb.Preview`.
+        video_frames: its ``frames``; there are pipelines that take ``frames`` themselves.
         backlog: how many previews wait for who iterates, from 1. With 1 it is always the newest
             that is next. To get each and every one, give at least the number of steps.
         callbacks: further callbacks, called before the preview is made.
@@ -91,7 +92,7 @@ def stream(
         max_fps=max_fps,
         size=size,
         batch=batch,
-        frames=frames,
+        frames=video_frames,
         source=source,
         factors=factors,
     )

@@ -324,6 +324,7 @@ class Watch(Callback):
     def __init__(self, truths: list[Any]) -> None:
         self.truths = truths
         self.errors: list[float | None] = []
+        self.told: list[Array] = []
 
     def on_run_start(self) -> None:
         self.estimate: DenoisedEstimate | None = None
@@ -340,8 +341,9 @@ class Watch(Callback):
         if told is None:
             self.errors.append(None)
             return
-        truth = step.ops.to_numpy(self.truths[-1])
-        self.errors.append(float(np.abs(step.ops.to_numpy(told) - truth).max() / truth.std()))
+        host, truth = step.ops.to_numpy(told), step.ops.to_numpy(self.truths[-1])
+        self.told.append(host)
+        self.errors.append(float(np.abs(host - truth).max() / truth.std()))
 
 
 def watched(pipe: Any) -> Watch:
@@ -367,3 +369,14 @@ def check_watched(watch: Watch, nones: int) -> None:
     assert watch.errors.count(None) == nones
     assert len(told) >= 2
     assert max(told) < 1e-4
+
+
+def check_inpainted(watch: Watch) -> None:
+    """The kept part, outside of the mask's middle, is the original in all estimates but the last,
+    where the loop has put in the clean original but the schedule ends above zero.
+    """
+    kept = [told[:, :, 0, :] for told in watch.told[:-1]]
+    assert len(kept) >= 3
+    for part in kept:
+        np.testing.assert_allclose(part, kept[0], atol=1e-4)
+    assert np.abs(watch.told[0] - watch.told[-2]).max() > 1e-2

@@ -408,6 +408,7 @@ CORE = (
         Step,
         "is_whole",
         value(lambda step, whole: False),
+        error=ValueError,
     ),
     mutant(
         "caches are reset for good",

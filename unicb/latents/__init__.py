@@ -1,17 +1,20 @@
 """What the numbers in a pipeline's latents mean: formats, layouts, and how to look at them."""
 
+from unicb.latents.fit import Fit, fit_rgb_factors
 from unicb.latents.formats import LatentFormat, builtin_formats, find_format
 from unicb.latents.layouts import Layout, size_of_latents
 from unicb.latents.rgb import ColourMap, Frames, RGBArray, to_rgb
 
 __all__ = [
     "ColourMap",
+    "Fit",
     "Frames",
     "LatentFormat",
     "Layout",
     "RGBArray",
     "builtin_formats",
     "find_format",
+    "fit_rgb_factors",
     "size_of_latents",
     "to_rgb",
 ]

@@ -92,10 +92,10 @@ class Schedule(NamedTuple):
 class DenoisedEstimate:
     """The x0 of each step of one run. Make a new one for every run.
 
-    It waits for the device once: at the first step's end it reads the schedule (some hundred
-    numbers at most), and again only where the scheduler gets a new schedule during the run. It
-    never changes latents, and keeps one tensor at most: the latents of the last step end, or after
-    half a step the estimate that the other half's end will return.
+    It waits for the device once: at the first step's end it reads the schedule (a thousand numbers
+    or so), and again only where the scheduler gets a new schedule during the run. It never changes
+    latents, and keeps one tensor at most: the latents of the last step end, or after half a step
+    the estimate that the other half's end will return.
 
     Args:
         scheduler: the pipeline's, one that :meth:`kind_of` does not say None to.
@@ -294,7 +294,7 @@ def _solve(before: Tensor, after: Tensor, start: Level, end: Level) -> Tensor | 
         return None
     whole = (start.sigma - end.sigma) / determinant
     change = end.sigma / determinant
-    if whole == 1:
+    if math.isclose(whole, 1):  # Euler by sigmas or by flow: nothing to round
         return after + (after - before) * change
     return after * whole + (after - before) * change
 
@@ -326,10 +326,9 @@ def _timesteps(scheduler: Any, read: Any) -> Schedule:
     """As DDIM has it: a step goes down by the same number of training timesteps every time."""
     alphas = read(scheduler.alphas_cumprod)
     final = read(scheduler.final_alpha_cumprod)[0]
-    # PNDM's Runge-Kutta steps may begin half a step above the schedule; it clips nothing.
     steps = read(scheduler.timesteps).astype(int)
     stride = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
-    starts = [_variance_level(alphas[step]) for step in steps]
+    starts = [_variance_level(alphas[step]) for step in steps]  # PNDM needs no others
     ends = [_variance_level(alphas[step] if step >= 0 else final) for step in steps - stride]
     return Schedule(starts, ends, ends)
 

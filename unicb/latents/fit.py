@@ -129,7 +129,7 @@ class _Coder:
     """A pipeline's VAE, called with numpy arrays."""
 
     def __init__(self, backend: Backend, pipeline: Any) -> None:
-        self.vae = getattr(pipeline, "vae", None)
+        self.vae: Any = getattr(pipeline, "vae", None)
         self._backend = backend
         self._owner = type(pipeline).__name__
         if not hasattr(self.vae, "encode") or not hasattr(self.vae, "decode"):
@@ -159,7 +159,7 @@ class _Coder:
         for start in range(0, len(pictures), _CHUNK):
             with self._without_gradients():
                 encoded = self._encode(pictures[start : start + _CHUNK])
-                if start + len(encoded) > decode_from:
+                if start + encoded.shape[0] > decode_from:
                     whole = self._picture(self._decode(encoded))
                     decoded.append(whole[max(0, decode_from - start) :])
             latents.append(self._picture(encoded))
@@ -198,8 +198,11 @@ class _Coder:
 
 
 def _parameters(model: Any) -> Iterator[Any]:
-    listed = getattr(model, "parameters", None) or getattr(model, "get_parameters", tuple)
-    yield from listed()
+    # One framework's models call them so, the other's otherwise.
+    for name in ("parameters", "get_parameters"):
+        if hasattr(model, name):
+            yield from getattr(model, name)()
+            return
 
 
 def _as_the_sampler_sees(latents: _Array, vae: Any, backend: Backend) -> _Array:

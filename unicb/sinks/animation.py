@@ -28,6 +28,7 @@ class Animation:
         path: where to; ``.webp`` or ``.gif``. Folders are made, and the file appears under its
             name when it is complete.
         duration: how long each frame is shown, in seconds, 0.01..60. GIF counts in hundredths.
+            Of neighbours that are alike, pillow may make one frame of their time together.
         hold: how long the last is shown before it starts again, in seconds, 0.01..60.
         size, batch: as for :func:`shape_images`; several pictures of a batch go into a grid.
         max_frames: from 2.

@@ -810,6 +810,9 @@ def _omnigen(fx: Framework) -> Any:
             tokenizer=None,
         )
     pipeline.multimodal_processor = _Prompts(fx)
+    if fx.name == "mindspore":
+        # Pictures are encoded without the generator, and so with no seed at all.
+        pipeline.vae.diag_gauss_dist.deterministic = True
     return pipeline
 
 

@@ -76,3 +76,11 @@ def test_in_a_pipeline(
     watch = runs.watched(pipe)
     harness.run(pipe, Case(kind, steps=6), **bind(pipe, watch))
     runs.check_watched(watch, nones)
+
+
+def test_inpainting_with_a_model_of_four_channels() -> None:
+    pipe = harness.build("inpaint")
+    pipe.set_progress_bar_config(disable=True)
+    watch = runs.watched(pipe)
+    harness.run(pipe, Case("inpaint", steps=6), **bind(pipe, watch))
+    runs.check_inpainted(watch)

@@ -1,0 +1,175 @@
+"""Fitting colours: what is fitted on what, on VAEs whose right answer is known."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from unicb import UnsupportedPipelineError
+from unicb.latents import fit_rgb_factors
+from unicb.latents._drawings import drawings
+from unicb_numpy.ops import StrictTensor
+from unicb_numpy.pipelines import ToyPipeline
+
+Array = npt.NDArray[Any]
+MIX = np.array([[1.0, 0.2, -0.1], [-0.3, 0.8, 0.4], [0.1, -0.5, 0.9], [0.4, 0.4, 0.4]])
+MEAN, STD = np.array([0.5, -1.0, 2.0, 0.1]), np.array([2.0, 0.5, 1.5, 3.0])
+
+
+class ToyVAE:
+    """Averages 4x4 pixels, mixes their colours, and decodes the same way back."""
+
+    video = False
+
+    def __init__(self, **config: Any) -> None:
+        self.config = SimpleNamespace(latent_channels=4, **config)
+        self.calls: list[tuple[int, ...]] = []
+
+    def parameters(self) -> list[StrictTensor]:
+        return [StrictTensor(np.zeros((4, 3, *(1,) * (2 + self.video)), np.float32))]
+
+    def encode(self, x: StrictTensor, return_dict: bool = True) -> tuple[Any]:
+        assert not return_dict
+        self.calls.append(x.shape)
+        data = x.data[:, :3, 0] if self.video else x.data[:, :3]
+        n, c, h, w = data.shape
+        cells = data.reshape(n, c, h // 4, 4, w // 4, 4).mean(axis=(3, 5))
+        mixed = np.einsum("ncij,dc->ndij", cells, MIX)
+        return (self.distribution(mixed[:, :, None] if self.video else mixed),)
+
+    def distribution(self, mixed: Array) -> Any:
+        return SimpleNamespace(mode=lambda: StrictTensor(mixed))
+
+    def decode(self, z: StrictTensor, return_dict: bool = True) -> tuple[StrictTensor]:
+        data = z.data[:, :, 0] if self.video else z.data
+        colours = np.einsum("ndij,cd->ncij", data, np.linalg.pinv(MIX))
+        picture = colours.repeat(4, axis=2).repeat(4, axis=3)
+        return (StrictTensor(picture[:, :, None] if self.video else picture),)
+
+
+class VideoVAE(ToyVAE):
+    video = True
+
+
+class MomentsVAE(ToyVAE):
+    """Returns means and variances in one tensor, as mindone's do."""
+
+    def distribution(self, mixed: Array) -> Any:
+        return StrictTensor(np.concatenate([mixed, mixed - 5], axis=1))
+
+
+def pipeline_with(vae: Any) -> Any:
+    pipe: Any = ToyPipeline()
+    pipe.vae = vae
+    return pipe
+
+
+@pytest.mark.parametrize(
+    ("config", "seen"),
+    [
+        ({}, lambda z: z),
+        ({"scaling_factor": 0.5}, lambda z: z * 0.5),
+        ({"scaling_factor": 0.5, "shift_factor": None}, lambda z: z * 0.5),
+        ({"scaling_factor": 0.5, "shift_factor": 0.1}, lambda z: (z - 0.1) * 0.5),
+        ({"latents_mean": MEAN, "latents_std": STD}, lambda z: (z - MEAN) / STD),
+        (
+            {"scaling_factor": 0.5, "latents_mean": MEAN, "latents_std": STD},
+            lambda z: (z - MEAN) / STD * 0.5,
+        ),
+        ({"latents_mean": None, "latents_std": None, "scaling_factor": 0.5}, lambda z: z * 0.5),
+    ],
+)
+@pytest.mark.parametrize("kind", [ToyVAE, VideoVAE, MomentsVAE])
+def test_factors_act_on_what_the_sampler_sees(kind: Any, config: Any, seen: Any) -> None:
+    fit = fit_rgb_factors(pipeline_with(kind(**config)), samples=6, held_out=2)
+    colour = np.array([0.3, -0.6, 0.9])
+    shown = seen(MIX @ colour) @ np.array(fit.form.factors) + np.array(fit.form.bias)
+    np.testing.assert_allclose(shown, colour, atol=1e-4)
+    assert fit.minimum > 0.999
+    assert fit.mean >= fit.minimum
+    assert (fit.samples, fit.held_out) == (6, 2)
+
+
+def test_format_tells_the_vae(tmp_path: Any) -> None:
+    vae = ToyVAE(scaling_factor=0.5, latents_mean=list(MEAN), latents_std=list(STD))
+    form = fit_rgb_factors(pipeline_with(vae), name="mine", samples=6, held_out=2).form
+    assert (form.name, form.latent_channels, form.spatial_scale) == ("mine", 4, 4)
+    assert (form.vae_scaling_factor, form.vae_shift_factor) == (0.5, None)
+    assert (form.vae_latents_mean, form.vae_classes) == (tuple(MEAN), ("ToyVAE",))
+    assert "6 drawings, seed 0; r with the full decode: mean 1.0000" in form.source
+    form.save(tmp_path / "preview.toml")
+    assert type(form).load(tmp_path / "preview.toml") == form
+
+
+def test_own_pictures_of_any_size() -> None:
+    pictures: list[Any] = [np.full((9, 30, 3), shade, np.uint8) for shade in range(0, 250, 50)]
+    pictures += [Image.effect_noise((40, 20), 60) for _ in range(8)]
+    vae = ToyVAE()
+    fit = fit_rgb_factors(pipeline_with(vae), pictures, held_out=3, size=16)
+    assert (fit.samples, fit.held_out) == (10, 3)
+    assert {shape[1:] for shape in vae.calls[1:]} == {(3, 16, 16)}
+    assert "10 pictures" in fit.form.source
+
+
+def test_vae_of_rgba_gets_opaque_pictures() -> None:
+    vae = ToyVAE(in_channels=4)
+    assert fit_rgb_factors(pipeline_with(vae), samples=4, held_out=2).minimum > 0.999
+    assert {shape[1] for shape in vae.calls} == {4}
+
+
+@pytest.mark.parametrize(
+    ("vae", "said"),
+    [
+        (None, "ToyPipeline has no VAE that encodes and decodes"),
+        (ToyVAE(in_channels=6), "encodes pictures of 6 channels, not RGB"),
+        (ToyVAE(latents_mean=[0.0] * 64, latents_std=[1.0] * 64), "64 means for 4 channels"),
+    ],
+)
+def test_other_vaes_are_refused(vae: Any, said: str) -> None:
+    with pytest.raises(UnsupportedPipelineError, match=said):
+        fit_rgb_factors(pipeline_with(vae), samples=4, held_out=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"size": 18}, "a multiple of 4 pixels, at least two, not 18"),
+        ({"size": 4}, "at least two, not 4"),
+        ({"held_out": 0}, "with 0 held out"),
+        ({"images": [np.zeros((8, 8, 3), np.uint8)], "held_out": 1}, "1 pictures cannot be fitted"),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        fit_rgb_factors(pipeline_with(ToyVAE()), **arguments)
+
+
+def test_examples_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "latents.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 3
+    monkeypatch.chdir(tmp_path)
+    for number in range(20):
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        Image.effect_noise((20, 16), 5 * number + 5).save(tmp_path / "pictures" / f"{number}.png")
+    names: dict[str, Any] = {"pipe": pipeline_with(ToyVAE())}
+    for block in blocks:
+        exec(block, names)
+    assert (tmp_path / "preview.toml").is_file()
+
+
+def test_drawings() -> None:
+    pictures = drawings(8, 32, seed=1)
+    assert pictures.shape == (8, 3, 32, 32)
+    assert pictures.dtype == np.float32
+    assert np.abs(pictures).max() <= 1
+    assert (pictures.std(axis=(2, 3)) > 0.01).all()
+    assert np.array_equal(pictures, drawings(8, 32, seed=1))
+    assert not np.array_equal(pictures, drawings(8, 32, seed=2))
