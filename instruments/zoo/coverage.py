@@ -12,7 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from unicb.pipelines import PipelineFacts, facts_for
+from unicb.pipelines import PipelineFacts, facts_for, facts_owner, known_pipelines
 from zoo.entry import CASES, Entry
 from zoo.families import entries, family_names
 from zoo.framework import Framework
@@ -40,7 +40,9 @@ def classes(fx: Framework) -> dict[str, type]:
             call = next((vars(k)["__call__"] for k in kind.__mro__ if "__call__" in vars(k)), None)
             takes = call and "callback_on_step_end" in inspect.signature(call).parameters
             # Combined pipelines take one too, and hand it on to those inside them.
-            if takes and hasattr(kind, "_callback_tensor_inputs"):
+            # What only renames a known class is that class.
+            renamed = kind.__name__ not in known_pipelines() and facts_owner(kind) is not None
+            if takes and hasattr(kind, "_callback_tensor_inputs") and not renamed:
                 found[kind.__name__] = kind
     return found
 

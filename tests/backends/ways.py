@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from unicb.guidance._inference import _agree, infer
-from unicb.pipelines import PipelineFacts, known_pipelines
+from unicb.pipelines import PipelineFacts, facts_owner
 from zoo.coverage import classes, facts_named
 from zoo.entry import CASES, Entry
 from zoo.families import entries, family_names
@@ -74,7 +74,8 @@ def outcome(name: str, title: str, case: str) -> Outcome | None:
 
 def unknown_classes(name: str) -> list[str]:
     """Classes of the framework that take a step-end callback, and that no data file has."""
-    return sorted(set(classes(framework(name))) - set(known_pipelines()))
+    found = classes(framework(name))
+    return [title for title, kind in found.items() if facts_owner(kind) is None]
 
 
 def contradictions(name: str) -> Iterator[str]:

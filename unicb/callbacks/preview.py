@@ -142,6 +142,8 @@ class Preview(Callback):
         try:
             self._sink.close()
         except Exception as error:
+            if self._run.failed:
+                return  # and it was told
             _warn(f"the last previews may be missing: {type(error).__name__}: {error}")
 
     def on_step_end(self, step: Step) -> None:

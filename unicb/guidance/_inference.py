@@ -74,7 +74,9 @@ def _told(kind: type, caller: type, known: PipelineFacts | None) -> PipelineFact
 
 def _agree(told: PipelineFacts, known: PipelineFacts) -> bool:
     """Whether the two mean the same. (A switch is one way to leave out calls.)"""
-    return told.order == known.order and (told.cfg == "batch") == (known.cfg == "batch")
+    blocks = len(told.order)
+    same_order = told.order == known.order[:blocks] and blocks >= known.least_blocks
+    return same_order and (told.cfg == "batch") == (known.cfg == "batch")
 
 
 def _described(facts: PipelineFacts) -> str:

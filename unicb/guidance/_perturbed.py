@@ -6,6 +6,7 @@ there is an unconditional block. When that block goes, they have to be exchanged
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from unicb.guidance._models import Models
@@ -31,6 +32,17 @@ class PerturbedAttention:
             pag_applied_layers=pipeline.pag_applied_layers, do_classifier_free_guidance=False
         )
         self._ours = dict(self._denoiser.attn_processors)
+        for name, processor in self._ours.items():
+            if processor is self._before.get(name):
+                continue
+            # The frameworks' attention hands one to every processor; mindone 0.5.0 has one that
+            # fails on it.
+            parameters = inspect.signature(processor.__call__).parameters.values()
+            if not any(p.name == "attention_mask" or p.kind is p.VAR_KEYWORD for p in parameters):
+                self._models.mismatch(
+                    f"its {type(processor).__name__} takes no attention_mask",
+                    "perturbed attention needs it for two blocks of rows",
+                )
 
     def remove(self) -> None:
         """Put the processors back, but for those that the pipeline has put back itself, as it does

@@ -462,15 +462,13 @@ ENTRIES = [
         _hunyuan_controls,
         variant="two ControlNets",
     ),
-    # mindone's attention takes no mask for several heads but in its flash kernel.
-    Entry("LuminaPipeline", _lumina, masked_text, frameworks=_TORCH),
-    Entry("Lumina2Pipeline", _lumina2, masked_text, frameworks=_TORCH),
+    Entry("LuminaPipeline", _lumina, masked_text),
+    Entry("Lumina2Pipeline", _lumina2, masked_text),
     Entry(
         "Lumina2Pipeline",
         _lumina2,
         partial(masked_text, cfg_trunc_ratio=0.75),
         variant="guidance truncated by the pipeline",
         saves_less="the pipeline itself leaves the last step without guidance",
-        frameworks=_TORCH,
     ),
 ]

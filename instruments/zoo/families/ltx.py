@@ -100,7 +100,6 @@ def _text2video(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any
 
 
 def _rescaled(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
-    """mindone's rescaling asks for a deviation over a list of axes; MindSpore takes a tuple."""
     return {**_common(fx, request), "guidance_rescale": 0.7}
 
 
@@ -333,7 +332,6 @@ ENTRIES = [
         _ltx("LTXPipeline", vae=False),
         _rescaled,
         variant="guidance_rescale",
-        frameworks=("torch",),
     ),
     Entry("LTXImageToVideoPipeline", _ltx("LTXImageToVideoPipeline"), _image2video),
     Entry("LTXConditionPipeline", _ltx("LTXConditionPipeline"), _first_frame),

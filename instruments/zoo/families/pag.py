@@ -330,9 +330,7 @@ def _unets(name: str, pictures: Pictures, variant: str = "", **build: Any) -> li
 
 def _sd3(name: str, arguments: Callable[..., dict[str, Any]]) -> list[Entry]:
     build = partial(sd3, name, pag_applied_layers="blocks.0")
-    active, plain = _entries(name, build, arguments)
-    # mindone's attention takes no mask for several heads but in its flash kernel.
-    return [replace(active, frameworks=_TORCH), plain]
+    return _entries(name, build, arguments)
 
 
 def _hunyuan() -> list[Entry]:
@@ -417,5 +415,5 @@ ENTRIES = [
     *_sd3("StableDiffusion3PAGImg2ImgPipeline", sd3_image),
     *_hunyuan(),
     # mindone's attention takes no mask for several heads but in its flash kernel.
-    *_entries("SanaPAGPipeline", _sana, _sana_arguments, frameworks=_TORCH),
+    *_entries("SanaPAGPipeline", _sana, _sana_arguments),
 ]

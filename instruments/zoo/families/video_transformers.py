@@ -131,7 +131,6 @@ def _text2video(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any
 
 
 def _rescaled(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
-    """mindone's rescaling asks for a deviation over a list of axes; MindSpore takes a tuple."""
     return {**_text2video(fx, pipeline, request), "guidance_rescale": 0.7}
 
 
@@ -264,7 +263,7 @@ _EASY = "EasyAnimatePipeline"
 
 ENTRIES = [
     Entry(_EASY, _easyanimate(_EASY), _text2video),
-    Entry(_EASY, _easyanimate(_EASY), _rescaled, variant="guidance_rescale", frameworks=("torch",)),
+    Entry(_EASY, _easyanimate(_EASY), _rescaled, variant="guidance_rescale"),
     Entry(
         "EasyAnimateControlPipeline",
         _easyanimate("EasyAnimateControlPipeline", 2 * CHANNELS),
