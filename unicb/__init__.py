@@ -15,6 +15,7 @@ from unicb.latents import LatentFormat
 from unicb.ops import TensorOps
 from unicb.pipelines import PipelineFacts
 from unicb.step import Step
+from unicb.streaming import Result, Stream, stream
 
 __version__ = "0.1.0"
 
@@ -31,10 +32,13 @@ __all__ = [
     "PipelineFacts",
     "Preview",
     "PreviewFrame",
+    "Result",
     "Step",
+    "Stream",
     "TensorOps",
     "UnicbError",
     "UnsupportedPipelineError",
     "__version__",
     "bind",
+    "stream",
 ]
