@@ -175,6 +175,7 @@ def test_number_of_frames_follows_from_tokens() -> None:
     assert shown("b(thw)(cpq)", ltx(x), (4, 4), "all").shape == (1, 3, 4, 4, 3)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_token_that_is_not_finite_is_black(bad: float) -> None:
     latents = flux(cells(1, 1, 4, 4) + 1)
