@@ -16,8 +16,9 @@ WAYS = {
     "switch": "several calls, by a property that is read at each step",
     "calls": "several calls, by a local flag",
 }
+TITLE = "# On which pipelines guidance is cut, and how exactly\n"
 INTRODUCTION = """\
-# On which pipelines guidance is cut, and how exactly
+## How this was measured
 
 Made by `nox -s coverage-cfg`; not written by hand. Each class was built as a tiny pipeline with
 random weights, on a CPU in float32, and run with one prompt, with two, and with two images for each
@@ -46,7 +47,7 @@ def write(folder: Path, page: Path) -> None:
         for name in FRAMEWORKS
         if (folder / f"{name}.json").is_file()
     }
-    parts = [INTRODUCTION, *_totals(found)]
+    parts = [TITLE, *_totals(found), INTRODUCTION]
     for name, measured in found.items():
         parts += _framework(name, measured)
     page.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
