@@ -28,6 +28,18 @@ def test_quickstart_stops(quickstart: Callable[..., Path]) -> None:
     assert Image.open(out / "picture.png").size == (64, 64)
 
 
+def test_denoised_previews_show_the_picture_earlier(
+    noisy_and_denoised: Callable[[str], list[list[float]]],
+) -> None:
+    """At 12 of 25 steps a denoised preview is nearly the picture, and a noisy one is noise."""
+    rows = {
+        int(step): (noisy, denoised) for step, noisy, denoised in noisy_and_denoised("mindspore")
+    }
+    assert sorted(rows) == list(range(0, 25, 3))
+    assert rows[12][0] < 0.5 < 0.8 < rows[12][1]
+    assert all(denoised >= noisy for noisy, denoised in rows.values())
+
+
 def test_readme(run_readme: Callable[[str, str], Path]) -> None:
     folder = run_readme("from mindone", "from diffusers")
     assert Image.open(folder / "star.png").size == (64, 64)
