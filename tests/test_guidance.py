@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unicb import UnsupportedPipelineError
+from unicb import CFGCutoff, UnsupportedPipelineError, bind
 from unicb.guidance import Cut
 from unicb.guidance import cut as cut_guidance
 from unicb.pipelines import PipelineFacts, facts_for
@@ -280,3 +280,18 @@ def test_tail_of_the_conditional_call() -> None:
 def test_order_that_cannot_be_cut(order: Any) -> None:
     with pytest.raises(ValueError, match="one conditional part"):
         PipelineFacts(source="this test", order=order)
+
+
+def test_bind_forgets_nothing_that_a_run_under_way_may_need(
+    pipe: ToyPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rehearsed: list[bool] = []
+    monkeypatch.setattr(
+        type(backend),
+        "reset_caches",
+        lambda self, module, *, rehearse=False: rehearsed.append(rehearse),
+    )
+    callbacks = bind(pipe, CFGCutoff(0.4))
+    assert rehearsed == [True]
+    pipe("x", **callbacks)
+    assert rehearsed == [True, False, False]  # at the cut, and at the end

@@ -60,9 +60,10 @@ class Backend(Protocol):
         """
         ...
 
-    def reset_caches(self, module: Any) -> None:
+    def reset_caches(self, module: Any, *, rehearse: bool = False) -> None:
         """Have the framework's own hooks on ``module`` and inside it forget what they keep of
         earlier calls, because the next will have fewer rows. Nothing to do where there are none.
+        With ``rehearse``, nothing is forgotten: only whether it could be is told.
 
         Raises:
             UnsupportedPipelineError: one of them cannot do without the rows that are left out.

@@ -39,10 +39,10 @@ class MindSporeBackend:
 
         return hook(module, around)
 
-    def reset_caches(self, module: Any) -> None:
+    def reset_caches(self, module: Any, *, rehearse: bool = False) -> None:
         from unicb_mindspore.hooks import reset_caches
 
-        reset_caches(module)
+        reset_caches(module, rehearse)
 
     def versions(self) -> Mapping[str, str]:
         return {name: version(name) for name in ("mindspore", "mindone", "transformers")}

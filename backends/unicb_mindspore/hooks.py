@@ -74,7 +74,7 @@ def _clear(module: Any) -> None:
     vars(module).pop("construct", None)
 
 
-def reset_caches(module: Any) -> None:
+def reset_caches(module: Any, rehearse: bool) -> None:
     """See :meth:`unicb.Backend.reset_caches`."""
     registry = getattr(module, "_diffusers_hook", None) or HookRegistry(module)
     faster_cache = registry.get_hook(FASTER_CACHE)
@@ -84,4 +84,5 @@ def reset_caches(module: Any) -> None:
             "FasterCache makes the unconditional half up from earlier steps, and needs it in every "
             "call; disable it (disable_cache()), or leave CFGCutoff out"
         )
-    registry.reset_stateful_hooks()
+    if not rehearse:
+        registry.reset_stateful_hooks()

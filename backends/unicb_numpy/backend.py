@@ -41,7 +41,7 @@ class NumpyBackend:
 
         return hook(module, around)
 
-    def reset_caches(self, module: Any) -> None:
+    def reset_caches(self, module: Any, *, rehearse: bool = False) -> None:
         """This framework has no hooks that cache."""
 
     def versions(self) -> Mapping[str, str]:

@@ -141,7 +141,7 @@ def _unregister(registry: Any) -> None:
         ref.original_forward, ref.forward = ref.forward, forward
 
 
-def reset_caches(module: Any) -> None:
+def reset_caches(module: Any, rehearse: bool) -> None:
     """See :meth:`unicb.Backend.reset_caches`."""
     registry = getattr(module, "_diffusers_hook", None) or HookRegistry(module)
     faster_cache = registry.get_hook(FASTER_CACHE)
@@ -151,6 +151,8 @@ def reset_caches(module: Any) -> None:
             "FasterCache makes the unconditional half up from earlier steps, and needs it in every "
             "call; disable it (disable_cache()), or leave CFGCutoff out"
         )
+    if rehearse:
+        return
     contexts = list(_contexts(module))
     registry.reset_stateful_hooks()
     for manager, context in contexts:

@@ -416,7 +416,7 @@ CORE = (
         "reset_caches_leaves_nothing_behind",
         NumpyBackend,
         "reset_caches",
-        instead(lambda self, module: setattr(module, "reset", True)),
+        instead(lambda self, module, rehearse=False: setattr(module, "reset", True)),
     ),
     mutant(
         "only the first run is cut",

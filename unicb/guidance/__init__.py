@@ -71,7 +71,7 @@ def check(pipeline: Any, known: PipelineFacts | None) -> None:
     try:
         if facts.cfg != "switch":
             models.hook(lambda name, call, args, kwargs: call(*args, **kwargs))
-            models.reset_caches()
+            models.reset_caches(rehearse=True)  # a run may be under way
     finally:
         models.remove()
 

@@ -64,10 +64,10 @@ class Models:
             self.remove()
             raise
 
-    def reset_caches(self) -> None:
+    def reset_caches(self, *, rehearse: bool = False) -> None:
         """Have the frameworks' caching hooks forget earlier calls, which had other shapes."""
         for model in self._hooked.values():
-            self.backend.reset_caches(model)
+            self.backend.reset_caches(model, rehearse=rehearse)
 
     def remove(self) -> None:
         """Take the hooks away. Idempotent."""

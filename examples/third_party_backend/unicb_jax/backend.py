@@ -39,7 +39,7 @@ class JaxBackend:
 
         return hook(module, around)
 
-    def reset_caches(self, module: Any) -> None:
+    def reset_caches(self, module: Any, *, rehearse: bool = False) -> None:
         """This framework has no hooks that cache."""
 
     def versions(self) -> Mapping[str, str]:
