@@ -93,10 +93,11 @@ def both(session: nox.Session) -> None:
 @nox.session(python=PYTHON, name="coverage-cfg")
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
 def coverage_cfg(session: nox.Session, framework: str) -> None:
-    """Measure the cut on a tiny pipeline of every class there is; writes docs/coverage.md."""
+    """Measure the cut on a tiny pipeline of every class (or of the families named); writes
+    docs/coverage.md."""
     install_wheel(session, framework)
-    script = ["python", "-P", "-m", "zoo", "coverage", "--framework", framework]
-    session.run(*script, *session.posargs, env={"PYTHONPATH": "instruments"})
+    script = ["python", "-P", "-m", "zoo", "coverage", *session.posargs, "--framework", framework]
+    session.run(*script, env={"PYTHONPATH": "instruments"})
 
 
 @nox.session(python=PYTHON)

@@ -213,3 +213,30 @@ class UnconditionalFirst(LoopPipeline):
                 callback_outputs = callback_on_step_end(self, i, t, {"latents": latents})
                 latents = callback_outputs.pop("latents")
         return latents.data
+
+
+class TwoPasses(LoopPipeline):
+    """The whole loop twice, as FreeInit does; guidance in a batch."""
+
+    unicb_facts = ToyPipeline.unicb_facts
+
+    def __call__(  # type: ignore[override]
+        self,
+        prompts: list[str],
+        steps: int = 5,
+        guidance_scale: float = 5.0,
+        callback_on_step_end: Any = None,
+        callback_on_step_end_tensor_inputs: Any = ("latents",),
+    ) -> npt.NDArray[Any]:
+        latents, positive, negative, timesteps = self.start(prompts, steps, guidance_scale)
+        embeds = both(negative, positive)
+        for _ in range(2):
+            for i, t in enumerate(timesteps):
+                noise_pred = self.unet(both(latents, latents), t, encoder_hidden_states=embeds)
+                noise_pred_uncond, noise_pred_text = ops.chunk(noise_pred, 2)
+                noise_pred = guided(noise_pred_uncond, noise_pred_text, self.guidance_scale)
+                latents = self.scheduler.step(noise_pred, t, latents)
+                if callback_on_step_end is not None:
+                    callback_outputs = callback_on_step_end(self, i, t, {"latents": latents})
+                    latents = callback_outputs.pop("latents")
+        return latents.data

@@ -7,6 +7,7 @@ import threading
 import weakref
 from typing import Any
 
+import loops
 import numpy as np
 import pytest
 
@@ -20,8 +21,14 @@ from unicb import (
     UnsupportedPipelineError,
     bind,
 )
+from unicb.testing._base import Checks
+from unicb_numpy.harness import harness
 from unicb_numpy.ops import NumpyOps, StrictTensor
 from unicb_numpy.pipelines import ToyPipeline
+
+
+class Spying(Checks):
+    harness = harness
 
 
 class Note(Callback):
@@ -341,3 +348,26 @@ def test_pipeline_without_interrupt_flag() -> None:
         bind(pipe, Interrupt(3))
     with pytest.raises(UnsupportedPipelineError, match="has no interrupt flag"):
         bind(pipe).interrupt()
+
+
+def test_each_pass_of_a_call_is_a_run() -> None:
+    """A call with several loops, as with FreeInit: guidance is cut in each, and the handle holds
+    for all of them."""
+    pipe = loops.TwoPasses()
+    seen: list[int] = []
+
+    class Cancel(Callback):
+        def on_step_end(self, step: Step) -> None:
+            seen.append(step.index)
+            if len(seen) == 7:
+                assert callbacks.cancel()
+
+    callbacks = bind(pipe, CFGCutoff(cutoff_step_index=1))
+    with Spying().spied(pipe) as rows:
+        pipe(["x"], **callbacks)
+    assert rows == [2, 2, 1, 1, 1] * 2
+    callbacks = bind(pipe, Cancel())
+    with pytest.raises(GenerationCancelled) as caught:
+        pipe(["x"], **callbacks)
+    assert seen == [0, 1, 2, 3, 4, 0, 1]
+    assert caught.value.step == 1

@@ -262,6 +262,7 @@ class Binding(Mapping[str, Any]):
                 )
             if previous is not None:
                 previous.finish()
+            self._armed = True  # a call may have several loops, one after another
             self._run = Run(pipeline, self._backend, self._facts, self._callbacks, frame_id)
             return self._run
 

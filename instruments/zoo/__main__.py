@@ -1,6 +1,6 @@
 """Build tiny pipelines of every class, and measure how guidance is cut on them.
 
-python -m zoo coverage --framework torch    every entry; writes docs/coverage
+python -m zoo coverage --framework torch    every entry; writes docs/coverage.md
 python -m zoo coverage wan flux             the same for some families alone
 python -m zoo try wan WanPipeline           one family, or some of its classes
 python -m zoo run wan                       without unicb: which models does a step call?
