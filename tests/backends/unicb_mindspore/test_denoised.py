@@ -20,6 +20,11 @@ import mindone.diffusers as diffusers  # noqa: E402
 SIDE = runs.Side(diffusers, backend.ops, mindspore.Tensor)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _cpu() -> None:
+    enable_cpu()  # tests of the kernels themselves take them away again
+
+
 def broken(case: runs.Case) -> str:
     """Why mindone 0.5.0 itself cannot run a case on a CPU; empty if it can."""
     if case.name == "IPNDMScheduler":
