@@ -129,20 +129,21 @@ def _touch(on_step_end: Any) -> Any:
 
 
 def _unprotected(self: Preview, step: Step) -> None:
-    self._show(step)
+    self._show(step, self._state(step))
 
 
 def _silent(self: Preview, step: Step) -> None:
-    if not self._run.failed:
+    state = self._state(step)
+    if not state.failed:
         try:
-            self._show(step)
+            self._show(step, state)
         except Exception:
-            self._run.failed = True
+            state.failed = True
 
 
 def _never_off(on_step_end: Any) -> Any:
     def broken(self: Preview, step: Step) -> None:
-        self._run.failed = False
+        self._state(step).failed = False
         on_step_end(self, step)
 
     return broken

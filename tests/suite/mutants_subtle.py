@@ -244,8 +244,8 @@ SUBTLE = (
         "after one failure, in all later runs",
         "failing_sink_never_costs_the_picture",
         Preview,
-        "on_run_start",
-        instead(lambda self: None),
+        "_state",
+        lambda state: lambda self, step: vars(self).setdefault("_first", state(self, step)),
     ),
     mutant(
         "backend under another name",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+import weakref
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 from weakref import WeakKeyDictionary
@@ -47,13 +48,15 @@ class _Bound(NamedTuple):
 
 @dataclass
 class _RunState:
-    """What is known of a run under way.
+    """What is known of a run under way; one Preview may serve several at a time.
 
     Attributes:
+        run: which it is.
         estimate: tells the denoised latents; None before the first step, and where none can.
         cells: the latents' shape, and their size where that does not follow from it.
     """
 
+    run: weakref.ref[Any]
     begun: bool = False
     failed: bool = False
     warned_not_finite: bool = False
@@ -122,7 +125,7 @@ class Preview(Callback):
             factors = LatentFormat.load(factors)
         self._factors = factors
         self._bound: WeakKeyDictionary[Any, _Bound] = WeakKeyDictionary()
-        self._run = _RunState()
+        self._runs: WeakKeyDictionary[Any, _RunState] = WeakKeyDictionary()
 
     def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
         layout = "bchw" if facts is None else facts.layout
@@ -135,58 +138,63 @@ class Preview(Callback):
         self._bound[pipeline] = _Bound(ColourMap(form, layout), facts)
 
     def on_run_start(self) -> None:
-        self._run = _RunState()
         self._throttle.reset()
 
     def on_run_end(self) -> None:
         try:
             self._sink.close()
         except Exception as error:
-            if self._run.failed:
+            if any(state.failed for state in self._runs.values()):
                 return  # and it was told
             _warn(f"the last previews may be missing: {type(error).__name__}: {error}")
 
     def on_step_end(self, step: Step) -> None:
-        if self._run.failed:
+        state = self._state(step)
+        if state.failed:
             return
         try:
-            self._show(step)
+            self._show(step, state)
         except Exception as error:
-            self._run = _RunState(failed=True)
+            state.failed, state.estimate = True, None
             _warn(f"previews are off for the rest of this run: {type(error).__name__}: {error}")
 
-    def _show(self, step: Step) -> None:
+    def _state(self, step: Step) -> _RunState:
+        state = self._runs.get(step.pipeline)
+        if state is None or state.run() is not step._run:
+            state = self._runs[step.pipeline] = _RunState(weakref.ref(step._run))
+        return state
+
+    def _show(self, step: Step, state: _RunState) -> None:
         last = step.index + 1 == step.num_timesteps
-        denoised = self._denoised(step)
-        between = self._run.estimate is not None and not step.is_whole
+        denoised = self._denoised(step, state)
+        between = state.estimate is not None and not step.is_whole
         if (between and not last) or not self._throttle.shows(step.index, step.num_timesteps):
             return
         shown = step["latents"] if last or denoised is None else denoised
-        estimate = self._run.estimate
+        estimate = state.estimate
         source = "noisy" if denoised is None or estimate is None else estimate.kind
-        images = shape_images(self._pictures(step, shown), self._size, self._batch)
+        images = shape_images(self._pictures(step, state, shown), self._size, self._batch)
         self._sink(PreviewFrame(step.index, step.num_timesteps, step.timestep, images, source))
 
-    def _denoised(self, step: Step) -> Tensor | None:
+    def _denoised(self, step: Step, state: _RunState) -> Tensor | None:
         """The estimate; asked for at every step, since it compares the latents of two."""
-        run = self._run
-        if not run.begun:
-            run.begun = True
-            run.estimate = _estimate(step) if self._denoises else None
-        return None if run.estimate is None else run.estimate.step_end(step["latents"])
+        if not state.begun:
+            state.begun = True
+            state.estimate = _estimate(step) if self._denoises else None
+        return None if state.estimate is None else state.estimate.step_end(step["latents"])
 
-    def _pictures(self, step: Step, latents: Tensor) -> list[Image.Image]:
+    def _pictures(self, step: Step, state: _RunState, latents: Tensor) -> list[Image.Image]:
         colours, facts = self._bound[step.pipeline]
         size = None
         if facts is not None and facts.size_from:
             shape = tuple(latents.shape)
-            if self._run.cells is None or self._run.cells[0] != shape:
+            if state.cells is None or state.cells[0] != shape:
                 names = step._run.loop_locals(facts.size_from)
-                self._run.cells = shape, size_of_latents(step.pipeline, facts, names)
-            size = self._run.cells[1]
+                state.cells = shape, size_of_latents(step.pipeline, facts, names)
+            size = state.cells[1]
         pixels, finite = colours.rgb(latents, step.ops, size, self._frames)
-        if not finite and not self._run.warned_not_finite:
-            self._run.warned_not_finite = True
+        if not finite and not state.warned_not_finite:
+            state.warned_not_finite = True
             _warn(f"latents are not finite at step {step.index}; these are shown black")
         return [Image.fromarray(picture) for picture in pixels]
 
