@@ -10,7 +10,7 @@ import loops
 import numpy as np
 import pytest
 
-from unicb import CFGCutoff, PipelineFacts, UnsupportedPipelineError, bind
+from unicb import Callback, CFGCutoff, PipelineFacts, Step, UnsupportedPipelineError, bind
 from unicb.guidance._inference import infer
 from unicb.testing._base import Checks
 from unicb_numpy.harness import harness
@@ -211,3 +211,17 @@ def test_call_of_another_run_ends_one_that_has_failed(kind: type) -> None:
     assert "forward" not in vars(pipe.unet)
     assert (plain == kind()(PROMPTS)).all()
     assert kept.value is not None
+
+
+def test_scale_set_after_a_cut_does_not_undo_it() -> None:
+    """Of a class whose switch is the scale, whether that is known or told from its code."""
+    pipe = loops.Switched()
+
+    class Raise(Callback):
+        def on_step_end(self, step: Step) -> None:
+            step.guidance_scale = 9.0
+
+    with Spying().spied(pipe) as rows:
+        pipe(PROMPTS, **bind(pipe, CFGCutoff(cutoff_step_index=1), Raise()))
+    assert rows == [2] * (2 * 2 + 3)
+    assert pipe._guidance_scale == 5.0

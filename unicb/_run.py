@@ -9,10 +9,11 @@ from contextlib import ExitStack
 from typing import Any
 
 from unicb._frames import calls_us, loop_locals, runs_in_thread
+from unicb._restoring import Ours, put_back
 from unicb.backend import Backend
 from unicb.callback import Callback
 from unicb.errors import UnsupportedPipelineError
-from unicb.guidance import Cut, Ours, cut, put_back
+from unicb.guidance import Cut, cut
 from unicb.ops import Tensor, TensorOps
 from unicb.pipelines import PipelineFacts, num_timesteps_of, require_interrupt_flag
 from unicb.step import Step
@@ -43,7 +44,7 @@ class Run:
         self.frame_id = frame_id
         self.thread_id = threading.get_ident()
         self.index = -1
-        self._before = 0
+        self._offset = 0
         self.over = False
         self.interrupted = False
         self._backend = backend
@@ -60,9 +61,9 @@ class Run:
     def step_end(self, index: int, timestep: Any, tensors: dict[str, Tensor]) -> Outputs:
         """Call the callbacks in order; returns the tensors that go back into the loop."""
         outputs = Outputs(tensors)
-        if index < self.index - self._before:
-            self._before = self.index + 1  # the loop counts each part of a long video anew
-        index += self._before
+        if index < self.index - self._offset:
+            self._offset = self.index + 1  # the loop counts each part of a long video anew
+        index += self._offset
         step = Step(self, index, num_timesteps_of(self.pipeline), timestep, outputs)
         if self.index < 0:
             self._start()
@@ -114,7 +115,7 @@ class Run:
                 f"{name} reads its guidance scale once, before the loop: a new value would "
                 "change nothing"
             )
-        if self._cut is not None and self._facts is not None and self._facts.cfg == "switch":
+        if self._cut is not None and self._cut.holds_scale:
             return  # the loop reads in it that guidance is off
         attribute = "_guidance_scale"
         if not self._scale_set:

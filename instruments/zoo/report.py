@@ -29,8 +29,9 @@ after the cut; and with `CFGCutoff`.
 - **exact**: the largest difference between the reference and the cut run, in standard deviations
   of the latents, is below 1e-5; the work of the unconditional part was saved; a plain run
   afterwards gives the same bits as one before (on MindSpore, to within 1e-5); the part that was
-  kept is what the pipeline itself computes with guidance off; and with guidance off, `CFGCutoff`
-  changes no bit.
+  kept is what the pipeline itself computes with guidance off; and in a run of one prompt with
+  guidance off, `CFGCutoff` changes no bit. (For a few entries, guidance off is something else by
+  design: `off_differs` in the zoo says why.)
 - **refused**: `bind`, or an error in the first step after the cut, says why.
 - **n/a**: the pipeline cannot do this case by itself, with unicb or without.
 

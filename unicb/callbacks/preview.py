@@ -12,8 +12,7 @@ from weakref import WeakKeyDictionary
 from PIL import Image
 
 from unicb.callback import Callback
-from unicb.errors import UnsupportedPipelineError
-from unicb.latents import ColourMap, LatentFormat, find_format, size_of_latents
+from unicb.latents import ColourMap, LatentFormat, find_format, layout_of, size_of_latents
 from unicb.latents.denoised import DenoisedEstimate
 from unicb.ops import Tensor
 from unicb.pipelines import PipelineFacts
@@ -81,9 +80,9 @@ class Preview(Callback):
             :class:`PreviewFrame`, a list to collect them in, or a sink of :mod:`unicb.sinks`. A
             template may use ``{step}``, ``{image}`` (index in the batch) and ``{num_timesteps}``;
             folders are made, and in a batch a template without ``{image}`` gets ``-0``, ``-1``, …
-            before its suffix. Files are written by a thread of their own, complete when the run's
-            last step is; a callable is called in the run's own thread, see
-            :class:`unicb.sinks.Background`.
+            before its suffix. Files are written by a thread of their own, which a run waits for
+            at its end, and which misses steps where the disk is too slow; a callable is called in
+            the run's own thread. See :class:`unicb.sinks.Background`.
         every: show steps 0, ``every``, ``2 * every``, …, and the last.
         max_fps: at most so many a second; the last is shown whenever it comes.
         size: pixels, of the longer side or (width, height); None: one for each latent cell.
@@ -128,12 +127,7 @@ class Preview(Callback):
         self._runs: WeakKeyDictionary[Any, _RunState] = WeakKeyDictionary()
 
     def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
-        layout = "bchw" if facts is None else facts.layout
-        if not layout:
-            raise UnsupportedPipelineError(
-                f"no preview for {type(pipeline).__name__}: what it calls latents is not one "
-                "picture or video in each row"
-            )
+        layout = layout_of(pipeline, facts)
         form = self._factors or find_format(pipeline, facts)
         self._bound[pipeline] = _Bound(ColourMap(form, layout), facts)
 

@@ -20,15 +20,21 @@ from unicb.guidance._batch import BatchCut
 from unicb.guidance._calls import CallsCut
 from unicb.guidance._inference import facts_of_class
 from unicb.guidance._models import Models, WatchedRun
-from unicb.guidance._switch import Ours, SwitchCut, put_back
+from unicb.guidance._switch import SwitchCut
 from unicb.ops import Tensor
 from unicb.pipelines import PipelineFacts
 
-__all__ = ["Cut", "Ours", "check", "cut", "facts_of", "put_back"]
+__all__ = ["Cut", "check", "cut", "facts_of"]
 
 
 class Cut(Protocol):
-    """Guidance cut on a pipeline, until removed."""
+    """Guidance cut on a pipeline, until removed.
+
+    Attributes:
+        holds_scale: whether it is the guidance scale that keeps guidance off.
+    """
+
+    holds_scale: bool
 
     def step_end(self) -> None:
         """A step has ended. Raises UnsupportedPipelineError if it was not as expected."""

@@ -10,6 +10,7 @@ import numpy as np
 from unicb.guidance._blocks import Blocks
 from unicb.guidance._models import Models
 from unicb.guidance._perturbed import PerturbedAttention
+from unicb.guidance._tree import leaves
 from unicb.ops import Tensor
 from unicb.pipelines import Part
 
@@ -21,6 +22,8 @@ class BatchCut:
     A tensor is taken to have rows if its first axis is exactly the blocks' number times the batch,
     or that times the number of frames, and its argument is not known to have none.
     """
+
+    holds_scale = False
 
     def __init__(self, models: Models, latents: Tensor) -> None:
         self._models = models
@@ -108,7 +111,8 @@ class BatchCut:
     def _check_rows(self, name: str, out: Any, rows: int) -> None:
         if self._models.facts.listed:
             return
-        first = next((x for x in self._models.tensors(out) if len(x.shape)), None)
+        tensors = leaves(out, self._models.backend.is_tensor)
+        first = next((x for x in tensors if len(x.shape)), None)
         if first is not None and first.shape[0] != rows:
             self._models.mismatch(
                 f"its {name}, called with {rows} rows, answered with {int(first.shape[0])}",

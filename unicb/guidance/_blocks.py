@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from unicb.backend import Backend
+from unicb.guidance._tree import mapped
 from unicb.ops import Tensor
 from unicb.pipelines import Part, PipelineFacts
 
@@ -35,11 +35,13 @@ class Blocks:
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments of the call without the unconditional rows."""
         cut = {name: self._cut_argument(name, value) for name, value in kwargs.items()}
-        return tuple(self._map(value, self._cut) for value in args), cut
+        return tuple(mapped(self._cut, value, self._has_rows) for value in args), cut
 
     def restore(self, out: Any) -> Any:
         """The call's output, with the conditional rows where unconditional ones are missing."""
-        return out if self.kept == len(self._order) else self._map(out, self._restored)
+        if self.kept == len(self._order):
+            return out
+        return mapped(self._restored, out, self._has_rows)
 
     def _cut_argument(self, name: str, value: Any) -> Any:
         if name in self._facts.unbatched:
@@ -49,19 +51,11 @@ class Blocks:
             kept = range(first, first + self.kept * self._batch)
             return {row - first: value[row] for row in value if row in kept}
         axis = self._facts.axes.get(name, 0)
-        return self._map(value, lambda x: self._cut(x, axis))
+        return mapped(lambda x: self._cut(x, axis), value, self._has_rows)
 
-    def _map(self, value: Any, function: Callable[[Any], Any]) -> Any:
-        """Apply ``function`` to the tensors in nested containers, and to lists of rows."""
-        if self._backend.is_tensor(value) or (self._facts.listed and isinstance(value, list)):
-            return function(value)
-        if isinstance(value, Mapping):
-            items = {key: self._map(item, function) for key, item in value.items()}
-            return items if type(value) is dict else type(value)(**items)
-        if isinstance(value, list | tuple):
-            mapped = [self._map(item, function) for item in value]
-            return type(value)(*mapped) if hasattr(value, "_fields") else type(value)(mapped)
-        return value
+    def _has_rows(self, value: Any) -> bool:
+        """Whether a value may have rows: a tensor, or a list of rows."""
+        return self._backend.is_tensor(value) or (self._facts.listed and isinstance(value, list))
 
     def _each(self, x: Any, blocks: int, axis: int = 0) -> int:
         """Rows of each block of ``x``; 0 if it does not have so many blocks of rows."""

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from unicb.guidance._models import Models
+from unicb.guidance._tree import mapped
 
 
 class CallsCut:
     """Answers a step's unconditional calls with what its conditional call gave."""
+
+    holds_scale = False
 
     def __init__(self, models: Models) -> None:
         self._models = models
@@ -58,9 +61,10 @@ class CallsCut:
             return self._conditional[key]
         if self._models.facts.tail and (*whole[:1], *whole[2:]) == (*shape[:1], *shape[2:]):
             first = whole[1] - shape[1]
-            return self._models.map(
+            return mapped(
                 lambda x: x[:, first:] if tuple(x.shape[:2]) == whole[:2] else x,
                 self._conditional[key],
+                self._models.backend.is_tensor,
             )
         self._models.mismatch(
             f"the unconditional call of its {name} has a sample of shape {shape}",

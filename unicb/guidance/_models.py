@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, Protocol, TypeAlias
 
 from unicb.backend import Backend
 from unicb.errors import UnsupportedPipelineError
-from unicb.ops import Tensor
 from unicb.pipelines import PipelineFacts
 
 #: Answers a call of the model of that name.
@@ -90,28 +89,6 @@ class Models:
             if self.backend.is_tensor(value) and len(value.shape) > 1:
                 return value
         return None
-
-    def map(self, function: Callable[[Tensor], Tensor], value: Any) -> Any:
-        """Apply ``function`` to every tensor in nested tuples, lists and mappings."""
-        if self.backend.is_tensor(value):
-            return function(value)
-        if isinstance(value, Mapping):
-            items = {key: self.map(function, item) for key, item in value.items()}
-            return items if type(value) is dict else type(value)(**items)
-        if isinstance(value, list | tuple):
-            mapped = [self.map(function, item) for item in value]
-            return type(value)(*mapped) if hasattr(value, "_fields") else type(value)(mapped)
-        return value
-
-    def tensors(self, value: Any) -> Iterator[Tensor]:
-        """All tensors in nested tuples, lists and mappings."""
-        if self.backend.is_tensor(value):
-            yield value
-        elif isinstance(value, Mapping):
-            yield from self.tensors(list(value.values()))
-        elif isinstance(value, list | tuple):
-            for item in value:
-                yield from self.tensors(item)
 
     def _present(self) -> Iterator[tuple[str, Any]]:
         for name in (*self.facts.denoisers, *self.facts.companions):

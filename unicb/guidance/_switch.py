@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Self
 
+from unicb._restoring import Ours, put_back
 from unicb.guidance._models import Models
-
-
-class Ours(float):
-    """A number that a run has set on a pipeline, told by identity from those of other runs."""
-
-
-def put_back(pipeline: Any, name: str, before: Any, ours: Mapping[str, Ours]) -> None:
-    """Give an attribute its former value, unless another run has set it since.
-
-    A run that has failed may be noticed late, in the middle of another.
-    """
-    if getattr(pipeline, name, None) is ours[name]:
-        setattr(pipeline, name, before)
 
 
 class SwitchCut:
     """Sets the attributes that the property is made of."""
+
+    holds_scale = True
 
     def __init__(self, models: Models) -> None:
         self._pipeline = models.pipeline

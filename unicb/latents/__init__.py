@@ -2,7 +2,7 @@
 
 from unicb.latents.fit import Fit, fit_rgb_factors
 from unicb.latents.formats import LatentFormat, builtin_formats, find_format
-from unicb.latents.layouts import Layout, size_of_latents
+from unicb.latents.layouts import Layout, layout_of, size_of_latents
 from unicb.latents.rgb import ColourMap, Frames, RGBArray, to_rgb
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "builtin_formats",
     "find_format",
     "fit_rgb_factors",
+    "layout_of",
     "size_of_latents",
     "to_rgb",
 ]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -148,8 +147,7 @@ class _Coder:
         self._opaque = channels == 4
 
     def pixels_per_cell(self) -> int:
-        with self._without_gradients():
-            encoded = self._encode(np.zeros((1, 3, _PROBE, _PROBE), np.float32))
+        encoded = self._encode(np.zeros((1, 3, _PROBE, _PROBE), np.float32))
         return _PROBE // int(encoded.shape[-1])
 
     def latents_and_decoded(self, pictures: _Array, decode_from: int) -> tuple[_Array, _Array]:
@@ -157,19 +155,13 @@ class _Coder:
         from one index on, the full decodes ``[pictures, 3, height, width]``."""
         latents, decoded = [], []
         for start in range(0, len(pictures), _CHUNK):
-            with self._without_gradients():
-                encoded = self._encode(pictures[start : start + _CHUNK])
-                if start + encoded.shape[0] > decode_from:
-                    whole = self._picture(self._decode(encoded))
-                    decoded.append(whole[max(0, decode_from - start) :])
+            encoded = self._encode(pictures[start : start + _CHUNK])
+            if start + encoded.shape[0] > decode_from:
+                whole = self._picture(self._decode(encoded))
+                decoded.append(whole[max(0, decode_from - start) :])
             latents.append(self._picture(encoded))
         seen = _as_the_sampler_sees(np.concatenate(latents), self.vae, self._backend)
         return seen.transpose(0, 2, 3, 1), np.concatenate(decoded)[:, :3]
-
-    def _without_gradients(self) -> AbstractContextManager[Any]:
-        verb: Callable[[], AbstractContextManager[Any]]
-        verb = getattr(self._backend, "without_gradients", nullcontext)
-        return verb()
 
     def _encode(self, pictures: _Array) -> Any:
         """The mean of what the VAE encodes, ``[pictures, channels, (1,) height, width]``."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from unicb.errors import UnsupportedPipelineError
+from unicb.latents.layouts import layout_of
 from unicb.pipelines import PipelineFacts
 
 #: A checkpoint folder may carry its own format in a file of this name.
@@ -158,10 +159,7 @@ def find_format(pipeline: Any, facts: PipelineFacts | None) -> LatentFormat:
         ValueError: the checkpoint's own file holds no format.
     """
     name = type(pipeline).__name__
-    if facts is not None and not facts.layout:
-        raise UnsupportedPipelineError(
-            f"no preview for {name}: what it calls latents is not one picture or video in each row"
-        )
+    layout_of(pipeline, facts)
     folder = getattr(pipeline, "name_or_path", None)
     if folder and (own := Path(folder, CHECKPOINT_FILE)).is_file():
         return LatentFormat.load(own)

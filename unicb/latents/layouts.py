@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines import PipelineFacts
 
 _LETTERS = "bnthwcpq"
@@ -150,6 +151,20 @@ class Layout:
             found["t"] = grid[0] if len(grid) == 3 else length // max(1, grid[0] * grid[1])
         whole = math.prod(found.values())
         return found if whole == length or ("+" in axis and whole < length) else None
+
+
+def layout_of(pipeline: Any, facts: PipelineFacts | None) -> Layout:
+    """The layout of a pipeline's latents; of a class that is not known, the usual one.
+
+    Raises:
+        UnsupportedPipelineError: they are no picture and no video.
+    """
+    if facts is not None and not facts.layout:
+        raise UnsupportedPipelineError(
+            f"no preview for {type(pipeline).__name__}: what it calls latents is not one picture "
+            "or video in each row"
+        )
+    return Layout("bchw" if facts is None else facts.layout)
 
 
 def size_of_latents(

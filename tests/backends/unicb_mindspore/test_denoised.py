@@ -37,10 +37,10 @@ def broken(case: runs.Case) -> str:
 @pytest.mark.parametrize("start", [0, 4])
 @pytest.mark.parametrize("case", runs.EXACT, ids=str)
 def test_exact(case: runs.Case, start: int) -> None:
-    if reason := broken(case):
+    if broken(case):  # and if it is not any more, this says so
         with pytest.raises((TypeError, RuntimeError), match=r"Div|Atan2"):
             runs.run(SIDE, case, start)
-        pytest.skip(reason)
+        return
     runs.check_exact(diffusers, case, runs.run(SIDE, case, start))
 
 
