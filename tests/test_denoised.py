@@ -13,11 +13,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from unicb import Callback, Step, bind
-from unicb.latents.denoised import (
-    DenoisedEstimate,
+from unicb.latents.denoised import DenoisedEstimate, _solve
+from unicb.latents.schedules import (
     Level,
     SchedulerFacts,
-    _solve,
     _start,
     facts_for_scheduler,
     known_schedulers,

@@ -155,7 +155,7 @@ def test_videos(layout: str, pack: Any, rows: int, frames: int, height: int, wid
     size = size[1:] if "(" not in layout else size
     video = x[:, :3].transpose(0, 2, 3, 4, 1)
     assert np.array_equal(shown(layout, latents, size), video[:, frames // 2])
-    assert np.array_equal(shown(layout, latents, size, "all"), video)
+    assert np.array_equal(shown(layout, latents, size, "animation"), video)
     strip = np.concatenate([video[:, i] for i in range(frames)], axis=2)
     assert np.array_equal(shown(layout, latents, size, "strip"), strip)
 
@@ -172,7 +172,7 @@ def test_one_bright_cell(layout: str, pack: Any) -> None:
 
 def test_number_of_frames_follows_from_tokens() -> None:
     x = cells(1, 3, 4, 4)
-    assert shown("b(thw)(cpq)", ltx(x), (4, 4), "all").shape == (1, 3, 4, 4, 3)
+    assert shown("b(thw)(cpq)", ltx(x), (4, 4), "animation").shape == (1, 3, 4, 4, 3)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
@@ -222,7 +222,7 @@ def test_bad_notation(notation: str) -> None:
 
 
 def test_bad_frames() -> None:
-    with pytest.raises(ValueError, match="'middle', 'strip' or 'all', not 'first'"):
+    with pytest.raises(ValueError, match="'middle', 'strip' or 'animation', not 'first'"):
         ColourMap(RGB).rgb(StrictTensor(np.zeros((1, 4, 2, 2))), backend.ops, frames="first")  # type: ignore[arg-type]
 
 

@@ -11,22 +11,23 @@ import re
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import sink_helpers
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from sink_helpers import LONG, Blocked, durations, files, frame, picture, show
 
 from unicb import Preview, bind
 from unicb.sinks import (
     Animation,
     Background,
     ContactSheet,
-    FileSink,
     PreviewFrame,
     Throttle,
     as_sink,
@@ -38,68 +39,7 @@ from unicb.sinks import (
 from unicb.sinks._thinned import Thinned
 from unicb_numpy.pipelines import ToyPipeline
 
-LONG = 60.0  # seconds that only a broken test waits for
-
-
-def picture(seed: int, size: tuple[int, int] = (8, 8)) -> Image.Image:
-    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    return Image.fromarray(noise)
-
-
-def frame(step: int, total: int = 10, batch: int = 1) -> PreviewFrame:
-    images = [picture(100 * step + index) for index in range(batch)]
-    return PreviewFrame(step, total, 1000.0 - step, images)
-
-
-def files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    for thread in set(threading.enumerate()) - before:
-        thread.join(LONG)
-        assert not thread.is_alive()
-
-
-@pytest.fixture
-def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    def save(self: Image.Image, file: Any, **options: Any) -> None:
-        file.write(b"the first few bytes")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Image.Image, "save", save)
-
-
-class Blocked:
-    """A sink that blocks in the step it is told to, or in ``close``, until it is released."""
-
-    def __init__(self, at: int | None = 0, *, at_close: bool = False) -> None:
-        self.at, self.at_close = at, at_close
-        self.called, self.reached, self.release = (threading.Event() for _ in range(3))
-        self.steps: list[Any] = []
-        self.threads: set[int] = set()
-        self.closed = threading.Event()
-
-    def __call__(self, frame: PreviewFrame) -> None:
-        self.threads.add(threading.get_ident())
-        self.steps.append(frame.step)
-        self.called.set()
-        if frame.step == self.at:
-            self.block()
-
-    def close(self) -> None:
-        self.threads.add(threading.get_ident())
-        self.steps.append("closed")
-        if self.at_close:
-            self.block()
-        self.closed.set()
-
-    def block(self) -> None:
-        self.reached.set()
-        assert self.release.wait(LONG)
+no_thread_is_left = sink_helpers.no_thread_is_left
 
 
 # --- as_sink ---------------------------------------------------------------------------------
@@ -112,27 +52,6 @@ def test_template_writes_files(tmp_path: Path) -> None:
         sink.close()
     assert files(tmp_path) == ["a/007-0.png", "a/007-1.png", "b/0/7.webp", "b/1/7.webp"]
     assert Image.open(tmp_path / "a/007-1.png").tobytes() == frame(7, batch=2).images[1].tobytes()
-
-
-@pytest.mark.parametrize(
-    ("template", "said"),
-    [
-        ("{stepp}.png", r"'stepp'.*fields may be \{step\}, \{image\}, \{num_timesteps\}"),
-        ("{step:banana}.png", "cannot be filled in"),
-        ("{step.png", "cannot be filled in"),
-        ("{step}{}.png", "cannot be filled in"),
-        ("{step.nothing}.png", "cannot be filled in"),
-        ("preview.png", r"has no \{step\}"),
-        ("{image}.png", r"has no \{step\}"),
-        ("steps/{step}", "goes by the suffix"),
-        ("{step}.txt", "goes by the suffix"),
-        ("{step:.0f}", "goes by the suffix"),
-    ],
-)
-@pytest.mark.parametrize("make", [as_sink, FileSink, Background])
-def test_bad_template(make: Callable[[str], Any], template: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        make(template)
 
 
 def test_functions_and_collectors() -> None:
@@ -170,67 +89,6 @@ def test_class_in_place_of_a_sink() -> None:
 # --- writing ---------------------------------------------------------------------------------
 
 
-def writers(folder: Path) -> dict[str, Any]:
-    return {
-        "files": FileSink(folder / "deep" / "{step}.png"),
-        "animation": Animation(folder / "deep" / "run.gif"),
-        "sheet": ContactSheet(folder / "deep" / "run.png"),
-    }
-
-
-def show(sink: Any, steps: int = 3, batch: int = 1) -> None:
-    for step in range(steps):
-        sink(frame(step, steps, batch))
-    sink.close()
-
-
-@pytest.mark.parametrize("name", ["files", "animation", "sheet"])
-@pytest.mark.usefixtures("full_disk")
-def test_full_disk_leaves_what_was_there(tmp_path: Path, name: str) -> None:
-    (tmp_path / "deep").mkdir()
-    for old in ("0.png", "run.gif", "run.png"):
-        (tmp_path / "deep" / old).write_bytes(b"before")
-    with pytest.raises(OSError, match="No space left"):
-        show(writers(tmp_path)[name])
-    assert {path.name: path.read_bytes() for path in (tmp_path / "deep").iterdir()} == {
-        "0.png": b"before",
-        "run.gif": b"before",
-        "run.png": b"before",
-    }
-
-
-@pytest.mark.parametrize("name", ["files", "animation", "sheet"])
-def test_unwritable_folder(tmp_path: Path, name: str) -> None:
-    (tmp_path / "deep").write_text("in the way")
-    sink = writers(tmp_path)[name]
-    with pytest.raises(OSError, match="deep"):
-        show(sink)
-    assert os.listdir(tmp_path) == ["deep"]
-    (tmp_path / "deep").unlink()
-    show(sink)  # and then it works again, with no frame of the run before
-    written = files(tmp_path / "deep")
-    assert len(written) == (3 if name == "files" else 1)
-    if name == "animation":
-        assert Image.open(tmp_path / "deep" / "run.gif").n_frames == 3
-
-
-def test_readers_never_see_half_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, real, seen = tmp_path / "run.png", Image.Image.save, []
-
-    def save(self: Image.Image, file: Any, **options: Any) -> None:
-        real(self, file, **options)
-        seen.append((path.exists(), path.exists() and path.read_bytes()))
-
-    monkeypatch.setattr(Image.Image, "save", save)
-    sink = ContactSheet(path)
-    show(sink, 1)
-    first = path.read_bytes()
-    show(sink, 2)
-    assert seen == [(False, False), (True, first)]
-    assert path.read_bytes() != first
-    assert os.listdir(tmp_path) == ["run.png"]
-
-
 @pytest.mark.skipif(os.name != "posix", reason="permissions as POSIX has them")
 def test_files_have_the_permissions_of_any_other(tmp_path: Path) -> None:
     show(ContactSheet(tmp_path / "run.png"))
@@ -239,15 +97,6 @@ def test_files_have_the_permissions_of_any_other(tmp_path: Path) -> None:
 
 
 # --- Animation -------------------------------------------------------------------------------
-
-
-def durations(path: Path) -> list[int]:
-    image, found = Image.open(path), []
-    for index in range(image.n_frames):
-        image.seek(index)
-        image.load()
-        found.append(int(image.info["duration"]))
-    return found
 
 
 @pytest.mark.parametrize("suffix", [".webp", ".gif", ".GIF"])
@@ -734,15 +583,6 @@ def test_warning_as_an_error_leaves_the_background_usable() -> None:
     assert calls == [0, 1]
 
 
-@pytest.mark.usefixtures("full_disk")
-@pytest.mark.parametrize("name", ["files", "animation", "sheet"])
-def test_full_disk_in_the_background(tmp_path: Path, name: str) -> None:
-    with pytest.warns(RuntimeWarning, match="No space left") as caught:
-        show(Background(writers(tmp_path)[name], flush_timeout=LONG))
-    assert len(caught) == 1
-    assert files(tmp_path) == []
-
-
 def test_failure_keeps_no_frame_alive() -> None:
     class Kept(PreviewFrame):
         pass
@@ -809,23 +649,6 @@ def test_sinks_of_a_run(pipe: ToyPipeline, tmp_path: Path) -> None:
         # Pillow may make one frame of two that are alike.
         assert sum(durations(tmp_path / "run.webp")) == 5 * 100 + 1000
     assert files(tmp_path) == ["0-0.png", "0-1.png", "5-0.png", "5-1.png", "run.png", "run.webp"]
-
-
-def test_blocked_sink_delays_neither_the_loop_nor_the_end(pipe: ToyPipeline) -> None:
-    """It is released only after the run: a run that waited for it would never come there."""
-    plain, sink = pipe("x"), Blocked(at=0)
-
-    def wait_until_it_blocks(*_: Any) -> None:
-        assert sink.reached.wait(LONG)
-
-    background = Background(sink, maxsize=2, flush_timeout=0.01)
-    callbacks = bind(pipe, Preview(background), wait_until_it_blocks)
-    with pytest.warns(RuntimeWarning, match="given up") as caught:
-        out = pipe("x", **callbacks)
-    assert len(caught) == 1
-    assert (out == plain).all()
-    assert not sink.closed.is_set()
-    sink.release.set()
 
 
 # --- the page --------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 
 from unicb._frames import calls_us, loop_locals, runs_in_thread
 from unicb._restoring import Ours, put_back
-from unicb.backend import Backend
+from unicb.backend import Backend, T
 from unicb.callback import Callback
 from unicb.errors import UnsupportedPipelineError
 from unicb.guidance import Cut, cut
@@ -80,6 +80,9 @@ class Run:
 
     def is_tensor(self, value: object) -> bool:
         return self._backend.is_tensor(value)
+
+    def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
+        return self._backend.aside(work, tensors)
 
     def loop_locals(self, names: Sequence[str]) -> dict[str, Any]:
         return loop_locals(self.frame_id, names)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 from unicb.errors import BackendLoadError, BackendNotFoundError
 from unicb.ops import Tensor, TensorOps
@@ -19,9 +20,13 @@ from unicb.ops import Tensor, TensorOps
 #: Called in place of a hooked module, with the module's own call, its arguments, its keywords.
 Around: TypeAlias = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
+T = TypeVar("T")
+
 ENTRY_POINT_GROUP = "unicb.backends"
 
-_VERBS = ("owns", "is_tensor", "concat", "hook", "reset_caches", "versions")
+_VERBS = (
+    *("owns", "is_tensor", "concat", "aside", "untouched", "hook", "reset_caches", "versions"),
+)
 _PARTS = ("name", "install", "ops", *_VERBS)
 
 
@@ -39,7 +44,8 @@ class Backend(Protocol):
         ...
 
     def owns(self, pipeline: object) -> bool:
-        """Whether ``pipeline`` is one of this framework's. Must import nothing to answer."""
+        """Whether ``pipeline`` is one of this framework's pipelines, or one of its models. Must
+        import nothing to answer."""
         ...
 
     def is_tensor(self, value: object) -> bool:
@@ -48,6 +54,22 @@ class Backend(Protocol):
 
     def concat(self, parts: Sequence[Tensor]) -> Tensor:
         """The tensors, one after another, along axis 0. One may be there several times."""
+        ...
+
+    def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
+        """Have ``work(*tensors)`` done without the pipeline's loop waiting for it, if that can be.
+
+        Returns a function that gives the result, or raises what ``work`` raised. It is called once
+        or never, and in any thread. ``work`` sees the tensors as they are now, whatever the loop
+        does to them; it reads them, and has its result on the host before it returns.
+
+        A framework that cannot do that calls ``work`` at once, see :func:`at_once`.
+        """
+        ...
+
+    def untouched(self) -> AbstractContextManager[None]:
+        """A block that records no gradients, and after which the framework's global random numbers
+        go on as if it had not been."""
         ...
 
     def hook(self, module: Any, around: Around) -> Callable[[], None]:
@@ -73,6 +95,12 @@ class Backend(Protocol):
     def versions(self) -> Mapping[str, str]:
         """Names and versions of the packages that the backend stands on, for reports."""
         ...
+
+
+def at_once(work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
+    """The plain answer to :meth:`Backend.aside`: work first, and hand over the result."""
+    result = work(*tensors)
+    return lambda: result
 
 
 def has_base(pipeline: object, package: str, class_name: str) -> bool:

@@ -1,10 +1,10 @@
 """The tensor contract: all that a callback may do to a tensor, on every framework.
 
-On a tensor itself: ``.shape``, ``.dtype``, ``.reshape``, basic indexing and slicing (with positive
-steps), and ``+ - * /`` with tensors and Python scalars. Everything else is one of six operations:
-four verbs (:meth:`~TensorOps.chunk`, :meth:`~TensorOps.matmul`, :meth:`~TensorOps.clamp`,
-:meth:`~TensorOps.to_uint8`) and two doors between host and device (:meth:`~TensorOps.to_numpy`,
-:meth:`~TensorOps.from_numpy`).
+On a tensor itself: ``.shape``, ``.dtype``, ``.reshape``, ``.swapaxes``, basic indexing and slicing
+(with positive steps), and ``+ - * /`` with tensors and Python scalars. Everything else is one of
+six operations: four verbs (:meth:`~TensorOps.chunk`, :meth:`~TensorOps.matmul`,
+:meth:`~TensorOps.clamp`, :meth:`~TensorOps.to_uint8`) and two doors between host and device
+(:meth:`~TensorOps.to_numpy`, :meth:`~TensorOps.from_numpy`).
 """
 
 from __future__ import annotations

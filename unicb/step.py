@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from unicb.errors import UnsupportedPipelineError
 from unicb.ops import Tensor, TensorOps
+
+T = TypeVar("T")
 
 
 class RunControl(Protocol):
@@ -24,6 +26,8 @@ class RunControl(Protocol):
     def cut_guidance(self) -> bool: ...
 
     def loop_locals(self, names: Sequence[str]) -> dict[str, Any]: ...
+
+    def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]: ...
 
 
 class Step:

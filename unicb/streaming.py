@@ -13,16 +13,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from unicb.binding import Binding, bind
 from unicb.callback import Callback, PlainFunction
-from unicb.callbacks.preview import Frames, Preview, Source
+from unicb.callbacks.preview import Preview, Source
 from unicb.errors import GenerationCancelled, UnicbError
-from unicb.latents import LatentFormat
-from unicb.sinks import Batch, PreviewFrame, Size
+from unicb.latents import Frames, LatentFormat
+from unicb.sinks import Background, Batch, PreviewFrame, Size
 from unicb.sinks._arguments import whole_number
 from unicb.step import Step
+
+if TYPE_CHECKING:
+    from unicb.latents.decoders import Decoder
 
 _CALLBACK = "callback_on_step_end"
 _EXIT_TIMEOUT = 10.0
@@ -50,6 +53,7 @@ def stream(
     video_frames: Frames = "middle",
     source: Source = "denoised",
     factors: LatentFormat | str | os.PathLike[str] | None = None,
+    decoder: Decoder | None = None,
     backlog: int = 1,
     callbacks: Sequence[Callback | PlainFunction] = (),
     **kwargs: Any,
@@ -69,7 +73,7 @@ def stream(
     Args:
         pipeline: as for :func:`unicb.bind`.
         args, kwargs: what to call the pipeline with, besides.
-        every, max_fps, size, batch, source, factors: which steps to show, and how, as for
+        every, max_fps, size, batch, source, factors, decoder: which steps to show, and how, as for
             :class:`unicb.Preview`.
         video_frames: its ``frames``; there are pipelines that take ``frames`` themselves.
         backlog: how many previews wait for who iterates, from 1. With 1 it is always the newest
@@ -87,7 +91,7 @@ def stream(
         raise TypeError(f"callbacks takes a list of callbacks; write [{callbacks!r}]")
     job = _Job(pipeline, whole_number("backlog", backlog))
     preview = Preview(
-        job.put,
+        Background(job.put, maxsize=None),  # it never waits, and drops what is too much itself
         every,
         max_fps=max_fps,
         size=size,
@@ -95,6 +99,7 @@ def stream(
         frames=video_frames,
         source=source,
         factors=factors,
+        decoder=decoder,
     )
     job.binding = bind(pipeline, *callbacks, preview, _StopWhenCancelled(job))
     return Stream(job, partial(pipeline, *args, **kwargs))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
-from unicb.backend import Around, has_base
+from unicb.backend import Around, T, at_once, has_base
 from unicb.ops import Tensor, TensorOps
 
 
@@ -22,7 +23,8 @@ class MindSporeBackend:
         return MindSporeOps()
 
     def owns(self, pipeline: object) -> bool:
-        return has_base(pipeline, "mindone", "DiffusionPipeline")
+        kinds = ("DiffusionPipeline", "ModelMixin")
+        return any(has_base(pipeline, "mindone", kind) for kind in kinds)
 
     def is_tensor(self, value: object) -> bool:
         import mindspore
@@ -33,6 +35,15 @@ class MindSporeBackend:
         from mindspore import ops
 
         return ops.cat(list(parts))
+
+    def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
+        # Nobody promises that operations may be called from two threads at once.
+        return at_once(work, tensors)
+
+    def untouched(self) -> AbstractContextManager[None]:
+        from unicb_mindspore.untouched import untouched
+
+        return untouched()
 
     def hook(self, module: Any, around: Around) -> Callable[[], None]:
         from unicb_mindspore.hooks import hook

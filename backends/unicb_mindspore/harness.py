@@ -52,6 +52,9 @@ class MindSporeHarness(Harness):
     def tensor(self, array: npt.NDArray[Any], dtype: str) -> mindspore.Tensor:
         return mindspore.Tensor(array).astype(getattr(mindspore, dtype))
 
+    def draw(self) -> npt.NDArray[Any]:
+        return np.random.normal(size=3)  # as mindone does
+
     def spy(self, pipeline: Any, around: Around) -> Callable[[], None]:
         unet = pipeline.unet
         base = type(unet)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
-from unicb.backend import Around, has_base
+from unicb.backend import Around, T, at_once, has_base
 from unicb.ops import Tensor, TensorOps
 
 
@@ -35,6 +36,17 @@ class NumpyBackend:
         from unicb_numpy.ops import StrictTensor
 
         return StrictTensor(np.concatenate([part.data for part in parts]))
+
+    def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
+        return at_once(work, tensors)
+
+    @contextmanager
+    def untouched(self) -> Iterator[None]:
+        state = np.random.get_state()
+        try:
+            yield
+        finally:
+            np.random.set_state(state)
 
     def hook(self, module: Any, around: Around) -> Callable[[], None]:
         from unicb_numpy.hooks import hook

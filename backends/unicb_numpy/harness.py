@@ -36,6 +36,9 @@ class NumpyHarness(Harness):
     def tensor(self, array: npt.NDArray[Any], dtype: str) -> StrictTensor:
         return StrictTensor(array.astype(np.dtype(dtype)))
 
+    def draw(self) -> npt.NDArray[Any]:
+        return np.random.normal(size=3)
+
     def spy(self, pipeline: ToyPipeline, around: Around) -> Callable[[], None]:
         unet = pipeline.unet
 

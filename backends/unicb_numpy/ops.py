@@ -27,6 +27,9 @@ class StrictTensor:
     def reshape(self, shape: tuple[int, ...]) -> StrictTensor:
         return StrictTensor(self.data.reshape(shape))
 
+    def swapaxes(self, axis1: int, axis2: int) -> StrictTensor:
+        return StrictTensor(self.data.swapaxes(axis1, axis2))
+
     def __getitem__(self, key: Any) -> StrictTensor:
         return StrictTensor(self.data[key])
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
-from unicb.backend import Around, has_base
+from unicb.backend import Around, T, has_base
 from unicb.ops import Tensor, TensorOps
 
 
@@ -22,7 +23,8 @@ class TorchBackend:
         return TorchOps()
 
     def owns(self, pipeline: object) -> bool:
-        return has_base(pipeline, "diffusers", "DiffusionPipeline")
+        kinds = ("DiffusionPipeline", "ModelMixin")
+        return any(has_base(pipeline, "diffusers", kind) for kind in kinds)
 
     def is_tensor(self, value: object) -> bool:
         import torch
@@ -33,6 +35,16 @@ class TorchBackend:
         import torch
 
         return torch.cat(list(parts))
+
+    def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
+        from unicb_torch.aside import aside
+
+        return aside(work, tensors)
+
+    def untouched(self) -> AbstractContextManager[None]:
+        from unicb_torch.aside import untouched
+
+        return untouched()
 
     def hook(self, module: Any, around: Around) -> Callable[[], None]:
         from unicb_torch.hooks import hook

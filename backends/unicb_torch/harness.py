@@ -51,6 +51,10 @@ class TorchHarness(Harness):
     def tensor(self, array: npt.NDArray[Any], dtype: str) -> torch.Tensor:
         return torch.tensor(array, dtype=getattr(torch, dtype))
 
+    def draw(self) -> npt.NDArray[Any]:
+        array: npt.NDArray[Any] = torch.randn(3).numpy()
+        return array
+
     def spy(self, pipeline: Any, around: Around) -> Callable[[], None]:
         unet = pipeline.unet
         base = type(unet)

@@ -26,16 +26,33 @@ class TorchOps:
 
     def to_uint8(self, x: Tensor) -> npt.NDArray[np.uint8]:
         limited = torch.nan_to_num(x, nan=0.0).clamp(0, 255)
-        array: npt.NDArray[np.uint8] = limited.to(torch.uint8).cpu().numpy()
+        array: npt.NDArray[np.uint8] = _to_host(limited.to(torch.uint8)).numpy()
         return array
 
     def to_numpy(self, x: Tensor) -> npt.NDArray[Any]:
         x = x.detach()
         wide = x.float() if x.dtype == torch.bfloat16 else x
-        array: npt.NDArray[Any] = wide.cpu().numpy()
+        array: npt.NDArray[Any] = _to_host(wide).numpy()
         return array.copy() if x.device.type == "cpu" else array
 
     def from_numpy(self, a: npt.NDArray[Any], like: Tensor) -> Tensor:
         # A copy, which a later write to the host array does not reach, and without the negative
         # strides that torch refuses.
-        return torch.from_numpy(np.array(a, order="C")).to(device=like.device, dtype=like.dtype)
+        host = torch.from_numpy(np.array(a, order="C")).to(dtype=like.dtype)
+        if like.device.type == "cuda":
+            return host.pin_memory().to(like.device, non_blocking=True)
+        return host.to(device=like.device)
+
+
+def _to_host(x: torch.Tensor) -> torch.Tensor:
+    """``x.cpu()``; on CUDA without making the host wait for more than the current stream's work
+    up to here, which ``cpu()`` does with every thread's.
+    """
+    if x.device.type != "cuda":
+        return x.cpu()
+    host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+    host.copy_(x, non_blocking=True)
+    arrived = torch.cuda.Event(blocking=True)  # the waiting thread sleeps
+    arrived.record(torch.cuda.current_stream(x.device))
+    arrived.synchronize()
+    return host

@@ -92,7 +92,7 @@ def assert_colours_in_place(kind: Any, name: str, backend: Any, tensor: Callable
         latents = pack(tensor(x))
         size = x.shape[-3:] if "+" in facts.layout else x.shape[-2:]
         colours = ColourMap(RGB, facts.layout)
-        pixels, finite = colours.rgb(latents, backend.ops, size, frames="all")
+        pixels, finite = colours.rgb(latents, backend.ops, size, frames="animation")
         assert finite
         assert np.array_equal(pixels, x[:, :3].transpose(0, 2, 3, 4, 1))
 

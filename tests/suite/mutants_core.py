@@ -15,13 +15,14 @@ import unicb._run
 import unicb.binding
 import unicb.callbacks.interrupt
 import unicb.latents.rgb
+import unicb.sinks.background
 from unicb import Binding, CFGCutoff, Interrupt, Preview, Step, UnicbError
 from unicb._run import Run
 from unicb.callback import FunctionCallback
 from unicb.guidance._batch import BatchCut
 from unicb.guidance._blocks import Blocks
-from unicb.latents.denoised import DenoisedEstimate
-from unicb.sinks import FileSink, Throttle
+from unicb.latents.denoised import DenoisedEstimate, Untold
+from unicb.sinks import Background, FileSink, Throttle
 from unicb_numpy import NumpyBackend
 
 
@@ -128,23 +129,21 @@ def _touch(on_step_end: Any) -> Any:
     return broken
 
 
-def _unprotected(self: Preview, step: Step) -> None:
-    self._show(step, self._state(step))
+def _fails_too(close: Any) -> Any:
+    def broken(self: Background) -> None:
+        worker = self._worker
+        close(self)
+        if worker is not None and worker.is_off:
+            raise OSError("disk full")
+
+    return broken
 
 
-def _silent(self: Preview, step: Step) -> None:
-    state = self._state(step)
-    if not state.failed:
-        try:
-            self._show(step, state)
-        except Exception:
-            state.failed = True
-
-
-def _never_off(on_step_end: Any) -> Any:
-    def broken(self: Preview, step: Step) -> None:
-        self._state(step).failed = False
-        on_step_end(self, step)
+def _never_off(wants_more: Any) -> Any:
+    def broken(self: Background) -> bool:
+        wants_more(self)
+        self.close()
+        return True
 
     return broken
 
@@ -489,16 +488,16 @@ CORE = (
         "the first of the batch",
         "preview_shows_every_step_and_picture preview_writes_files",
         Preview,
-        "_pictures",
-        after(lambda pictures, *_: pictures[:1]),
+        "_shaped",
+        after(lambda shaped, *_: (shaped[0][:1], [])),
     ),
     mutant(
         "preview enlarges its pictures",
         "to the size of the picture that is decoded",
         "preview_shows_every_step_and_picture",
         Preview,
-        "_pictures",
-        after(lambda pictures, *_: [picture.resize((64, 64)) for picture in pictures]),
+        "_shaped",
+        after(lambda shaped, *_: ([picture.resize((64, 64)) for picture in shaped[0]], [])),
     ),
     mutant(
         "preview changes the latents",
@@ -529,7 +528,7 @@ CORE = (
         "the estimate is thrown away",
         "preview_shows_denoised_latents",
         Preview,
-        "_denoised",
+        "_observed",
         after(lambda estimate, *_: None),
     ),
     mutant(
@@ -545,8 +544,8 @@ CORE = (
         "it says that it is denoised",
         "preview_shows_denoised_latents",
         DenoisedEstimate,
-        "step_end",
-        after(lambda told, self, latents: None if told is None else latents),
+        "observe",
+        after(lambda untold, self, latents: untold and Untold((latents,), lambda x: x)),
     ),
     mutant(
         "preview makes no folders",
@@ -560,25 +559,25 @@ CORE = (
         "a failing sink fails the run",
         "its exception is not caught",
         "failing_sink_never_costs_the_picture",
-        Preview,
-        "on_step_end",
-        instead(_unprotected),
+        Background,
+        "close",
+        _fails_too,
         error=OSError,
     ),
     mutant(
         "a failing sink goes unnoticed",
         "there is no warning",
         "failing_sink_never_costs_the_picture",
-        Preview,
-        "on_step_end",
-        instead(_silent),
+        unicb.sinks.background,
+        "_tell",
+        instead(lambda complaint: None),
     ),
     mutant(
         "a failing sink is called again",
         "with a warning at each step",
         "failing_sink_never_costs_the_picture",
-        Preview,
-        "on_step_end",
+        Background,
+        "wants_more",
         _never_off,
     ),
     mutant(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
 from mutation import after, instead, mutant, onto
 
+from unicb.backend import at_once
 from unicb_numpy import NumpyBackend
 from unicb_numpy.ops import NumpyOps, StrictTensor
 
@@ -59,6 +62,25 @@ def _bare_chunk_error(chunk: Any) -> Any:
             raise ValueError("cannot chunk into equal parts") from None
 
     return broken
+
+
+def _rows(tensor: StrictTensor) -> int:
+    return tensor.shape[0]
+
+
+def _without_errors(self: Any, work: Any, tensors: Any) -> Any:
+    try:
+        return at_once(work, tensors)
+    except LookupError:
+        return lambda: None
+
+
+@contextmanager
+def _quiet(self: Any) -> Iterator[None]:
+    state = np.random.get_state()
+    with suppress(LookupError):
+        yield
+    np.random.set_state(state)
 
 
 OPERATIONS = (
@@ -341,6 +363,7 @@ OPERATIONS = (
         StrictTensor,
         "reshape",
         instead(lambda self, shape: self),
+        error=ValueError,
     ),
     mutant(
         "reshape goes down columns",
@@ -369,5 +392,53 @@ OPERATIONS = (
         NumpyBackend,
         "concat",
         onto(lambda data: data.astype(np.float64)),
+    ),
+    mutant(
+        "swapaxes does nothing",
+        "a packed picture is unpacked with two pairs of axes exchanged",
+        "arithmetic_and_indexing",
+        StrictTensor,
+        "swapaxes",
+        instead(lambda self, axis1, axis2: self),
+    ),
+    mutant(
+        "aside gives something else",
+        "previews are black",
+        "aside",
+        NumpyBackend,
+        "aside",
+        instead(lambda self, work, tensors: lambda: [array * 0 for array in work(*tensors)]),
+    ),
+    mutant(
+        "aside takes the tensors in the wrong order",
+        "the latents before and after a step are exchanged",
+        "aside",
+        NumpyBackend,
+        "aside",
+        instead(lambda self, work, tensors: at_once(work, sorted(tensors, key=_rows))),
+    ),
+    mutant(
+        "aside keeps errors to itself",
+        "a preview that cannot be made is an empty one",
+        "aside",
+        NumpyBackend,
+        "aside",
+        instead(_without_errors),
+    ),
+    mutant(
+        "untouched forgets the random numbers",
+        "a decoder that draws changes the picture",
+        "untouched",
+        NumpyBackend,
+        "untouched",
+        instead(lambda self: nullcontext()),
+    ),
+    mutant(
+        "untouched keeps errors to itself",
+        "a decoder that fails is taken for one that returned",
+        "untouched",
+        NumpyBackend,
+        "untouched",
+        instead(_quiet),
     ),
 )

@@ -9,7 +9,7 @@ import numpy as np
 from mutation import MoreKinds, after, instead, loop, mutant, onto
 
 from unicb import Binding, CFGCutoff, GenerationCancelled, Preview
-from unicb.sinks import FileSink
+from unicb.sinks import Background, FileSink
 from unicb_numpy import NumpyBackend
 from unicb_numpy.harness import NumpyHarness
 from unicb_numpy.ops import NumpyOps, StrictTensor
@@ -74,6 +74,15 @@ class _WrongRow(MoreKinds):
             kind_ = type("Other", (type(pipeline),), {"unicb_facts": facts})
             return kind_()
         return pipeline
+
+
+def _never_ends(close: Any) -> Any:
+    def broken(self: Background) -> None:
+        worker = self._worker
+        close(self)
+        self._worker = worker
+
+    return broken
 
 
 SUBTLE = (
@@ -224,8 +233,8 @@ SUBTLE = (
         "the pictures themselves are never looked at",
         "preview_shows_every_step_and_picture",
         Preview,
-        "_pictures",
-        after(lambda pictures, *_: pictures[:1] * len(pictures)),
+        "_shaped",
+        after(lambda shaped, *_: (shaped[0][:1] * len(shaped[0]), [])),
     ),
     mutant(
         "preview files hold one picture",
@@ -243,9 +252,9 @@ SUBTLE = (
         "previews stay off",
         "after one failure, in all later runs",
         "failing_sink_never_costs_the_picture",
-        Preview,
-        "_state",
-        lambda state: lambda self, step: vars(self).setdefault("_first", state(self, step)),
+        Background,
+        "close",
+        _never_ends,
     ),
     mutant(
         "backend under another name",

@@ -5,43 +5,57 @@ from __future__ import annotations
 import os
 import warnings
 import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 from weakref import WeakKeyDictionary
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
+from unicb.backend import backend_for
 from unicb.callback import Callback
-from unicb.latents import ColourMap, LatentFormat, find_format, layout_of, size_of_latents
-from unicb.latents.denoised import DenoisedEstimate
-from unicb.ops import Tensor
+from unicb.latents import (
+    ColourMap,
+    Frames,
+    LatentFormat,
+    find_format,
+    layout_of,
+    size_of_latents,
+)
+from unicb.latents.denoised import DenoisedEstimate, Untold
+from unicb.latents.rgb import as_shown
+from unicb.ops import Tensor, TensorOps
 from unicb.pipelines import PipelineFacts
 from unicb.sinks import (
-    Animation,
     Background,
     Batch,
-    ContactSheet,
     FileSink,
     PreviewFrame,
-    Sink,
     SinkLike,
     Size,
     Throttle,
-    as_sink,
     check_batch,
     check_size,
     shape_images,
+    shape_videos,
 )
+from unicb.sinks.background import Make
 from unicb.step import Step
+
+if TYPE_CHECKING:
+    from unicb.latents.decoders import Decoder, PictureDecoder
 
 #: What to show: the picture that the model sees coming, or the latents as they are.
 Source: TypeAlias = Literal["denoised", "noisy"]
-#: Which of a video's latent frames: the one in the middle, or all side by side.
-Frames: TypeAlias = Literal["middle", "strip"]
 
 
 class _Bound(NamedTuple):
-    colours: ColourMap
+    """How a pipeline's latents become pictures: by one of the first two."""
+
+    colours: ColourMap | None
+    decoder: PictureDecoder | None
     facts: PipelineFacts | None
 
 
@@ -63,6 +77,23 @@ class _RunState:
     cells: tuple[tuple[int, ...], tuple[int, ...] | None] | None = None
 
 
+class _Pixels(NamedTuple):
+    """A step's pictures on the host.
+
+    Attributes:
+        pixels: ``numpy.uint8``, ``[rows, height, width, 3]``, or for an animation ``[rows,
+            frames, height, width, 3]``.
+        finite: whether the latents were.
+        denoised: whether these are of the denoised latents.
+        timestep: the scheduler's.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    finite: bool
+    denoised: bool
+    timestep: float
+
+
 class Preview(Callback):
     """Show the latents as pictures while they are being denoised.
 
@@ -75,30 +106,38 @@ class Preview(Callback):
     preview is told in one warning, and previews are off for the rest of that run. Latents that are
     not finite are shown black, with one warning.
 
+    The run does not wait for them. Pictures are made, shown and written by a thread of their own,
+    one step after the other, and all are there when the denoising is over. On CUDA the device
+    works on them beside the run. (On MindSpore, the run waits until the colours have left the
+    device.)
+
     Args:
         to: a path template such as ``"steps/{step:03d}.png"``, a callable that takes a
             :class:`PreviewFrame`, a list to collect them in, or a sink of :mod:`unicb.sinks`. A
             template may use ``{step}``, ``{image}`` (index in the batch) and ``{num_timesteps}``;
             folders are made, and in a batch a template without ``{image}`` gets ``-0``, ``-1``, …
-            before its suffix. Files are written by a thread of their own, which a run waits for
-            at its end, and which misses steps where the disk is too slow; a callable is called in
-            the run's own thread. See :class:`unicb.sinks.Background`.
+            before its suffix. What is too slow for the run misses steps, the oldest of 16 that
+            wait (a list misses none); see :class:`unicb.sinks.Background`.
         every: show steps 0, ``every``, ``2 * every``, …, and the last.
         max_fps: at most so many a second; the last is shown whenever it comes.
         size: pixels, of the longer side or (width, height); None: one for each latent cell.
         batch: ``"all"`` pictures, the ``"first"``, the one of an index from 0, or a ``"grid"``.
-        frames: of a video, the latent frame in the ``"middle"``, or a ``"strip"`` of all.
+        frames: of a video, the latent frame in the ``"middle"``, a ``"strip"`` of all, or an
+            ``"animation"``: see ``PreviewFrame.videos``.
         source: ``"denoised"`` where it can be had, or ``"noisy"``.
         factors: a :class:`LatentFormat`, or a TOML file with one; without it, that of the
             checkpoint's ``preview.toml``, of the pipeline's class, or of its VAE.
+        decoder: in place of the linear map, ``"vae"`` for the pipeline's own; an AutoencoderTiny
+            or another model of its framework with a ``decode`` for these latents; or a function.
+            It runs in the run's thread; see :mod:`unicb.latents.decoders`.
 
     Raises:
-        ValueError: the template has an unknown field or none for the step, or an argument is out
-            of range.
+        ValueError: the template has an unknown field or none for the step, or cannot hold an
+            animation; an argument is out of range; both ``factors`` and ``decoder`` are given.
         TypeError: ``to`` is none of these, or an argument is of a wrong type.
         OSError, ValueError: the file ``factors`` cannot be read, or holds no format.
-        UnsupportedPipelineError: from ``bind``, where the format of the latents is not known, or
-            they are no picture and no video.
+        UnsupportedPipelineError: from ``bind``, where the format of the latents is not known, they
+            are no picture and no video, or the decoder is not for them.
     """
 
     tensors = ("latents",)
@@ -114,33 +153,40 @@ class Preview(Callback):
         frames: Frames = "middle",
         source: Source = "denoised",
         factors: LatentFormat | str | os.PathLike[str] | None = None,
+        decoder: Decoder | None = None,
     ) -> None:
-        self._sink = _off_the_loop(as_sink(to))
+        self._sink = _beside_the_run(to)
         self._throttle = Throttle(every, max_fps)
         self._size, self._batch = check_size(size), check_batch(batch)
-        self._frames = _one_of("frames", frames, get_args(Frames))
+        self._frames: Frames = _one_of("frames", frames, get_args(Frames))
         self._denoises = _one_of("source", source, get_args(Source)) == "denoised"
+        if self._frames == "animation":
+            _check_animates(self._sink.sink)
+        if factors is not None and decoder is not None:
+            raise ValueError("Preview takes factors or a decoder, not both")
         if factors is not None and not isinstance(factors, LatentFormat):
             factors = LatentFormat.load(factors)
-        self._factors = factors
+        self._factors, self._decoder = factors, decoder
         self._bound: WeakKeyDictionary[Any, _Bound] = WeakKeyDictionary()
         self._runs: WeakKeyDictionary[Any, _RunState] = WeakKeyDictionary()
 
     def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
         layout = layout_of(pipeline, facts)
-        form = self._factors or find_format(pipeline, facts)
-        self._bound[pipeline] = _Bound(ColourMap(form, layout), facts)
+        if self._decoder is not None:
+            from unicb.latents.decoders import decoder_for
+
+            backend = backend_for(pipeline)
+            decoder = decoder_for(self._decoder, pipeline, facts, layout, backend)
+            self._bound[pipeline] = _Bound(None, decoder, facts)
+        else:
+            form = self._factors or find_format(pipeline, facts)
+            self._bound[pipeline] = _Bound(ColourMap(form, layout), None, facts)
 
     def on_run_start(self) -> None:
         self._throttle.reset()
 
     def on_run_end(self) -> None:
-        try:
-            self._sink.close()
-        except Exception as error:
-            if any(state.failed for state in self._runs.values()):
-                return  # and it was told
-            _warn(f"the last previews may be missing: {type(error).__name__}: {error}")
+        self._sink.close()
 
     def on_step_end(self, step: Step) -> None:
         state = self._state(step)
@@ -160,37 +206,131 @@ class Preview(Callback):
 
     def _show(self, step: Step, state: _RunState) -> None:
         last = step.index + 1 == step.num_timesteps
-        denoised = self._denoised(step, state)
+        untold = self._observed(step, state)
         between = state.estimate is not None and not step.is_whole
         if (between and not last) or not self._throttle.shows(step.index, step.num_timesteps):
             return
-        shown = step["latents"] if last or denoised is None else denoised
-        estimate = state.estimate
-        source = "noisy" if denoised is None or estimate is None else estimate.kind
-        images = shape_images(self._pictures(step, state, shown), self._size, self._batch)
-        self._sink(PreviewFrame(step.index, step.num_timesteps, step.timestep, images, source))
+        if not self._sink.wants_more():
+            state.failed, state.estimate = True, None
+            return
+        pixels = self._pixels(step, state, None if last else untold)
+        kind = "noisy" if state.estimate is None else state.estimate.kind
+        self._sink.put(self._maker(step.index, step.num_timesteps, kind, pixels, state))
 
-    def _denoised(self, step: Step, state: _RunState) -> Tensor | None:
-        """The estimate; asked for at every step, since it compares the latents of two."""
+    def _observed(self, step: Step, state: _RunState) -> Untold | None:
+        """Asked for at every step, since an estimate compares the latents of two."""
         if not state.begun:
             state.begun = True
             state.estimate = _estimate(step) if self._denoises else None
-        return None if state.estimate is None else state.estimate.step_end(step["latents"])
+        return None if state.estimate is None else state.estimate.observe(step["latents"])
 
-    def _pictures(self, step: Step, state: _RunState, latents: Tensor) -> list[Image.Image]:
-        colours, facts = self._bound[step.pipeline]
-        size = None
-        if facts is not None and facts.size_from:
-            shape = tuple(latents.shape)
-            if state.cells is None or state.cells[0] != shape:
-                names = step._run.loop_locals(facts.size_from)
-                state.cells = shape, size_of_latents(step.pipeline, facts, names)
-            size = state.cells[1]
-        pixels, finite = colours.rgb(latents, step.ops, size, self._frames)
-        if not finite and not state.warned_not_finite:
-            state.warned_not_finite = True
-            _warn(f"latents are not finite at step {step.index}; these are shown black")
-        return [Image.fromarray(picture) for picture in pixels]
+    def _pixels(self, step: Step, state: _RunState, untold: Untold | None) -> Callable[[], _Pixels]:
+        colours, decoder, facts = self._bound[step.pipeline]
+        latents, size = step["latents"], _cells(step, state, facts)
+        if decoder is not None:
+            return _decoded(step, decoder, latents, untold, size, self._frames)
+        assert colours is not None
+        return _mapped(step, colours, latents, untold, size, self._frames)
+
+    def _maker(
+        self, index: int, count: int, kind: str, pixels: Callable[[], _Pixels], state: _RunState
+    ) -> Make:
+        """Makes the frame, in the sink's thread. It must not keep the step: that has tensors."""
+
+        def make() -> PreviewFrame:
+            made = pixels()
+            if not made.finite and not state.warned_not_finite:
+                state.warned_not_finite = True
+                self._sink.complain(
+                    f"latents are not finite at step {index}; these are shown black"
+                )
+            source = kind if made.denoised or index + 1 == count else "noisy"
+            images, videos = self._shaped(made.pixels)
+            return PreviewFrame(index, count, made.timestep, images, source, videos)
+
+        return make
+
+    def _shaped(
+        self, pixels: npt.NDArray[np.uint8]
+    ) -> tuple[list[Image.Image], list[list[Image.Image]]]:
+        if self._frames != "animation":
+            images = [Image.fromarray(picture) for picture in pixels]
+            return shape_images(images, self._size, self._batch), []
+        videos = [[Image.fromarray(picture) for picture in video] for video in pixels]
+        shaped = shape_videos(videos, self._size, self._batch)
+        return [video[len(video) // 2] for video in shaped], shaped
+
+
+def _mapped(
+    step: Step,
+    colours: ColourMap,
+    latents: Tensor,
+    untold: Untold | None,
+    size: Sequence[int] | None,
+    frames: Frames,
+) -> Callable[[], _Pixels]:
+    """Pictures by the linear map; of each tensor, no more is kept for them than they show."""
+    part, ops, timestep = colours.part(latents.shape, size, frames), step.ops, step._timestep
+    tell = None if untold is None else untold.tell
+
+    def work(latents: Tensor, *others: Tensor) -> tuple[npt.NDArray[np.uint8], bool, float]:
+        told = None if tell is None else tell(*others)
+        shown = latents if told is None else told
+        return colours.planes(shown, part, ops), told is not None, _number(timestep, ops)
+
+    others = () if untold is None else untold.tensors
+    result = step._run.aside(work, [part.of(tensor) for tensor in (latents, *others)])
+
+    def pixels() -> _Pixels:
+        planes, denoised, timestep = result()
+        return _Pixels(*colours.arrange(planes, part), denoised, timestep)
+
+    return pixels
+
+
+def _decoded(
+    step: Step,
+    decoder: PictureDecoder,
+    latents: Tensor,
+    untold: Untold | None,
+    size: Sequence[int] | None,
+    frames: Frames,
+) -> Callable[[], _Pixels]:
+    """Pictures by a decoder, here and now: it may be the pipeline's own, and may draw numbers."""
+    ops, timestep = step.ops, step._timestep
+    told = None if untold is None else untold.tell(*untold.tensors)
+    decoded = decoder.decode(latents if told is None else told, size, frames)
+
+    def work(*tensors: Tensor) -> tuple[npt.NDArray[np.uint8], float]:
+        made = decoded.images if decoded.images is not None else ops.to_uint8(*tensors)
+        return made, _number(timestep, ops)
+
+    result = step._run.aside(work, [] if decoded.tensor is None else [decoded.tensor])
+    arrange = decoded.arrange
+
+    def pixels() -> _Pixels:
+        made, timestep = result()
+        return _Pixels(as_shown(arrange(made), frames), True, told is not None, timestep)
+
+    return pixels
+
+
+def _number(timestep: Any, ops: TensorOps) -> float:
+    """A timestep, which some loops have as a tensor on the device."""
+    if isinstance(timestep, int | float | np.generic):
+        return float(timestep)
+    return float(ops.to_numpy(timestep).reshape(-1)[0])
+
+
+def _cells(step: Step, state: _RunState, facts: PipelineFacts | None) -> tuple[int, ...] | None:
+    """The latents' size, where their shape does not tell."""
+    if facts is None or not facts.size_from:
+        return None
+    shape = tuple(step["latents"].shape)
+    if state.cells is None or state.cells[0] != shape:
+        names = step._run.loop_locals(facts.size_from)
+        state.cells = shape, size_of_latents(step.pipeline, facts, names)
+    return state.cells[1]
 
 
 def _estimate(step: Step) -> DenoisedEstimate | None:
@@ -198,13 +338,24 @@ def _estimate(step: Step) -> DenoisedEstimate | None:
     if DenoisedEstimate.kind_of(scheduler) is None:
         return None
     return DenoisedEstimate(
-        scheduler, step.ops, first_timestep=step.timestep, num_timesteps=step.num_timesteps
+        scheduler, step.ops, first_timestep=step._timestep, num_timesteps=step.num_timesteps
     )
 
 
-def _off_the_loop(sink: Sink) -> Sink:
-    """Encoding and writing files is no work for the run's own thread."""
-    return Background(sink) if isinstance(sink, FileSink | Animation | ContactSheet) else sink
+def _beside_the_run(to: SinkLike) -> Background:
+    if isinstance(to, Background):
+        return to
+    # What a list holds is held anyway.
+    collects = not callable(to) and hasattr(to, "append")
+    return Background(to, maxsize=None) if collects else Background(to)
+
+
+def _check_animates(sink: object) -> None:
+    if isinstance(sink, FileSink) and not sink.animates:
+        raise ValueError(
+            "frames='animation' needs a file that holds one: end the template in .webp, .gif or "
+            ".png, or take frames='middle' or 'strip'"
+        )
 
 
 def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -13,21 +13,40 @@ from unicb.latents.formats import LatentFormat
 from unicb.latents.layouts import Layout
 from unicb.ops import Tensor, TensorOps
 
-#: Which of a video's latent frames to show: the one in the middle, all side by side, or all.
-Frames: TypeAlias = Literal["middle", "strip", "all"]
+#: Which of a video's latent frames to show: the one in the middle, all side by side, or one after
+#: the other.
+Frames: TypeAlias = Literal["middle", "strip", "animation"]
 
 
 class RGBArray(NamedTuple):
     """Colours of a batch of latents, on the host.
 
     Attributes:
-        pixels: ``numpy.uint8``, ``[batch, height, width, 3]``, or with ``frames="all"``
+        pixels: ``numpy.uint8``, ``[batch, height, width, 3]``, or with ``frames="animation"``
             ``[batch, frames, height, width, 3]``; black where the latents are not finite.
         finite: whether all of the latents that are shown are.
     """
 
     pixels: npt.NDArray[np.uint8]
     finite: bool
+
+
+class Part(NamedTuple):
+    """What is shown of latents of one shape.
+
+    Attributes:
+        slices: where it is, for each axis; None if it is all of them.
+        lengths: how long each letter of the layout is in it.
+        frames: how it is shown.
+    """
+
+    slices: tuple[slice, ...] | None
+    lengths: dict[str, int]
+    frames: Frames
+
+    def of(self, latents: Tensor) -> Tensor:
+        """That part of latents, or of any tensor of their shape."""
+        return latents if self.slices is None else latents[self.slices]
 
 
 class ColourMap:
@@ -55,37 +74,42 @@ class ColourMap:
         size: Sequence[int] | None = None,
         frames: Frames = "middle",
     ) -> RGBArray:
-        """Colours of latents of this layout, of any floating dtype.
+        """Colours of latents of this layout, of any floating dtype: :meth:`part`, :meth:`planes`
+        and :meth:`arrange` in one.
 
         Args:
             latents: of this layout.
             ops: of the framework that they are from.
-            size: cells of the latents, (height, width) or (frames, height, width), where the
-                layout has them in one axis; see :func:`unicb.latents.size_of_latents`.
+            size, frames: as for :meth:`part`.
+
+        Raises:
+            ValueError: as :meth:`part`.
+        """
+        part = self.part(latents.shape, size, frames)
+        return self.arrange(self.planes(part.of(latents), part, ops), part)
+
+    def part(
+        self, shape: Sequence[int], size: Sequence[int] | None = None, frames: Frames = "middle"
+    ) -> Part:
+        """What to show of latents of that shape.
+
+        Args:
+            shape: of the latents.
+            size: their cells, (height, width) or (frames, height, width), where the layout has
+                them in one axis; see :func:`unicb.latents.size_of_latents`.
             frames: of videos, "middle" shows one latent frame, "strip" all of them side by side,
-                "all" each by itself.
+                "animation" each by itself.
 
         Raises:
             ValueError: the latents do not fit the layout, the format or the size (names all), or
                 ``frames`` is none of the three.
         """
-        if frames not in ("middle", "strip", "all"):
-            raise ValueError(f"frames must be 'middle', 'strip' or 'all', not {frames!r}")
-        lengths = self.layout.lengths(latents.shape, self.form.latent_channels, size)
-        shown = self._shown(latents, lengths, middle=frames == "middle")
-        planes = ops.to_uint8(self._product(shown, lengths["p"], ops))
-        pixels, finite = self._arrange(planes, lengths)
-        if frames == "middle":
-            pixels = pixels[:, 0]
-        elif frames == "strip":
-            batch, count, height, width, _ = pixels.shape
-            pixels = pixels.swapaxes(1, 2).reshape(batch, height, count * width, 3)
-        return RGBArray(np.ascontiguousarray(pixels), finite)
-
-    def _shown(self, latents: Tensor, lengths: dict[str, int], middle: bool) -> Tensor:
-        """The part that is shown, by slicing alone; lengths become those of the part."""
-        parts: list[slice] = []
-        for axis, length in zip(self.layout.axes, latents.shape, strict=True):
+        if frames not in get_args(Frames):
+            raise ValueError(f"frames must be 'middle', 'strip' or 'animation', not {frames!r}")
+        middle = frames == "middle"
+        lengths = self.layout.lengths(shape, self.form.latent_channels, size)
+        slices: list[slice] = []
+        for axis, length in zip(self.layout.axes, shape, strict=True):
             start, stop = 0, length
             if axis == "n":
                 start = length - 1
@@ -95,12 +119,21 @@ class ColourMap:
                 start, stop = length // 2, length // 2 + 1
             elif "hw" in axis:
                 start, stop = _tokens_shown(axis, length, lengths, middle)
-            parts.append(slice(start, stop))
+            slices.append(slice(start, stop))
         for letter in "n" + "t" * middle:
             if letter in lengths:
                 lengths[letter] = 1
-        whole = all((s.start, s.stop) == (0, n) for s, n in zip(parts, latents.shape, strict=True))
-        return latents if whole else latents[tuple(parts)]
+        whole = all((s.start, s.stop) == (0, n) for s, n in zip(slices, shape, strict=True))
+        return Part(None if whole else tuple(slices), lengths, frames)
+
+    def planes(self, shown: Tensor, part: Part, ops: TensorOps) -> npt.NDArray[np.uint8]:
+        """On the device, the colours of a part, and then on the host, for :meth:`arrange`."""
+        return ops.to_uint8(self._product(shown, part.lengths["p"], ops))
+
+    def arrange(self, planes: npt.NDArray[np.uint8], part: Part) -> RGBArray:
+        """Every cell in its place."""
+        pixels, finite = self._arrange(planes, part.lengths)
+        return RGBArray(np.ascontiguousarray(as_shown(pixels, part.frames)), finite)
 
     def _product(self, shown: Tensor, edge: int, ops: TensorOps) -> Tensor:
         """Colours of each token's cells and whether it is finite, as 0..255.
@@ -139,6 +172,17 @@ class ColourMap:
         height, width = lengths["h"] * edge, lengths["w"] * edge
         whole = pixels.reshape(lengths["b"], lengths.get("t", 1), height, width, 3)
         return whole, bool(valid.all())
+
+
+def as_shown(pixels: npt.NDArray[np.uint8], frames: Frames) -> npt.NDArray[np.uint8]:
+    """Videos ``[batch, frames, height, width, 3]`` as pictures without the axis of frames: the one
+    frame that they have, or all side by side; for "animation", as they are."""
+    if frames == "middle":
+        return pixels[:, 0]
+    if frames == "strip":
+        batch, count, height, width, _ = pixels.shape
+        return pixels.swapaxes(1, 2).reshape(batch, height, count * width, 3)
+    return pixels
 
 
 def _tokens_shown(axis: str, length: int, lengths: dict[str, int], middle: bool) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from unicb.sinks.animation import Animation
 from unicb.sinks.background import Background
 from unicb.sinks.files import FileSink
 from unicb.sinks.frame import PreviewFrame
-from unicb.sinks.shape import Batch, Size, check_batch, check_size, grid, shape_images
+from unicb.sinks.shape import Batch, Size, check_batch, check_size, grid, shape_images, shape_videos
 from unicb.sinks.sheet import ContactSheet
 from unicb.sinks.sink import Sink, SinkLike, as_sink
 from unicb.sinks.throttle import Throttle
@@ -30,4 +30,5 @@ __all__ = [
     "check_size",
     "grid",
     "shape_images",
+    "shape_videos",
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import io
 import os
 import secrets
 from pathlib import Path
@@ -15,16 +17,27 @@ def format_of(path: Path) -> str:
     """Pillow's name of the format that a path's suffix stands for.
 
     Raises:
-        ValueError: pillow cannot write a file of that suffix.
+        ValueError: pillow cannot write an RGB picture to a file of that suffix.
     """
     suffix = path.suffix.lower()
     Image.preinit()
     if suffix not in Image.EXTENSION:
         Image.init()  # loads every plugin, for the rarer formats
     form = Image.EXTENSION.get(suffix)
-    if form is None or form not in Image.SAVE:
+    if form is None or not _writes(form):
         raise ValueError(f"pillow can write no picture to {str(path)!r}: it goes by the suffix")
     return form
+
+
+@functools.cache
+def _writes(form: str) -> bool:
+    # That it is registered for writing does not tell: some formats have no colours, and some a
+    # handler that only raises.
+    try:
+        Image.new("RGB", (8, 8)).save(io.BytesIO(), format=form)
+    except Exception:
+        return False
+    return True
 
 
 def save(picture: Image.Image, path: Path, **options: Any) -> None:

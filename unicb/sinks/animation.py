@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from PIL import Image
-
+from unicb.sinks._animated import can_animate, save_animation
 from unicb.sinks._arguments import number_within, whole_number
-from unicb.sinks._save import format_of, save
 from unicb.sinks._thinned import Thinned
 from unicb.sinks.frame import PreviewFrame
 from unicb.sinks.shape import Batch, Size, check_batch, check_size, grid, shape_images
@@ -23,6 +21,7 @@ class Animation:
     Memory is bounded: at most ``max_frames`` pictures are held. In a run that shows more, every
     second one is let go each time there is no room, so that those that are left are evenly spaced
     over the run, and its first and last are among them. A further run overwrites the file.
+    Of videos, it shows the middle latent frame of each step: its time is that of the run.
 
     Args:
         path: where to; ``.webp`` or ``.gif``. Folders are made, and the file appears under its
@@ -65,20 +64,13 @@ class Animation:
         pictures = [shown.picture for shown in self._frames.take()]
         if not pictures:
             return
-        # An animation has one size. Where pictures change theirs, the last are what it leads to.
-        size = pictures[-1].size
-        first, *others = [
-            picture if picture.size == size else picture.resize(size, Image.Resampling.BICUBIC)
-            for picture in pictures
-        ]
-        seconds = [self._duration] * len(others) + [self._hold]
-        milliseconds = [round(1000 * each) for each in seconds]
-        save(first, self._path, save_all=True, append_images=others, duration=milliseconds, loop=0)
+        seconds = [self._duration] * (len(pictures) - 1) + [self._hold]
+        save_animation(pictures, self._path, [round(1000 * each) for each in seconds])
 
 
 def _check_format(path: Path) -> None:
     form = _FORMATS.get(path.suffix.lower())
     if form is None:
         raise ValueError(f"an animation is written as .webp or .gif, not as {path.name!r}")
-    if format_of(path) not in Image.SAVE_ALL:
+    if not can_animate(path):
         raise ValueError(f"this pillow was built without animated {form}; write a .gif instead")

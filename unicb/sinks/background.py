@@ -7,6 +7,8 @@ import threading
 import time
 import warnings
 from collections import deque
+from collections.abc import Callable
+from typing import TypeAlias
 
 from unicb.sinks._arguments import number_within, whole_number
 from unicb.sinks.frame import PreviewFrame
@@ -14,9 +16,14 @@ from unicb.sinks.sink import Sink, SinkLike, as_sink
 
 _LONGEST_WAIT = 86400.0
 
+#: Gives a frame, or None if there is nothing to show after all. Called in the thread.
+Make: TypeAlias = Callable[[], PreviewFrame | None]
+
 
 class Background:
     """Has a thread of its own hand the frames to a sink, so that the run does not wait for it.
+
+    A :class:`unicb.Preview` puts one of these before every sink that is none itself.
 
     The thread starts with the first frame of a run and ends with ``close``. It takes the frames
     from a queue; while that is full, each new frame drops the oldest in it, so a sink that is
@@ -32,28 +39,57 @@ class Background:
 
     Args:
         sink: a sink, or what :func:`as_sink` makes one of.
-        maxsize: how many frames may wait, from 1.
+        maxsize: how many frames may wait, from 1; None: as many as there are, and none is dropped.
         flush_timeout: seconds, 0..86400.
 
     Raises:
         TypeError, ValueError: as from :func:`as_sink`, or for a value out of range.
     """
 
-    def __init__(self, sink: SinkLike, maxsize: int = 16, *, flush_timeout: float = 10.0) -> None:
+    def __init__(
+        self, sink: SinkLike, maxsize: int | None = 16, *, flush_timeout: float = 10.0
+    ) -> None:
         self._turn = _Turn(as_sink(sink))
-        self._maxsize = whole_number("maxsize", maxsize)
+        self._maxsize = None if maxsize is None else whole_number("maxsize", maxsize)
         self._flush_timeout = number_within("flush_timeout", flush_timeout, 0.0, _LONGEST_WAIT)
         self._lock = threading.RLock()
         self._worker: _Worker | None = None
 
     def __call__(self, frame: PreviewFrame) -> None:
+        if self.wants_more():
+            self.put(lambda: frame)
+
+    @property
+    def sink(self) -> Sink:
+        """What the frames are handed to."""
+        return self._turn.sink
+
+    def wants_more(self) -> bool:
+        """Whether the sink takes frames; False from when it raised to the end of the run.
+
+        Says, too, in a warning, what there is to say of the frames before.
+        """
         with self._lock:
             if self._worker is None:
                 self._worker = _Worker(self._turn, self._maxsize)
             worker = self._worker
-        complaint = worker.complaint()
-        worker.put(frame)
-        _tell(complaint)
+        for complaint in worker.complaints():
+            _tell(complaint)
+        return not worker.is_off
+
+    def put(self, make: Make) -> None:
+        """As a call with a frame, but the thread makes the frame, too."""
+        with self._lock:
+            if self._worker is None:
+                self._worker = _Worker(self._turn, self._maxsize)
+            worker = self._worker
+        worker.put(make)
+
+    def complain(self, complaint: str) -> None:
+        """To be called in ``make``: have this told in a RuntimeWarning, in the run's thread."""
+        with self._turn.changed:
+            if self._turn.worker is not None:
+                self._turn.worker.complain(complaint)
 
     def close(self) -> None:
         """The run is over: hand over what is queued, within the timeout, and end the thread."""
@@ -61,13 +97,13 @@ class Background:
             worker, self._worker = self._worker, None
         if worker is not None:
             worker.finish(self._flush_timeout)
-            _tell(worker.complaint())
+            for complaint in worker.complaints():
+                _tell(complaint)
 
 
-def _tell(complaint: str | None) -> None:
-    # Outside of any lock, and last: a filter may turn the warning into an exception.
-    if complaint is not None:
-        warnings.warn(complaint, RuntimeWarning, stacklevel=3)
+def _tell(complaint: str) -> None:
+    # Outside of any lock: a filter may turn the warning into an exception.
+    warnings.warn(complaint, RuntimeWarning, stacklevel=4)
 
 
 class _Turn:
@@ -75,20 +111,20 @@ class _Turn:
 
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
-        self.changed = threading.Condition()
+        self.changed = threading.Condition()  # of a lock that one thread may take twice
         self.worker: _Worker | None = None
 
 
 class _Worker:
     """The queue and the thread of one run. All of its state is guarded by ``_Turn.changed``."""
 
-    def __init__(self, turn: _Turn, maxsize: int) -> None:
+    def __init__(self, turn: _Turn, maxsize: int | None) -> None:
         self._turn = turn
-        self._queue: deque[PreviewFrame] = deque(maxlen=maxsize)
+        self._queue: deque[Make] = deque(maxlen=maxsize)
         self._closing = False  # no more frames will come
         self._given_up = False
-        self._complaint: str | None = None
-        self._complained = False
+        self.is_off = False  # the sink has raised
+        self._complaints: list[str] = []
         # A user's sink may look at context variables, such as whose request this is.
         context = contextvars.copy_context()
         self._thread = threading.Thread(
@@ -96,19 +132,21 @@ class _Worker:
         )
         self._thread.start()
 
-    def put(self, frame: PreviewFrame) -> None:
+    def put(self, make: Make) -> None:
         with self._turn.changed:
             if not self._closing:
-                self._queue.append(frame)
+                self._queue.append(make)
                 self._turn.changed.notify_all()
 
-    def complaint(self) -> str | None:
-        """What there is to warn of: once, and then never again."""
+    def complain(self, complaint: str) -> None:
         with self._turn.changed:
-            if self._complaint is None or self._complained:
-                return None
-            self._complained = True
-            return self._complaint
+            self._complaints.append(complaint)
+
+    def complaints(self) -> list[str]:
+        """What there is to warn of: each once, and then never again."""
+        with self._turn.changed:
+            taken, self._complaints = self._complaints, []
+            return taken
 
     def finish(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
@@ -127,8 +165,8 @@ class _Worker:
             waiting = len(self._queue)
             self._queue.clear()
             self._turn.changed.notify_all()
-            if self._complaint is None:
-                self._complaint = (
+            if not self.is_off:
+                self.complain(
                     f"previews were given up at the end of this run: their sink was still busy "
                     f"after {timeout:g} s, with {waiting} more waiting"
                 )
@@ -156,8 +194,11 @@ class _Worker:
     def _hand_over(self) -> None:
         # Whatever a sink raises, SystemExit too, is told by the thread that the user looks at.
         try:
-            while (frame := self._next()) is not None:
-                self._turn.sink(frame)
+            while (make := self._next()) is not None:
+                frame = make()
+                del make  # it keeps tensors on the device
+                if frame is not None:
+                    self._turn.sink(frame)
         except BaseException as error:
             self._switch_off(error)
         try:
@@ -165,7 +206,7 @@ class _Worker:
         except BaseException as error:
             self._switch_off(error)
 
-    def _next(self) -> PreviewFrame | None:
+    def _next(self) -> Make | None:
         with self._turn.changed:
             self._turn.changed.wait_for(lambda: self._queue or self._closing)
             return self._queue.popleft() if self._queue else None
@@ -174,8 +215,9 @@ class _Worker:
         with self._turn.changed:
             self._closing = True
             self._queue.clear()
-            if self._complaint is None:
+            if not (self.is_off or self._given_up):
                 # Of the error, its text is kept: its traceback would keep the frame's pictures.
-                self._complaint = (
+                self.complain(
                     f"previews are off for the rest of this run: {type(error).__name__}: {error}"
                 )
+            self.is_off = True

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import string
+from collections.abc import Sequence
 from pathlib import Path
 
-from unicb.sinks._save import format_of, save
+from PIL import Image
+
+from unicb.sinks._animated import can_animate, save_animation
+from unicb.sinks._arguments import number_within
+from unicb.sinks._save import save
 from unicb.sinks.frame import PreviewFrame
 
 _EXAMPLE = {"step": 0, "image": 0, "num_timesteps": 1}
@@ -15,18 +20,26 @@ _EXAMPLE = {"step": 0, "image": 0, "num_timesteps": 1}
 class FileSink:
     """Writes the pictures of a frame to the paths that a template gives.
 
+    A frame that has videos is written as animations, where the suffix can hold one (see
+    ``animates``); elsewhere, the middle latent frame of each video is.
+
     Args:
         template: a path with the fields ``{step}`` (needed), ``{image}`` (index in the batch) and
             ``{num_timesteps}``, and a suffix that pillow can write. Folders are made. Where a
             frame has several pictures, a template without ``{image}`` gets ``-0``, ``-1``, …
             before its suffix. A file appears under its name when it is complete.
+        fps: latent frames a second of an animation, 0.1..50. GIF counts hundredths of a second.
+            The time of the video is its frame rate divided by the frames that a latent one stands
+            for (4 for Wan, 8 for LTX, 1 for AnimateDiff); latents do not tell either.
 
     Raises:
-        ValueError: the template has an unknown field, none for the step, or an unknown suffix.
+        ValueError: the template has an unknown field, none for the step, or a suffix of which
+            pillow can write no RGB picture; or ``fps`` is out of range.
+        TypeError: ``fps`` is no number.
         OSError: on a call, where a file cannot be written.
     """
 
-    def __init__(self, template: str | os.PathLike[str]) -> None:
+    def __init__(self, template: str | os.PathLike[str], *, fps: float = 8.0) -> None:
         template = os.fsdecode(template)
         used = _fields(template)
         if "step" not in used:
@@ -34,18 +47,32 @@ class FileSink:
                 f"preview template {template!r} has no {{step}}: every preview would overwrite "
                 "the one before; write for instance 'steps/{step:03d}.png'"
             )
-        format_of(Path(template.format(**_EXAMPLE)))
+        self._animates = can_animate(Path(template.format(**_EXAMPLE)))
+        self._milliseconds = round(1000.0 / number_within("fps", fps, 0.1, 50.0))
         if "image" in used:
             self._single = self._batched = template
         else:
             stem, suffix = os.path.splitext(template)
             self._single, self._batched = template, f"{stem}-{{image}}{suffix}"
 
+    @property
+    def animates(self) -> bool:
+        """Whether files of this suffix hold a video: ``.webp``, ``.gif``, ``.png``, ``.apng``."""
+        return self._animates
+
     def __call__(self, frame: PreviewFrame) -> None:
-        template = self._single if len(frame.images) == 1 else self._batched
-        for index, image in enumerate(frame.images):
-            path = template.format(step=frame.step, image=index, num_timesteps=frame.num_timesteps)
-            save(image, Path(path))
+        shown: Sequence[Image.Image | Sequence[Image.Image]] = frame.images
+        if self._animates and frame.videos:
+            shown = frame.videos
+        template = self._single if len(shown) == 1 else self._batched
+        for index, each in enumerate(shown):
+            path = Path(
+                template.format(step=frame.step, image=index, num_timesteps=frame.num_timesteps)
+            )
+            if isinstance(each, Image.Image):
+                save(each, path)
+            else:
+                save_animation(each, path, [self._milliseconds] * len(each))
 
     def close(self) -> None:
         """Nothing is left to do: each file is written when its frame comes."""

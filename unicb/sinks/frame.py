@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from PIL import Image
 
@@ -19,6 +19,9 @@ class PreviewFrame:
             what was asked for instead (see :func:`unicb.sinks.shape_images`).
         source: what they show. "exact": the denoised latents of the step, to rounding; "estimate":
             nearly those; "noisy": the latents as they are.
+        videos: with ``Preview(frames="animation")``, for each row all of its latent frames, in
+            order, as ``images`` has its middle one; otherwise empty. (With ``batch="grid"``, one
+            video of grids.) How long a latent frame lasts is not known of it.
     """
 
     step: int
@@ -26,3 +29,4 @@ class PreviewFrame:
     timestep: float
     images: list[Image.Image]
     source: str = "noisy"
+    videos: list[list[Image.Image]] = field(default_factory=list)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 from PIL import Image
 
@@ -16,6 +16,7 @@ Size: TypeAlias = int | tuple[int, int]
 #: Which pictures: every one, the first, the one of that index, or all of them in one.
 Batch: TypeAlias = Literal["all", "first", "grid"] | int
 
+_T = TypeVar("_T")
 _WORDS = ("all", "first", "grid")
 _GAP = 2
 
@@ -43,6 +44,35 @@ def shape_images(
     size, batch = check_size(size), check_batch(batch)
     chosen = [_resized(image, size) for image in _choose(images, batch)]
     return [grid(chosen, gap=_GAP)] if batch == "grid" else chosen
+
+
+def shape_videos(
+    videos: Sequence[Sequence[Image.Image]], size: Size | None = None, batch: Batch = "all"
+) -> list[list[Image.Image]]:
+    """The videos to show of a batch: what :func:`shape_images` does, to every frame of them.
+
+    Args:
+        videos: for each row of the batch its frames in order, RGB pictures; at least one video.
+        size: of each frame, as for :func:`shape_images`.
+        batch: ``"all"``, ``"first"``, an index from 0, or ``"grid"``: all in one video, whose
+            frames have those of one moment side by side.
+
+    Raises:
+        TypeError, ValueError: as :func:`check_size` and :func:`check_batch`.
+        ValueError: a grid of no videos, or of videos of different lengths.
+        IndexError: the batch has no video of that index.
+    """
+    size, batch = check_size(size), check_batch(batch)
+    shaped = [[_resized(image, size) for image in video] for video in _choose(videos, batch)]
+    if batch != "grid":
+        return shaped
+    lengths = [len(video) for video in shaped]
+    if len(set(lengths)) != 1:
+        raise ValueError(
+            f"a grid needs at least one video, and videos of one length; these have {lengths} "
+            "frames"
+        )
+    return [[grid(moment, gap=_GAP) for moment in zip(*shaped, strict=True)]]
 
 
 def check_size(size: Size | None) -> Size | None:
@@ -110,7 +140,7 @@ def grid(
     return canvas
 
 
-def _choose(images: Sequence[Image.Image], batch: Batch) -> Sequence[Image.Image]:
+def _choose(images: Sequence[_T], batch: Batch) -> Sequence[_T]:
     if batch in ("all", "grid"):
         return images
     index = 0 if isinstance(batch, str) else batch

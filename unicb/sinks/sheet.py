@@ -20,7 +20,8 @@ class ContactSheet:
     """Writes the previews of a run side by side in one picture, when the run is over.
 
     Memory is bounded as it is for :class:`Animation`: at most ``max_frames`` steps are held,
-    evenly spaced over the run. A further run overwrites the file.
+    evenly spaced over the run. A further run overwrites the file. Of videos, it shows the middle
+    latent frame of each step.
 
     Args:
         path: where to, with a suffix that pillow can write. Folders are made, and the file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,7 @@ class OpsChecks(Checks):
 
     def test_arithmetic_and_indexing(self, dtype: str) -> None:
         """What the contract promises of a tensor itself: + - * / with tensors and numbers, on
-        either side, reshape, slices with steps."""
+        either side, reshape, swapaxes, slices with steps."""
         ops = self.harness.backend.ops
         array = np.arange(1, 13, dtype=np.float64).reshape(3, 4)
         x = self._tensor(array.astype(np.float32), dtype)
@@ -181,6 +182,8 @@ class OpsChecks(Checks):
             (x / 4, array / 4),
             (1.0 / x[:1, :4:3], 1.0 / array[:1, :4:3]),
             (x.reshape((2, 6)), array.reshape(2, 6)),
+            (x.swapaxes(0, 1), array.T),
+            (x.reshape((3, 2, 2)).swapaxes(0, 2), array.reshape(3, 2, 2).T),
             (x[1:, ::2], array[1:, ::2]),
             (x[0], array[0]),
         ]
@@ -233,6 +236,41 @@ class OpsChecks(Checks):
         expected = np.concatenate([array[1:], array[:1], array[1:]])
         assert np.array_equal(ops.to_numpy(joined), expected)
         assert np.array_equal(ops.to_numpy(tensor), array)
+
+    def test_aside(self) -> None:
+        """``backend.aside(work, tensors)`` gives, in any thread, what ``work`` makes of the tensors
+        in their order; what ``work`` raises comes out, and the tensors are left alone."""
+        backend = self.harness.backend
+        array = np.arange(6, dtype=np.float32).reshape(2, 3)
+        x, y = (self._tensor(numbers, "float32") for numbers in (array, array[:1]))
+
+        def work(*tensors: Any) -> list[npt.NDArray[Any]]:
+            return [backend.ops.to_numpy(tensor * 2) for tensor in tensors]
+
+        result = backend.aside(work, [x, y, x])
+        with ThreadPoolExecutor(1) as pool:
+            made = pool.submit(result).result()
+        for numbers, expected in zip(made, (array, array[:1], array), strict=True):
+            assert np.array_equal(numbers, expected * 2)
+        assert np.array_equal(backend.ops.to_numpy(x), array)
+
+        def fail(tensor: Any) -> None:
+            raise LookupError("as planned")
+
+        with pytest.raises(LookupError, match="as planned"):
+            backend.aside(fail, [x])()
+
+    def test_untouched(self) -> None:
+        """What is drawn of the framework's random numbers within ``backend.untouched()`` is drawn
+        again after it, and errors go through."""
+        backend, drawn = self.harness.backend, []
+        for _ in range(2):
+            with backend.untouched():
+                drawn.append(self.harness.draw())
+        with pytest.raises(LookupError, match="drawn"), backend.untouched():
+            raise LookupError("drawn", self.harness.draw())
+        drawn.append(self.harness.draw())
+        assert all(np.array_equal(numbers, drawn[0]) for numbers in drawn)
 
 
 def dtype_of(name: str) -> npt.DTypeLike:

@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Any, cast
 
+import numpy as np
 import numpy.typing as npt
 
 from unicb.backend import ENTRY_POINT_GROUP, Around, Backend, get_backend
@@ -84,6 +85,12 @@ class Harness(ABC):
     @abstractmethod
     def tensor(self, array: npt.NDArray[Any], dtype: str) -> Tensor:
         """The array as a tensor of one of :attr:`dtypes`."""
+
+    def draw(self) -> npt.NDArray[Any]:
+        """A few numbers of the global random generator that the framework's models and pipelines
+        draw from when they are given none; none where there is no such thing.
+        """
+        return np.empty(0)
 
     @abstractmethod
     def spy(self, pipeline: Any, around: Around) -> Callable[[], None]:

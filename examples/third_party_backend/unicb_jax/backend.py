@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
-from unicb.backend import Around, has_base
+from unicb.backend import Around, T, at_once, has_base
 from unicb.ops import Tensor, TensorOps
 
 
@@ -33,6 +34,13 @@ class JaxBackend:
         import jax.numpy as jnp
 
         return jnp.concatenate(list(parts))
+
+    def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
+        return at_once(work, tensors)
+
+    def untouched(self) -> AbstractContextManager[None]:
+        """Gradients are asked for here, and random numbers come from keys that are passed on."""
+        return nullcontext()
 
     def hook(self, module: Any, around: Around) -> Callable[[], None]:
         from unicb_jax.hooks import hook

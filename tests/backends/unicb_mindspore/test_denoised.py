@@ -9,7 +9,8 @@ import mindspore
 import pytest
 
 from unicb import bind
-from unicb.latents.denoised import DenoisedEstimate, known_schedulers
+from unicb.latents.denoised import DenoisedEstimate
+from unicb.latents.schedules import known_schedulers
 from unicb.testing import Case
 from unicb_mindspore import backend, enable_cpu
 from unicb_mindspore.harness import arguments, harness

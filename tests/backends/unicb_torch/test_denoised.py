@@ -14,7 +14,8 @@ from diffusers.utils import is_scipy_available
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from unicb import bind
-from unicb.latents.denoised import DenoisedEstimate, facts_for_scheduler, known_schedulers
+from unicb.latents.denoised import DenoisedEstimate
+from unicb.latents.schedules import facts_for_scheduler, known_schedulers
 from unicb.testing import Case
 from unicb_torch import backend
 from unicb_torch.harness import arguments, harness
@@ -133,7 +134,7 @@ class HostReads(TorchDispatchMode):
         "UniPCMultistepScheduler",
     ],
 )
-def test_no_host_reads_after_the_first_step(name: str, dtype: torch.dtype) -> None:
+def test_observing_reads_nothing_and_telling_once(name: str, dtype: torch.dtype) -> None:
     own = {"clip_sample": False} if name == "DDIMScheduler" else {}
     own |= {"skip_prk_steps": True} if name == "PNDMScheduler" else {}
     scheduler = getattr(diffusers, name)(**own)
@@ -143,17 +144,25 @@ def test_no_host_reads_after_the_first_step(name: str, dtype: torch.dtype) -> No
     ops = SimpleNamespace(to_numpy=lambda x: calls.append(x) or to_numpy(x))
     estimate = DenoisedEstimate(scheduler, ops)  # type: ignore[arg-type]
     latents = torch.randn(1, 4, 8, 8, dtype=dtype)
-    for index, timestep in enumerate(scheduler.timesteps):
+    first: int | None = None
+    for timestep in scheduler.timesteps:
         said = latents * 0.5
         latents = scheduler.step(said, timestep, latents, return_dict=False)[0].to(dtype)
         with HostReads() as reads:
-            told = estimate.step_end(latents)
+            untold = estimate.observe(latents)
+        assert reads.found == []
+        assert len(calls) == (first or 0)
+        if untold is None:
+            continue
+        with HostReads() as reads:
+            told = untold.tell(*untold.tensors)
         assert told is None or told.dtype == dtype
-        if index:
-            assert reads.found == []
-        else:
-            first = len(calls)
-    assert 0 < len(calls) == first <= 4
+        assert first is None or reads.found == []
+        first = len(calls) if first is None else first
+    assert first is not None
+    # UniPC's x0 needs no noise levels.
+    assert len(calls) == first <= 4
+    assert first > 0 or name == "UniPCMultistepScheduler"
 
 
 @pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "UniPCMultistepScheduler"])

@@ -1,0 +1,66 @@
+"""Work on a run's tensors that leaves the run alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
+
+import torch
+
+from unicb.backend import T, at_once
+from unicb.ops import Tensor
+
+
+def aside(work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
+    """See :meth:`unicb.Backend.aside`.
+
+    On CUDA, ``work`` runs on a stream of its own, which waits for what the loop's has done up to
+    now; the loop's waits for nothing. On a CPU, it runs in the thread that asks for the result.
+    Elsewhere (nothing else was tried) at once.
+    """
+    # What is on the host is of every device.
+    devices = {tensor.device for tensor in tensors if tensor.device.type != "cpu"}
+    device = devices.pop() if devices else torch.device("cpu")
+    if devices or device.type not in ("cpu", "cuda"):
+        return at_once(work, tensors)
+    with torch.no_grad():
+        # A loop may write into its latents; the one tensor may be there twice.
+        copies = {id(tensor): tensor.clone() for tensor in tensors}
+    kept = [copies[id(tensor)] for tensor in tensors]
+    if device.type == "cpu":
+        return partial(_without_gradients, work, kept)
+    copied = torch.cuda.Event()
+    copied.record(torch.cuda.current_stream(device))
+    return partial(_on_stream, device, copied, work, kept)
+
+
+def _without_gradients(work: Callable[..., T], tensors: Sequence[Tensor]) -> T:
+    with torch.no_grad():
+        return work(*tensors)
+
+
+def _on_stream(
+    device: torch.device,
+    copied: torch.cuda.Event,
+    work: Callable[..., T],
+    tensors: Sequence[Tensor],
+) -> T:
+    with torch.no_grad(), torch.cuda.stream(_stream(device)):
+        torch.cuda.current_stream(device).wait_event(copied)
+        return work(*tensors)
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+@contextmanager
+def untouched() -> Iterator[None]:
+    """See :meth:`unicb.Backend.untouched`."""
+    accelerator = torch.accelerator.current_accelerator()
+    kind = "cuda" if accelerator is None else accelerator.type
+    devices = range(torch.accelerator.device_count())
+    with torch.no_grad(), torch.random.fork_rng(devices, device_type=kind):
+        yield

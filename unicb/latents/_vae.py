@@ -1,0 +1,276 @@
+"""What a VAE says of itself, and how a pipeline's latents follow from what it encodes."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from unicb.backend import Backend
+from unicb.errors import UnsupportedPipelineError
+from unicb.latents.formats import latent_channels_of
+from unicb.ops import Tensor
+from unicb.pipelines import facts_for
+
+#: Where pipelines have what decodes their latents.
+VAE_NAMES = ("vae", "movq", "vqgan")
+INSTEAD = (
+    "Leave decoder= out for colours of the latents, or pass a model or a function that decodes them"
+)
+
+_Array: TypeAlias = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class PipelineDecoding:
+    """How a class of pipelines decodes, where that is not what its VAE's configuration says.
+
+    Attributes:
+        source: where this was read.
+        times_sigma_data: the latents are larger by the scheduler's ``sigma_data``.
+        unscaled: the VAE's ``scaling_factor`` is not used.
+        separate_frames: each frame of the latents is a picture, decoded by itself.
+        first_frame: of the latents, those before it are no part of what is generated.
+        more_than_colours: the VAE decodes more channels than colours; colours come first.
+        refused: why its latents cannot be decoded by its VAE as they are; empty if they can.
+    """
+
+    source: str = ""
+    times_sigma_data: bool = False
+    unscaled: bool = False
+    separate_frames: bool = False
+    first_frame: int = 0
+    more_than_colours: bool = False
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class VAEDecoding:
+    """What is unusual in a class of VAEs.
+
+    Attributes:
+        source: where this was read.
+        unscaled: its ``scaling_factor`` is not used.
+        multiplied_by: what its configuration calls the factor that latents are multiplied by
+            before they are decoded; usually they are divided, by ``scaling_factor``.
+        output_range: values of black and white in what it decodes.
+        of_video: it takes an axis of frames although its convolutions do not tell.
+        frames_first: it decodes to ``[rows, frames, colours, height, width]``.
+        whole: it cannot decode one latent frame of a video.
+        kept: names of attributes in which its layers keep frames of what they have seen.
+    """
+
+    source: str = ""
+    unscaled: bool = False
+    multiplied_by: str = ""
+    output_range: tuple[float, float] = (-1.0, 1.0)
+    of_video: bool = False
+    frames_first: bool = False
+    whole: bool = False
+    kept: tuple[str, ...] = ()
+
+
+@cache
+def _tables() -> tuple[Mapping[str, PipelineDecoding], Mapping[str, VAEDecoding]]:
+    text = files("unicb.latents").joinpath("decoding.toml").read_text(encoding="utf-8")
+    data = tomllib.loads(text)
+    return (
+        {name: PipelineDecoding(**entry) for name, entry in data["pipelines"].items()},
+        {name: VAEDecoding(**entry) for name, entry in data["vaes"].items()},
+    )
+
+
+def pipeline_decoding(pipeline: object) -> PipelineDecoding:
+    """For the class of the pipeline or the nearest of its bases; the usual if there is none."""
+    names = (base.__name__ for base in type(pipeline).__mro__)
+    return next((_tables()[0][name] for name in names if name in _tables()[0]), PipelineDecoding())
+
+
+def vae_decoding(vae: object) -> VAEDecoding:
+    """For the class of the VAE or the nearest of its bases; the usual if there is none."""
+    names = (base.__name__ for base in type(vae).__mro__)
+    return next((_tables()[1][name] for name in names if name in _tables()[1]), VAEDecoding())
+
+
+def parameters_of(model: Any) -> Iterator[Tensor]:
+    # One framework's models call them so, the other's otherwise.
+    for name in ("parameters", "get_parameters"):
+        if hasattr(model, name):
+            yield from getattr(model, name)()
+            return
+
+
+def compute_like(model: Any) -> Tensor | None:
+    """A parameter of the dtype and on the device that the model computes with; None without one."""
+    for value in parameters_of(model):
+        dtype = str(value.dtype).lower()
+        # Eight bits are for storage: such weights are widened layer by layer.
+        if "float" in dtype and "float8" not in dtype:
+            return value
+    return None
+
+
+def is_of_video(vae: Any) -> bool:
+    """Whether it takes an axis of frames: its encoder's convolutions have one axis more."""
+    encoder = getattr(vae, "encoder", vae)
+    return vae_decoding(vae).of_video or any(
+        len(value.shape) == 5 for value in parameters_of(encoder)
+    )
+
+
+def latent_channels(vae: Any) -> int | None:
+    """Number of channels of its latents; None if its configuration does not tell."""
+    said = latent_channels_of(vae)
+    if said is None:
+        said = getattr(getattr(vae, "config", None), "z_channels", None)
+    return said if isinstance(said, int) else None
+
+
+def colour_channels(vae: Any) -> int:
+    """Channels of the pictures that it makes: 3 for RGB, also where it does not tell."""
+    config = getattr(vae, "config", None)
+    # What it makes first: Mochi's makes colours of what it is given, and counts these.
+    names = ("out_channels", "in_channels", "input_channels")
+    said = (getattr(config, name, None) for name in names)
+    channels = next((value for value in said if isinstance(value, int)), 3)
+    patch = getattr(config, "patch_size", None)
+    if isinstance(patch, int) and channels % (3 * patch * patch) == 0:
+        return channels // (patch * patch)  # it counts the pixels of a patch as channels
+    return channels
+
+
+def refuse_offloaded(model: Any) -> None:
+    """Raise where a call of the model would move models about, in the middle of the denoising.
+
+    Raises:
+        UnsupportedPipelineError: a hook of accelerate offloads it.
+    """
+    hook = getattr(model, "_hf_hook", None)
+    # A hook that only places the inputs says that it offloads nothing.
+    if hook is not None and getattr(hook, "offload", True):
+        raise UnsupportedPipelineError(
+            f"no preview by this {type(model).__name__}, which is offloaded: a call would take the "
+            f"denoiser from the device in the middle of the run. {INSTEAD} and is not offloaded"
+        )
+
+
+class Affine(NamedTuple):
+    """``encoded = latents * scale + offset``: from the sampler's latents to what a VAE encodes.
+
+    Attributes:
+        scale, offset: ``[channels, frames, edge, edge]``, ``numpy.float64``. ``frames`` is 1 where
+            all frames have the same, and ``edge`` is 2 where each of 2x2 cells has its own.
+    """
+
+    scale: _Array
+    offset: _Array
+
+    @property
+    def is_identity(self) -> bool:
+        return bool((self.scale == 1).all() and (self.offset == 0).all())
+
+    def frames(self, start: int, stop: int) -> Affine:
+        """Those of a range of latent frames."""
+        if self.scale.shape[1] == 1:
+            return self
+        return Affine(self.scale[:, start:stop], self.offset[:, start:stop])
+
+    def to_sampler(self, encoded: _Array) -> _Array:
+        """Latents ``[pictures, channels, height, width]``, all of them first frames."""
+        edge, shape = self.scale.shape[-1], encoded.shape
+        split = (shape[0], shape[1], shape[2] // edge, edge, shape[3] // edge, edge)
+        scale, offset = (x[:, 0, None, :, None, :] for x in self)
+        return ((encoded.reshape(split) - offset) / scale).reshape(shape)
+
+    def is_close_to(self, other: Affine) -> bool:
+        """Whether both are of the same latents, as far as configurations are written alike."""
+        return all(
+            a.shape == b.shape and np.allclose(a, b, rtol=1e-3, atol=1e-4)
+            for a, b in zip(self, other, strict=True)
+        )
+
+
+def affine_of(vae: Any, backend: Backend, channels: int, pipeline: Any = None) -> Affine:
+    """The map of a VAE, as the frameworks' pipelines have it.
+
+    Args:
+        vae: says it in its configuration, or has statistics among its weights.
+        backend: of its framework.
+        channels: of its latents.
+        pipeline: that decodes with it, where there is one: its class may do otherwise.
+
+    Raises:
+        UnsupportedPipelineError: the VAE has another number of means than channels.
+    """
+    about = pipeline_decoding(pipeline)
+    if getattr(vae, "bn", None) is not None:
+        facts = None if pipeline is None else facts_for(pipeline)
+        last = facts is not None and facts.layout.endswith("(pqc)")
+        scale, offset = _of_cells(vae, backend, channels, channels_last=last)
+    else:
+        scale, offset = _of_channels(vae, backend, channels, about.unscaled)
+    if about.times_sigma_data:
+        scale = scale / float(pipeline.scheduler.config.sigma_data)
+    return Affine(scale, offset)
+
+
+def _of_cells(
+    vae: Any, backend: Backend, channels: int, channels_last: bool
+) -> tuple[_Array, _Array]:
+    """Flux 2's: the channels of 2x2 cells are normalised as one, in the order that the pipeline
+    packs them in."""
+
+    def in_order(statistics: _Array) -> _Array:
+        if channels_last:
+            return statistics.reshape(2, 2, channels).transpose(2, 0, 1)[:, None]
+        return statistics.reshape(channels, 1, 2, 2)
+
+    mean = backend.ops.to_numpy(vae.bn.running_mean).astype(np.float64)
+    var = backend.ops.to_numpy(vae.bn.running_var).astype(np.float64)
+    return in_order(np.sqrt(var + vae.config.batch_norm_eps)), in_order(mean)
+
+
+def _of_channels(
+    vae: Any, backend: Backend, channels: int, unscaled: bool
+) -> tuple[_Array, _Array]:
+    factor = _factor(vae, unscaled)
+    both = tuple(_numbers(vae, f"latents_{which}", backend) for which in ("mean", "std"))
+    if both[0] is None or both[1] is None:
+        shift = getattr(vae.config, "shift_factor", None)
+        whole = np.ones((channels, 1, 1, 1))
+        return whole * factor, whole * (0.0 if shift is None else float(shift))
+    counts = [len(numbers) for numbers in both if numbers is not None]
+    # Cosmos 1 has them for each of its frames.
+    if any(n != channels and (n % channels or not is_of_video(vae)) for n in counts):
+        raise UnsupportedPipelineError(
+            f"the {type(vae).__name__} has {counts[0]} means for {channels} channels"
+        )
+    mean, std = (numbers.reshape(channels, -1, 1, 1) for numbers in both if numbers is not None)
+    return std * factor, mean
+
+
+def _factor(vae: Any, unscaled: bool) -> float:
+    about = vae_decoding(vae)
+    if about.multiplied_by:
+        return float(getattr(vae.config, about.multiplied_by))
+    scaling = getattr(vae.config, "scaling_factor", None)
+    return 1.0 if scaling is None or unscaled or about.unscaled else 1.0 / float(scaling)
+
+
+def _numbers(vae: Any, name: str, backend: Backend) -> _Array | None:
+    """What the VAE's configuration calls by that name, or what is a tensor of it."""
+    said = getattr(vae.config, name, None)
+    if said is not None:
+        return np.asarray(said, dtype=np.float64).reshape(-1)
+    if hasattr(vae.config, name):
+        return None
+    said = getattr(vae, name, None)
+    if not backend.is_tensor(said):
+        return None
+    return backend.ops.to_numpy(said).astype(np.float64).reshape(-1)

@@ -1,0 +1,251 @@
+"""What is known of scheduler classes, and their noise levels, read when somebody asks for them."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from types import SimpleNamespace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from unicb.ops import TensorOps
+
+
+@dataclass(frozen=True)
+class SchedulerFacts:
+    """How x0 can be told on one class of scheduler.
+
+    Attributes:
+        source: where this was read.
+        noisy: why it cannot be told, or not better than by the noisy latents; empty if it can.
+        noise: where the scheduler has its noise levels. "exploding": ``sigmas``, alpha is 1.
+            "preserving": ``sigmas`` are sigma / alpha with alpha^2 + sigma^2 = 1, or those of a
+            flow with ``use_flow_sigmas``. "flow": ``sigmas``, alpha is 1 - sigma; the other way
+            round with ``invert_sigmas``. "timesteps": ``alphas_cumprod`` at ``timesteps``, where
+            alpha is the root. "alphas_betas": ``alphas`` and ``betas``, one for each step.
+        kept: name of the list whose last item is what the model said in the last step; without
+            one, two latents are solved for x0.
+        kept_is: what that item is; "output" is the model's own, of the configured type.
+        kept_is_x0_if: names of settings, and the values of each with which that item is x0.
+        half: with order 2, the name of the list of the noise levels after first halves of steps,
+            where these are not the levels after the whole ones, or not to rounding.
+        half_from: index in that list of the level after the first half of the first step.
+        estimate_if: names of settings with which the solution is not exact.
+        noisy_if: names of settings with which x0 cannot be told.
+    """
+
+    source: str
+    noisy: str = ""
+    noise: Literal["exploding", "preserving", "flow", "timesteps", "alphas_betas"] = "exploding"
+    kept: str = ""
+    kept_is: Literal["x0", "epsilon", "output"] = "epsilon"
+    kept_is_x0_if: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    half: str = ""
+    half_from: int = 0
+    estimate_if: Sequence[str] = ()
+    noisy_if: Sequence[str] = ()
+
+
+class Level(NamedTuple):
+    """A noise level: ``x = alpha * x0 + sigma * noise``."""
+
+    alpha: float
+    sigma: float
+
+
+class Schedule(NamedTuple):
+    """A run's noise levels, on the host: that of each step's input, that of its result, and that
+    of its first half's result (used with order 2 only).
+
+    The one's result is not always the other's input: DDIM goes down by a fixed number of
+    timesteps, which with some spacings is not where its next timestep is.
+    """
+
+    starts: Sequence[Level]
+    ends: Sequence[Level]
+    halves: Sequence[Level]
+
+
+def facts_for_scheduler(scheduler: object) -> SchedulerFacts | None:
+    """Facts about the class of ``scheduler``; None if there are none.
+
+    Classes go by their names: the frameworks call their ports of one scheduler the same. A class
+    of your own says it itself, in the class attribute ``unicb_facts``. A subclass is as known as
+    its base as long as it leaves the base's ``step`` alone.
+    """
+    for base in type(scheduler).__mro__:
+        if isinstance(said := vars(base).get("unicb_facts"), SchedulerFacts):
+            return said
+        if base.__name__ in _table():
+            return _table()[base.__name__]
+        if "step" in vars(base):
+            return None
+    return None
+
+
+def known_schedulers() -> tuple[str, ...]:
+    """Names of the scheduler classes in the data file, sorted."""
+    return tuple(sorted(_table()))
+
+
+@cache
+def _table() -> Mapping[str, SchedulerFacts]:
+    text = files("unicb.latents").joinpath("schedulers.toml").read_text(encoding="utf-8")
+    return {name: SchedulerFacts(**entry) for name, entry in tomllib.loads(text).items()}
+
+
+def setting(scheduler: Any, name: str) -> Any:
+    """A scheduler's setting, None if it has none of that name."""
+    return getattr(getattr(scheduler, "config", None), name, None)
+
+
+def _exploding(scheduler: Any, read: Any) -> Schedule:
+    return _between([Level(1.0, sigma) for sigma in read(scheduler.sigmas).tolist()])
+
+
+def _flow(scheduler: Any, read: Any) -> Schedule:
+    sigmas = read(scheduler.sigmas).tolist()
+    if setting(scheduler, "invert_sigmas"):
+        return _between([Level(sigma, 1 - sigma) for sigma in sigmas])
+    return _between([Level(1 - sigma, sigma) for sigma in sigmas])
+
+
+def _preserving(scheduler: Any, read: Any) -> Schedule:
+    if setting(scheduler, "use_flow_sigmas"):
+        return _flow(scheduler, read)
+    ratios = read(scheduler.sigmas).tolist()
+    return _between([Level(1 / math.hypot(1, r), r / math.hypot(1, r)) for r in ratios])
+
+
+def _alphas_betas(scheduler: Any, read: Any) -> Schedule:
+    pairs = zip(read(scheduler.alphas).tolist(), read(scheduler.betas).tolist(), strict=True)
+    return _between([Level(alpha, beta) for alpha, beta in pairs])
+
+
+def _timesteps(scheduler: Any, read: Any) -> Schedule:
+    """As DDIM has it: a step goes down by the same number of training timesteps every time."""
+    alphas = read(scheduler.alphas_cumprod)
+    final = read(scheduler.final_alpha_cumprod)[0]
+    steps = read(scheduler.timesteps).astype(int)
+    stride = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
+    starts = [_variance_level(alphas[step]) for step in steps]  # PNDM needs no others
+    ends = [_variance_level(alphas[step] if step >= 0 else final) for step in steps - stride]
+    return Schedule(starts, ends, ends)
+
+
+def _variance_level(alpha_cumprod: float) -> Level:
+    return Level(math.sqrt(alpha_cumprod), math.sqrt(1 - alpha_cumprod))
+
+
+def _between(levels: Sequence[Level]) -> Schedule:
+    return Schedule(levels[:-1], levels[1:], levels[1:])
+
+
+def _start(timesteps: npt.NDArray[np.float64], first: float | None, number: int | None) -> int:
+    """Index of the timestep that a loop starts with.
+
+    PNDM has one of its timesteps twice, which only the number can tell apart; the number alone
+    does not tell a loop that starts late from one that ends early.
+    """
+    by_number = 0 if number is None else len(timesteps) - number
+    if first is None:
+        return by_number
+    found = np.flatnonzero(np.isclose(timesteps, first)).tolist()
+    return by_number if by_number in found or not found else int(found[0])
+
+
+_READERS = {
+    "exploding": _exploding,
+    "preserving": _preserving,
+    "flow": _flow,
+    "timesteps": _timesteps,
+    "alphas_betas": _alphas_betas,
+}
+#: What each reads; a new object under the first name is a new schedule.
+_ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
+    "exploding": ("sigmas",),
+    "preserving": ("sigmas",),
+    "flow": ("sigmas",),
+    "timesteps": ("timesteps", "alphas_cumprod", "final_alpha_cumprod", "num_inference_steps"),
+    "alphas_betas": ("betas", "alphas"),
+}
+
+
+def attributes_needed(facts: SchedulerFacts) -> tuple[str, ...]:
+    """What a scheduler of this kind has before its first run."""
+    # The toy scheduler has no sigmas before its first schedule; the frameworks' have.
+    needed = _ATTRIBUTES[facts.noise] if facts.noise in ("timesteps", "alphas_betas") else ()
+    return tuple(name for name in (*needed, facts.kept, facts.half) if name)
+
+
+def schedule_source(scheduler: Any, facts: SchedulerFacts) -> Any:
+    """What is a new object when the scheduler gets a new schedule."""
+    return getattr(scheduler, _ATTRIBUTES[facts.noise][0])
+
+
+class LazySchedule:
+    """A scheduler's noise levels as they are now; read when first asked for, maybe much later and
+    in another thread. Reading waits for the device where it has them.
+
+    Attributes:
+        source: see :func:`schedule_source`.
+    """
+
+    def __init__(
+        self,
+        scheduler: Any,
+        facts: SchedulerFacts,
+        ops: TensorOps,
+        first_timestep: Any,
+        num_timesteps: int | None,
+    ) -> None:
+        names = (*_ATTRIBUTES[facts.noise], *((facts.half,) if facts.half else ()))
+        self.source = schedule_source(scheduler, facts)
+        self._noted = SimpleNamespace(
+            config=getattr(scheduler, "config", None),
+            **{name: getattr(scheduler, name) for name in names},
+        )
+        self._facts, self._ops = facts, ops
+        self._first_timestep, self._num_timesteps = first_timestep, num_timesteps
+        self._schedule: Schedule | None = None
+        self._offset = 0
+
+    def start(self, step: int) -> Level | None:
+        """The level of a step's input; None if the schedule has no such step."""
+        return self._at(self._read().starts, step)
+
+    def end(self, step: int, half: bool = False) -> Level | None:
+        """The level of its result, or of its first half's; None likewise."""
+        schedule = self._read()
+        return self._at(schedule.halves if half else schedule.ends, step)
+
+    def _at(self, levels: Sequence[Level], step: int) -> Level | None:
+        index = step + self._offset
+        return levels[index] if 0 <= index < len(levels) else None
+
+    def _read(self) -> Schedule:
+        if self._schedule is None:
+            schedule = _READERS[self._facts.noise](self._noted, self._to_host)
+            if self._facts.half:
+                sigmas = self._to_host(getattr(self._noted, self._facts.half)).tolist()
+                halves = [Level(1.0, sigma) for sigma in sigmas[self._facts.half_from :]]
+                schedule = schedule._replace(halves=halves)
+            if self._facts.noise == "timesteps":
+                first = self._first_timestep
+                if not isinstance(first, int | float | None):
+                    first = float(self._to_host(first)[0])
+                timesteps = self._to_host(self.source)
+                self._offset = _start(timesteps, first, self._num_timesteps)
+            self._schedule = schedule
+        return self._schedule
+
+    def _to_host(self, values: Any) -> npt.NDArray[np.float64]:
+        on_host = isinstance(values, np.ndarray | np.generic)
+        host = values if on_host else self._ops.to_numpy(values)
+        return np.asarray(host, dtype=np.float64).reshape(-1)
