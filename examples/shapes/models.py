@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 LATENT_CHANNELS = 4
@@ -10,6 +10,8 @@ SPATIAL_SCALE = 4
 """Picture pixels per latent cell."""
 WIDTH = 64
 """Width of the text embeddings."""
+TINY_WIDTH = 16
+"""Channels everywhere inside the tiny autoencoder."""
 
 
 def build_vae() -> AutoencoderKL:
@@ -23,6 +25,17 @@ def build_vae() -> AutoencoderKL:
         norm_num_groups=8,
         sample_size=64,
         mid_block_add_attention=False,
+    )
+
+
+def build_tiny_vae() -> AutoencoderTiny:
+    """As `build_vae`, but small; its latents are scaled as the UNet sees them."""
+    return AutoencoderTiny(
+        encoder_block_out_channels=(TINY_WIDTH,) * 3,
+        decoder_block_out_channels=(TINY_WIDTH,) * 3,
+        num_encoder_blocks=(1, 2, 2),
+        num_decoder_blocks=(3, 3, 0),
+        latent_channels=LATENT_CHANNELS,
     )
 
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel
 
@@ -55,3 +61,13 @@ def save_checkpoint(
     index = _model_index(str(unet.config["_diffusers_version"]))
     text = json.dumps(index, indent=2) + "\n"
     (folder / "model_index.json").write_text(text, encoding="utf-8")
+
+
+def save_tiny_vae(folder: Path, tiny: AutoencoderTiny) -> None:
+    """Write it as a folder that `AutoencoderTiny.from_pretrained` reads."""
+    tiny.save_pretrained(folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    # The class adds this itself, and warns of it when it finds it in a file.
+    del config["block_out_channels"]
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

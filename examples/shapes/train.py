@@ -1,9 +1,9 @@
 """Trains the shapes model from nothing, and writes it as a checkpoint folder.
 
-Three stages: the autoencoder; the UNet and the text encoder on true captions; and the same on
-captions in which some attributes are replaced at random. The last is what gives guidance work to
-do: a model that has only seen true captions follows them fully at guidance 1. A model that has
-seen noisy ones from the start hardly learns the text at all.
+Four stages: the autoencoder; the UNet and the text encoder on true captions; the same on captions
+in which some attributes are replaced at random; and a tiny autoencoder for previews. The third is
+what gives guidance work to do: a model that has only seen true captions follows them fully at
+guidance 1. A model that has seen noisy ones from the start hardly learns the text at all.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from drawings import all_scenes
 from models import build_scheduler, build_text_encoder, build_unet, build_vae
 from preview_fit import write_preview
 from progress import Log
-from saving import save_checkpoint
+from saving import save_checkpoint, save_tiny_vae
+from tiny_figures import HELD_OUT, HELD_OUT_SEED, on_drawings
+from tiny_stage import STEPS, Source, train_tiny_vae
 from torch import Tensor
 from transformers import CLIPTokenizer
 from vae_stage import encode, train_vae
@@ -42,6 +44,7 @@ class Options:
     noisy_steps: int
     noisy_rate: float
     noise: float
+    tiny_steps: int
 
 
 def parse(arguments: list[str] | None = None) -> Options:
@@ -61,6 +64,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     add("--noisy-steps", type=int, default=800, help="steps on noisy captions")
     add("--noisy-rate", type=float, default=4e-4, help="peak learning rate on noisy captions")
     add("--noise", type=float, default=0.10, help="share of attributes replaced in noisy captions")
+    add("--tiny-steps", type=int, default=STEPS, help="steps of the tiny autoencoder")
     given = vars(parser.parse_args(arguments))
     resume_from = given.pop("resume_from")
     given["states"] = resume_from or given["states"]
@@ -125,9 +129,14 @@ def run(options: Options, log: Log) -> None:
     tokenizer = tokenizer_of_captions(options)
     network = denoiser(options, tokenizer, latents, drawings.attributes, log)
     save_checkpoint(options.out, vae, network.unet, network.text_encoder, build_scheduler())
-    held_out = make_drawings(500, options.seed + 1000)
+    held_out = make_drawings(HELD_OUT, options.seed + HELD_OUT_SEED)
     measure = write_preview(options.out / "preview.toml", vae, latents, drawings, held_out)
     log.line(f"preview  {measure}")
+    # Always trained, as the denoiser is whose estimates it learns from.
+    source = Source(drawings, latents, network, tokenizer)
+    tiny = train_tiny_vae(vae, source, options.tiny_steps, options.seed, log)
+    save_tiny_vae(options.out / "tiny_vae", tiny)
+    log.line(f"tiny     {on_drawings(tiny, vae, held_out)}")
 
 
 def main() -> None:
