@@ -120,7 +120,7 @@ def decode(
     made = decoder_for(decoder, pipe, facts, layout, BACKEND)
     grid: Sequence[int] | None = SIZE if "t" in notation else SIZE[1:]
     found = made.decode(latents, grid if "(" in notation else None, frames)
-    assert np.array_equal(latents.data, before)
+    assert np.array_equal(latents.data, before, equal_nan=True)
     return found
 
 
@@ -155,8 +155,7 @@ def test_every_layout(kind: type[ToyVAE], notation: str, frames: str) -> None:
     vae = kind()
     x = cells() if "t" in notation else cells()[:, :, :1]
     chosen = x[:, :, 2:3] if frames == "middle" and "t" in notation else x
-    whole = np.broadcast_to(cells(), cells().shape) if "t" not in notation else x
-    found = decode("vae", pipeline_with(vae), whole, notation, frames)
+    found = decode("vae", pipeline_with(vae), cells(), notation, frames)
     [seen] = vae.seen
     given = chosen if vae.video else chosen.swapaxes(1, 2).reshape(-1, CHANNELS, HEIGHT, WIDTH)
     np.testing.assert_array_equal(seen.data, given)

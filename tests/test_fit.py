@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from unicb import UnsupportedPipelineError
+from unicb import BackendNotFoundError, LatentFormat, UnsupportedPipelineError
 from unicb.latents import fit_rgb_factors
 from unicb.latents._drawings import drawings
 from unicb_numpy.ops import StrictTensor
@@ -52,6 +52,10 @@ class ToyVAE:
         colours = np.einsum("ndij,cd->ncij", data, np.linalg.pinv(MIX))
         picture = colours.repeat(4, axis=2).repeat(4, axis=3)
         return (StrictTensor(picture[:, :, None] if self.video else picture),)
+
+
+class OwnedVAE(ToyVAE, ToyPipeline):
+    """A model of the reference backend's, which goes by the names of base classes."""
 
 
 class VideoVAE(ToyVAE):
@@ -108,6 +112,71 @@ def test_format_tells_the_vae(tmp_path: Any) -> None:
     assert type(form).load(tmp_path / "preview.toml") == form
 
 
+def test_fit_saves_its_format(tmp_path: Any) -> None:
+    fit = fit_rgb_factors(pipeline_with(ToyVAE()), samples=4, held_out=2)
+    fit.save(tmp_path / "preview.toml")
+    assert LatentFormat.load(tmp_path / "preview.toml") == fit.form
+
+
+def test_vae_itself() -> None:
+    vae = OwnedVAE(scaling_factor=0.5)
+    alone = fit_rgb_factors(vae, samples=4, held_out=2)
+    assert alone == fit_rgb_factors(pipeline_with(vae), samples=4, held_out=2)
+
+
+def test_vae_of_nobody_is_refused() -> None:
+    with pytest.raises(BackendNotFoundError, match="ToyVAE"):
+        fit_rgb_factors(ToyVAE(), samples=4, held_out=2)
+
+
+class PaellaVQModel(ToyVAE):
+    """Its pictures are 0 to 1; pipelines multiply its latents by another factor."""
+
+    def encode(self, x: StrictTensor, return_dict: bool = True) -> tuple[Any]:
+        assert x.data.min() >= 0
+        return super().encode(x, return_dict)
+
+
+def test_black_and_white_of_the_vae_s_own() -> None:
+    vae = PaellaVQModel(scale_factor=0.4, scaling_factor=7.0)
+    pipe: Any = ToyPipeline()
+    pipe.vqgan = vae
+    form = fit_rgb_factors(pipe, samples=6, held_out=2).form
+    colour = np.array([0.3, -0.6, 0.9])
+    seen = MIX @ (colour / 2 + 0.5) / 0.4
+    np.testing.assert_allclose(seen @ np.array(form.factors) + form.bias, colour, atol=1e-4)
+
+
+def test_class_that_scales_otherwise() -> None:
+    """SANA-Sprint's latents are smaller by its scheduler's sigma_data."""
+    pipe: Any = type("SanaSprintPipeline", (ToyPipeline,), {})()
+    pipe.vae = ToyVAE(scaling_factor=0.5)
+    pipe.scheduler = SimpleNamespace(config=SimpleNamespace(sigma_data=0.25))
+    form = fit_rgb_factors(pipe, samples=6, held_out=2).form
+    colour = np.array([0.3, -0.6, 0.9])
+    seen = MIX @ colour * 0.5 * 0.25
+    np.testing.assert_allclose(seen @ np.array(form.factors) + form.bias, colour, atol=1e-4)
+
+
+def test_random_numbers_are_as_before() -> None:
+    class Draws(ToyVAE):
+        def encode(self, x: StrictTensor, return_dict: bool = True) -> tuple[Any]:
+            np.random.normal(size=3)
+            return super().encode(x, return_dict)
+
+    np.random.seed(5)
+    wanted = np.random.normal()
+    np.random.seed(5)
+    fit_rgb_factors(pipeline_with(Draws()), samples=4, held_out=2)
+    assert np.random.normal() == wanted
+
+
+def test_vae_of_videos_alone_is_refused() -> None:
+    vae = type("AutoencoderKLAllegro", (VideoVAE,), {})()
+    with pytest.raises(UnsupportedPipelineError, match="encodes videos alone, no single picture"):
+        fit_rgb_factors(pipeline_with(vae), samples=4, held_out=2)
+
+
 def test_own_pictures_of_any_size() -> None:
     pictures: list[Any] = [np.full((9, 30, 3), shade, np.uint8) for shade in range(0, 250, 50)]
     pictures += [Image.effect_noise((40, 20), 60) for _ in range(8)]
@@ -127,7 +196,7 @@ def test_vae_of_rgba_gets_opaque_pictures() -> None:
 @pytest.mark.parametrize(
     ("vae", "said"),
     [
-        (None, "ToyPipeline has no VAE that encodes and decodes"),
+        (None, "ToyPipeline is no VAE, and has no VAE that encodes and decodes"),
         (ToyVAE(in_channels=6), "encodes pictures of 6 channels, not RGB"),
         (ToyVAE(latents_mean=[0.0] * 64, latents_std=[1.0] * 64), "64 means for 4 channels"),
     ],
@@ -159,7 +228,7 @@ def test_examples_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for number in range(20):
         (tmp_path / "pictures").mkdir(exist_ok=True)
         Image.effect_noise((20, 16), 5 * number + 5).save(tmp_path / "pictures" / f"{number}.png")
-    names: dict[str, Any] = {"pipe": pipeline_with(ToyVAE())}
+    names: dict[str, Any] = {"pipe": pipeline_with(OwnedVAE())}
     for block in blocks:
         exec(block, names)
     assert (tmp_path / "preview.toml").is_file()

@@ -26,7 +26,7 @@ from unicb.latents import (
 )
 from unicb.latents.denoised import DenoisedEstimate, Untold
 from unicb.latents.rgb import as_shown
-from unicb.ops import Tensor, TensorOps
+from unicb.ops import Tensor
 from unicb.pipelines import PipelineFacts
 from unicb.sinks import (
     Background,
@@ -42,7 +42,7 @@ from unicb.sinks import (
     shape_videos,
 )
 from unicb.sinks.background import Make
-from unicb.step import Step
+from unicb.step import Step, timestep_number
 
 if TYPE_CHECKING:
     from unicb.latents.decoders import Decoder, PictureDecoder
@@ -276,7 +276,7 @@ def _mapped(
     def work(latents: Tensor, *others: Tensor) -> tuple[npt.NDArray[np.uint8], bool, float]:
         told = None if tell is None else tell(*others)
         shown = latents if told is None else told
-        return colours.planes(shown, part, ops), told is not None, _number(timestep, ops)
+        return colours.planes(shown, part, ops), told is not None, timestep_number(timestep, ops)
 
     others = () if untold is None else untold.tensors
     result = step._run.aside(work, [part.of(tensor) for tensor in (latents, *others)])
@@ -303,7 +303,7 @@ def _decoded(
 
     def work(*tensors: Tensor) -> tuple[npt.NDArray[np.uint8], float]:
         made = decoded.images if decoded.images is not None else ops.to_uint8(*tensors)
-        return made, _number(timestep, ops)
+        return made, timestep_number(timestep, ops)
 
     result = step._run.aside(work, [] if decoded.tensor is None else [decoded.tensor])
     arrange = decoded.arrange
@@ -313,13 +313,6 @@ def _decoded(
         return _Pixels(as_shown(arrange(made), frames), True, told is not None, timestep)
 
     return pixels
-
-
-def _number(timestep: Any, ops: TensorOps) -> float:
-    """A timestep, which some loops have as a tensor on the device."""
-    if isinstance(timestep, int | float | np.generic):
-        return float(timestep)
-    return float(ops.to_numpy(timestep).reshape(-1)[0])
 
 
 def _cells(step: Step, state: _RunState, facts: PipelineFacts | None) -> tuple[int, ...] | None:

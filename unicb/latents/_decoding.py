@@ -48,7 +48,6 @@ class ModelDecoder:
     def __init__(
         self,
         model: Any,
-        like: Tensor,
         affine: Affine,
         channels: int,
         layout: Layout,

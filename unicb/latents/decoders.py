@@ -91,8 +91,8 @@ def decoder_for(
     channels = _channels_of(pipeline, facts)
     if channels is None and layout.axes[layout.channel_axis] != "c":
         raise UnsupportedPipelineError(
-            f"no preview by a function for this {name}: nothing tells how many channels its "
-            f"packed latents have, neither its VAE nor its class"
+            f"no preview by a function for this {name}: nothing tells how many channels its packed "
+            "latents have, neither its VAE nor its class. Leave decoder= out, and pass factors="
         )
     return FunctionDecoder(decoder, layout, channels, backend)
 
@@ -158,7 +158,7 @@ def _model_decoder(
             "its latents are scaled, shifted or normalised otherwise than those of the "
             f"pipeline's {type(vae).__name__}, so it is a VAE of other latents"
         )
-    return ModelDecoder(model, like, affine, channels, layout, backend, pipeline)
+    return ModelDecoder(model, affine, channels, layout, backend, pipeline)
 
 
 def _is_tiny(model: Any) -> bool:

@@ -161,8 +161,12 @@ class DenoisedEstimate:
         # PNDM keeps no output of the second, third and fourth of its Runge-Kutta evaluations.
         # The list still holds the item before the last when a new one comes: no id comes twice.
         fresh, self._kept_id = id(kept) != self._kept_id, id(kept)
-        if kept is None or not fresh or tuple(kept.shape) != tuple(latents.shape):
+        if kept is None or not fresh:
             return None
+        if tuple(kept.shape) != tuple(latents.shape):
+            if math.prod(kept.shape) != math.prod(latents.shape):
+                return None
+            kept = kept.reshape(tuple(latents.shape))  # some loops step with one more axis
         if self._kept_is == "x0":
             return Untold((kept,), _itself)
         if before is None or before[1] != now - 1:

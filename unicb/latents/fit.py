@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -12,8 +12,19 @@ from PIL import Image
 
 from unicb.backend import Backend, backend_for
 from unicb.errors import UnsupportedPipelineError
+from unicb.latents._decoding import decode, left_as_it_was
 from unicb.latents._drawings import drawings
-from unicb.latents.formats import LatentFormat, latent_channels_of, picture_channels_of
+from unicb.latents._vae import (
+    VAE_NAMES,
+    Affine,
+    affine_of,
+    colour_channels,
+    compute_like,
+    is_of_video,
+    latent_channels,
+    vae_decoding,
+)
+from unicb.latents.formats import LatentFormat
 
 _Array: TypeAlias = npt.NDArray[Any]
 
@@ -29,7 +40,7 @@ class Fit(NamedTuple):
     """A fitted format, and how well it does.
 
     Attributes:
-        form: the format; ``fit.form.save("preview.toml")`` writes it.
+        form: the format; ``fit.save("preview.toml")`` writes it.
         mean: Pearson's r of a preview with the VAE's full decode, averaged to the latents' size,
             over all cells and colours: the mean over pictures that were not fitted on.
         minimum: the least of these.
@@ -43,9 +54,17 @@ class Fit(NamedTuple):
     samples: int
     held_out: int
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the format to a TOML file; see :meth:`LatentFormat.save`.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        self.form.save(path)
+
 
 def fit_rgb_factors(
-    pipeline: Any,
+    vae: Any,
     images: Sequence[Any] | None = None,
     *,
     name: str = "fitted",
@@ -54,15 +73,17 @@ def fit_rgb_factors(
     size: int | None = None,
     seed: int = 0,
 ) -> Fit:
-    """Fit colours to the latents of a pipeline's VAE, by least squares with a bias.
+    """Fit colours to the latents of a VAE, by least squares with a bias.
 
     The latents are those that the sampler sees: scaled, shifted and normalised as the VAE's
     configuration (or its own statistics) says. The colours are the pictures', averaged to the
-    latents' size. The VAE is called, and left as it is; nobody's random numbers are drawn, since
-    the mean of what it encodes is taken. For VAEs of video, each picture is a video of one frame.
+    latents' size. The VAE is called, and left as it is; no gradients are recorded, and nobody's
+    random numbers are drawn, since the mean of what it encodes is taken. For VAEs of video, each
+    picture is a video of one frame.
 
     Args:
-        pipeline: has the VAE, as ``pipeline.vae``, and tells whose framework it is.
+        vae: a model that encodes and decodes, of diffusers or mindone; or a pipeline that has one,
+            whose class may scale latents in a way of its own.
         images: pictures to fit on, if possible such as the pipeline makes: PIL images or
             ``numpy.uint8`` arrays ``[height, width, 3]``. Without them, smooth fields of colour
             with shapes on them are drawn.
@@ -74,15 +95,30 @@ def fit_rgb_factors(
         seed: of the drawings.
 
     Raises:
-        UnsupportedPipelineError: the pipeline has no VAE of a kind that this can call; says why.
+        UnsupportedPipelineError: the VAE is of no kind that this can call, or the pipeline has
+            none; says why.
         ValueError: there are too few pictures, or the size is no multiple of a cell's.
-        BackendNotFoundError, BackendLoadError: nobody owns the pipeline; see ``backend_for``.
+        BackendNotFoundError, BackendLoadError: nobody owns the VAE; see ``backend_for``.
     """
-    coder = _Coder(backend_for(pipeline), pipeline)
-    scale = coder.pixels_per_cell()
+    backend = backend_for(vae)
+    coder = _Coder(backend, vae)
+    with backend.untouched(), left_as_it_was(coder.vae, vae_decoding(coder.vae).kept):
+        return _fit(coder, images, name, samples, held_out, size, seed)
+
+
+def _fit(
+    coder: _Coder,
+    images: Sequence[Any] | None,
+    name: str,
+    samples: int,
+    held_out: int,
+    size: int | None,
+    seed: int,
+) -> Fit:
+    scale, unit = coder.pixels_per_cell()
     edge = _CELLS * scale if size is None else size
-    if edge < 2 * scale or edge % scale:
-        raise ValueError(f"size must be a multiple of {scale} pixels, at least two, not {size}")
+    if edge < 2 * scale or edge % unit:
+        raise ValueError(f"size must be a multiple of {unit} pixels, at least two, not {size}")
     if images is None:
         pictures, source = drawings(samples + held_out, edge, seed), f"drawings, seed {seed}"
     else:
@@ -125,63 +161,73 @@ def _identity(vae: Any, channels: int) -> dict[str, Any]:
 
 
 class _Coder:
-    """A pipeline's VAE, called with numpy arrays."""
+    """A VAE, called with numpy arrays.
 
-    def __init__(self, backend: Backend, pipeline: Any) -> None:
-        self.vae: Any = getattr(pipeline, "vae", None)
+    Args:
+        backend: of its framework.
+        owner: the VAE, or a pipeline that has it.
+    """
+
+    def __init__(self, backend: Backend, owner: Any) -> None:
+        self.vae = _vae_of(owner)
         self._backend = backend
-        self._owner = type(pipeline).__name__
-        if not hasattr(self.vae, "encode") or not hasattr(self.vae, "decode"):
-            raise UnsupportedPipelineError(f"{self._owner} has no VAE that encodes and decodes")
-        self._like = next(iter(_parameters(self.vae)), None)
+        self._pipeline = None if self.vae is owner else owner
+        kind = type(self.vae).__name__
+        self._about = vae_decoding(self.vae)
+        self._like = compute_like(self.vae)
         if self._like is None:
-            raise UnsupportedPipelineError(f"the VAE of this {self._owner} has no parameters")
-        # The convolutions of an encoder of videos have one axis more.
-        encoder = getattr(self.vae, "encoder", self.vae)
-        self._video = any(len(value.shape) == 5 for value in _parameters(encoder))
-        channels = picture_channels_of(self.vae) or 3
+            raise UnsupportedPipelineError(f"the {kind} has no parameters of a floating dtype")
+        if self._about.whole:
+            raise UnsupportedPipelineError(f"the {kind} encodes videos alone, no single picture")
+        self._video = is_of_video(self.vae)
+        channels = colour_channels(self.vae)
         if channels not in (3, 4):
             raise UnsupportedPipelineError(
-                f"the VAE of this {self._owner} encodes pictures of {channels} channels, not RGB"
+                f"the {kind} encodes pictures of {channels} channels, not RGB"
             )
         self._opaque = channels == 4
 
-    def pixels_per_cell(self) -> int:
+    def pixels_per_cell(self) -> tuple[int, int]:
+        """Of a cell, and of what sizes have to be multiples of."""
         encoded = self._encode(np.zeros((1, 3, _PROBE, _PROBE), np.float32))
-        return _PROBE // int(encoded.shape[-1])
+        scale = _PROBE // int(encoded.shape[-1])
+        return scale, scale * self._affine(int(encoded.shape[1])).scale.shape[-1]
 
     def latents_and_decoded(self, pictures: _Array, decode_from: int) -> tuple[_Array, _Array]:
         """Latents ``[pictures, height, width, channels]`` as the sampler sees them; and of those
         from one index on, the full decodes ``[pictures, 3, height, width]``."""
         latents, decoded = [], []
+        low, high = self._about.output_range
         for start in range(0, len(pictures), _CHUNK):
             encoded = self._encode(pictures[start : start + _CHUNK])
             if start + encoded.shape[0] > decode_from:
-                whole = self._picture(self._decode(encoded))
+                whole = self._picture(decode(self.vae, encoded, 1, self._backend.ops))
                 decoded.append(whole[max(0, decode_from - start) :])
             latents.append(self._picture(encoded))
-        seen = _as_the_sampler_sees(np.concatenate(latents), self.vae, self._backend)
-        return seen.transpose(0, 2, 3, 1), np.concatenate(decoded)[:, :3]
+        joined = np.concatenate(latents)
+        seen = self._affine(joined.shape[1]).to_sampler(joined)
+        colours = np.concatenate(decoded)[:, :3]
+        return seen.transpose(0, 2, 3, 1), (colours - low) / (high - low) * 2 - 1
+
+    def _affine(self, channels: int) -> Affine:
+        return affine_of(self.vae, self._backend, channels, self._pipeline)
 
     def _encode(self, pictures: _Array) -> Any:
         """The mean of what the VAE encodes, ``[pictures, channels, (1,) height, width]``."""
+        low, high = self._about.output_range
+        pictures = (pictures + 1) / 2 * (high - low) + low
         if self._opaque:
-            pictures = np.concatenate([pictures, np.ones_like(pictures[:, :1])], axis=1)
+            pictures = np.concatenate([pictures, np.full_like(pictures[:, :1], high)], axis=1)
         if self._video:
             pictures = pictures[:, :, None]
-        tensor = self._backend.ops.from_numpy(pictures, self._like)
+        tensor = self._backend.ops.from_numpy(pictures.astype(np.float32), self._like)
         encoded = self.vae.encode(tensor, return_dict=False)[0]
         if not self._backend.is_tensor(encoded):
             return encoded.mode()  # a distribution
-        channels = latent_channels_of(self.vae)
+        channels = latent_channels(self.vae)
         if channels is not None and encoded.shape[1] == 2 * channels:
             return encoded[:, :channels]  # a distribution's means, and then its variances
         return encoded
-
-    def _decode(self, encoded: Any) -> Any:
-        takes = inspect.signature(self.vae.decode).parameters
-        extra = {"num_frames": 1} if "num_frames" in takes else {}
-        return self.vae.decode(encoded, return_dict=False, **extra)[0]
 
     def _picture(self, tensor: Any) -> _Array:
         """On the host, and without the axis of frames."""
@@ -189,53 +235,14 @@ class _Coder:
         return array[:, :, 0] if array.ndim == 5 else array
 
 
-def _parameters(model: Any) -> Iterator[Any]:
-    # One framework's models call them so, the other's otherwise.
-    for name in ("parameters", "get_parameters"):
-        if hasattr(model, name):
-            yield from getattr(model, name)()
-            return
-
-
-def _as_the_sampler_sees(latents: _Array, vae: Any, backend: Backend) -> _Array:
-    """What pipelines make of encoded latents ``[pictures, channels, height, width]``."""
-    statistics = getattr(vae, "bn", None)
-    if statistics is not None:
-        return _batch_normalised(latents, statistics, vae.config.batch_norm_eps, backend)
-    scale = getattr(vae.config, "scaling_factor", None)
-    scale = 1.0 if scale is None else float(scale)
-    mean, std = (_numbers(vae, f"latents_{which}", backend) for which in ("mean", "std"))
-    if mean is None or std is None:
-        shift = getattr(vae.config, "shift_factor", None)
-        return (latents - (0.0 if shift is None else float(shift))) * scale
-    if len(mean) != latents.shape[1]:
-        raise UnsupportedPipelineError(
-            f"the {type(vae).__name__} has {len(mean)} means for {latents.shape[1]} channels"
-        )
-    return (latents - mean[:, None, None]) / std[:, None, None] * scale
-
-
-def _numbers(vae: Any, name: str, backend: Backend) -> _Array | None:
-    """What the VAE's configuration calls by that name, or what is a tensor of it."""
-    said = getattr(vae.config, name, None)
-    if said is not None:
-        return np.asarray(said, dtype=np.float64).reshape(-1)
-    if hasattr(vae.config, name):
-        return None
-    said = getattr(vae, name, None)
-    return backend.ops.to_numpy(said).astype(np.float64) if backend.is_tensor(said) else None
-
-
-def _batch_normalised(latents: _Array, statistics: Any, eps: float, backend: Backend) -> _Array:
-    """As Flux 2 does: by the mean and variance of each channel of each of 2x2 cells."""
-    mean = backend.ops.to_numpy(statistics.running_mean).astype(np.float64)
-    var = backend.ops.to_numpy(statistics.running_var).astype(np.float64)
-    count, channels, height, width = latents.shape
-    cells = latents.reshape(count, channels, height // 2, 2, width // 2, 2)
-    shape = (channels, 1, 2, 1, 2)
-    mean, var = (x.reshape(channels, 2, 2)[:, None, :, None, :] for x in (mean, var))
-    return ((cells - mean.reshape(shape)) / np.sqrt(var.reshape(shape) + eps)).reshape(
-        latents.shape
+def _vae_of(owner: Any) -> Any:
+    """The object itself if it encodes and decodes, or that of its attributes which does."""
+    parts = (getattr(owner, name, None) for name in VAE_NAMES)
+    for vae in (owner, *parts):
+        if hasattr(vae, "encode") and hasattr(vae, "decode"):
+            return vae
+    raise UnsupportedPipelineError(
+        f"{type(owner).__name__} is no VAE, and has no VAE that encodes and decodes"
     )
 
 

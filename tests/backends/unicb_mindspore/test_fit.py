@@ -78,10 +78,20 @@ def test_fit_on_drawings_of_our_own() -> None:
     assert measure(fit.form).mean() > 0.93
 
 
+def test_vae_itself(tmp_path: Path) -> None:
+    """The same figures as from its pipeline; in a file, they are found again."""
+    fit = fit_rgb_factors(pipeline().vae, scenes(24), held_out=8)
+    assert fit == fit_rgb_factors(pipeline(), scenes(24), held_out=8)
+    fit.save(tmp_path / "preview.toml")
+    assert LatentFormat.load(tmp_path / "preview.toml") == fit.form
+
+
 def test_nothing_is_left_changed() -> None:
     vae = pipeline().vae
+    attributes = dict(vars(vae))
     state = {value.name: value.asnumpy().copy() for value in vae.get_parameters()}
     mode = vae.training
     fit_rgb_factors(pipeline(), samples=4, held_out=2)
     assert all(np.array_equal(v.asnumpy(), state[v.name]) for v in vae.get_parameters())
     assert vae.training == mode
+    assert vars(vae) == attributes

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import sys
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
+    AutoencoderKLLTXVideo,
+    AutoencoderKLMochi,
+    AutoencoderKLTemporalDecoder,
     AutoencoderKLWan,
     DDIMScheduler,
     DiffusionPipeline,
     Flux2Pipeline,
+    VQModel,
 )
 
 from unicb import LatentFormat
@@ -86,8 +91,34 @@ def test_fit_on_drawings_of_our_own() -> None:
     assert measure(fit.form).mean() > 0.93
 
 
+def test_vae_itself(tmp_path: Path) -> None:
+    """The same figures as from its pipeline; in a file, they are found again."""
+    fit = fit_rgb_factors(pipeline().vae, scenes(24), held_out=8)
+    assert fit == fit_rgb_factors(pipeline(), scenes(24), held_out=8)
+    fit.save(tmp_path / "preview.toml")
+    assert LatentFormat.load(tmp_path / "preview.toml") == fit.form
+
+
+def test_no_gradients_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    vae = pipeline().vae
+    kept = []
+    for name in ("encode", "decode"):
+        own = getattr(vae, name)
+
+        def watched(*args: Any, own: Any = own, **kwargs: Any) -> Any:
+            kept.append(torch.is_grad_enabled())
+            return own(*args, **kwargs)
+
+        monkeypatch.setattr(vae, name, wraps(own)(watched))
+    with torch.enable_grad():
+        fit_rgb_factors(vae, samples=4, held_out=2)
+    assert len(kept) >= 4
+    assert not any(kept)
+
+
 def test_nothing_is_left_changed() -> None:
     vae = pipeline().vae
+    attributes = dict(vars(vae))
     state = {name: value.clone() for name, value in vae.state_dict().items()}
     modes = [module.training for module in vae.modules()]
     random = torch.get_rng_state()
@@ -95,6 +126,7 @@ def test_nothing_is_left_changed() -> None:
     assert all(torch.equal(value, state[name]) for name, value in vae.state_dict().items())
     assert [module.training for module in vae.modules()] == modes
     assert all(parameter.grad is None for parameter in vae.parameters())
+    assert vars(vae) == attributes
     assert torch.equal(torch.get_rng_state(), random)
 
 
@@ -110,9 +142,55 @@ def test_video_vae_with_statistics_of_its_own() -> None:
     """Wan's VAE encodes videos of one frame; its latents are normalised by its configuration."""
     torch.manual_seed(0)
     vae = AutoencoderKLWan(base_dim=4, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1).eval()
-    fit = fit_rgb_factors(VAEPipeline(vae, DDIMScheduler()), samples=6, held_out=2, size=32)
+    attributes = dict(vars(vae))
+    fit = fit_rgb_factors(vae, samples=6, held_out=2, size=32)
+    assert vars(vae) == attributes
     assert (fit.form.latent_channels, fit.form.spatial_scale) == (16, 8)
     assert fit.form.vae_latents_mean == tuple(vae.config.latents_mean)
+    assert np.isfinite(fit.form.factors).all()
+
+
+def ltx(**more: Any) -> Any:
+    blocks = {"block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
+    layers = {"layers_per_block": (1,) * 5, "decoder_layers_per_block": (1,) * 5}
+    return AutoencoderKLLTXVideo(latent_channels=8, **blocks, **layers, **more)
+
+
+def two_blocks(kind: Any, **more: Any) -> Any:
+    own = {"down_block_types": ("DownEncoderBlock2D",) * 2, "block_out_channels": (32, 32)}
+    return kind(**own, **more)
+
+
+VAES = {
+    "LTX, which is told how noisy latents are": lambda: (ltx(timestep_conditioning=True), 8, 32),
+    "SVD, which is told how many frames there are": lambda: (
+        two_blocks(AutoencoderKLTemporalDecoder),
+        4,
+        2,
+    ),
+    "Kandinsky, which does not scale": lambda: (
+        two_blocks(VQModel, up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4),
+        4,
+        2,
+    ),
+    "Mochi, which makes features of colours": lambda: (
+        AutoencoderKLMochi(
+            encoder_block_out_channels=(32,) * 4,
+            decoder_block_out_channels=(32,) * 4,
+            layers_per_block=(1,) * 5,
+        ),
+        12,
+        8,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VAES)
+def test_vaes_of_all_kinds(name: str) -> None:
+    torch.manual_seed(0)
+    vae, channels, scale = VAES[name]()
+    fit = fit_rgb_factors(vae.eval(), samples=4, held_out=2, size=4 * scale)
+    assert (fit.form.latent_channels, fit.form.spatial_scale) == (channels, scale)
     assert np.isfinite(fit.form.factors).all()
 
 
