@@ -1,5 +1,6 @@
 """Diffusion pipeline callbacks, written once, for PyTorch and for MindSpore."""
 
+from unicb.asynchronous import run_async
 from unicb.backend import Backend
 from unicb.binding import Binding, bind
 from unicb.callback import Callback
@@ -11,7 +12,7 @@ from unicb.errors import (
     UnicbError,
     UnsupportedPipelineError,
 )
-from unicb.latents import LatentFormat
+from unicb.latents import LatentFormat, fit_rgb_factors
 from unicb.ops import TensorOps
 from unicb.pipelines import PipelineFacts
 from unicb.step import Step
@@ -40,5 +41,7 @@ __all__ = [
     "UnsupportedPipelineError",
     "__version__",
     "bind",
+    "fit_rgb_factors",
+    "run_async",
     "stream",
 ]

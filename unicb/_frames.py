@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import CodeType, FrameType
 from typing import Any
 from weakref import WeakKeyDictionary
 
+_GENERATORS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
 _codes: WeakKeyDictionary[type, frozenset[CodeType]] = WeakKeyDictionary()
 
 
-def _code_of(pipeline_class: type) -> frozenset[CodeType]:
+def code_of(pipeline_class: type) -> frozenset[CodeType]:
     """The code of all methods of the class and its bases, below any decorators."""
     if pipeline_class not in _codes:
         members = [member for base in pipeline_class.__mro__ for member in vars(base).values()]
@@ -35,13 +37,35 @@ def loop_frame_id(pipeline: Any, frame: FrameType) -> int:
 
     ``frame`` itself where none does, as when a loop is a function outside the class.
     """
-    codes = _code_of(type(pipeline))
+    codes = code_of(type(pipeline))
     outer: FrameType | None = frame
     while outer is not None:
         if outer.f_code in codes:
             return id(outer)
         outer = outer.f_back
     return id(frame)
+
+
+def runs_code_of(pipeline_class: type, frame: FrameType | None) -> bool:
+    """Whether ``frame``, or one that (directly or not) called it, runs the class's own code."""
+    codes = code_of(pipeline_class)
+    while frame is not None:
+        if frame.f_code in codes:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def calls_with(callback: Callable[..., Any]) -> bool:
+    """Whether one of our callers was given this callback."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if "callback_on_step_end" in frame.f_code.co_varnames:
+            found = loop_locals(id(frame), ["callback_on_step_end"])
+            if found.get("callback_on_step_end") == callback:
+                return True
+        frame = frame.f_back
+    return False
 
 
 def loop_locals(frame_id: int, names: Iterable[str]) -> dict[str, Any]:
@@ -65,12 +89,23 @@ def calls_us(frame_id: int) -> bool:
 
 def runs_in_thread(frame_id: int, thread_id: int) -> bool:
     """Whether the frame is being executed in the thread."""
-    return _on_stack(frame_id, sys._current_frames().get(thread_id))
+    while True:
+        outermost = _walk(frame_id, sys._current_frames().get(thread_id))
+        if not isinstance(outermost, CodeType):
+            return outermost
+        # A generator that has just been suspended has no callers, and we have seen nothing.
 
 
 def _on_stack(frame_id: int, frame: FrameType | None) -> bool:
+    return _walk(frame_id, frame) is True
+
+
+def _walk(frame_id: int, frame: FrameType | None) -> bool | CodeType:
+    """Whether the frame is among these; the outermost one's code, if that is a generator's."""
+    code: CodeType | None = None
     while frame is not None:
         if id(frame) == frame_id:
             return True
+        code = frame.f_code
         frame = frame.f_back
-    return False
+    return code if code is not None and code.co_flags & _GENERATORS else False

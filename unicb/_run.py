@@ -10,12 +10,13 @@ from typing import Any
 
 from unicb._frames import calls_us, loop_locals, runs_in_thread
 from unicb._restoring import Ours, put_back
+from unicb._stopping import Replay, check_stoppable, models_of, reads_flag
 from unicb.backend import Backend, T
 from unicb.callback import Callback
 from unicb.errors import UnsupportedPipelineError
 from unicb.guidance import Cut, cut
 from unicb.ops import Tensor, TensorOps
-from unicb.pipelines import PipelineFacts, num_timesteps_of, require_interrupt_flag
+from unicb.pipelines import PipelineFacts, num_timesteps_of
 from unicb.step import Step
 
 
@@ -29,7 +30,16 @@ class Outputs(dict[str, Tensor]):
 
 
 class Run:
-    """State of one run, and the changes that it has to undo."""
+    """State of one run, and the changes that it has to undo.
+
+    Attributes:
+        called_at: seconds on ``time.monotonic``'s clock when the pipeline was called.
+        decode_seconds: what an earlier call took from its last step to its return, if that is
+            known.
+        index, timestep: of the last step that has ended; -1 and None before the first has.
+        over: nothing is left of it on the pipeline.
+        interrupted: no further step is to be computed.
+    """
 
     def __init__(
         self,
@@ -38,20 +48,29 @@ class Run:
         facts: PipelineFacts | None,
         callbacks: Sequence[Callback],
         frame_id: int,
+        called_at: float,
+        decode_seconds: float | None = None,
+        on_over: Callable[[Run], None] = lambda run: None,
     ) -> None:
         self.pipeline = pipeline
         self.ops: TensorOps = backend.ops
         self.frame_id = frame_id
         self.thread_id = threading.get_ident()
+        self.called_at, self.decode_seconds = called_at, decode_seconds
         self.index = -1
+        self.timestep: Any = None
         self._offset = 0
         self.over = False
         self.interrupted = False
+        self._on_over = on_over
+        self._lock = threading.Lock()
         self._backend = backend
         self._facts = facts
         self._callbacks = callbacks
         # Whatever one of these raises, the others are called too.
-        self._at_end = ExitStack()
+        self._at_end, self._callbacks_end = ExitStack(), ExitStack()
+        self._replay: Replay | None = None
+        self._stopped_with: dict[str, Tensor] | None = None
         self._outputs: weakref.ref[Outputs] | None = None
         self._batch_of = "latents" if facts is None else facts.batch_of
         self._latents: Tensor | None = None
@@ -69,7 +88,7 @@ class Run:
             self._start()
         if self._cut is not None:
             self._cut.step_end()
-        self.index = index
+        self.index, self.timestep = index, timestep
         self._latents = outputs.get(self._batch_of)
         for callback in self._callbacks:
             step._names = callback.tensors
@@ -77,6 +96,37 @@ class Run:
         self._latents = None
         self._outputs = weakref.ref(outputs, self._loop_ended)
         return outputs
+
+    @property
+    def runs_out(self) -> bool:
+        """Whether it was interrupted, and its loop goes on all the same, with nothing to do."""
+        return self._stopped_with is not None
+
+    def run_out(self, tensors: dict[str, Tensor]) -> Outputs:
+        """In place of :meth:`step_end` in such a loop: the tensors stay what they were."""
+        assert self._stopped_with is not None
+        if self._cut is not None:
+            self._cut.step_end()
+        for name, tensor in tensors.items():
+            # A loop may go on to another resolution: its own are of the size that it expects.
+            shapes = [getattr(x, "shape", None) for x in (tensor, self._stopped_with.get(name))]
+            if shapes[0] != shapes[1]:
+                self._stopped_with[name] = tensor
+        outputs = Outputs({name: self._stopped_with[name] for name in tensors})
+        self._outputs = weakref.ref(outputs, self._loop_ended)
+        return outputs
+
+    def settle(self, outputs: dict[str, Tensor]) -> None:
+        """The last step has ended. The callbacks are told; and where the loop does not end here,
+        it is made to run out."""
+        if self._replay is not None and self.interrupted:
+            self._stopped_with = dict(outputs)
+            self._replay.stopped = True
+        try:
+            self._callbacks_end.close()
+        finally:
+            if self._stopped_with is None:
+                self.finish()
 
     def is_tensor(self, value: object) -> bool:
         return self._backend.is_tensor(value)
@@ -89,12 +139,17 @@ class Run:
 
     def finish(self) -> None:
         """End the run: undo what it changed, tell the callbacks. Idempotent."""
-        if self.over:
-            return
-        self.over = True
-        self._outputs = None
+        with self._lock:
+            if self.over:
+                return
+            self.over = True
+        self._outputs = self._stopped_with = None
         self._latents = None
-        self._at_end.close()
+        try:
+            with self._at_end:
+                self._callbacks_end.close()
+        finally:
+            self._on_over(self)
 
     def is_executing(self) -> bool:
         """Whether the run's loop is still on its thread's stack."""
@@ -105,8 +160,10 @@ class Run:
         return not self.over and calls_us(self.frame_id)
 
     def request_interrupt(self) -> None:
-        require_interrupt_flag(self.pipeline)
-        self.pipeline._interrupt = True
+        if reads_flag(type(self.pipeline)):
+            self.pipeline._interrupt = True
+        else:
+            check_stoppable(self.pipeline, self._facts)
         self.interrupted = True
 
     def set_guidance_scale(self, value: float) -> None:
@@ -141,8 +198,13 @@ class Run:
         self._at_end.callback(undo)
 
     def _start(self) -> None:
+        if not reads_flag(type(self.pipeline)) and models_of(self.pipeline, self._facts):
+            # Before any cut: what it keeps is what the models below the cut have answered.
+            replay = Replay(self._backend, self.pipeline, self._facts, self.is_calling)
+            self._replay = replay
+            self._on_finish(replay.remove)
         for callback in self._callbacks:
-            self._at_end.callback(callback.on_run_end)
+            self._callbacks_end.callback(callback.on_run_end)
             callback.on_run_start()
 
     def _loop_ended(self, _: object) -> None:

@@ -78,7 +78,8 @@ class Backend(Protocol):
 
         Goes through the framework's own hook registry where there is one. Returns a function that
         takes the hook away and leaves the module as it was found. Hooks on one module nest, the
-        latest outermost, and may be taken away in any order.
+        latest outermost, and may be taken away in any order. Both may happen in any thread, also
+        while the module is being called.
         """
         ...
 

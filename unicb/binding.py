@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self, TypeAlias
 
-from unicb._frames import loop_frame_id
+from unicb._frames import calls_with, loop_frame_id
 from unicb._run import Outputs, Run
+from unicb._sigint import OnSigint, SigintHandler, check_sigint
+from unicb._stopping import Gates, check_stoppable
+from unicb._stopwatch import Stopwatch
 from unicb.backend import Backend, backend_for
 from unicb.callback import Callback, FunctionCallback, PlainFunction
 from unicb.errors import GenerationCancelled, UnicbError, UnsupportedPipelineError
 from unicb.ops import Tensor
-from unicb.pipelines import (
-    PipelineFacts,
-    facts_for,
-    num_timesteps_of,
-    require_interrupt_flag,
-)
+from unicb.pipelines import PipelineFacts, facts_for, num_timesteps_of
+from unicb.step import timestep_number
 
 _CALLBACK = "callback_on_step_end"
 _TENSOR_INPUTS = "callback_on_step_end_tensor_inputs"
+_LOOK_SECONDS = 0.05
 
 
 def bind(
     pipeline: Any,
     *callbacks: Callback | PlainFunction,
     tensor_inputs: Sequence[str] | None = None,
+    on_sigint: OnSigint | None = None,
 ) -> Binding:
     """Tie callbacks to a pipeline: ``pipe(prompt, **bind(pipe, CFGCutoff(0.4)))``.
 
@@ -39,13 +42,20 @@ def bind(
             ``(pipeline, step_index, timestep, callback_kwargs)``, called in this order.
         tensor_inputs: names of the tensors that the plain functions are handed; without it,
             every tensor that the pipeline offers.
+        on_sigint: ``"interrupt"``: the first Ctrl-C during a run interrupts it, the second raises
+            KeyboardInterrupt; after the run, Ctrl-C does what it did before. The pipeline has to
+            be called in the main thread then. None leaves Ctrl-C alone.
 
     Raises:
         BackendNotFoundError, BackendLoadError: no backend for ``pipeline``, or it fails to load.
         UnsupportedPipelineError: the pipeline calls no step-end callback, does not offer a tensor
             that is asked for, or cannot do what a callback needs.
         TypeError: something among ``callbacks`` is neither a Callback nor callable.
+        ValueError: ``on_sigint`` is another word.
+        UnicbError: ``on_sigint`` in another thread than the main one.
     """
+    if on_sigint is not None:
+        check_sigint(on_sigint)
     backend = backend_for(pipeline)
     offered = _offered_tensors(pipeline)
     chosen = offered if tensor_inputs is None else _names(tensor_inputs)
@@ -62,7 +72,10 @@ def bind(
     facts = facts_for(pipeline)
     for callback in adapted:
         callback.on_bind(pipeline, facts)
-    return Binding(pipeline, backend, facts, adapted, _with_batch(needed, offered, facts))
+    if on_sigint is not None:
+        check_stoppable(pipeline, facts)
+    tensors = _with_batch(needed, offered, facts)
+    return Binding(pipeline, backend, facts, adapted, tensors, on_sigint)
 
 
 def _offered_tensors(pipeline: Any) -> tuple[str, ...]:
@@ -132,12 +145,21 @@ def _with_batch(
     return needed if name in needed or name not in offered else (*needed, name)
 
 
+#: What has become of a binding's run.
+State: TypeAlias = Literal["pending", "running", "finished", "interrupted", "cancelled", "failed"]
+
+
 class Binding(Mapping[str, Any]):
     """Callbacks tied to a pipeline: the two keyword arguments that its call takes, and a handle
     on the run.
 
     It serves for one run after another on its pipeline, not for two at once. In a ``with``
     block, whatever a run has left on the pipeline is taken away at the end of the block.
+
+    What is asked of the handle is asked of one run: of the one that is under way, or else of the
+    next one, if the pipeline has not been called since :func:`bind`, or has just been called.
+    :meth:`interrupt`, :meth:`cancel` and :meth:`wait` may be called in any thread, and as often as
+    one likes.
     """
 
     def __init__(
@@ -147,6 +169,7 @@ class Binding(Mapping[str, Any]):
         facts: PipelineFacts | None,
         callbacks: tuple[Callback, ...],
         tensor_inputs: tuple[str, ...],
+        on_sigint: OnSigint | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._backend = backend
@@ -154,19 +177,35 @@ class Binding(Mapping[str, Any]):
         self._callbacks = callbacks
         self._keywords = {_CALLBACK: self._on_step_end, _TENSOR_INPUTS: list(tensor_inputs)}
         self._run: Run | None = None
-        self._lock = threading.Lock()
-        # Whether a run is about to start or under way, as far as can be known: a call unpacks
-        # the binding just before it starts, and its first step may take long.
-        self._armed = True
-        self._interrupt_requested = False
-        self._cancel_requested = False
+        self._changed = threading.Condition()
+        self._state: State = "pending"
+        self._step: int | None = None
+        self._request: Literal["interrupt", "cancel"] | None = None
+        self._gates: Gates | None = None
+        # Of a call that has not ended a step; of a run, it has it itself.
+        self._called_at: float | None = None
+        self._decoding = Stopwatch()
+        self._sigint = None if on_sigint is None else SigintHandler(self, pipeline)
 
     def __getitem__(self, key: str) -> Any:
         value = self._keywords[key]
-        if self._run is not None and self._run.over:
-            self._run = None  # it has failed, or was abandoned
-        self._armed = True
+        self._note_failure()
+        if key == _CALLBACK:
+            self._note_call()
         return value
+
+    def _note_call(self) -> None:
+        """The pipeline is about to be called: a call unpacks the binding just before it starts."""
+        self._decoding.drop()
+        with self._changed:
+            if self._state != "running":
+                if self._called_at is not None and self._state == "pending":
+                    self._request = None  # it was made of a call that failed before its first step
+                elif self._state != "pending":
+                    self._state, self._step = "pending", None
+                self._called_at = time.monotonic()
+        if self._sigint is not None:
+            self._sigint.install()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keywords)
@@ -194,38 +233,110 @@ class Binding(Mapping[str, Any]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._run is not None:
-            self._end(self._run)
+        run = self._run
+        if run is not None:
+            self._settle(run, "failed")
+            run.finish()
+        self._remove_gates()
+        if self._sigint is not None:
+            self._sigint.remove()
+
+    @property
+    def pipeline(self) -> Any:
+        """The pipeline that it was made for."""
+        return self._pipeline
+
+    @property
+    def state(self) -> State:
+        """What has become of the run.
+
+        ``"pending"``: no step has ended yet. ``"running"``. ``"finished"``: its last step has
+        ended. ``"interrupted"``, ``"cancelled"``: it was ended as asked. ``"failed"``: its loop
+        ended before its last step otherwise, with an error. The next call of the pipeline makes
+        it ``"pending"`` again. Whether a pipeline decodes afterwards is not part of it.
+        """
+        self._note_failure()
+        return self._state
+
+    @property
+    def step(self) -> int | None:
+        """Index of the last step that has ended, from 0; None before the first has."""
+        return self._step
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the run has ended, however; also for one that has not begun.
+
+        A call that fails before its first step has ended does not show here.
+
+        Args:
+            timeout: seconds; None waits for ever.
+
+        Returns:
+            Whether it has.
+
+        Raises:
+            UnicbError: this is the thread that the run is in, such as in a callback.
+        """
+        run = self._run
+        if run is not None and run.is_calling():
+            raise UnicbError("a run cannot wait for its own end: call wait() in another thread")
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while self.state in ("pending", "running"):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            with self._changed:
+                # Nobody tells of a run that has failed: it is looked after.
+                self._changed.wait_for(
+                    lambda: self._state not in ("pending", "running"), min(left, _LOOK_SECONDS)
+                )
+        return True
 
     def interrupt(self) -> bool:
         """Finish the run at the end of its step, and decode what there is. From any thread.
 
-        Called before the run's first step has ended, or before the first run, it takes effect at
-        the end of the first step. Once a run has ended, it does nothing.
+        Called before the run's first step has ended, or before the pipeline is called, it takes
+        effect at the end of the first step. Once a run has ended, it does nothing, and of a run
+        that is to be cancelled neither. Where a loop reads no interrupt flag, it runs out without
+        computing anything (after the first step alone, one more is computed).
 
         Returns:
             Whether there is a run to interrupt.
 
         Raises:
-            UnsupportedPipelineError: the pipeline has no interrupt flag.
+            UnsupportedPipelineError: the pipeline's loop can be stopped in neither way.
         """
-        require_interrupt_flag(self._pipeline)
-        self._interrupt_requested = self._has_run()
-        return self._interrupt_requested
+        check_stoppable(self._pipeline, self._facts)
+        return self._ask("interrupt")
 
-    def cancel(self) -> bool:
+    def cancel(self, now: bool = False) -> bool:
         """End the run at the end of its step by raising :class:`GenerationCancelled` out of the
         pipeline's call; nothing is decoded. From any thread, and when as for :meth:`interrupt`.
+
+        Args:
+            now: do not wait for the step's end: raise as soon as the denoiser calls its next
+                block, or is called. (Not in the middle of a compiled model.)
 
         Returns:
             Whether there is a run to cancel.
         """
-        self._cancel_requested = self._has_run()
-        return self._cancel_requested
+        asked = self._ask("cancel")
+        if asked and now:
+            with self._changed:
+                if self._request == "cancel" and self._gates is None:
+                    self._gates = Gates(
+                        self._backend, self._pipeline, self._facts, self._raise_if_ours
+                    )
+        return asked
 
-    def _has_run(self) -> bool:
-        """Whether a run is about to start or under way."""
-        return self._armed and not (self._run is not None and self._run.over)
+    def _ask(self, what: Literal["interrupt", "cancel"]) -> bool:
+        self._note_failure()
+        with self._changed:
+            if self._state not in ("pending", "running"):
+                return False
+            if self._request != "cancel":
+                self._request = what
+            return True
 
     def _on_step_end(
         self, pipeline: Any, index: int, timestep: Any, callback_kwargs: dict[str, Tensor]
@@ -234,17 +345,25 @@ class Binding(Mapping[str, Any]):
         run = self._run
         if run is None or run.over or run.frame_id != frame_id:
             run = self._begin(pipeline, frame_id)
+        elif run.runs_out:
+            outputs = run.run_out(callback_kwargs)
+            self._decoding.start(outputs)
+            return outputs
         try:
             outputs = run.step_end(index, timestep, callback_kwargs)
-            if self._cancel_requested:
-                raise self._cancelled(run, timestep, outputs)
-            if self._interrupt_requested:
+            self._step = run.index
+            if self._request is not None:
+                if self._request == "cancel":
+                    raise self._cancelled(run, outputs.get("latents"))
                 run.request_interrupt()
-        except BaseException:
-            self._end(run)
+        except BaseException as error:
+            self._settle(run, "cancelled" if isinstance(error, GenerationCancelled) else "failed")
+            run.finish()
             raise
         if run.interrupted or run.index + 1 >= num_timesteps_of(pipeline):
-            self._end(run)
+            self._decoding.start(outputs)
+            self._settle(run, "interrupted" if run.interrupted else "finished")
+            run.settle(outputs)
         return outputs
 
     def _begin(self, pipeline: Any, frame_id: int) -> Run:
@@ -253,28 +372,80 @@ class Binding(Mapping[str, Any]):
                 f"{self!r} was called by another pipeline, a {type(pipeline).__name__}; "
                 "a binding serves the pipeline it was made for: call bind() for the other one"
             )
-        with self._lock:
+        with self._changed:
             previous = self._run
-            if previous is not None and previous.is_executing():
+            if previous is not None and not previous.over and previous.is_executing():
                 raise UnicbError(
                     f"{self!r} is in use by a run that has not ended; "
                     "call bind() once for each of two runs at the same time"
                 )
             if previous is not None:
                 previous.finish()
-            self._armed = True  # a call may have several loops, one after another
-            self._run = Run(pipeline, self._backend, self._facts, self._callbacks, frame_id)
+            # A call may have several loops, one after another.
+            self._state, self._step = "running", None
+            self._run = Run(
+                pipeline,
+                self._backend,
+                self._facts,
+                self._callbacks,
+                frame_id,
+                time.monotonic() if self._called_at is None else self._called_at,
+                self._decoding.seconds,
+                self._over,
+            )
+            self._called_at = None
+            self._changed.notify_all()
             return self._run
 
-    def _end(self, run: Run) -> None:
-        self._armed = False
-        self._interrupt_requested = False
-        self._cancel_requested = False
-        if self._run is run:
-            self._run = None
-        run.finish()
+    def _settle(self, run: Run, state: State) -> None:
+        """The run has ended, as far as whoever holds the handle is concerned."""
+        with self._changed:
+            if self._run is not run or self._state != "running":
+                return
+            self._state, self._request, self._called_at = state, None, None
+            self._changed.notify_all()
+        self._remove_gates()
+        if self._sigint is not None:
+            self._sigint.remove()
 
-    def _cancelled(self, run: Run, timestep: Any, outputs: Outputs) -> GenerationCancelled:
-        latents = outputs.get("latents")
-        host = None if latents is None else self._backend.ops.to_numpy(latents)
-        return GenerationCancelled(run.index, float(timestep), host)
+    def _over(self, run: Run) -> None:
+        """Nothing is left of the run."""
+        self._settle(run, "failed")  # nothing, where it has ended in another way
+        with self._changed:
+            if self._run is run:
+                self._run = None
+
+    def _note_failure(self) -> None:
+        run = self._run
+        if run is not None and not run.is_executing():
+            run.finish()
+
+    def _remove_gates(self) -> None:
+        with self._changed:
+            gates, self._gates = self._gates, None
+        if gates is not None:
+            gates.remove()
+
+    def _raise_if_ours(self) -> None:
+        """Before a block of the denoiser, once the run is to be cancelled at once."""
+        if self._request != "cancel":
+            return
+        run = self._run
+        if run is not None and not run.over:
+            if not run.is_calling():
+                return
+            error = self._cancelled(run, run.loop_locals(["latents"]).get("latents"))
+            self._settle(run, "cancelled")
+            run.finish()
+            raise error
+        if calls_with(self._on_step_end):
+            with self._changed:
+                self._state, self._request, self._called_at = "cancelled", None, None
+                self._changed.notify_all()
+            self._remove_gates()
+            raise GenerationCancelled(-1, None)
+
+    def _cancelled(self, run: Run, latents: Tensor | None) -> GenerationCancelled:
+        ops = self._backend.ops
+        host = ops.to_numpy(latents) if self._backend.is_tensor(latents) else None
+        return GenerationCancelled(run.index, timestep_number(run.timestep, ops), host)

@@ -35,14 +35,20 @@ class GenerationCancelled(UnicbError):
     """A run was ended by ``Binding.cancel()``; nothing was decoded.
 
     Attributes:
-        step: index of the last step that was finished, from 0.
-        timestep: the scheduler's timestep of that step.
+        step: index of the last step that was finished, from 0; -1 if none was.
+        timestep: the scheduler's timestep of that step; None if there was none.
         latents: host copy of the latents after that step (``numpy.ndarray``, bfloat16 widened to
             float32), or None where the pipeline offers no latents.
     """
 
-    def __init__(self, step: int, timestep: float, latents: Any = None) -> None:
-        super().__init__(f"generation was cancelled after step {step} (timestep {timestep:g})")
+    def __init__(self, step: int, timestep: float | None, latents: Any = None) -> None:
+        where = "before the end of its first step"
+        if timestep is not None:
+            where = f"after step {step} (timestep {timestep:g})"
+        super().__init__(f"generation was cancelled {where}")
         self.step = step
         self.timestep = timestep
         self.latents = latents
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.step, self.timestep, self.latents)

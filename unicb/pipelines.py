@@ -9,8 +9,6 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, TypeAlias, cast
 
-from unicb.errors import UnsupportedPipelineError
-
 #: What a block of rows, or a call of the denoiser, computes.
 Part: TypeAlias = Literal["unconditional", "conditional", "perturbed"]
 
@@ -158,11 +156,3 @@ def num_timesteps_of(pipeline: Any) -> int:
     """Number of the running call's timesteps: what the pipeline says, or its scheduler."""
     said = getattr(pipeline, "num_timesteps", None)
     return int(len(pipeline.scheduler.timesteps) if said is None else said)
-
-
-def require_interrupt_flag(pipeline: Any) -> None:
-    """Raise UnsupportedPipelineError if the pipeline's loop has no flag to stop it by."""
-    if not hasattr(type(pipeline), "interrupt"):
-        raise UnsupportedPipelineError(
-            f"{type(pipeline).__name__} cannot be interrupted: its loop has no interrupt flag"
-        )

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+
 from unicb.errors import UnsupportedPipelineError
 from unicb.ops import Tensor, TensorOps
 
 T = TypeVar("T")
+
+
+def timestep_number(timestep: Any, ops: TensorOps) -> float:
+    """What a loop hands over as its timestep: a number, or a tensor of one or more."""
+    on_host = isinstance(timestep, int | float | np.ndarray | np.generic)
+    return float(np.max(timestep if on_host else ops.to_numpy(timestep)))
 
 
 class RunControl(Protocol):
@@ -16,6 +24,8 @@ class RunControl(Protocol):
 
     pipeline: Any
     ops: TensorOps
+    called_at: float
+    decode_seconds: float | None
 
     def is_tensor(self, value: object) -> bool: ...
 
@@ -63,8 +73,9 @@ class Step:
 
     @property
     def timestep(self) -> float:
-        """The scheduler's timestep. Reading it from a device tensor waits for the device."""
-        return float(self._timestep)
+        """The scheduler's timestep; the largest, where each frame of a video has its own. Reading
+        it from a device tensor waits for the device."""
+        return timestep_number(self._timestep, self.ops)
 
     @property
     def progress(self) -> float:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from mindone.diffusers.hooks import HookRegistry, ModelHook
+from mindone.diffusers.hooks.hooks import HookFunctionReference
 
 from unicb.backend import Around
 from unicb.errors import UnsupportedPipelineError
 
 NAME = "unicb"
+_lock = threading.RLock()
 FASTER_CACHE = "faster_cache_denoiser"  # as the framework names its hook
 
 
@@ -37,19 +40,24 @@ def _call(around: Around, call: Callable[..., Any], *args: Any, **kwargs: Any) -
 
 def hook(module: Any, around: Around) -> Callable[[], None]:
     """See :meth:`unicb.Backend.hook`."""
-    registry = HookRegistry.check_if_exists_or_initialize(module)
-    ours = registry.get_hook(NAME)
-    if ours is None:
-        ours = _Arounds(not registry.hooks and "construct" not in vars(module))
-        registry.register_hook(ours, NAME)
-    ours.arounds.append(around)
+    with _lock:
+        registry = HookRegistry.check_if_exists_or_initialize(module)
+        ours = registry.get_hook(NAME)
+        if ours is None:
+            ours = _Arounds(not registry.hooks and "construct" not in vars(module))
+            # The registry sets this last, and another thread may be calling the cell meanwhile.
+            ours.fn_ref = HookFunctionReference()
+            ours.fn_ref.original_construct = module.construct
+            registry.register_hook(ours, NAME)
+        ours.arounds.append(around)
 
     def remove() -> None:
-        ours.arounds.remove(around)
-        if not ours.arounds:
-            _unregister(registry)
-            if ours.found_bare and not registry.hooks:
-                _clear(module)
+        with _lock:
+            ours.arounds.remove(around)
+            if not ours.arounds:
+                _unregister(registry)
+                if ours.found_bare and not registry.hooks:
+                    _clear(module)
 
     return remove
 

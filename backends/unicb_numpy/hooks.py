@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from unicb.backend import Around
+
+
+_lock = threading.RLock()
 
 
 class Hooks:
@@ -29,14 +33,16 @@ def _call(around: Around, call: Callable[..., Any], *args: Any, **kwargs: Any) -
 
 def hook(module: Any, around: Around) -> Callable[[], None]:
     """See :meth:`unicb.Backend.hook`."""
-    hooks = module.forward
-    if not isinstance(hooks, Hooks):
-        hooks = module.forward = Hooks(hooks)
-    hooks.arounds.append(around)
+    with _lock:
+        hooks = module.forward
+        if not isinstance(hooks, Hooks):
+            hooks = module.forward = Hooks(hooks)
+        hooks.arounds.append(around)
 
     def remove() -> None:
-        hooks.arounds.remove(around)
-        if not hooks.arounds:
-            del module.forward
+        with _lock:
+            hooks.arounds.remove(around)
+            if not hooks.arounds:
+                del module.forward
 
     return remove

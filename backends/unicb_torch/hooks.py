@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from unicb.backend import Around
 from unicb.errors import UnsupportedPipelineError
 
 NAME = "unicb"
+_lock = threading.RLock()
 # As the framework names its hooks, on the denoiser and on layers of attention.
 FASTER_CACHE, FASTER_CACHE_BLOCK = "faster_cache_denoiser", "faster_cache_block"
 
@@ -27,6 +29,9 @@ class _Arounds(ModelHook):  # type: ignore[misc]
         #: Which of the attributes that the registry sets were not there before us.
         self._new = {"_diffusers_hook", "forward"} - set(vars(module))
         self._registry = HookRegistry.check_if_exists_or_initialize(module)
+        # The registry sets this last, and another thread may be calling the module meanwhile.
+        self.fn_ref = HookFunctionReference()
+        self.fn_ref.original_forward = module.forward
         self._registry.register_hook(self, NAME)
         self.fn_ref.__class__ = _Kept
         self._forward = module.forward
@@ -97,13 +102,15 @@ def _call(around: Around, call: Callable[..., Any], *args: Any, **kwargs: Any) -
 
 def hook(module: Any, around: Around) -> Callable[[], None]:
     """See :meth:`unicb.Backend.hook`."""
-    ours = _hooks_on(module)
-    ours.arounds.append(around)
+    with _lock:
+        ours = _hooks_on(module)
+        ours.arounds.append(around)
 
     def remove() -> None:
-        ours.arounds.remove(around)
-        if not ours.arounds:
-            ours.remove(module)
+        with _lock:
+            ours.arounds.remove(around)
+            if not ours.arounds:
+                ours.remove(module)
 
     return remove
 

@@ -13,11 +13,11 @@ from mutation import MoreKinds, after, instead, mutant, value
 
 import unicb._run
 import unicb.binding
-import unicb.callbacks.interrupt
 import unicb.latents.rgb
 import unicb.sinks.background
 from unicb import Binding, CFGCutoff, Interrupt, Preview, Step, UnicbError
 from unicb._run import Run
+from unicb._stopping import Gates, Replay
 from unicb.callback import FunctionCallback
 from unicb.guidance._batch import BatchCut
 from unicb.guidance._blocks import Blocks
@@ -96,23 +96,30 @@ def _main_thread_only(interrupt: Any) -> Any:
     return broken
 
 
-def _not_armed(init: Any) -> Any:
-    def broken(self: Binding, *args: Any) -> None:
-        init(self, *args)
-        self._armed = False
+def _always_finished(settle: Any) -> Any:
+    return lambda self, run, state: settle(self, run, "finished")
+
+
+def _always_failed(settle: Any) -> Any:
+    return lambda self, run, state: settle(self, run, "failed" if state == "cancelled" else state)
+
+
+def _needs_a_run(ask: Any) -> Any:
+    def broken(self: Binding, what: Any) -> bool:
+        return self.state != "pending" and bool(ask(self, what))
 
     return broken
 
 
-def _stays_armed(end: Any) -> Any:
-    def broken(self: Binding, run: Run) -> None:
-        end(self, run)
-        self._armed = True
+def _waits_for_the_next_run(ask: Any) -> Any:
+    def broken(self: Binding, what: Any) -> bool:
+        self._request = what
+        return True
 
     return broken
 
 
-def _cancel_by_interrupt(self: Binding) -> bool:
+def _cancel_by_interrupt(self: Binding, now: bool = False) -> bool:
     return self.interrupt()
 
 
@@ -251,9 +258,9 @@ CORE = (
         "a failed run is not ended",
         "nothing is undone as long as somebody has the traceback",
         "exception_reaches_caller_and_all_is_put_back",
-        Binding,
-        "_end",
-        instead(lambda self, run: None),
+        Run,
+        "finish",
+        instead(lambda self: None),
     ),
     mutant(
         "nothing is undone",
@@ -435,13 +442,54 @@ CORE = (
         instead(lambda self, step: step.interrupt() if step.index > self._step else None),
     ),
     mutant(
-        "no interrupt flag is needed",
-        "bind accepts Interrupt on a pipeline that it cannot stop",
+        "a loop without a flag runs on",
+        "its models compute what nobody wants any more",
         "interrupt_stops_after_step",
-        unicb.callbacks.interrupt,
-        "require_interrupt_flag",
-        instead(lambda pipeline: None),
+        Run,
+        "settle",
+        instead(lambda self, outputs: self.finish()),
         harness=MoreKinds,
+    ),
+    mutant(
+        "a loop without a flag computes the rest",
+        "its latents are kept, and the work is done all the same",
+        "interrupt_stops_after_step",
+        Replay,
+        "_answer",
+        instead(lambda self, key, call, args, kwargs: call(*args, **kwargs)),
+        harness=MoreKinds,
+    ),
+    mutant(
+        "an interrupted run is taken for a finished one",
+        "a user interface shows the wrong word",
+        "interrupt_stops_after_step",
+        Binding,
+        "_settle",
+        _always_finished,
+    ),
+    mutant(
+        "a cancelled run is taken for a failed one",
+        "a user interface shows an error",
+        "cancel_raises_with_latents",
+        Binding,
+        "_settle",
+        _always_failed,
+    ),
+    mutant(
+        "cancel waits for the step",
+        "whatever it is asked for",
+        "cancel_now_does_not_wait_for_the_step",
+        Binding,
+        "cancel",
+        lambda cancel: lambda self, now=False: cancel(self),
+    ),
+    mutant(
+        "the gates stay",
+        "each block of the denoiser is called through them for ever",
+        "cancel_now_does_not_wait_for_the_step",
+        Gates,
+        "remove",
+        instead(lambda self: None),
     ),
     mutant(
         "interrupt works in the main thread",
@@ -456,16 +504,16 @@ CORE = (
         "one that comes before the run is forgotten",
         "interrupt_before_first_run",
         Binding,
-        "__init__",
-        _not_armed,
+        "_ask",
+        _needs_a_run,
     ),
     mutant(
         "interrupt waits for the next run",
         "one that comes after a run stops the next one",
         "interrupt_before_first_run",
         Binding,
-        "_end",
-        _stays_armed,
+        "_ask",
+        _waits_for_the_next_run,
     ),
     mutant(
         "cancel is an interrupt",

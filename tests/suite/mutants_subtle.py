@@ -30,11 +30,11 @@ def _tensorfloat(a: Any) -> Any:
     return np.ldexp(np.round(mantissa * 2**11) / 2**11, exponent)
 
 
-def _keep_requests(end: Any) -> Any:
-    def broken(self: Binding, run: Any) -> None:
-        wanted = self._interrupt_requested, self._cancel_requested
-        end(self, run)
-        self._interrupt_requested, self._cancel_requested = wanted
+def _keep_requests(settle: Any) -> Any:
+    def broken(self: Binding, run: Any, state: Any) -> None:
+        wanted = self._request
+        settle(self, run, state)
+        self._request = wanted
 
     return broken
 
@@ -208,7 +208,7 @@ SUBTLE = (
         "the next run is stopped or cancelled too",
         "interrupt_from_another_thread",
         Binding,
-        "_end",
+        "_settle",
         _keep_requests,
     ),
     mutant(
@@ -216,7 +216,7 @@ SUBTLE = (
         "the next run is cancelled too",
         "cancel_raises_with_latents",
         Binding,
-        "_end",
+        "_settle",
         _keep_requests,
         error=GenerationCancelled,
     ),

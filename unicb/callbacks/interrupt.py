@@ -2,31 +2,101 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
+from unicb._stopping import check_stoppable
 from unicb.callback import Callback
 from unicb.callbacks._arguments import step_index
-from unicb.pipelines import PipelineFacts, require_interrupt_flag
+from unicb.pipelines import PipelineFacts
 from unicb.step import Step
 
 
 class Interrupt(Callback):
-    """Stop after a step; the pipeline decodes the latents of that step.
+    """Stop early; the pipeline decodes the latents of the step that was the last.
+
+    Of several conditions, the one that comes first counts.
 
     Args:
         step: index of the last step to run, from 0. One at or beyond the last changes nothing.
+        when: asked at the end of every step; stop if it says so. It answers with a bool, or with a
+            tensor of one element, which costs one wait for the device a step. It may change the
+            tensors, such as to decode something else than the latents as they are. What it raises
+            ends the run and reaches the caller.
+        deadline: seconds from the pipeline's call by which it should return. The run is stopped
+            where one more step, and decoding, would take longer. A step is taken to last as long as
+            the longest of the last three. At the end of the first, nothing is known but the time
+            since the call, with all that came before the loop; so a deadline below twice that
+            stops there. Decoding is counted if an earlier call of the same binding has timed it.
+        tensors: names of the tensors that ``when`` reads or writes.
 
     Raises:
-        TypeError, ValueError: ``step`` is no index.
-        UnsupportedPipelineError: from ``bind``, for a pipeline without an interrupt flag.
+        TypeError, ValueError: there is no condition, ``step`` is no index, ``deadline`` no number
+            of seconds above 0, ``when`` not callable; (in the run) its answer is no bool.
+        UnsupportedPipelineError: from ``bind``, for a pipeline whose loop cannot be stopped.
     """
 
-    def __init__(self, step: int) -> None:
-        self._step = step_index("step", step)
+    def __init__(
+        self,
+        step: int | None = None,
+        *,
+        when: Callable[[Step], Any] | None = None,
+        deadline: float | None = None,
+        tensors: Sequence[str] = ("latents",),
+    ) -> None:
+        if step is None and when is None and deadline is None:
+            raise ValueError("Interrupt needs a step, when=... or deadline=...")
+        self._step = None if step is None else step_index("step", step)
+        if when is not None and not callable(when):
+            raise TypeError(f"when must be a function of a Step, not {when!r}")
+        self._when = when
+        self._deadline = None if deadline is None else _seconds(deadline)
+        self.tensors = tuple(tensors) if when is not None else ()
+        self._step_ends: list[float] = []
 
     def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
-        require_interrupt_flag(pipeline)
+        check_stoppable(pipeline, facts)
+
+    def on_run_start(self) -> None:
+        self._step_ends.clear()
 
     def on_step_end(self, step: Step) -> None:
-        if step.index >= self._step:
+        # Each is asked at every step: `when` may change the tensors.
+        reasons = [
+            self._step is not None and step.index >= self._step,
+            self._deadline is not None and self._is_late(step, self._deadline),
+            self._when is not None and _truth(self._when(step), step),
+        ]
+        if any(reasons):
             step.interrupt()
+
+    def _is_late(self, step: Step, deadline: float) -> bool:
+        now, run = time.monotonic(), step._run
+        ends = self._step_ends = [*self._step_ends[-3:], now]
+        lasted = [after - before for before, after in pairwise(ends)]
+        longest = max(lasted, default=now - run.called_at)
+        return now + longest + (run.decode_seconds or 0.0) > run.called_at + deadline
+
+
+def _seconds(deadline: Any) -> float:
+    if isinstance(deadline, bool) or not isinstance(deadline, int | float):
+        raise TypeError(f"deadline must be a number of seconds, not {deadline!r}")
+    if not 0 < deadline < math.inf:
+        raise ValueError(f"deadline must be above 0 seconds and finite, not {deadline!r}")
+    return float(deadline)
+
+
+def _truth(answer: Any, step: Step) -> bool:
+    if step._run.is_tensor(answer) and math.prod(answer.shape) == 1:
+        return bool(step.ops.to_numpy(answer).reshape(-1)[0])
+    if isinstance(answer, bool | np.bool_):
+        return bool(answer)
+    raise TypeError(
+        f"when must answer with a bool, or with a tensor of one element, not {answer!r} "
+        f"({type(answer).__name__})"
+    )

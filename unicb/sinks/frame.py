@@ -14,7 +14,7 @@ class PreviewFrame:
     Attributes:
         step: index of the step, from 0.
         num_timesteps: how many steps there are.
-        timestep: the scheduler's timestep.
+        timestep: the scheduler's timestep; the largest, where each frame of a video has its own.
         images: one RGB picture for each row of the batch, one pixel for each latent cell; or
             what was asked for instead (see :func:`unicb.sinks.shape_images`).
         source: what they show. "exact": the denoised latents of the step, to rounding; "estimate":

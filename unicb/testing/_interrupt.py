@@ -8,20 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unicb import Callback, GenerationCancelled, Interrupt, Step, UnsupportedPipelineError, bind
+from unicb import Callback, GenerationCancelled, Interrupt, Step, bind
 from unicb.testing._base import Checks
 from unicb.testing.harness import Case
 
 
 class InterruptChecks(Checks):
     def test_interrupt_stops_after_step(self, kind: str) -> None:
-        """``Interrupt(k)`` lets k + 1 steps run, and the pipeline returns their latents; where
-        the pipeline's loop has no interrupt flag, ``bind`` refuses."""
+        """``Interrupt(k)`` lets k + 1 steps run, and the pipeline returns their latents, whether
+        its loop reads an interrupt flag or runs out."""
         pipeline, case = self.pipeline(kind), Case(kind)
-        if not hasattr(type(pipeline), "interrupt"):
-            with pytest.raises(UnsupportedPipelineError, match=type(pipeline).__name__):
-                bind(pipeline, Interrupt(1))
-            return
         seen: list[Any] = []
 
         def keep(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> None:
@@ -33,6 +29,8 @@ class InterruptChecks(Checks):
         assert len(rows) == 2
         assert len(seen) == 2
         assert np.allclose(out, seen[-1])
+        assert callbacks.state == "interrupted"
+        assert callbacks.step == 1
 
     def test_interrupt_spares_next_run(self) -> None:
         """An interrupted run leaves no trace: the next plain run has all of its steps and bits."""
@@ -90,7 +88,24 @@ class InterruptChecks(Checks):
         assert caught.value.step == 0
         timestep, latents = seen[0]
         assert len(seen) == 1
+        assert callbacks.state == "cancelled"
         assert caught.value.timestep == timestep
         assert np.array_equal(caught.value.latents, latents)
         self.harness.run(pipeline, case, **callbacks)
         assert len(seen) == 1 + case.steps
+        assert callbacks.wait(0)
+        assert str(callbacks.state) == "finished"
+
+    def test_cancel_now_does_not_wait_for_the_step(self) -> None:
+        """``binding.cancel(now=True)`` before the first step has ended raises before the denoiser
+        is called, and leaves nothing behind on it."""
+        pipeline, case = self.pipeline(), self.case()
+        plain, before = self.harness.run(pipeline, case), self.harness.traces(pipeline)
+        callbacks = bind(pipeline)
+        assert callbacks.cancel(now=True) is True
+        with self.spied(pipeline) as rows, pytest.raises(GenerationCancelled) as caught:
+            self.harness.run(pipeline, case, **callbacks)
+        assert rows == []
+        assert (caught.value.step, callbacks.state) == (-1, "cancelled")
+        assert self.harness.traces(pipeline) == before
+        assert (self.harness.run(pipeline, case, **callbacks) == plain).all()

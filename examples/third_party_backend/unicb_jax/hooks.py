@@ -6,10 +6,14 @@ inside that function runs once, when it is traced, and is no place for a hook.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from unicb.backend import Around
+
+
+_lock = threading.RLock()
 
 
 class Hooks:
@@ -32,14 +36,16 @@ def _hooked(call: Callable[..., Any], around: Around) -> Callable[..., Any]:
 
 def hook(module: Any, around: Around) -> Callable[[], None]:
     """See :meth:`unicb.Backend.hook`."""
-    hooks = module.forward
-    if not isinstance(hooks, Hooks):
-        hooks = module.forward = Hooks(hooks)
-    hooks.arounds.append(around)
+    with _lock:
+        hooks = module.forward
+        if not isinstance(hooks, Hooks):
+            hooks = module.forward = Hooks(hooks)
+        hooks.arounds.append(around)
 
     def remove() -> None:
-        hooks.arounds.remove(around)
-        if not hooks.arounds:
-            del module.forward
+        with _lock:
+            hooks.arounds.remove(around)
+            if not hooks.arounds:
+                del module.forward
 
     return remove

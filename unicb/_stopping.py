@@ -1,0 +1,198 @@
+"""How a loop is stopped: by its flag, or by having nothing left to do.
+
+Most loops read ``pipeline.interrupt`` and skip the steps that are left. The others run on; so their
+models answer what they have answered last, without computing it, the scheduler leaves the latents
+as they are, and the loop runs out on its own, to decode the latents of the step that it was
+stopped after.
+"""
+
+from __future__ import annotations
+
+import dis
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from functools import partial
+from types import CodeType, MethodType
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+from unicb._frames import code_of
+from unicb.backend import Backend
+from unicb.errors import UnsupportedPipelineError
+from unicb.pipelines import PipelineFacts
+
+_CALLBACK = "callback_on_step_end"
+_FLAG = ("interrupt", "_interrupt")
+_STEP = -1
+
+_reading: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
+
+
+def reads_flag(kind: type) -> bool:
+    """Whether the loop of a pipeline class reads the flag that stops it, told from its code."""
+    if kind not in _reading:
+        loops = [code for code in code_of(kind) if _CALLBACK in code.co_varnames]
+        _reading[kind] = hasattr(kind, "interrupt") and any(map(_loads_flag, loops))
+    return _reading[kind]
+
+
+def _loads_flag(code: CodeType) -> bool:
+    if not {*code.co_names} & {*_FLAG}:
+        return False
+    return any(
+        step.opname.startswith("LOAD_") and step.argval in _FLAG
+        for step in dis.get_instructions(code)
+    )
+
+
+def check_stoppable(pipeline: Any, facts: PipelineFacts | None) -> None:
+    """Raise UnsupportedPipelineError if a run of the pipeline cannot be ended early."""
+    if reads_flag(type(pipeline)) or models_of(pipeline, facts):
+        return
+    raise UnsupportedPipelineError(
+        f"{type(pipeline).__name__} cannot be interrupted: its loop reads no interrupt flag, and "
+        "which models it calls is not known. cancel() ends it, without a picture; `unicb_facts` on "
+        "the class says what its denoisers are (see unicb.PipelineFacts)"
+    )
+
+
+def models_of(pipeline: Any, facts: PipelineFacts | None) -> list[Any]:
+    """Denoisers that the pipeline has, and then their companions; none if it has no denoiser."""
+    if facts is None:
+        return []
+    denoisers = [getattr(pipeline, name, None) for name in facts.denoisers]
+    companions = [getattr(pipeline, name, None) for name in facts.companions]
+    if all(model is None for model in denoisers):
+        return []
+    return [model for model in (*denoisers, *companions) if model is not None]
+
+
+class Replay:
+    """Makes the rest of a loop do nothing, once :attr:`stopped` is set; until then it looks on.
+
+    Of each model, and of the scheduler's step, the last output is kept. What has none by the time
+    of the stop (the run was stopped after its first step) is called once more.
+
+    Args:
+        backend: of the pipeline's framework.
+        pipeline: whose loop it is.
+        facts: about its class.
+        is_calling: whether the loop is among those who are calling; other calls pass.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        pipeline: Any,
+        facts: PipelineFacts | None,
+        is_calling: Callable[[], bool],
+    ) -> None:
+        self.stopped = False
+        self._is_calling = is_calling
+        self._last: dict[int, Any] = {}
+        with ExitStack() as undo:
+            for key, model in enumerate(models_of(pipeline, facts)):
+                undo.callback(backend.hook(model, partial(self._answer, key)))
+            scheduler = getattr(pipeline, "scheduler", None)
+            if callable(getattr(scheduler, "step", None)):
+                undo.callback(_SchedulerStep(scheduler, self._step).remove)
+            self._undo = undo.pop_all()
+
+    def remove(self) -> None:
+        """Take the hooks away, and forget what was kept. Idempotent."""
+        self._undo.close()
+        self._last.clear()
+
+    def _answer(
+        self, key: int, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if self.stopped and key in self._last and self._is_calling():
+            return self._last[key]
+        self._last[key] = out = call(*args, **kwargs)
+        return out
+
+    def _step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        sample = kwargs.get("sample", args[2] if len(args) > 2 else None)
+        replays = self.stopped and _STEP in self._last and sample is not None
+        if not (replays and self._is_calling()):
+            self._last[_STEP] = out = step(*args, **kwargs)
+            return out
+        out = self._last[_STEP]
+        if isinstance(out, Mapping):
+            return cast(Any, type(out))(**{**out, "prev_sample": sample})
+        return (sample, *out[1:]) if isinstance(out, tuple) else sample
+
+
+class _SchedulerStep:
+    """Stands in for the ``step`` of one scheduler object, and not of copies that a loop makes."""
+
+    def __init__(self, scheduler: Any, around: Callable[..., Any]) -> None:
+        self._scheduler, self._around = scheduler, around
+        self._step = scheduler.step
+        self._before = vars(scheduler).get("step")
+        scheduler.step = self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._around(self._step, args, kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        copied = memo.get(id(self._scheduler), self._scheduler)
+        return MethodType(type(copied).step, copied)
+
+    def remove(self) -> None:
+        if vars(self._scheduler).get("step") is not self:
+            return  # somebody has put another one there, and it may call this one
+        if self._before is None:
+            del self._scheduler.step
+        else:
+            self._scheduler.step = self._before
+
+
+#: What the models of both frameworks call their blocks.
+_BLOCKS = (
+    *("transformer_blocks", "single_transformer_blocks", "blocks", "layers", "context_refiner"),
+    *("down_blocks", "mid_block", "up_blocks", "double_blocks", "single_blocks", "joint_blocks"),
+)
+
+
+class Gates:
+    """Stand before every block of a pipeline's denoisers, to raise at the next one that is called.
+
+    Args:
+        backend: of the pipeline's framework.
+        pipeline: whose denoisers these are.
+        facts: about its class.
+        check: called before each block; it may raise.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        pipeline: Any,
+        facts: PipelineFacts | None,
+        check: Callable[[], None],
+    ) -> None:
+        def around(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            check()
+            return call(*args, **kwargs)
+
+        with ExitStack() as undo:
+            for model in models_of(pipeline, facts):
+                for module in (model, *_blocks(model)):
+                    undo.callback(backend.hook(module, around))
+            self._undo = undo.pop_all()
+
+    def remove(self) -> None:
+        """Take them away. Idempotent."""
+        self._undo.close()
+
+
+def _blocks(model: Any) -> Iterator[Any]:
+    for name in _BLOCKS:
+        found = getattr(model, name, None)
+        if found is None:
+            continue
+        try:
+            yield from found
+        except TypeError:
+            yield found
