@@ -18,6 +18,9 @@ FRAMEWORKS = ["torch", "mindspore"]
 BACKENDS = ["numpy", *FRAMEWORKS]
 STRANGER = "examples/third_party_backend"
 
+#: Those that need no GPU; benchmarks/preview_cuda.py is run by name.
+BENCHMARKS = ["preview_cost"]
+
 PACKAGES = {
     "numpy": ["numpy"],
     "torch": ["torch", "diffusers", "transformers", "accelerate"],
@@ -100,6 +103,16 @@ def coverage_cfg(session: nox.Session, framework: str) -> None:
     session.run(*script, env={"PYTHONPATH": "instruments"})
 
 
+@nox.session(python=PYTHON, name="coverage-previews")
+@nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+def coverage_previews(session: nox.Session, framework: str) -> None:
+    """Measure previews on a tiny pipeline of every class (or of the families named); writes
+    docs/coverage.md."""
+    install_wheel(session, framework)
+    script = ["python", "-P", "-m", "zoo", "previews", *session.posargs, "--framework", framework]
+    session.run(*script, env={"PYTHONPATH": "instruments"})
+
+
 @nox.session(python=PYTHON)
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
 def demo(session: nox.Session, framework: str) -> None:
@@ -109,3 +122,15 @@ def demo(session: nox.Session, framework: str) -> None:
     out = f"out/{framework}"
     session.run(*script, "--out", out, *session.posargs)
     session.run(*script, "--out", f"{out}-stopped", "--stop-at", "14", *session.posargs)
+
+
+@nox.session(python=PYTHON)
+@nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+def bench(session: nox.Session, framework: str) -> None:
+    """Measure the costs: scripts that need no GPU, or those named; writes docs/benchmarks.md."""
+    install_wheel(session, framework)
+    for name in session.posargs or BENCHMARKS:
+        script = ["python", f"benchmarks/{name}.py", "--framework", framework]
+        # One thread for a framework's own work: the background threads need a core, too.
+        session.run(*script, env={"OMP_NUM_THREADS": "1"})
+    session.run("python", "benchmarks/report.py")

@@ -1,8 +1,10 @@
-"""Build tiny pipelines of every class, and measure how guidance is cut on them.
+"""Build tiny pipelines of every class; measure how guidance is cut on them, and what previews show.
 
-python -m zoo coverage --framework torch    every entry; writes docs/coverage.md
+python -m zoo coverage --framework torch    guidance on every entry; writes docs/coverage.md
 python -m zoo coverage wan flux             the same for some families alone
-python -m zoo try wan WanPipeline           one family, or some of its classes
+python -m zoo previews [wan flux]           previews, likewise
+python -m zoo try wan WanPipeline           guidance on one family, or some of its classes
+python -m zoo show wan WanPipeline          previews, likewise
 python -m zoo run wan                       without unicb: which models does a step call?
 """
 
@@ -15,13 +17,15 @@ import warnings
 from pathlib import Path
 
 from unicb.pipelines import facts_for
-from zoo.coverage import cover
+from zoo.coverage import CFG, PREVIEWS, Subject, cover
 from zoo.entry import CASES, Entry
 from zoo.families import entries, family_names
 from zoo.framework import FRAMEWORKS, Framework
-from zoo.measure import Meter, measure, run
-from zoo.report import verdicts, write
+from zoo.measure import Meter, run
+from zoo.report import write
+from zoo.verdicts import BAD, verdicts
 
+SUBJECTS = {"coverage": CFG, "previews": PREVIEWS, "try": CFG, "show": PREVIEWS}
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -31,40 +35,40 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", choices=["coverage", "try", "run"])
-    parser.add_argument(
-        "family", nargs="?", choices=family_names(), help="all, for coverage, if none"
-    )
-    more = "classes, or titles of entries; all, if none; for coverage, more families"
+    parser.add_argument("what", choices=[*SUBJECTS, "run"])
+    parser.add_argument("family", nargs="?", choices=family_names(), help="all, if none is needed")
+    more = "classes, or titles of entries; all, if none; for coverage and previews, more families"
     parser.add_argument("classes", nargs="*", help=more)
     parser.add_argument("--framework", choices=FRAMEWORKS, default="torch")
     parser.add_argument("--trace", action="store_true", help="show tracebacks of failures")
     parser.add_argument("--docs", type=Path, default=DOCS, help="where coverage writes its page")
     options = parser.parse_args()
-    if options.what != "coverage" and options.family is None:
+    writes = options.what in ("coverage", "previews")
+    if not writes and options.family is None:
         parser.error(f"{options.what} needs a family")
     warnings.simplefilter("ignore")
     fx = FRAMEWORKS[options.framework]()
-    if options.what == "coverage":
+    if writes:
         families = [options.family, *options.classes] if options.family else []
-        return coverage(fx, options.docs, families)
+        return coverage(fx, options.docs, families, options.what)
     for entry in entries(options.family):
         asked = not options.classes or {entry.name, entry.title} & set(options.classes)
         if asked and fx.name in entry.frameworks:
-            show(entry, fx, options.what == "try", options.trace)
+            show(entry, fx, SUBJECTS.get(options.what), options.trace)
     return 0
 
 
-def coverage(fx: Framework, docs: Path, families: list[str]) -> int:
+def coverage(fx: Framework, docs: Path, families: list[str], what: str) -> int:
     """Measure everything, or some families anew; fails if anything is wrong, or by itself."""
-    rows = cover(fx, docs / "coverage" / f"{fx.name}.json", families)
+    name = fx.name if what == "coverage" else f"{what}-{fx.name}"
+    rows = cover(fx, docs / "coverage" / f"{name}.json", families, SUBJECTS[what])
     write(docs / "coverage", docs / "coverage.md")
-    bad = [name for name, verdict in verdicts(rows).items() if verdict in ("wrong", "failed")]
+    bad = [name for name, verdict in verdicts(rows).items() if verdict in BAD]
     print(f"wrong or failed: {', '.join(bad) or 'none'}")
     return 1 if bad else 0
 
 
-def show(entry: Entry, fx: Framework, measured: bool, trace: bool) -> None:
+def show(entry: Entry, fx: Framework, subject: Subject | None, trace: bool) -> None:
     if entry.not_built:
         print(f"{entry.title}: not built: {entry.not_built}", flush=True)
         return
@@ -81,7 +85,7 @@ def show(entry: Entry, fx: Framework, measured: bool, trace: bool) -> None:
         if name in entry.impossible:
             print(f"{entry.title} / {name}: impossible: {entry.impossible[name]}", flush=True)
             continue
-        if not measured or trace:
+        if subject is None or trace:
             try:
                 facts = facts_for(pipeline)
                 meter = Meter(fx, pipeline, facts, request.rows)
@@ -89,8 +93,8 @@ def show(entry: Entry, fx: Framework, measured: bool, trace: bool) -> None:
                 print(f"{entry.title} / {name}: ran; calls in a step: {meter.steps[1]}", flush=True)
             except Exception:
                 traceback.print_exc()
-        if measured:
-            outcome = measure(entry, fx, pipeline, request)
+        if subject is not None:
+            outcome = subject.measure(entry, fx, pipeline, request)
             print(f"{entry.title} / {name}: {outcome}", flush=True)
     print(f"{entry.title}: {time.perf_counter() - began:.1f} s", flush=True)
 

@@ -1,4 +1,4 @@
-"""Run every entry of the zoo with every case, and note what came of it."""
+"""Run every entry of the zoo, and note what came of it: how guidance is cut, what previews show."""
 
 from __future__ import annotations
 
@@ -6,19 +6,42 @@ import gc
 import inspect
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from unicb.pipelines import PipelineFacts, facts_for, facts_owner, known_pipelines
-from zoo.entry import CASES, Entry
+from zoo.entry import CASES, Entry, Request
 from zoo.families import entries, family_names
 from zoo.framework import Framework
 from zoo.measure import Outcome, has_none, measure
+from zoo.previews import Shown, bare_class
+from zoo.previews import measure as measure_previews
 
 FAMILIES = family_names()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured on every class.
+
+    Attributes:
+        outcome: makes an outcome from a verdict and a reason.
+        measure: gives the outcome of one request.
+        about: what else to note of a class, from its facts.
+        without_entry: the outcome of a class that no entry builds.
+        all_cases: whether every entry is run with every case; if not, variants of a class are run
+            with the largest alone, and on a framework that takes long, only the first entry of each
+            class is run, with the largest case.
+    """
+
+    outcome: Callable[[str, str], Any]
+    measure: Callable[[Entry, Framework, Any, Request], Any]
+    about: Callable[[PipelineFacts | None], dict[str, str]]
+    without_entry: Callable[[type], Any]
+    all_cases: bool
 
 
 def facts_named(name: str) -> PipelineFacts | None:
@@ -47,26 +70,49 @@ def classes(fx: Framework) -> dict[str, type]:
     return found
 
 
-def outcomes(entry: Entry, fx: Framework) -> Iterator[tuple[str, Outcome]]:
+def chosen_entries(family: str, fx: Framework, subject: Subject) -> list[Entry]:
+    """A family's entries to measure on the framework."""
+    found = [entry for entry in entries(family) if fx.name in entry.frameworks]
+    if subject.all_cases or not fx.takes_long:
+        return found
+    return list({entry.name: entry for entry in reversed(found)}.values())[::-1]
+
+
+def cases_of(
+    entry: Entry, fx: Framework, subject: Subject, is_first: bool
+) -> Mapping[str, Request]:
+    """The cases to run an entry with, which is the first of its class or a variant."""
+    possible = [case for case in CASES if case not in entry.impossible]
+    every = subject.all_cases or (is_first and not fx.takes_long) or not possible
+    chosen = CASES if every else (*entry.impossible, possible[-1])
+    return {case: request for case, request in CASES.items() if case in chosen}
+
+
+def outcomes(
+    entry: Entry, fx: Framework, subject: Subject, is_first: bool
+) -> Iterator[tuple[str, Any]]:
     """What one entry does with each case."""
+    cases = cases_of(entry, fx, subject, is_first)
     if entry.not_built:
-        yield from ((case, Outcome("not built", entry.not_built)) for case in CASES)
+        yield from ((case, subject.outcome("not built", entry.not_built)) for case in cases)
         return
     fx.seed()
     try:
         pipeline = entry.build(fx)
     except Exception as failure:
         why = f"building it raised {type(failure).__name__}: {failure}"
-        yield from ((case, Outcome("not built", why)) for case in CASES)
+        yield from ((case, subject.outcome("not built", why)) for case in cases)
         return
-    for case, request in CASES.items():
+    for case, request in cases.items():
         if case in entry.impossible:
-            yield case, Outcome("impossible", entry.impossible[case])
+            yield case, subject.outcome("impossible", entry.impossible[case])
         else:
-            yield case, measure(entry, fx, pipeline, request)
+            yield case, subject.measure(entry, fx, pipeline, request)
 
 
-def cover(fx: Framework, out: Path, families: Sequence[str] = ()) -> list[dict[str, Any]]:
+def cover(
+    fx: Framework, out: Path, families: Sequence[str], subject: Subject
+) -> list[dict[str, Any]]:
     """Measure everything, or some families anew; the result is in ``out`` after each family."""
     known = classes(fx)
     rows: list[dict[str, Any]] = []
@@ -74,15 +120,22 @@ def cover(fx: Framework, out: Path, families: Sequence[str] = ()) -> list[dict[s
         measured = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.is_file() else []
         rows = [row for row in measured if row["case"] and row["family"] not in families]
     out.parent.mkdir(parents=True, exist_ok=True)
-    every = {family: [e for e in entries(family) if fx.name in e.frameworks] for family in FAMILIES}
+    every = {family: chosen_entries(family, fx, subject) for family in FAMILIES}
     listed = {entry.name for found in every.values() for entry in found}
-    rest = [_without_entry(name) for name in known if name not in listed]
+    rest = [
+        {**_about(name, "", "", "", subject), **asdict(subject.without_entry(kind))}
+        for name, kind in known.items()
+        if name not in listed
+    ]
     for family in families or FAMILIES:
+        begun: set[str] = set()
         for number, entry in enumerate(every[family], 1):
-            for case, outcome in outcomes(entry, fx):
-                rows.append({**_about(entry, family), "case": case, **asdict(outcome)})
+            for case, outcome in outcomes(entry, fx, subject, entry.name not in begun):
+                about = _about(entry.name, entry.variant, family, case, subject)
+                rows.append({**about, **asdict(outcome)})
                 progress = f"{family} {number}/{len(every[family])}: {entry.title} / {case}"
                 print(f"{progress}: {outcome.verdict} {outcome.why[:120]}", flush=True)
+            begun.add(entry.name)
             gc.collect()
         _write(fx, out, [*rows, *rest])
     return [*rows, *rest]
@@ -96,18 +149,28 @@ def _write(fx: Framework, out: Path, rows: list[dict[str, Any]]) -> None:
     out.write_text(text + "\n", encoding="utf-8")
 
 
-def _about(entry: Entry, family: str) -> dict[str, Any]:
-    facts = facts_named(entry.name)
-    way = "" if facts is None else facts.cfg
-    return {"class": entry.name, "variant": entry.variant, "family": family, "way": way}
+def _about(name: str, variant: str, family: str, case: str, subject: Subject) -> dict[str, Any]:
+    more = subject.about(facts_named(name))
+    return {"class": name, "variant": variant, "family": family, **more, "case": case}
 
 
-def _without_entry(name: str) -> dict[str, Any]:
+def _way(facts: PipelineFacts | None) -> dict[str, str]:
+    return {"way": "" if facts is None else facts.cfg}
+
+
+def _cfg_without_entry(kind: type) -> Outcome:
     """A class that nobody has built: it has no guidance, or it is missing here."""
-    facts = facts_named(name)
-    outcome = Outcome("not built", "nobody has, so far")
+    facts = facts_named(kind.__name__)
     if facts is not None and facts.cfg == "none":
-        outcome = Outcome("no guidance" if has_none(facts) else "refused", facts.why_none)
-    way = "" if facts is None else facts.cfg
-    about = {"class": name, "variant": "", "family": "", "way": way, "case": ""}
-    return {**about, **asdict(outcome)}
+        return Outcome("no guidance" if has_none(facts) else "refused", facts.why_none)
+    return Outcome("not built", "nobody has, so far")
+
+
+def _latents(facts: PipelineFacts | None) -> dict[str, str]:
+    if facts is None:
+        return {"layout": "", "format": ""}
+    return {"layout": facts.layout, "format": facts.latents or ""}
+
+
+CFG = Subject(Outcome, measure, _way, _cfg_without_entry, all_cases=True)
+PREVIEWS = Subject(Shown, measure_previews, _latents, bare_class, all_cases=False)

@@ -18,6 +18,8 @@ class Framework(ABC):
     name: str
     #: How far two runs of the same request may differ, in standard deviations.
     repeats_to: float = 0.0
+    #: Whether runs take so long that previews are measured with one case alone.
+    takes_long: bool = False
     #: Name of the method that a module's call runs.
     forward: str
 
@@ -80,6 +82,15 @@ class Framework(ABC):
     def model(self, class_name: str, **config: Any) -> Any:
         """A model of the library from its configuration."""
         return self.fill(getattr(self.library, class_name)(**config))
+
+    def named(self, name: str, *modules: str) -> Any:
+        """A class that the library does not export, from the first of its modules that has it."""
+        for module in modules:
+            try:
+                return getattr(importlib.import_module(f"{self.library.__name__}.{module}"), name)
+            except ImportError:
+                continue
+        raise ImportError(f"{self.library.__name__} has no {name} in {', '.join(modules)}")
 
     def text_model(self, class_name: str, config: Any) -> Any:
         """A model of transformers from a configuration object of (the original) transformers."""
@@ -150,7 +161,7 @@ class Torch(Framework):
 
 
 class MindSpore(Framework):
-    name, forward = "mindspore", "construct"
+    name, forward, takes_long = "mindspore", "construct", True
     repeats_to = 1e-5  # the first run in a process may differ from later ones, by 2.7e-6
 
     def __init__(self) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from zoo import preview_report
 from zoo.entry import CASES
 from zoo.framework import FRAMEWORKS
+from zoo.verdicts import verdicts
 
 LIBRARIES = {"torch": "diffusers", "mindspore": "mindone"}
 WAYS = {
@@ -16,10 +18,8 @@ WAYS = {
     "switch": "several calls, by a property that is read at each step",
     "calls": "several calls, by a local flag",
 }
-TITLE = "# On which pipelines guidance is cut, and how exactly\n"
+TITLE = "# Coverage: what works on which pipelines, and how exactly\n"
 INTRODUCTION = """\
-## How this was measured
-
 Made by `nox -s coverage-cfg`; not written by hand. Each class was built as a tiny pipeline with
 random weights, on a CPU in float32, and run with one prompt, with two, and with two images for each
 prompt, three times from the same noise: with full guidance; as the reference, in which both
@@ -42,29 +42,27 @@ attention one goes; a ControlNet that is called once a step stays.
 
 
 def write(folder: Path, page: Path) -> None:
-    """Write the page from ``<framework>.json`` in the folder, for the frameworks that are there."""
-    found = {
-        name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        for name in FRAMEWORKS
-        if (folder / f"{name}.json").is_file()
-    }
-    parts = [TITLE, *_totals(found), INTRODUCTION]
-    for name, measured in found.items():
-        parts += _framework(name, measured)
+    """Write the page from ``<framework>.json`` and ``previews-<framework>.json`` in the folder, for
+    those that are there."""
+    cut, previews = _read(folder, ""), _read(folder, "previews-")
+    parts = [TITLE, "## Guidance that is cut\n", *_totals(cut), INTRODUCTION]
+    if previews:
+        parts += ["## Previews\n", *preview_report.totals(previews, LIBRARIES)]
+        parts += [preview_report.INTRODUCTION]
+    for name, library in LIBRARIES.items():
+        if name in cut:
+            parts += [f"## Guidance on {library}\n", *_framework(cut[name])]
+        if name in previews:
+            parts += [f"## Previews on {library}\n", *preview_report.framework(previews[name])]
     page.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
 
 
-def verdicts(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
-    """Each class's verdict over all of its entries and cases: the worst, with "exact" the best."""
-    worst = ["wrong", "failed", "not built", "refused", "no guidance", "exact"]
-    found: dict[str, str] = {}
-    for row in rows:
-        verdict, before = row["verdict"], found.get(row["class"])
-        if verdict == "impossible":
-            continue
-        if before is None or worst.index(verdict) < worst.index(before):
-            found[row["class"]] = verdict
-    return found
+def _read(folder: Path, prefix: str) -> dict[str, Any]:
+    return {
+        name: json.loads((folder / f"{prefix}{name}.json").read_text(encoding="utf-8"))
+        for name in FRAMEWORKS
+        if (folder / f"{prefix}{name}.json").is_file()
+    }
 
 
 def _totals(found: dict[str, Any]) -> Iterator[str]:
@@ -91,10 +89,8 @@ def _totals(found: dict[str, Any]) -> Iterator[str]:
             yield ""
 
 
-def _framework(name: str, measured: dict[str, Any]) -> Iterator[str]:
+def _framework(measured: dict[str, Any]) -> Iterator[str]:
     rows = measured["rows"]
-    yield f"## {LIBRARIES[name]}"
-    yield ""
     for way, meaning in WAYS.items():
         chosen = [row for row in rows if row["way"] == way and row["case"]]
         if chosen:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -256,7 +257,21 @@ def _klein(class_name: str) -> Callable[[Framework], Any]:
 
 
 def _flux2(fx: Framework) -> Any:
-    return fx.pipeline("Flux2Pipeline", **_flux2_parts(fx))
+    pipeline = fx.pipeline("Flux2Pipeline", **_flux2_parts(fx))
+    if fx.name == "mindspore":
+        # Its own gives ``zeros`` sizes that are tensors, which MindSpore 2.7.0 does not take.
+        pipeline._unpack_latents_with_ids = partial(_unpacked, fx)
+    return pipeline
+
+
+def _unpacked(fx: Framework, tokens: Any, ids: Any) -> Any:
+    """Tokens ``[rows, tokens, channels]`` at the places ``[rows, tokens, (t, h, w, l)]``."""
+    values, places = fx.backend.ops.to_numpy(tokens), np.asarray(ids.asnumpy())
+    _, height, width, _ = places.max(axis=(0, 1)) + 1
+    cells = np.zeros((len(values), values.shape[2], height, width))
+    for row, place, value in zip(cells, places, values, strict=True):
+        row[:, place[:, 1], place[:, 2]] = value.T
+    return fx.tensor(cells)
 
 
 def _embeddings(fx: Framework, request: Request) -> dict[str, Any]:

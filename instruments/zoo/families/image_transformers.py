@@ -261,8 +261,8 @@ def _ernie(fx: Framework) -> Any:
         num_attention_heads=2,
         num_layers=1,
         ffn_hidden_size=16,
-        in_channels=CHANNELS,
-        out_channels=CHANNELS,
+        in_channels=4 * CHANNELS,
+        out_channels=4 * CHANNELS,
         text_in_dim=TEXT,
         rope_axes_dim=AXES,
     )
@@ -517,7 +517,7 @@ def _ideogram(fx: Framework) -> Any:
     def transformer() -> Any:
         return fx.model(
             "Ideogram4Transformer2DModel",
-            in_channels=CHANNELS,
+            in_channels=4 * CHANNELS,
             num_layers=1,
             attention_head_dim=16,
             num_attention_heads=2,

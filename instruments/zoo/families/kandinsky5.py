@@ -110,7 +110,8 @@ def _video(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
 
 
 def _from_image(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
-    return {**_video(fx, pipeline, request), "image": picture(PIXELS)}
+    # After its loop, the first four latent frames get the mean and deviation of those that follow.
+    return {**_video(fx, pipeline, request), "num_frames": 21, "image": picture(PIXELS)}
 
 
 def _edited(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:

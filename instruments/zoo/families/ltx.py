@@ -59,6 +59,31 @@ def _pictures(fx: Framework, request: Request) -> Any:
 # --------------------------------------------------------------------------- LTX-Video
 
 
+def video_vae(fx: Framework) -> Any:
+    return fx.model(
+        "AutoencoderKLLTXVideo",
+        latent_channels=CHANNELS,
+        block_out_channels=(4,) * _BLOCKS,
+        decoder_block_out_channels=(4,) * _BLOCKS,
+        layers_per_block=(1,) * (_BLOCKS + 1),
+        decoder_layers_per_block=(1,) * (_BLOCKS + 1),
+    )
+
+
+def video2_vae(fx: Framework) -> Any:
+    return fx.model(
+        "AutoencoderKLLTX2Video",
+        latent_channels=CHANNELS,
+        block_out_channels=(8,) * _BLOCKS,
+        decoder_block_out_channels=(8, 16, 32),
+        layers_per_block=(1,) * (_BLOCKS + 1),
+        decoder_layers_per_block=(1,) * _BLOCKS,
+        decoder_spatial_padding_mode="zeros",  # a picture one cell wide cannot be reflected
+        spatial_compression_ratio=32,
+        temporal_compression_ratio=8,
+    )
+
+
 def _ltx(
     name: str, vae: bool = True, scheduler: str = "FlowMatchEulerDiscreteScheduler"
 ) -> Callable[[Framework], Any]:
@@ -73,14 +98,7 @@ def _ltx(
             num_layers=1,
             caption_channels=TEXT,
         )
-        made = fx.model(
-            "AutoencoderKLLTXVideo",
-            latent_channels=CHANNELS,
-            block_out_channels=(4,) * _BLOCKS,
-            decoder_block_out_channels=(4,) * _BLOCKS,
-            layers_per_block=(1,) * (_BLOCKS + 1),
-            decoder_layers_per_block=(1,) * (_BLOCKS + 1),
-        )
+        made = video_vae(fx)
         pipeline = fx.pipeline(
             name,
             scheduler=fx.scheduler(scheduler),
@@ -169,16 +187,7 @@ def _ltx2(
                 },
             )
         )
-        vae = fx.model(
-            "AutoencoderKLLTX2Video",
-            latent_channels=CHANNELS,
-            block_out_channels=(8,) * _BLOCKS,
-            decoder_block_out_channels=(8,) * 3,
-            layers_per_block=(1,) * (_BLOCKS + 1),
-            decoder_layers_per_block=(1,) * _BLOCKS,
-            spatial_compression_ratio=32,
-            temporal_compression_ratio=8,
-        )
+        vae = video2_vae(fx)
         audio_vae = fx.model(
             "AutoencoderKLLTX2Audio",
             base_channels=CHANNELS,
@@ -195,7 +204,16 @@ def _ltx2(
             tokenizer=None,
             connectors=connectors,
             transformer=transformer,
-            vocoder=None,
+            vocoder=fx.fill(
+                fx.library.pipelines.ltx2.LTX2Vocoder(
+                    in_channels=2 * MEL_BINS,
+                    hidden_channels=4,
+                    upsample_kernel_sizes=[4],
+                    upsample_factors=[2],
+                    resnet_kernel_sizes=[3],
+                    resnet_dilations=[[1]],
+                )
+            ),
             **({"temporal_latent_upsampler": _upsampler(fx)} if upsampler else {}),
         )
         pipeline._get_gemma_prompt_embeds = _encoder(fx)

@@ -1,0 +1,24 @@
+"""One verdict for each class, of all of its entries and cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+#: From the worst to the best, for both of what is measured.
+WORST_FIRST = ("wrong", "failed", "not built", "refused", "no guidance", "exact", "right")
+#: Those that fail a run of coverage.
+BAD = ("wrong", "failed")
+
+
+def verdicts(rows: Iterable[dict[str, Any]], known: Sequence[str] = WORST_FIRST) -> dict[str, str]:
+    """Each class's verdict: the worst, of those that are known."""
+    found: dict[str, str] = {}
+    for row in rows:
+        verdict, before = row["verdict"], found.get(row["class"])
+        if verdict == "impossible":
+            continue
+        assert verdict in known, f"{row['class']}: an unknown verdict, {verdict!r}"
+        if before is None or WORST_FIRST.index(verdict) < WORST_FIRST.index(before):
+            found[row["class"]] = verdict
+    return found
