@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import errno
 import gc
+import io
 import math
 import os
 import re
@@ -18,8 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 import sink_helpers
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from PIL import Image
 from sink_helpers import LONG, Blocked, durations, files, frame, picture, show
 
@@ -36,6 +38,7 @@ from unicb.sinks import (
     grid,
     shape_images,
 )
+from unicb.sinks._png import write_png
 from unicb.sinks._thinned import Thinned
 from unicb_numpy.pipelines import ToyPipeline
 
@@ -672,3 +675,20 @@ def test_examples_of_the_page(
         else:
             assert capsys.readouterr().out == text
     assert {"run.webp", "run.png", "steps/000.png", "steps/009.png"} <= set(files(tmp_path))
+
+
+@given(
+    hnp.arrays(
+        np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40), st.just(3)), fill=st.just(7)
+    )
+)
+@settings(deadline=None, derandomize=True, database=None, max_examples=60)
+def test_png_files_are_what_others_read(pixels: np.ndarray[Any, Any]) -> None:
+    file = io.BytesIO()
+    write_png(Image.fromarray(pixels), file)
+    file.seek(0)
+    read = Image.open(file)
+    assert (read.format, read.mode, read.info) == ("PNG", "RGB", {})
+    assert np.array_equal(np.asarray(read), pixels)
+    file.seek(0)
+    Image.open(file).verify()  # the checksums

@@ -35,11 +35,10 @@ class SigintHandler:
     """Interrupts a run at the first Ctrl-C, and is gone at the second."""
 
     def __init__(self, binding: Interruptible, pipeline: Any) -> None:
-        # The handler may be there for longer than its binding, if a call fails early.
-        self._binding = weakref.ref(binding)
+        # Where a call fails before its first step, nobody else takes the handler away.
+        self._binding = weakref.ref(binding, lambda _: self.remove())
         self._pipeline_class = type(pipeline)
         self._before: Any = None
-        self._installed = False
 
     def install(self) -> None:
         """Take the place of the handler that is there.
@@ -48,24 +47,28 @@ class SigintHandler:
             UnicbError: this is not the main thread.
         """
         check_sigint("interrupt")
-        if not self._installed:
-            self._before = signal.signal(signal.SIGINT, self._handle)
-            self._installed = True
+        self.remove()
+        self._before = signal.signal(signal.SIGINT, self._handle)
 
     def remove(self) -> None:
         """Put back the handler that was there. Idempotent; nothing to do in other threads."""
-        if not self._installed or threading.current_thread() is not threading.main_thread():
+        if threading.current_thread() is not threading.main_thread():
             return
-        self._installed = False
-        if signal.getsignal(signal.SIGINT) == self._handle:
+        top = signal.getsignal(signal.SIGINT)
+        if top == self._handle:
             # None stands for a handler that was not installed from Python, and cannot be put back.
             before = signal.default_int_handler if self._before is None else self._before
             signal.signal(signal.SIGINT, before)
+        while isinstance(above := getattr(top, "__self__", None), SigintHandler):
+            top = above._before
+            if top == self._handle:  # another run's is in front of ours, and will put ours back
+                above._before = self._before
+                return
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         before, binding = self._before, self._binding()
         self.remove()
-        # Where the pipeline's call has failed before its first step, nobody has put it back.
+        # It may be there without a run, if the pipeline's call has failed before its first step.
         if (
             binding is not None
             and runs_code_of(self._pipeline_class, frame)

@@ -57,11 +57,12 @@ class Backend(Protocol):
         ...
 
     def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
-        """Have ``work(*tensors)`` done without the pipeline's loop waiting for it, if that can be.
+        """Have ``work(ops, *tensors)`` done without the pipeline's loop waiting for it, if it can.
 
         Returns a function that gives the result, or raises what ``work`` raised. It is called once
         or never, and in any thread. ``work`` sees the tensors as they are now, whatever the loop
-        does to them; it reads them, and has its result on the host before it returns.
+        does to them; it reads them, and has its result on the host before it returns. What it is
+        handed may be copies, also of another kind, with the operations for that kind.
 
         A framework that cannot do that calls ``work`` at once, see :func:`at_once`.
         """
@@ -98,9 +99,9 @@ class Backend(Protocol):
         ...
 
 
-def at_once(work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
+def at_once(work: Callable[..., T], ops: TensorOps, tensors: Sequence[Tensor]) -> Callable[[], T]:
     """The plain answer to :meth:`Backend.aside`: work first, and hand over the result."""
-    result = work(*tensors)
+    result = work(ops, *tensors)
     return lambda: result
 
 

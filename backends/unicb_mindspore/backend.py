@@ -8,7 +8,7 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
-from unicb.backend import Around, T, at_once, has_base
+from unicb.backend import Around, T, has_base
 from unicb.ops import Tensor, TensorOps
 
 
@@ -37,8 +37,9 @@ class MindSporeBackend:
         return ops.cat(list(parts))
 
     def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
-        # Nobody promises that operations may be called from two threads at once.
-        return at_once(work, tensors)
+        from unicb_mindspore.aside import aside
+
+        return aside(work, self.ops, tensors)
 
     def untouched(self) -> AbstractContextManager[None]:
         from unicb_mindspore.untouched import untouched

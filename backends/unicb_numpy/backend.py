@@ -38,7 +38,7 @@ class NumpyBackend:
         return StrictTensor(np.concatenate([part.data for part in parts]))
 
     def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
-        return at_once(work, tensors)
+        return at_once(work, self.ops, tensors)
 
     @contextmanager
     def untouched(self) -> Iterator[None]:

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from functools import cache, partial
 
 import torch
+from torch.utils.weak import WeakIdKeyDictionary
 
 from unicb.backend import T, at_once
-from unicb.ops import Tensor
+from unicb.ops import Tensor, TensorOps
 
 
-def aside(work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
+def aside(work: Callable[..., T], ops: TensorOps, tensors: Sequence[Tensor]) -> Callable[[], T]:
     """See :meth:`unicb.Backend.aside`.
 
     On CUDA, ``work`` runs on a stream of its own, which waits for what the loop's has done up to
@@ -23,32 +24,47 @@ def aside(work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
     devices = {tensor.device for tensor in tensors if tensor.device.type != "cpu"}
     device = devices.pop() if devices else torch.device("cpu")
     if devices or device.type not in ("cpu", "cuda"):
-        return at_once(work, tensors)
-    with torch.no_grad():
-        # A loop may write into its latents; the one tensor may be there twice.
-        copies = {id(tensor): tensor.clone() for tensor in tensors}
-    kept = [copies[id(tensor)] for tensor in tensors]
+        return at_once(work, ops, tensors)
+    kept = [_copy(tensor) for tensor in tensors]
     if device.type == "cpu":
-        return partial(_without_gradients, work, kept)
+        return partial(_without_gradients, work, ops, kept)
     copied = torch.cuda.Event()
     copied.record(torch.cuda.current_stream(device))
-    return partial(_on_stream, device, copied, work, kept)
+    return partial(_on_stream, device, copied, work, ops, kept)
 
 
-def _without_gradients(work: Callable[..., T], tensors: Sequence[Tensor]) -> T:
+#: Of a tensor that is still in use, its version when it was copied, and the copy. The latents of
+#: one step are asked for again in the next.
+_copies: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy, since a loop may write into its latents; the one from before if it has not."""
+    if tensor.is_inference():  # its writes are not counted
+        return tensor.clone()
+    version, copy = _copies.get(tensor, (None, None))
+    if copy is None or version != tensor._version:
+        with torch.no_grad():
+            copy = tensor.clone()
+        _copies[tensor] = tensor._version, copy
+    return copy
+
+
+def _without_gradients(work: Callable[..., T], ops: TensorOps, tensors: Sequence[Tensor]) -> T:
     with torch.no_grad():
-        return work(*tensors)
+        return work(ops, *tensors)
 
 
 def _on_stream(
     device: torch.device,
     copied: torch.cuda.Event,
     work: Callable[..., T],
+    ops: TensorOps,
     tensors: Sequence[Tensor],
 ) -> T:
     with torch.no_grad(), torch.cuda.stream(_stream(device)):
         torch.cuda.current_stream(device).wait_event(copied)
-        return work(*tensors)
+        return work(ops, *tensors)
 
 
 @cache

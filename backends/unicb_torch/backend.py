@@ -39,7 +39,7 @@ class TorchBackend:
     def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
         from unicb_torch.aside import aside
 
-        return aside(work, tensors)
+        return aside(work, self.ops, tensors)
 
     def untouched(self) -> AbstractContextManager[None]:
         from unicb_torch.aside import untouched

@@ -70,7 +70,7 @@ def _rows(tensor: StrictTensor) -> int:
 
 def _without_errors(self: Any, work: Any, tensors: Any) -> Any:
     try:
-        return at_once(work, tensors)
+        return at_once(work, self.ops, tensors)
     except LookupError:
         return lambda: None
 
@@ -407,7 +407,9 @@ OPERATIONS = (
         "aside",
         NumpyBackend,
         "aside",
-        instead(lambda self, work, tensors: lambda: [array * 0 for array in work(*tensors)]),
+        instead(
+            lambda self, work, tensors: lambda: [array * 0 for array in work(self.ops, *tensors)]
+        ),
     ),
     mutant(
         "aside takes the tensors in the wrong order",
@@ -415,7 +417,7 @@ OPERATIONS = (
         "aside",
         NumpyBackend,
         "aside",
-        instead(lambda self, work, tensors: at_once(work, sorted(tensors, key=_rows))),
+        instead(lambda self, work, tensors: at_once(work, self.ops, sorted(tensors, key=_rows))),
     ),
     mutant(
         "aside keeps errors to itself",

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from unicb._stopping import check_stoppable
 from unicb.callback import Callback
 from unicb.callbacks._arguments import step_index
 from unicb.pipelines import PipelineFacts
-from unicb.step import Step
+from unicb.step import RunControl, Step
 
 
 class Interrupt(Callback):
@@ -57,13 +58,11 @@ class Interrupt(Callback):
         self._when = when
         self._deadline = None if deadline is None else _seconds(deadline)
         self.tensors = tuple(tensors) if when is not None else ()
-        self._step_ends: list[float] = []
+        # One callback may serve several runs at once.
+        self._step_ends: WeakKeyDictionary[RunControl, list[float]] = WeakKeyDictionary()
 
     def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
         check_stoppable(pipeline, facts)
-
-    def on_run_start(self) -> None:
-        self._step_ends.clear()
 
     def on_step_end(self, step: Step) -> None:
         # Each is asked at every step: `when` may change the tensors.
@@ -77,7 +76,7 @@ class Interrupt(Callback):
 
     def _is_late(self, step: Step, deadline: float) -> bool:
         now, run = time.monotonic(), step._run
-        ends = self._step_ends = [*self._step_ends[-3:], now]
+        ends = self._step_ends[run] = [*self._step_ends.get(run, [])[-3:], now]
         lasted = [after - before for before, after in pairwise(ends)]
         longest = max(lasted, default=now - run.called_at)
         return now + longest + (run.decode_seconds or 0.0) > run.called_at + deadline

@@ -26,7 +26,7 @@ from unicb.latents import (
 )
 from unicb.latents.denoised import DenoisedEstimate, Untold
 from unicb.latents.rgb import as_shown
-from unicb.ops import Tensor
+from unicb.ops import Tensor, TensorOps
 from unicb.pipelines import PipelineFacts
 from unicb.sinks import (
     Background,
@@ -270,13 +270,15 @@ def _mapped(
     frames: Frames,
 ) -> Callable[[], _Pixels]:
     """Pictures by the linear map; of each tensor, no more is kept for them than they show."""
-    part, ops, timestep = colours.part(latents.shape, size, frames), step.ops, step._timestep
+    part, theirs, timestep = colours.part(latents.shape, size, frames), step.ops, step._timestep
     tell = None if untold is None else untold.tell
 
-    def work(latents: Tensor, *others: Tensor) -> tuple[npt.NDArray[np.uint8], bool, float]:
+    def work(
+        ops: TensorOps, latents: Tensor, *others: Tensor
+    ) -> tuple[npt.NDArray[np.uint8], bool, float]:
         told = None if tell is None else tell(*others)
-        shown = latents if told is None else told
-        return colours.planes(shown, part, ops), told is not None, timestep_number(timestep, ops)
+        planes = colours.planes(latents if told is None else told, part, ops)
+        return planes, told is not None, timestep_number(timestep, theirs)
 
     others = () if untold is None else untold.tensors
     result = step._run.aside(work, [part.of(tensor) for tensor in (latents, *others)])
@@ -297,13 +299,13 @@ def _decoded(
     frames: Frames,
 ) -> Callable[[], _Pixels]:
     """Pictures by a decoder, here and now: it may be the pipeline's own, and may draw numbers."""
-    ops, timestep = step.ops, step._timestep
+    theirs, timestep = step.ops, step._timestep
     told = None if untold is None else untold.tell(*untold.tensors)
     decoded = decoder.decode(latents if told is None else told, size, frames)
 
-    def work(*tensors: Tensor) -> tuple[npt.NDArray[np.uint8], float]:
+    def work(ops: TensorOps, *tensors: Tensor) -> tuple[npt.NDArray[np.uint8], float]:
         made = decoded.images if decoded.images is not None else ops.to_uint8(*tensors)
-        return made, timestep_number(timestep, ops)
+        return made, timestep_number(timestep, theirs)
 
     result = step._run.aside(work, [] if decoded.tensor is None else [decoded.tensor])
     arrange = decoded.arrange

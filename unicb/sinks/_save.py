@@ -12,6 +12,8 @@ from typing import Any
 
 from PIL import Image
 
+from unicb.sinks._png import write_png
+
 
 def format_of(path: Path) -> str:
     """Pillow's name of the format that a path's suffix stands for.
@@ -56,7 +58,10 @@ def save(picture: Image.Image, path: Path, **options: Any) -> None:
     part = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with open(part, "x+b") as file:
-            picture.save(file, format=form, **options)
+            if form == "PNG" and picture.mode == "RGB" and not options:
+                write_png(picture, file)
+            else:
+                picture.save(file, format=form, **options)
         os.replace(part, path)
     except BaseException:
         with contextlib.suppress(OSError):

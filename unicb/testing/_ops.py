@@ -238,14 +238,15 @@ class OpsChecks(Checks):
         assert np.array_equal(ops.to_numpy(tensor), array)
 
     def test_aside(self) -> None:
-        """``backend.aside(work, tensors)`` gives, in any thread, what ``work`` makes of the tensors
-        in their order; what ``work`` raises comes out, and the tensors are left alone."""
+        """``backend.aside(work, tensors)`` gives, in any thread, what ``work`` makes of operations
+        and of the tensors in their order; what ``work`` raises comes out, and the tensors are left
+        alone."""
         backend = self.harness.backend
         array = np.arange(6, dtype=np.float32).reshape(2, 3)
         x, y = (self._tensor(numbers, "float32") for numbers in (array, array[:1]))
 
-        def work(*tensors: Any) -> list[npt.NDArray[Any]]:
-            return [backend.ops.to_numpy(tensor * 2) for tensor in tensors]
+        def work(ops: Any, *tensors: Any) -> list[npt.NDArray[Any]]:
+            return [ops.to_numpy(tensor * 2) for tensor in tensors]
 
         result = backend.aside(work, [x, y, x])
         with ThreadPoolExecutor(1) as pool:
@@ -254,7 +255,7 @@ class OpsChecks(Checks):
             assert np.array_equal(numbers, expected * 2)
         assert np.array_equal(backend.ops.to_numpy(x), array)
 
-        def fail(tensor: Any) -> None:
+        def fail(ops: Any, tensor: Any) -> None:
             raise LookupError("as planned")
 
         with pytest.raises(LookupError, match="as planned"):

@@ -36,7 +36,7 @@ class JaxBackend:
         return jnp.concatenate(list(parts))
 
     def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
-        return at_once(work, tensors)
+        return at_once(work, self.ops, tensors)
 
     def untouched(self) -> AbstractContextManager[None]:
         """Gradients are asked for here, and random numbers come from keys that are passed on."""

@@ -12,7 +12,6 @@ from typing import Any
 
 from unicb.backend import Around
 
-
 _lock = threading.RLock()
 
 
