@@ -102,13 +102,22 @@ class Replay:
         self.stopped = False
         self._is_calling = is_calling
         self._last: dict[int, Any] = {}
+        self._backend, self._models = backend, models_of(pipeline, facts)
+        self._unhook = ExitStack()
         with ExitStack() as undo:
-            for key, model in enumerate(models_of(pipeline, facts)):
-                undo.callback(backend.hook(model, partial(self._answer, key)))
+            undo.callback(self._unhook.close)
+            self.to_front()
             scheduler = getattr(pipeline, "scheduler", None)
             if callable(getattr(scheduler, "step", None)):
                 undo.callback(_SchedulerStep(scheduler, self._step).remove)
             self._undo = undo.pop_all()
+
+    def to_front(self) -> None:
+        """Have the models' hooks outermost: what is kept is what the loop gets, of whole size,
+        though a cut leaves rows out below."""
+        self._unhook.close()
+        for key, model in enumerate(self._models):
+            self._unhook.callback(self._backend.hook(model, partial(self._answer, key)))
 
     def remove(self) -> None:
         """Take the hooks away, and forget what was kept. Idempotent."""

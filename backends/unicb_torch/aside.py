@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
+from typing import NamedTuple
 
 import torch
-from torch.utils.weak import WeakIdKeyDictionary
 
 from unicb.backend import T, at_once
 from unicb.ops import Tensor, TensorOps
@@ -20,33 +21,41 @@ def aside(work: Callable[..., T], ops: TensorOps, tensors: Sequence[Tensor]) -> 
     now; the loop's waits for nothing. On a CPU, it runs in the thread that asks for the result.
     Elsewhere (nothing else was tried) at once.
     """
+    if all(tensor.is_cpu for tensor in tensors):
+        return partial(_without_gradients, work, ops, [_copy(tensor) for tensor in tensors])
     # What is on the host is of every device.
-    devices = {tensor.device for tensor in tensors if tensor.device.type != "cpu"}
-    device = devices.pop() if devices else torch.device("cpu")
-    if devices or device.type not in ("cpu", "cuda"):
+    devices = {tensor.device for tensor in tensors if not tensor.is_cpu}
+    device = devices.pop()
+    if devices or device.type != "cuda":
         return at_once(work, ops, tensors)
     kept = [_copy(tensor) for tensor in tensors]
-    if device.type == "cpu":
-        return partial(_without_gradients, work, ops, kept)
     copied = torch.cuda.Event()
     copied.record(torch.cuda.current_stream(device))
     return partial(_on_stream, device, copied, work, ops, kept)
 
 
-#: Of a tensor that is still in use, its version when it was copied, and the copy. The latents of
-#: one step are asked for again in the next.
-_copies: WeakIdKeyDictionary = WeakIdKeyDictionary()
+class _Copied(NamedTuple):
+    tensor: weakref.ref[torch.Tensor]
+    version: int
+    copy: torch.Tensor
+
+
+#: The copies of tensors that are still in use, by their ids: the latents of one step are asked for
+#: again in the next.
+_copies: dict[int, _Copied] = {}
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:
     """A copy, since a loop may write into its latents; the one from before if it has not."""
     if tensor.is_inference():  # its writes are not counted
         return tensor.clone()
-    version, copy = _copies.get(tensor, (None, None))
-    if copy is None or version != tensor._version:
-        with torch.no_grad():
-            copy = tensor.clone()
-        _copies[tensor] = tensor._version, copy
+    key, version = id(tensor), tensor._version
+    before = _copies.get(key)
+    if before is not None and before.version == version and before.tensor() is tensor:
+        return before.copy
+    copy = tensor.detach().clone()
+    dies = weakref.ref(tensor, lambda _: _copies.pop(key, None))
+    _copies[key] = _Copied(dies, version, copy)
     return copy
 
 

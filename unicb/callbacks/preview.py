@@ -25,7 +25,7 @@ from unicb.latents import (
     size_of_latents,
 )
 from unicb.latents.denoised import DenoisedEstimate, Untold
-from unicb.latents.rgb import as_shown
+from unicb.latents.rgb import Part, as_shown
 from unicb.ops import Tensor, TensorOps
 from unicb.pipelines import PipelineFacts
 from unicb.sinks import (
@@ -67,6 +67,7 @@ class _RunState:
         run: which it is.
         estimate: tells the denoised latents; None before the first step, and where none can.
         cells: the latents' shape, and their size where that does not follow from it.
+        part: what is shown of latents of that shape.
     """
 
     run: weakref.ref[Any]
@@ -75,6 +76,7 @@ class _RunState:
     warned_not_finite: bool = False
     estimate: DenoisedEstimate | None = None
     cells: tuple[tuple[int, ...], tuple[int, ...] | None] | None = None
+    part: Part | None = None
 
 
 class _Pixels(NamedTuple):
@@ -226,11 +228,15 @@ class Preview(Callback):
 
     def _pixels(self, step: Step, state: _RunState, untold: Untold | None) -> Callable[[], _Pixels]:
         colours, decoder, facts = self._bound[step.pipeline]
-        latents, size = step["latents"], _cells(step, state, facts)
+        latents, shape = step["latents"], tuple(step["latents"].shape)
+        if state.cells is None or state.cells[0] != shape:
+            state.cells, state.part = (shape, _size(step, facts)), None
         if decoder is not None:
-            return _decoded(step, decoder, latents, untold, size, self._frames)
+            return _decoded(step, decoder, latents, untold, state.cells[1], self._frames)
         assert colours is not None
-        return _mapped(step, colours, latents, untold, size, self._frames)
+        if state.part is None:
+            state.part = colours.part(shape, state.cells[1], self._frames)
+        return _mapped(step, colours, state.part, latents, untold)
 
     def _maker(
         self, index: int, count: int, kind: str, pixels: Callable[[], _Pixels], state: _RunState
@@ -262,22 +268,17 @@ class Preview(Callback):
 
 
 def _mapped(
-    step: Step,
-    colours: ColourMap,
-    latents: Tensor,
-    untold: Untold | None,
-    size: Sequence[int] | None,
-    frames: Frames,
+    step: Step, colours: ColourMap, part: Part, latents: Tensor, untold: Untold | None
 ) -> Callable[[], _Pixels]:
     """Pictures by the linear map; of each tensor, no more is kept for them than they show."""
-    part, theirs, timestep = colours.part(latents.shape, size, frames), step.ops, step._timestep
+    theirs, timestep = step.ops, step._timestep
     tell = None if untold is None else untold.tell
 
     def work(
         ops: TensorOps, latents: Tensor, *others: Tensor
     ) -> tuple[npt.NDArray[np.uint8], bool, float]:
-        told = None if tell is None else tell(*others)
-        planes = colours.planes(latents if told is None else told, part, ops)
+        told = None if tell is None else colours.planes_of(others, tell, part, ops)
+        planes = colours.planes(latents, part, ops) if told is None else told
         return planes, told is not None, timestep_number(timestep, theirs)
 
     others = () if untold is None else untold.tensors
@@ -317,15 +318,11 @@ def _decoded(
     return pixels
 
 
-def _cells(step: Step, state: _RunState, facts: PipelineFacts | None) -> tuple[int, ...] | None:
-    """The latents' size, where their shape does not tell."""
+def _size(step: Step, facts: PipelineFacts | None) -> tuple[int, ...] | None:
+    """The latents' cells, where their shape does not tell."""
     if facts is None or not facts.size_from:
         return None
-    shape = tuple(step["latents"].shape)
-    if state.cells is None or state.cells[0] != shape:
-        names = step._run.loop_locals(facts.size_from)
-        state.cells = shape, size_of_latents(step.pipeline, facts, names)
-    return state.cells[1]
+    return size_of_latents(step.pipeline, facts, step._run.loop_locals(facts.size_from))
 
 
 def _estimate(step: Step) -> DenoisedEstimate | None:

@@ -44,9 +44,10 @@ class Untold:
 
     Attributes:
         tensors: what it follows from, all of the latents' shape.
-        tell: computes it from these, or from one and the same part of each of them. None where
-            there is none after all. The first call of a run waits for the device, to read the
-            scheduler's noise levels; it may be made in another thread, and while the loop goes on.
+        tell: computes it from these, or from one and the same part of each, or from the same
+            linear map of each: it is linear in them. None where there is none after all. The
+            first call of a run waits for the device, to read the scheduler's noise levels; it may
+            be made in another thread, and while the loop goes on.
     """
 
     tensors: tuple[Tensor, ...]

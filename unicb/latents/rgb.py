@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
@@ -128,7 +128,35 @@ class ColourMap:
 
     def planes(self, shown: Tensor, part: Part, ops: TensorOps) -> npt.NDArray[np.uint8]:
         """On the device, the colours of a part, and then on the host, for :meth:`arrange`."""
-        return ops.to_uint8(self._product(shown, part.lengths["p"], ops))
+        colours = self._product(shown, part.lengths["p"], ops)
+        return self._bytes(colours, shown, part, ops)
+
+    def planes_of(
+        self,
+        parts: Sequence[Tensor],
+        combine: Callable[..., Tensor | None],
+        part: Part,
+        ops: TensorOps,
+    ) -> npt.NDArray[np.uint8] | None:
+        """As :meth:`planes`, of what ``combine`` makes of several parts; None if that makes none.
+
+        Args:
+            combine: linear in them, without a constant; called with tensors of one shape.
+        """
+        edge = part.lengths["p"]
+        if _is_half(parts[0]):  # rounding is the least where the parts are
+            combined = combine(*parts)
+            parts, combine = (combined,), _itself
+            if combined is None:
+                return None
+        # There are fewer colours than channels.
+        colours = combine(*(self._product(each, edge, ops) for each in parts))
+        return None if colours is None else self._bytes(colours, parts[0], part, ops)
+
+    def _bytes(
+        self, colours: Tensor, like: Tensor, part: Part, ops: TensorOps
+    ) -> npt.NDArray[np.uint8]:
+        return ops.to_uint8(colours + self._weights_like(like, part.lengths["p"], ops)[1])
 
     def arrange(self, planes: npt.NDArray[np.uint8], part: Part) -> RGBArray:
         """Every cell in its place."""
@@ -136,17 +164,17 @@ class ColourMap:
         return RGBArray(np.ascontiguousarray(as_shown(pixels, part.frames)), finite)
 
     def _product(self, shown: Tensor, edge: int, ops: TensorOps) -> Tensor:
-        """Colours of each token's cells and whether it is finite, as 0..255.
+        """Colours of each token's cells and whether it is finite, as 0..255, without the bias.
 
         ``[rows, tokens, 3 * edge * edge + 1]`` where the channels are on the last axis, and
         ``[rows, 3 * edge * edge + 1, tokens]`` where other axes follow them.
         """
         shape, axis = tuple(shown.shape), self.layout.channel_axis
-        weights, bias = self._weights_like(shown, edge, ops)
+        weights, _ = self._weights_like(shown, edge, ops)
         before, after = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
         if axis + 1 == len(shape):
-            return ops.matmul(shown.reshape((1, before, shape[axis])), weights) + bias
-        return ops.matmul(weights, shown.reshape((before, shape[axis], after))) + bias
+            return ops.matmul(shown.reshape((1, before, shape[axis])), weights)
+        return ops.matmul(weights, shown.reshape((before, shape[axis], after)))
 
     def _weights_like(self, like: Tensor, edge: int, ops: TensorOps) -> tuple[Tensor, Tensor]:
         # Not all frameworks' tensors say where they are; those that do not have one place.
@@ -178,6 +206,14 @@ class ColourMap:
         pixels = cells.transpose(*order, len(letters))
         height, width = lengths["h"] * edge, lengths["w"] * edge
         return pixels.reshape(lengths["b"], lengths.get("t", 1), height, width, 3), finite
+
+
+def _itself(x: Tensor) -> Tensor:
+    return x
+
+
+def _is_half(x: Tensor) -> bool:
+    return "16" in str(x.dtype)
 
 
 def as_shown(pixels: npt.NDArray[np.uint8], frames: Frames) -> npt.NDArray[np.uint8]:
