@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import mindspore
 import numpy as np
@@ -15,9 +16,10 @@ from unicb.ops import Tensor, TensorOps
 def aside(work: Callable[..., T], ops: TensorOps, tensors: Sequence[Tensor]) -> Callable[[], T]:
     """See :meth:`unicb.Backend.aside`.
 
-    Always at once: two threads that call MindSpore's operations at a time may crash the process
-    (on its CPU, two generations did). Where the tensors are on the host anyway, numpy works on
-    them, float32 for the halves: an operation of MindSpore's costs a millisecond there.
+    Two threads that call MindSpore's operations at a time may crash the process (on its CPU, two
+    generations did), so these are called at once. But where the tensors are on the host anyway,
+    numpy works on copies of them, and in whichever thread; float32 for the halves. An operation
+    of MindSpore's costs a millisecond there.
     """
     if mindspore.get_context("device_target") != "CPU":
         return at_once(work, ops, tensors)
@@ -26,4 +28,4 @@ def aside(work: Callable[..., T], ops: TensorOps, tensors: Sequence[Tensor]) -> 
         key: host.astype(np.float32) if host.dtype == np.float16 else host
         for key, host in hosts.items()
     }
-    return at_once(work, HostOps(), [wide[id(tensor)] for tensor in tensors])
+    return partial(work, HostOps(), *(wide[id(tensor)] for tensor in tensors))

@@ -271,18 +271,26 @@ def _mapped(
     step: Step, colours: ColourMap, part: Part, latents: Tensor, untold: Untold | None
 ) -> Callable[[], _Pixels]:
     """Pictures by the linear map; of each tensor, no more is kept for them than they show."""
-    theirs, timestep = step.ops, step._timestep
     tell = None if untold is None else untold.tell
+    parts = [part.of(x) for x in (latents, *(() if untold is None else untold.tensors))]
+    levels = None if untold is None else untold.levels
+    unread = () if levels is None else levels.unread()
+    timestep = step._timestep
+    # All that is the framework's goes through aside(), and nothing else of it is asked elsewhere.
+    rest = (*unread, *((timestep,) if step._run.is_tensor(timestep) else ()))
 
     def work(
-        ops: TensorOps, latents: Tensor, *others: Tensor
+        ops: TensorOps, latents: Tensor, *more: Tensor
     ) -> tuple[npt.NDArray[np.uint8], bool, float]:
+        others, more = more[: len(parts) - 1], more[len(parts) - 1 :]
+        if levels is not None and unread:
+            levels.read(ops, more[: len(unread)])
         told = None if tell is None else colours.planes_of(others, tell, part, ops)
         planes = colours.planes(latents, part, ops) if told is None else told
-        return planes, told is not None, timestep_number(timestep, theirs)
+        number = timestep_number(more[-1] if len(rest) > len(unread) else timestep, ops)
+        return planes, told is not None, number
 
-    others = () if untold is None else untold.tensors
-    result = step._run.aside(work, [part.of(tensor) for tensor in (latents, *others)])
+    result = step._run.aside(work, [*parts, *rest])
 
     def pixels() -> _Pixels:
         planes, denoised, timestep = result()

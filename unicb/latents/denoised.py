@@ -52,6 +52,7 @@ class Untold:
 
     tensors: tuple[Tensor, ...]
     tell: Callable[..., Tensor | None]
+    levels: LazySchedule | None = None
 
 
 class DenoisedEstimate:
@@ -150,7 +151,7 @@ class DenoisedEstimate:
         if untold is None and before is not None:
             previous, first = before
             tell = partial(_from_two, self._levels, first, now, half)
-            untold = Untold((previous, latents), tell)
+            untold = Untold((previous, latents), tell, self._levels)
         self._waiting = untold if half else None
         return None if half else untold
 
@@ -173,7 +174,8 @@ class DenoisedEstimate:
         if before is None or before[1] != now - 1:
             return None
         from_output = _from_velocity if self._kept_is == "v_prediction" else _from_noise
-        return Untold((before[0], kept), partial(from_output, self._levels, now - 1))
+        tell = partial(from_output, self._levels, now - 1)
+        return Untold((before[0], kept), tell, self._levels)
 
     @property
     def _levels(self) -> LazySchedule:

@@ -14,7 +14,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from unicb.ops import TensorOps
+from unicb.ops import Tensor, TensorOps
+
+_FIRST = "first_timestep"
 
 
 @dataclass(frozen=True)
@@ -190,8 +192,8 @@ def schedule_source(scheduler: Any, facts: SchedulerFacts) -> Any:
 
 
 class LazySchedule:
-    """A scheduler's noise levels as they are now; read when first asked for, maybe much later and
-    in another thread. Reading waits for the device where it has them.
+    """A scheduler's noise levels as they are now, read maybe much later and in another thread.
+    Reading waits for the device where it has them.
 
     Attributes:
         source: see :func:`schedule_source`.
@@ -207,45 +209,65 @@ class LazySchedule:
     ) -> None:
         names = (*_ATTRIBUTES[facts.noise], *((facts.half,) if facts.half else ()))
         self.source = schedule_source(scheduler, facts)
-        self._noted = SimpleNamespace(
-            config=getattr(scheduler, "config", None),
-            **{name: getattr(scheduler, name) for name in names},
-        )
-        self._facts, self._ops = facts, ops
-        self._first_timestep, self._num_timesteps = first_timestep, num_timesteps
+        self._noted = {name: getattr(scheduler, name) for name in names}
+        self._noted[_FIRST] = first_timestep
+        self._config = getattr(scheduler, "config", None)
+        self._facts, self._ops, self._num_timesteps = facts, ops, num_timesteps
         self._schedule: Schedule | None = None
         self._offset = 0
 
     def start(self, step: int) -> Level | None:
         """The level of a step's input; None if the schedule has no such step."""
-        return self._at(self._read().starts, step)
+        return self._at(self._levels().starts, step)
 
     def end(self, step: int, half: bool = False) -> Level | None:
         """The level of its result, or of its first half's; None likewise."""
-        schedule = self._read()
-        return self._at(schedule.halves if half else schedule.ends, step)
+        levels = self._levels()
+        return self._at(levels.halves if half else levels.ends, step)
+
+    def unread(self) -> tuple[Tensor, ...]:
+        """Tensors to hand to :meth:`read`; none once that has been done."""
+        return () if self._schedule is not None else tuple(self._tensors().values())
+
+    def read(self, ops: TensorOps, tensors: Sequence[Tensor]) -> None:
+        """Read the levels.
+
+        Args:
+            ops: for these tensors, which may be copies of another kind.
+            tensors: what :meth:`unread` gave; nothing is done if that was nothing.
+        """
+        if self._schedule is not None:
+            return
+        read = {
+            name: ops.to_numpy(tensor)
+            for name, tensor in zip(self._tensors(), tensors, strict=True)
+        }
+        noted = SimpleNamespace(config=self._config, **{**self._noted, **read})
+        schedule = _READERS[self._facts.noise](noted, _flat)
+        if self._facts.half:
+            sigmas = _flat(getattr(noted, self._facts.half)).tolist()
+            halves = [Level(1.0, sigma) for sigma in sigmas[self._facts.half_from :]]
+            schedule = schedule._replace(halves=halves)
+        if self._facts.noise == "timesteps":
+            first = getattr(noted, _FIRST)
+            first = None if first is None else float(_flat(first)[0])
+            self._offset = _start(_flat(noted.timesteps), first, self._num_timesteps)
+        self._schedule = schedule
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """What is noted and not on the host."""
+        on_host = (int, float, np.ndarray, np.generic, type(None))
+        return {name: x for name, x in self._noted.items() if not isinstance(x, on_host)}
+
+    def _levels(self) -> Schedule:
+        self.read(self._ops, self.unread())
+        assert self._schedule is not None
+        return self._schedule
 
     def _at(self, levels: Sequence[Level], step: int) -> Level | None:
         index = step + self._offset
         return levels[index] if 0 <= index < len(levels) else None
 
-    def _read(self) -> Schedule:
-        if self._schedule is None:
-            schedule = _READERS[self._facts.noise](self._noted, self._to_host)
-            if self._facts.half:
-                sigmas = self._to_host(getattr(self._noted, self._facts.half)).tolist()
-                halves = [Level(1.0, sigma) for sigma in sigmas[self._facts.half_from :]]
-                schedule = schedule._replace(halves=halves)
-            if self._facts.noise == "timesteps":
-                first = self._first_timestep
-                if not isinstance(first, int | float | None):
-                    first = float(self._to_host(first)[0])
-                timesteps = self._to_host(self.source)
-                self._offset = _start(timesteps, first, self._num_timesteps)
-            self._schedule = schedule
-        return self._schedule
 
-    def _to_host(self, values: Any) -> npt.NDArray[np.float64]:
-        on_host = isinstance(values, np.ndarray | np.generic)
-        host = values if on_host else self._ops.to_numpy(values)
-        return np.asarray(host, dtype=np.float64).reshape(-1)
+def _flat(values: Any) -> npt.NDArray[np.float64]:
+    return np.asarray(values, dtype=np.float64).reshape(-1)
