@@ -4,9 +4,10 @@ A pipeline tells its callbacks nothing of where a run ends: after an exception i
 or when a user presses Ctrl-C, nobody is called. What unicb leaves on a pipeline for the rest of
 a run must not outlive it, so a run is tied to the stack frame of its loop.
 
-A frame is known by its ``id`` only, never held: a frame that is held keeps all of its tensors.
-Such an id may be given out again once the frame is gone, which is why a run also watches the
-dict that it handed to the loop (see ``_run.py``): while that is alive, so is the frame.
+A frame is known by its ``id`` and its code only, never held: a frame that is held keeps all of its
+tensors. Such an id may be given out again once the frame is gone, even to a further call of the
+same loop, which is why a run also watches the dict that it handed to the loop (see ``_run.py``):
+while that is alive, so is the frame.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 _GENERATORS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
@@ -32,18 +33,40 @@ def code_of(pipeline_class: type) -> frozenset[CodeType]:
     return _codes[pipeline_class]
 
 
-def loop_frame_id(pipeline: Any, frame: FrameType) -> int:
-    """``id`` of the innermost frame, from ``frame`` outwards, that runs the pipeline's own code.
+class FrameId(NamedTuple):
+    """Which frame it is, among those that are there at a time."""
 
-    ``frame`` itself where none does, as when a loop is a function outside the class.
+    number: int
+    code: CodeType
+
+
+def _id_of(frame: FrameType) -> FrameId:
+    return FrameId(id(frame), frame.f_code)
+
+
+def loop_frame_id(pipeline: Any, frame: FrameType) -> FrameId:
+    """Of the innermost frame, from ``frame`` outwards, that runs the pipeline's own code.
+
+    Of ``frame`` itself where none does, as when a loop is a function outside the class.
     """
     codes = code_of(type(pipeline))
     outer: FrameType | None = frame
     while outer is not None:
         if outer.f_code in codes:
-            return id(outer)
+            return _id_of(outer)
         outer = outer.f_back
-    return id(frame)
+    return _id_of(frame)
+
+
+def pin_callers() -> None:
+    """Have objects made for the frames of all of our callers, as Python does when asked only.
+
+    Made later, one of them might get the id of a loop's frame that has just died, and would pass
+    for it.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        frame = frame.f_back
 
 
 def runs_code_of(pipeline_class: type, frame: FrameType | None) -> bool:
@@ -61,17 +84,17 @@ def calls_with(callback: Callable[..., Any]) -> bool:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if "callback_on_step_end" in frame.f_code.co_varnames:
-            found = loop_locals(id(frame), ["callback_on_step_end"])
+            found = loop_locals(_id_of(frame), ["callback_on_step_end"])
             if found.get("callback_on_step_end") == callback:
                 return True
         frame = frame.f_back
     return False
 
 
-def loop_locals(frame_id: int, names: Iterable[str]) -> dict[str, Any]:
+def loop_locals(frame_id: FrameId, names: Iterable[str]) -> dict[str, Any]:
     """Values of the frame's locals by these names; it must be one of our callers."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and id(frame) != frame_id:
+    while frame is not None and _id_of(frame) != frame_id:
         frame = frame.f_back
     if frame is None:
         return {}
@@ -82,12 +105,12 @@ def loop_locals(frame_id: int, names: Iterable[str]) -> dict[str, Any]:
     return found
 
 
-def calls_us(frame_id: int) -> bool:
+def calls_us(frame_id: FrameId) -> bool:
     """Whether the frame is one of those that (directly or not) called this function."""
     return _on_stack(frame_id, sys._getframe(1))
 
 
-def runs_in_thread(frame_id: int, thread_id: int) -> bool:
+def runs_in_thread(frame_id: FrameId, thread_id: int) -> bool:
     """Whether the frame is being executed in the thread."""
     while True:
         outermost = _walk(frame_id, sys._current_frames().get(thread_id))
@@ -96,16 +119,16 @@ def runs_in_thread(frame_id: int, thread_id: int) -> bool:
         # A generator that has just been suspended has no callers, and we have seen nothing.
 
 
-def _on_stack(frame_id: int, frame: FrameType | None) -> bool:
+def _on_stack(frame_id: FrameId, frame: FrameType | None) -> bool:
     return _walk(frame_id, frame) is True
 
 
-def _walk(frame_id: int, frame: FrameType | None) -> bool | CodeType:
+def _walk(frame_id: FrameId, frame: FrameType | None) -> bool | CodeType:
     """Whether the frame is among these; the outermost one's code, if that is a generator's."""
     code: CodeType | None = None
     while frame is not None:
-        if id(frame) == frame_id:
-            return True
         code = frame.f_code
+        if id(frame) == frame_id.number and code is frame_id.code:
+            return True
         frame = frame.f_back
     return code if code is not None and code.co_flags & _GENERATORS else False

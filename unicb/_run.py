@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from unicb._frames import calls_us, loop_locals, runs_in_thread
+from unicb._frames import FrameId, calls_us, loop_locals, runs_in_thread
 from unicb._restoring import Ours, put_back
 from unicb._stopping import Replay, check_stoppable, models_of, reads_flag
 from unicb.backend import Backend, T
@@ -47,7 +47,7 @@ class Run:
         backend: Backend,
         facts: PipelineFacts | None,
         callbacks: Sequence[Callback],
-        frame_id: int,
+        frame_id: FrameId,
         called_at: float,
         decode_seconds: float | None = None,
         on_over: Callable[[Run], None] = lambda run: None,
@@ -63,6 +63,7 @@ class Run:
         self.over = False
         self.interrupted = False
         self._on_over = on_over
+        self._lets_go = False
         self._lock = threading.Lock()
         self._backend = backend
         self._facts = facts
@@ -102,11 +103,9 @@ class Run:
         """Whether it was interrupted, and its loop goes on all the same, with nothing to do."""
         return self._stopped_with is not None
 
-    def run_out(self, tensors: dict[str, Tensor]) -> Outputs:
+    def run_out(self, index: int, tensors: dict[str, Tensor]) -> Outputs:
         """In place of :meth:`step_end` in such a loop: the tensors stay what they were."""
         assert self._stopped_with is not None
-        if self._cut is not None:
-            self._cut.step_end()
         for name, tensor in tensors.items():
             # A loop may go on to another resolution: its own are of the size that it expects.
             shapes = [getattr(x, "shape", None) for x in (tensor, self._stopped_with.get(name))]
@@ -114,12 +113,15 @@ class Run:
                 self._stopped_with[name] = tensor
         outputs = Outputs({name: self._stopped_with[name] for name in tensors})
         self._outputs = weakref.ref(outputs, self._loop_ended)
+        if self._lets_go and index + 1 >= num_timesteps_of(self.pipeline):
+            self.finish()
         return outputs
 
     def settle(self, outputs: dict[str, Tensor]) -> None:
         """The last step has ended. The callbacks are told; and where the loop does not end here,
         it is made to run out."""
-        if self._replay is not None and self.interrupted:
+        ends_unseen = self._lets_go and self.index + 1 >= num_timesteps_of(self.pipeline)
+        if self._replay is not None and self.interrupted and not ends_unseen:
             self._stopped_with = dict(outputs)
             self._replay.stopped = True
         try:
@@ -192,6 +194,8 @@ class Run:
             return False
         self._on_finish(made.remove)
         self._cut = made
+        if self._replay is not None:
+            self._replay.to_front()
         return True
 
     def _on_finish(self, undo: Callable[[], None]) -> None:
@@ -199,7 +203,6 @@ class Run:
 
     def _start(self) -> None:
         if not reads_flag(type(self.pipeline)) and models_of(self.pipeline, self._facts):
-            # Before any cut: what it keeps is what the models below the cut have answered.
             replay = Replay(self._backend, self.pipeline, self._facts, self.is_calling)
             self._replay = replay
             self._on_finish(replay.remove)
@@ -208,6 +211,7 @@ class Run:
             callback.on_run_start()
 
     def _loop_ended(self, _: object) -> None:
-        # A loop that is still running has let go of the dict, which it may.
-        if not self.is_executing():
+        if self.is_executing():
+            self._lets_go = True  # of the dict, which it may; so nobody tells when it ends
+        else:
             self.finish()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dis
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from types import CodeType, MethodType
@@ -210,10 +210,14 @@ class Gates:
 
 def _blocks(model: Any) -> Iterator[Any]:
     for name in _BLOCKS:
-        found = getattr(model, name, None)
-        if found is None:
-            continue
-        try:
-            yield from found
-        except TypeError:
-            yield found
+        yield from _modules(getattr(model, name, None))
+
+
+def _modules(found: Any) -> Iterator[Any]:
+    """Those that are called, of a module or of lists of them. A model's configuration may have
+    the same name, and numbers."""
+    if isinstance(found, Iterable) and not isinstance(found, str):
+        for item in found:
+            yield from _modules(item)
+    elif callable(found):
+        yield found

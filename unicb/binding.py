@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
 
-from unicb._frames import calls_with, loop_frame_id
+from unicb._frames import FrameId, calls_with, loop_frame_id, pin_callers
 from unicb._run import Outputs, Run
 from unicb._sigint import OnSigint, SigintHandler, check_sigint
 from unicb._stopping import Gates, check_stoppable
@@ -346,27 +346,30 @@ class Binding(Mapping[str, Any]):
         if run is None or run.over or run.frame_id != frame_id:
             run = self._begin(pipeline, frame_id)
         elif run.runs_out:
-            outputs = run.run_out(callback_kwargs)
+            outputs = run.run_out(index, callback_kwargs)
             self._decoding.start(outputs)
             return outputs
         try:
             outputs = run.step_end(index, timestep, callback_kwargs)
             self._step = run.index
-            if self._request is not None:
+            last = run.index + 1 >= num_timesteps_of(pipeline)
+            if self._request is None and not (last or run.interrupted):
+                return outputs
+            with self._changed:  # who asks after this is too late, and is told so
                 if self._request == "cancel":
                     raise self._cancelled(run, outputs.get("latents"))
-                run.request_interrupt()
+                if self._request is not None:
+                    run.request_interrupt()
+                self._settle(run, "interrupted" if run.interrupted else "finished")
         except BaseException as error:
             self._settle(run, "cancelled" if isinstance(error, GenerationCancelled) else "failed")
             run.finish()
             raise
-        if run.interrupted or run.index + 1 >= num_timesteps_of(pipeline):
-            self._decoding.start(outputs)
-            self._settle(run, "interrupted" if run.interrupted else "finished")
-            run.settle(outputs)
+        self._decoding.start(outputs)
+        run.settle(outputs)
         return outputs
 
-    def _begin(self, pipeline: Any, frame_id: int) -> Run:
+    def _begin(self, pipeline: Any, frame_id: FrameId) -> Run:
         if pipeline is not self._pipeline:
             raise UnicbError(
                 f"{self!r} was called by another pipeline, a {type(pipeline).__name__}; "
@@ -381,6 +384,7 @@ class Binding(Mapping[str, Any]):
                 )
             if previous is not None:
                 previous.finish()
+            pin_callers()
             # A call may have several loops, one after another.
             self._state, self._step = "running", None
             self._run = Run(
