@@ -342,12 +342,17 @@ def test_cancel_carries_step_timestep_and_latents(pipe: ToyPipeline) -> None:
 
 
 def test_pipeline_without_interrupt_flag() -> None:
-    members = {name: value for name, value in vars(ToyPipeline).items() if name != "interrupt"}
-    pipe = type("ToyPipeline", (), members)()
-    with pytest.raises(UnsupportedPipelineError, match="has no interrupt flag"):
-        bind(pipe, Interrupt(3))
-    with pytest.raises(UnsupportedPipelineError, match="has no interrupt flag"):
-        bind(pipe).interrupt()
+    """Its loop runs out, if its denoiser is known; or else it is refused."""
+    ours = {"__dict__", "__weakref__", "interrupt"}
+    members = {name: value for name, value in vars(ToyPipeline).items() if name not in ours}
+    unknown = type("ToyPipeline", (), {**members, "unicb_facts": None})()
+    for ask in (lambda: bind(unknown, Interrupt(3)), lambda: bind(unknown).interrupt()):
+        with pytest.raises(UnsupportedPipelineError, match="reads no interrupt flag"):
+            ask()
+    pipe = loops.TwoPasses()
+    with Spying().spied(pipe) as rows:
+        pipe(["x"], **bind(pipe, Interrupt(3)))
+    assert rows == [2] * 4
 
 
 def test_each_pass_of_a_call_is_a_run() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from unicb._frames import FrameId, calls_us, loop_locals, runs_in_thread
 from unicb._restoring import Ours, put_back
-from unicb._stopping import Replay, check_stoppable, models_of, reads_flag
+from unicb._stopping import Replay, check_stoppable, models_of, stops_by_flag
 from unicb.backend import Backend, T
 from unicb.callback import Callback
 from unicb.errors import UnsupportedPipelineError
@@ -162,7 +162,7 @@ class Run:
         return not self.over and calls_us(self.frame_id)
 
     def request_interrupt(self) -> None:
-        if reads_flag(type(self.pipeline)):
+        if stops_by_flag(self.pipeline):
             self.pipeline._interrupt = True
         else:
             check_stoppable(self.pipeline, self._facts)
@@ -202,7 +202,7 @@ class Run:
         self._at_end.callback(undo)
 
     def _start(self) -> None:
-        if not reads_flag(type(self.pipeline)) and models_of(self.pipeline, self._facts):
+        if not stops_by_flag(self.pipeline) and models_of(self.pipeline, self._facts):
             replay = Replay(self._backend, self.pipeline, self._facts, self.is_calling)
             self._replay = replay
             self._on_finish(replay.remove)

@@ -57,9 +57,18 @@ def _loads_flag(code: CodeType) -> bool:
     )
 
 
+def stops_by_flag(pipeline: Any) -> bool:
+    """Whether the flag ends a run as it should: with the latents of the step after which it is set.
+
+    With FreeInit, a call has several passes, and each begins with new noise before it reads the
+    flag.
+    """
+    return reads_flag(type(pipeline)) and not getattr(pipeline, "free_init_enabled", False)
+
+
 def check_stoppable(pipeline: Any, facts: PipelineFacts | None) -> None:
     """Raise UnsupportedPipelineError if a run of the pipeline cannot be ended early."""
-    if reads_flag(type(pipeline)) or models_of(pipeline, facts):
+    if stops_by_flag(pipeline) or models_of(pipeline, facts):
         return
     raise UnsupportedPipelineError(
         f"{type(pipeline).__name__} cannot be interrupted: its loop reads no interrupt flag, and "
@@ -149,7 +158,8 @@ class _SchedulerStep:
 
     def __init__(self, scheduler: Any, around: Callable[..., Any]) -> None:
         self._scheduler, self._around = scheduler, around
-        self._step = scheduler.step
+        # Pipelines look at the signature, to tell what it takes.
+        self._step = self.__wrapped__ = scheduler.step
         self._before = vars(scheduler).get("step")
         scheduler.step = self
 
