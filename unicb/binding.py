@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
 
 from unicb._frames import FrameId, calls_with, loop_frame_id, pin_callers
+from unicb._official import ObjectCallback, PlainCallback, names_its_tensors
 from unicb._run import Outputs, Run
 from unicb._sigint import OnSigint, SigintHandler, check_sigint
 from unicb._stopping import Gates, check_stoppable
@@ -121,7 +122,9 @@ def _as_callback(callback: Any, tensors: tuple[str, ...]) -> Callback:
             f"bind() takes Callback objects and functions, not a {type(callback).__qualname__} "
             f"({callback!r})"
         )
-    return FunctionCallback(callback, tensors)
+    if names_its_tensors(callback):
+        return ObjectCallback(callback)
+    return PlainCallback(callback, tensors)
 
 
 def _refuse_two_owners(callbacks: tuple[Callback, ...]) -> None:

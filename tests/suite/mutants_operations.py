@@ -259,7 +259,7 @@ OPERATIONS = (
     mutant(
         "to_uint8 gives int64",
         "the right numbers in eight times the space",
-        "to_uint8 preview_colours",
+        "to_uint8",
         NumpyOps,
         "to_uint8",
         after(lambda out, *_: out.astype(np.int64)),

@@ -198,10 +198,10 @@ PIPELINE = (
         instead(("latents",)),
     ),
     mutant(
-        "loop ignores the interrupt flag",
+        "loop reads its interrupt flag and goes on",
         "every step is computed",
         "interrupt_stops_after_step interrupt_from_another_thread interrupt_before_first_run",
-        harness=loop(("if self.interrupt:", "if False:")),
+        harness=loop(("if self.interrupt:", "if self.interrupt and False:")),
     ),
     mutant(
         "loop keeps the interrupt flag",

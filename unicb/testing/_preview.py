@@ -157,4 +157,5 @@ class PreviewChecks(Checks):
 def same_colours(a: Any, b: Any) -> bool:
     """Whether these are equal to one level in 255: what computes one need not be what computes
     the other, and a level ends somewhere."""
-    return bool(np.abs(np.subtract(a, b, dtype=np.int16)).max() <= 1)
+    same_shape = np.shape(a) == np.shape(b)
+    return same_shape and bool(np.abs(np.subtract(a, b, dtype=np.int16)).max() <= 1)
