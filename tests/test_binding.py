@@ -376,3 +376,15 @@ def test_each_pass_of_a_call_is_a_run() -> None:
         pipe(["x"], **callbacks)
     assert seen == [0, 1, 2, 3, 4, 0, 1]
     assert caught.value.step == 1
+
+
+def test_pipeline_that_hands_its_callback_on() -> None:
+    class Outer(ToyPipeline):
+        unicb_facts = None  # type: ignore[assignment]
+
+        def __call__(self, *args: Any, callback_on_step_end: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
+            inside = ToyPipeline()
+            return inside(*args, callback_on_step_end=callback_on_step_end, **kwargs)
+
+    with pytest.raises(UnsupportedPipelineError, match="hands it on to a pipeline inside"):
+        bind(Outer())

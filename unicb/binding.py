@@ -20,6 +20,7 @@ from unicb._stopwatch import Stopwatch
 from unicb.backend import Backend, backend_for
 from unicb.callback import Callback, FunctionCallback, PlainFunction
 from unicb.errors import GenerationCancelled, UnicbError, UnsupportedPipelineError
+from unicb.guidance._inference import hands_on_callback
 from unicb.ops import Tensor
 from unicb.pipelines import PipelineFacts, facts_for, num_timesteps_of
 from unicb.step import timestep_number
@@ -71,6 +72,12 @@ def bind(
         )
     _refuse_two_owners(adapted)
     facts = facts_for(pipeline)
+    # Those that are known to have guidance are known to call it, too.
+    if (facts is None or facts.cfg == "none") and hands_on_callback(type(pipeline)):
+        raise UnsupportedPipelineError(
+            f"{type(pipeline).__name__} calls no callback itself: it hands it on to a pipeline "
+            "inside it; bind that one"
+        )
     for callback in adapted:
         callback.on_bind(pipeline, facts)
     if on_sigint is not None:

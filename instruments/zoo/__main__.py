@@ -1,10 +1,13 @@
-"""Build tiny pipelines of every class; measure how guidance is cut on them, and what previews show.
+"""Build tiny pipelines of every class; measure how guidance is cut on them, what previews show, how
+runs are stopped.
 
 python -m zoo coverage --framework torch    guidance on every entry; writes docs/coverage.md
 python -m zoo coverage wan flux             the same for some families alone
 python -m zoo previews [wan flux]           previews, likewise
 python -m zoo try wan WanPipeline           guidance on one family, or some of its classes
 python -m zoo show wan WanPipeline          previews, likewise
+python -m zoo stops [wan flux]              stops of every class
+python -m zoo stop wan WanPipeline          stops, likewise
 python -m zoo run wan                       without unicb: which models does a step call?
 """
 
@@ -17,7 +20,7 @@ import warnings
 from pathlib import Path
 
 from unicb.pipelines import facts_for
-from zoo.coverage import CFG, PREVIEWS, Subject, cover
+from zoo.coverage import CFG, PREVIEWS, STOPS, Subject, cover
 from zoo.entry import CASES, Entry
 from zoo.families import entries, family_names
 from zoo.framework import FRAMEWORKS, Framework
@@ -25,7 +28,9 @@ from zoo.measure import Meter, run
 from zoo.report import write
 from zoo.verdicts import BAD, verdicts
 
-SUBJECTS = {"coverage": CFG, "previews": PREVIEWS, "try": CFG, "show": PREVIEWS}
+#: What is written to the page about coverage, and what is only printed.
+WRITTEN = {"coverage": CFG, "previews": PREVIEWS, "stops": STOPS}
+SUBJECTS = {**WRITTEN, "try": CFG, "show": PREVIEWS, "stop": STOPS}
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -37,13 +42,13 @@ def main() -> int:
     )
     parser.add_argument("what", choices=[*SUBJECTS, "run"])
     parser.add_argument("family", nargs="?", choices=family_names(), help="all, if none is needed")
-    more = "classes, or titles of entries; all, if none; for coverage and previews, more families"
+    more = "classes, or titles of entries; all, if none; for what is written, more families"
     parser.add_argument("classes", nargs="*", help=more)
     parser.add_argument("--framework", choices=FRAMEWORKS, default="torch")
     parser.add_argument("--trace", action="store_true", help="show tracebacks of failures")
     parser.add_argument("--docs", type=Path, default=DOCS, help="where coverage writes its page")
     options = parser.parse_args()
-    writes = options.what in ("coverage", "previews")
+    writes = options.what in WRITTEN
     if not writes and options.family is None:
         parser.error(f"{options.what} needs a family")
     warnings.simplefilter("ignore")

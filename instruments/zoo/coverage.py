@@ -1,4 +1,5 @@
-"""Run every entry of the zoo, and note what came of it: how guidance is cut, what previews show."""
+"""Run every entry of the zoo, and note what came of it: how guidance is cut, what previews show,
+how runs are stopped."""
 
 from __future__ import annotations
 
@@ -19,6 +20,9 @@ from zoo.framework import Framework
 from zoo.measure import Outcome, has_none, measure
 from zoo.previews import Shown, bare_class
 from zoo.previews import measure as measure_previews
+from zoo.stops import Stopped
+from zoo.stops import bare_class as without_stop
+from zoo.stops import measure as measure_stops
 
 FAMILIES = family_names()
 
@@ -35,6 +39,7 @@ class Subject:
         all_cases: whether every entry is run with every case; if not, variants of a class are run
             with the largest alone, and on a framework that takes long, only the first entry of each
             class is run, with the largest case.
+        one_case: whether every entry, the first of its class too, is run with the largest alone.
     """
 
     outcome: Callable[[str, str], Any]
@@ -42,6 +47,7 @@ class Subject:
     about: Callable[[PipelineFacts | None], dict[str, str]]
     without_entry: Callable[[type], Any]
     all_cases: bool
+    one_case: bool = False
 
 
 def facts_named(name: str) -> PipelineFacts | None:
@@ -83,7 +89,8 @@ def cases_of(
 ) -> Mapping[str, Request]:
     """The cases to run an entry with, which is the first of its class or a variant."""
     possible = [case for case in CASES if case not in entry.impossible]
-    every = subject.all_cases or (is_first and not fx.takes_long) or not possible
+    several = is_first and not fx.takes_long and not subject.one_case
+    every = subject.all_cases or several or not possible
     chosen = CASES if every else (*entry.impossible, possible[-1])
     return {case: request for case, request in CASES.items() if case in chosen}
 
@@ -173,4 +180,7 @@ def _latents(facts: PipelineFacts | None) -> dict[str, str]:
 
 
 CFG = Subject(Outcome, measure, _way, _cfg_without_entry, all_cases=True)
+STOPS = Subject(
+    Stopped, measure_stops, lambda facts: {}, without_stop, all_cases=False, one_case=True
+)
 PREVIEWS = Subject(Shown, measure_previews, _latents, bare_class, all_cases=False)

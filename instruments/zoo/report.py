@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zoo import preview_report
+from zoo import preview_report, stop_report
 from zoo.entry import CASES
 from zoo.framework import FRAMEWORKS
 from zoo.verdicts import verdicts
@@ -42,18 +42,22 @@ attention one goes; a ControlNet that is called once a step stays.
 
 
 def write(folder: Path, page: Path) -> None:
-    """Write the page from ``<framework>.json`` and ``previews-<framework>.json`` in the folder, for
-    those that are there."""
-    cut, previews = _read(folder, ""), _read(folder, "previews-")
+    """Write the page from ``<framework>.json``, ``previews-<framework>.json`` and
+    ``stops-<framework>.json`` in the folder, for those that are there."""
+    cut, previews, stops = _read(folder, ""), _read(folder, "previews-"), _read(folder, "stops-")
     parts = [TITLE, "## Guidance that is cut\n", *_totals(cut), INTRODUCTION]
     if previews:
         parts += ["## Previews\n", *preview_report.totals(previews, LIBRARIES)]
         parts += [preview_report.INTRODUCTION]
+    if stops:
+        parts += ["## Stops\n", *stop_report.totals(stops, LIBRARIES), stop_report.INTRODUCTION]
     for name, library in LIBRARIES.items():
         if name in cut:
             parts += [f"## Guidance on {library}\n", *_framework(cut[name])]
         if name in previews:
             parts += [f"## Previews on {library}\n", *preview_report.framework(previews[name])]
+        if name in stops:
+            parts += [f"## Stops on {library}\n", *stop_report.framework(stops[name])]
     page.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-#: From the worst to the best, for both of what is measured.
-WORST_FIRST = ("wrong", "failed", "not built", "refused", "no guidance", "exact", "right")
+#: From the worst to the best, for all that is measured.
+WORST_FIRST = (
+    *("wrong", "failed", "not built", "refused", "no guidance", "otherwise", "exact", "right"),
+)
 #: Those that fail a run of coverage.
 BAD = ("wrong", "failed")
 

@@ -15,6 +15,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -22,6 +23,8 @@ from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines import Part, PipelineFacts, facts_owner, known_pipelines, usual_unbatched
 
 log = logging.getLogger("unicb")
+
+_CALLBACK = "callback_on_step_end"
 
 _found: WeakKeyDictionary[type, PipelineFacts] = WeakKeyDictionary()
 
@@ -83,6 +86,31 @@ def _described(facts: PipelineFacts) -> str:
     how = {"batch": "in one batch", "calls": "in several calls", "switch": "in switched calls"}
     models = ", ".join((*facts.denoisers, *facts.companions))
     return f"guidance {how.get(facts.cfg, facts.cfg)} of {models}, {' then '.join(facts.order)}"
+
+
+@cache
+def hands_on_callback(kind: type) -> bool:
+    """Whether a class's ``__call__`` only hands its callback on, to a pipeline inside it."""
+    tree = _code_of(kind)
+    if tree is None:
+        return False
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    handed = [
+        word
+        for call in calls
+        for word in call.keywords
+        if isinstance(word.value, ast.Name) and word.value.id == _CALLBACK
+    ]
+    called = any(isinstance(c.func, ast.Name) and c.func.id == _CALLBACK for c in calls)
+    own = any(
+        isinstance(c.func, ast.Attribute)
+        and isinstance(c.func.value, ast.Name)
+        and c.func.value.id == "self"
+        and hasattr(kind, c.func.attr)
+        and any(word in c.keywords for word in handed)
+        for c in calls
+    )
+    return bool(handed) and not called and not own
 
 
 def _owner_of_call(kind: type) -> type:

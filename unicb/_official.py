@@ -1,0 +1,224 @@
+"""Functions and objects written for the frameworks' own argument, as callbacks of unicb.
+
+They change the pipeline's private attributes directly, as the frameworks' guides say.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from unicb._restoring import Ours, put_back
+from unicb.callback import FunctionCallback, PlainFunction
+from unicb.errors import UnsupportedPipelineError
+from unicb.ops import Tensor
+from unicb.pipelines import PipelineFacts
+from unicb.step import Step
+
+if TYPE_CHECKING:
+    from unicb._run import Run
+
+_GUIDANCE, _IP_ADAPTER = "guidance", "ip_adapter_scale"
+
+#: What the classes of diffusers 0.42.1's callbacks.py decide on; mindone 0.5.0's port has the same.
+_OWNS: Mapping[str, str] = {
+    "SDCFGCutoffCallback": _GUIDANCE,
+    "SDXLCFGCutoffCallback": _GUIDANCE,
+    "SDXLControlnetCFGCutoffCallback": _GUIDANCE,
+    "SD3CFGCutoffCallback": _GUIDANCE,
+    "IPAdapterScaleCutoffCallback": _IP_ADAPTER,
+}
+_SCALE, _FLAG = "_guidance_scale", "_interrupt"
+_MISSING = object()
+
+
+def names_its_tensors(callback: object) -> bool:
+    """Whether a callable object says itself, in ``tensor_inputs``, which tensors it is handed.
+
+    Raises:
+        TypeError: it is of a class that leaves this to its subclasses, and they have not done it.
+    """
+    try:
+        return hasattr(callback, "tensor_inputs")
+    except NotImplementedError as error:
+        raise TypeError(
+            f"{type(callback).__name__} does not say which tensors it is handed: give the class a "
+            'list of names, such as tensor_inputs = ["latents"]'
+        ) from error
+
+
+class PlainCallback(FunctionCallback):
+    """A plain function whose changes to the pipeline are the run's.
+
+    The guidance scale that it sets is put back at the end of the run. A run whose interrupt flag
+    it raises has been interrupted, also where the loop reads no such flag.
+
+    Raises:
+        UnsupportedPipelineError: in the run: it raises the flag of a pipeline that cannot be
+            interrupted.
+    """
+
+    def __init__(self, function: PlainFunction, tensors: Sequence[str]) -> None:
+        super().__init__(function, tensors)
+        self._set: dict[str, Ours] = {}
+
+    def on_run_start(self) -> None:
+        self._set = {}
+
+    def on_step_end(self, step: Step) -> None:
+        pipeline = step.pipeline
+        scale, flag = (getattr(pipeline, name, _MISSING) for name in (_SCALE, _FLAG))
+        try:
+            super().on_step_end(step)
+        finally:
+            if getattr(pipeline, _SCALE, scale) is not scale:
+                self._keep_scale(step, scale)
+            if getattr(pipeline, _FLAG, False) is True and flag is not True:
+                if flag is _MISSING:
+                    del pipeline._interrupt
+                else:
+                    pipeline._interrupt = flag
+                step.interrupt()
+
+    def _keep_scale(self, step: Step, before: object) -> None:
+        """Not by ``step.guidance_scale``: that refuses a scale of which the loop keeps a copy. The
+        loop may all the same ask at each step whether the scale says that there is guidance.
+        """
+        pipeline, run, ours = step.pipeline, cast("Run", step._run), self._set
+        if isinstance(pipeline._guidance_scale, int | float):
+            if not ours and before is _MISSING:
+                run._on_finish(lambda: vars(pipeline).pop(_SCALE, None))
+            elif not ours:
+                run._on_finish(lambda: put_back(pipeline, _SCALE, before, ours))
+            ours[_SCALE] = pipeline._guidance_scale = Ours(pipeline._guidance_scale)
+
+
+class ObjectCallback(PlainCallback):
+    """A callable object with ``tensor_inputs``: the frameworks' ``PipelineCallback`` and
+    ``MultiPipelineCallbacks``, and what is written like them.
+
+    It is run as it is. What it sets on the pipeline, the guidance scale and the scales of
+    IP-Adapters, is put back at the end of the run. What would be a wrong picture is an error.
+
+    Raises:
+        TypeError: its ``tensor_inputs`` is no list of names.
+        UnsupportedPipelineError: from ``bind``: it sets the scale of an IP-Adapter, and none is
+            loaded; it cuts guidance, and an IP-Adapter is loaded, whose unconditional half it
+            leaves in. In the run: it leaves fewer rows of a tensor than there are pictures, and
+            they are of several prompts.
+    """
+
+    def __init__(self, function: Any) -> None:
+        names = function.tensor_inputs
+        if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+            raise TypeError(
+                f"{type(function).__name__}.tensor_inputs is {names!r}; it must be a list of names"
+            )
+        super().__init__(function, tuple(dict.fromkeys(names)))
+        self.owns = tuple(sorted({_OWNS[name] for name in _class_names(function) if name in _OWNS}))
+        self._batch_of = "latents"
+        self._scales: list[tuple[Any, Any]] | None = None
+
+    def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
+        if facts is not None:
+            self._batch_of = facts.batch_of
+        self._check_ip_adapter(pipeline)
+
+    def on_run_start(self) -> None:
+        super().on_run_start()
+        self._scales = None
+
+    def on_step_end(self, step: Step) -> None:
+        pipeline = step.pipeline
+        if self._scales is None:
+            self._check_ip_adapter(pipeline)  # one may have been loaded since
+            self._scales = [(one, _copy(one.scale)) for one in _scaled(pipeline)]
+        before = {name: step._tensors[name] for name in self.tensors}
+        scale = getattr(pipeline, _SCALE, None)
+        super().on_step_end(step)
+        cuts = _GUIDANCE in self.owns and getattr(pipeline, _SCALE, None) is not scale
+        if cuts and any(_is_on(processor) for processor in _scaled(pipeline)):
+            raise self._leaves_half_in(pipeline)
+        self._check_rows(step, before)
+
+    def on_run_end(self) -> None:
+        for processor, scale in self._scales or ():
+            processor.scale = scale
+        self._scales = None
+
+    def _name(self) -> str:
+        return type(self.function).__name__
+
+    def _check_ip_adapter(self, pipeline: Any) -> None:
+        loaded = any(hasattr(processor, "to_k_ip") for processor in _scaled(pipeline))
+        if _IP_ADAPTER in self.owns and not loaded:
+            raise UnsupportedPipelineError(
+                f"{self._name()} sets the scale of an IP-Adapter, and this "
+                f"{type(pipeline).__name__} has none loaded: call load_ip_adapter() before bind()"
+            )
+        if _GUIDANCE in self.owns and loaded and _IP_ADAPTER not in self.owns:
+            raise self._leaves_half_in(pipeline)
+
+    def _leaves_half_in(self, pipeline: Any) -> UnsupportedPipelineError:
+        return UnsupportedPipelineError(
+            f"{self._name()} would leave the unconditional half of the IP-Adapter's embeddings in, "
+            f"which {type(pipeline).__name__} does not hand to callbacks, and the picture would be "
+            "another one; unicb's CFGCutoff cuts them too"
+        )
+
+    def _check_rows(self, step: Step, before: Mapping[str, Tensor]) -> None:
+        pictures = _rows(step._tensors.get(self._batch_of))
+        short = [
+            name
+            for name, tensor in before.items()
+            if name != self._batch_of
+            and _rows(step._tensors[name]) < min(_rows(tensor), pictures)
+            and _rows(step._tensors[name]) > 0
+        ]
+        if not short:
+            return
+        what = (
+            f"{self._name()} leaves {_rows(step._tensors[short[0]])} row of {short[0]} for "
+            f"{pictures} pictures"
+        )
+        instead = "unicb's CFGCutoff keeps a row for each"
+        if any(_differ(before[name][-pictures:], step) for name in short):
+            raise UnsupportedPipelineError(f"{what}, which are not of the same prompt; {instead}")
+        warnings.warn(f"{what}, and few pipelines can do with that; {instead}", stacklevel=2)
+
+
+def _class_names(callback: Any) -> Iterator[str]:
+    """Names of the classes of a callback object, and of those that it is made of."""
+    for kind in type(callback).__mro__:
+        yield kind.__name__
+    members = getattr(callback, "callbacks", ())
+    for member in members if isinstance(members, list | tuple) else ():
+        yield from _class_names(member)
+
+
+def _scaled(pipeline: Any) -> Iterator[Any]:
+    """The attention processors that have a scale: those of IP-Adapters."""
+    for name in ("unet", "transformer"):
+        processors = getattr(getattr(pipeline, name, None), "attn_processors", {})
+        yield from (one for one in processors.values() if hasattr(one, "scale"))
+
+
+def _copy(scale: Any) -> Any:
+    return list(scale) if isinstance(scale, list) else scale
+
+
+def _is_on(processor: Any) -> bool:
+    scale = processor.scale if isinstance(processor.scale, list) else [processor.scale]
+    return hasattr(processor, "to_k_ip") and any(one != 0 for one in scale)
+
+
+def _rows(tensor: Any) -> int:
+    """0 for what is no tensor: None, or a list of them."""
+    shape: Any = getattr(tensor, "shape", ())
+    return int(shape[0]) if len(shape) else 0
+
+
+def _differ(rows: Tensor, step: Step) -> bool:
+    host = step.ops.to_numpy(rows)
+    return bool((host != host[-1:]).any())
