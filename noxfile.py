@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import nox
@@ -10,7 +12,7 @@ nox.needs_version = ">=2024.4.15"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
-nox.options.sessions = ["lint", "types", "tests", "conformance", "both"]
+nox.options.sessions = ["lint", "types", "tests", "conformance", "both", "webui(torch)"]
 
 # MindSpore 2.7.0 has no wheel for a later Python.
 PYTHON = "3.11"
@@ -28,6 +30,17 @@ PACKAGES = {
     "third-party": ["jax"],
 }
 PACKAGES["both"] = [*PACKAGES["torch"], *PACKAGES["mindspore"]]
+PACKAGES["webui"] = [*PACKAGES["torch"], "playwright", "pytest"]
+PACKAGES["webui-mindspore"] = [*PACKAGES["mindspore"], "playwright", "pytest"]
+
+#: What Chromium is called, where it is on the path.
+CHROMIUMS = [
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "microsoft-edge",
+]
 
 
 def install_tools(session: nox.Session, *names: str) -> None:
@@ -93,6 +106,44 @@ def both(session: nox.Session) -> None:
     session.run("pytest", "-q", *(session.posargs or ["tests/both"]))
 
 
+def find_chromium(session: nox.Session) -> str:
+    """Path of a Chromium, installed first where Debian has it and this is root.
+
+    Without one the session is skipped, or fails where CI=true.
+    """
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    if found is None and Path("/etc/debian_version").exists() and os.geteuid() == 0:
+        env = {"DEBIAN_FRONTEND": "noninteractive"}
+        install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", "chromium"]
+        for command in (["apt-get", "update", "-qq"], install):
+            session.run(*command, env=env, external=True, success_codes=range(256))
+        found = shutil.which("chromium")
+    if found is not None:
+        return found
+    reason = (
+        "there is no Chromium to look at the page with. Install one (Debian: apt-get install "
+        "chromium; or Google's or Microsoft's), or set CHROMIUM to the path of one"
+    )
+    if os.environ.get("CI") == "true":
+        session.error(reason)
+    session.skip(reason)
+
+
+@nox.session(python=PYTHON)
+@nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+def webui(session: nox.Session, framework: str) -> None:
+    """Test examples/webui.py end to end in Chromium, without a window."""
+    env = {
+        "CHROMIUM": find_chromium(session),
+        "OMP_NUM_THREADS": "1",  # the browser needs a core, too
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "GRADIO_TEMP_DIR": session.create_tmp(),
+    }
+    install_wheel(session, "webui" if framework == "torch" else f"webui-{framework}", "webui")
+    arguments = ["tests/webui", "--framework", framework, *session.posargs]
+    session.run("pytest", "-q", *arguments, env=env)
+
+
 @nox.session(python=PYTHON, name="coverage-cfg")
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
 def coverage_cfg(session: nox.Session, framework: str) -> None:
@@ -110,6 +161,15 @@ def coverage_previews(session: nox.Session, framework: str) -> None:
     docs/coverage.md."""
     install_wheel(session, framework)
     script = ["python", "-P", "-m", "zoo", "previews", *session.posargs, "--framework", framework]
+    session.run(*script, env={"PYTHONPATH": "instruments"})
+
+
+@nox.session(python=PYTHON, name="coverage-stops")
+@nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+def coverage_stops(session: nox.Session, framework: str) -> None:
+    """Stop a tiny pipeline of every class (or of the families named); writes docs/coverage.md."""
+    install_wheel(session, framework)
+    script = ["python", "-P", "-m", "zoo", "stops", *session.posargs, "--framework", framework]
     session.run(*script, env={"PYTHONPATH": "instruments"})
 
 
