@@ -679,7 +679,9 @@ def test_examples_of_the_page(
 
 @given(
     hnp.arrays(
-        np.uint8, st.tuples(st.integers(1, 40), st.sampled_from([1, 7, 2000]), st.just(3)), fill=st.just(7)
+        np.uint8,
+        st.tuples(st.integers(1, 40), st.sampled_from([1, 7, 2000]), st.just(3)),
+        fill=st.just(7),
     )
 )
 @settings(deadline=None, derandomize=True, database=None, max_examples=60)

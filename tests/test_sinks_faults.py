@@ -226,21 +226,20 @@ def test_folder_that_is_taken_away_is_made_again(tmp_path: Path) -> None:
 def test_readers_never_see_half_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    path, real = tmp_path / WRITTEN[name][0], Image.Image.save
+    path, real = tmp_path / WRITTEN[name][0], os.replace
     sink, seen = writer(name, tmp_path), []
     show(sink, 1)
     before = path.read_bytes()
 
-    def save(self: Image.Image, file: Any, **options: Any) -> None:
-        real(self, file, **options)
-        file.flush()
-        seen.append(path.read_bytes() == before)
+    def replace(part: Any, target: Any) -> None:
+        seen.append((path.read_bytes() == before, os.path.getsize(part) > 0))
+        real(part, target)
 
-    monkeypatch.setattr(Image.Image, "save", save)
+    monkeypatch.setattr(os, "replace", replace)
     for step in (0, 4, 8):
         sink(PreviewFrame(step, 9, 0.0, [picture(50 + step, (12, 12))]))
     sink.close()
-    assert seen[0]
+    assert seen[0] == (True, True)
     assert path.read_bytes() != before
     assert [name for name in os.listdir(tmp_path) if name.endswith(".tmp")] == []
 

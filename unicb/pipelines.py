@@ -62,6 +62,9 @@ class PipelineFacts:
         pixels_per_cell: what to divide those locals by: an attribute of the pipeline, as it is
             ("vae_scale_factor") or divided itself ("vae_scale_factor/2"); empty where the
             locals count the latents' cells already.
+        known_region: where the loop puts a given picture back into the latents after each step:
+            the names of the loop's locals that hold the mask, which is 1 where the model paints,
+            and the clean latents of the picture. Either is missing in runs that do not do so.
         verify: whether the first step after a cut verifies these, at the cost of one transfer of
             the latents. Always so for facts that are told from a class's code rather than known.
     """
@@ -87,6 +90,7 @@ class PipelineFacts:
     layout: str = "bchw"
     size_from: tuple[str, ...] = ()
     pixels_per_cell: str = ""
+    known_region: tuple[str, ...] = ()
     verify: bool = False
 
     def __post_init__(self) -> None:
@@ -102,9 +106,22 @@ class PipelineFacts:
             raise ValueError(
                 f"order {self.order} must have one conditional part, next to the perturbed ones"
             )
+        if len(self.known_region) not in (0, 2):
+            raise ValueError(
+                f"known_region {self.known_region} must name two locals: the mask, the latents"
+            )
 
 
-_TUPLES = ("denoisers", "companions", "order", "unbatched", "by_row", "guiders", "size_from")
+_TUPLES = (
+    "denoisers",
+    "companions",
+    "order",
+    "unbatched",
+    "by_row",
+    "guiders",
+    "size_from",
+    "known_region",
+)
 
 
 @cache

@@ -43,16 +43,16 @@ def quickstart(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def noisy_and_denoised(tmp_path: Path) -> Callable[[str], list[list[float]]]:
-    """Run examples/noisy_and_denoised.py; returns the rows of the table that it prints."""
+def example(tmp_path: Path) -> Callable[[str, str], list[list[float]]]:
+    """Run one of examples/ by its name; returns the rows of the table that it prints."""
 
-    def start(framework: str) -> list[list[float]]:
-        script = str(ROOT / "examples" / "noisy_and_denoised.py")
+    def start(name: str, framework: str) -> list[list[float]]:
+        script = str(ROOT / "examples" / f"{name}.py")
         out = tmp_path / "sheet.png"
         printed = run([script, "--framework", framework, "--out", str(out)], tmp_path)
         assert out.is_file()
         rows = [line.split() for line in printed.splitlines()]
-        return [[float(x) for x in row] for row in rows if len(row) == 3 and row[0].isdigit()]
+        return [[float(x) for x in row] for row in rows if row[0].isdigit()]
 
     return start
 

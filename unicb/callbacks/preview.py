@@ -229,6 +229,8 @@ class Preview(Callback):
     def _pixels(self, step: Step, state: _RunState, untold: Untold | None) -> Callable[[], _Pixels]:
         colours, decoder, facts = self._bound[step.pipeline]
         latents, shape = step["latents"], tuple(step["latents"].shape)
+        if untold is not None and state.estimate is not None and state.estimate.is_from_kept:
+            untold = _with_known_region(step, facts, untold)
         if state.cells is None or state.cells[0] != shape:
             state.cells, state.part = (shape, _size(step, facts)), None
         if decoder is not None:
@@ -274,6 +276,7 @@ def _mapped(
     tell = None if untold is None else untold.tell
     parts = [part.of(x) for x in (latents, *(() if untold is None else untold.tensors))]
     levels = None if untold is None else untold.levels
+    is_linear = untold is None or untold.is_linear
     unread = () if levels is None else levels.unread()
     timestep = step._timestep
     # All that is the framework's goes through aside(), and nothing else of it is asked elsewhere.
@@ -285,7 +288,13 @@ def _mapped(
         others, more = more[: len(parts) - 1], more[len(parts) - 1 :]
         if levels is not None and unread:
             levels.read(ops, more[: len(unread)])
-        told = None if tell is None else colours.planes_of(others, tell, part, ops)
+        if tell is None:
+            told = None
+        elif is_linear:
+            told = colours.planes_of(others, tell, part, ops)
+        else:
+            x0 = tell(*others)
+            told = None if x0 is None else colours.planes(x0, part, ops)
         planes = colours.planes(latents, part, ops) if told is None else told
         number = timestep_number(more[-1] if len(rest) > len(unread) else timestep, ops)
         return planes, told is not None, number
@@ -331,6 +340,17 @@ def _size(step: Step, facts: PipelineFacts | None) -> tuple[int, ...] | None:
     if facts is None or not facts.size_from:
         return None
     return size_of_latents(step.pipeline, facts, step._run.loop_locals(facts.size_from))
+
+
+def _with_known_region(step: Step, facts: PipelineFacts | None, untold: Untold) -> Untold:
+    """With what the loop puts back into the latents, where it inpaints; the model guesses that."""
+    if facts is None or not facts.known_region:
+        return untold
+    found = step._run.loop_locals(facts.known_region)
+    mask, known = (found.get(name) for name in facts.known_region)
+    if not (step._run.is_tensor(mask) and step._run.is_tensor(known)):
+        return untold
+    return untold.with_known(known, mask)
 
 
 def _estimate(step: Step) -> DenoisedEstimate | None:

@@ -43,16 +43,27 @@ class Untold:
     """x0 that has been seen and not been computed.
 
     Attributes:
-        tensors: what it follows from, all of the latents' shape.
-        tell: computes it from these, or from one and the same part of each, or from the same
-            linear map of each: it is linear in them. None where there is none after all. The
-            first call of a run waits for the device, to read the scheduler's noise levels; it may
-            be made in another thread, and while the loop goes on.
+        tensors: what it follows from, all of the latents' shape (a mask may have 1 for an axis).
+        tell: computes it from these, or from one and the same part of each. None where there is
+            none after all. The first call of a run waits for the device, to read the scheduler's
+            noise levels; it may be made in another thread, and while the loop goes on.
+        is_linear: whether ``tell`` may be given the same linear map of each tensor, too, and
+            tells that map of x0.
     """
 
     tensors: tuple[Tensor, ...]
     tell: Callable[..., Tensor | None]
     levels: LazySchedule | None = None
+    is_linear: bool = True
+
+    def with_known(self, known: Tensor, mask: Tensor) -> Untold:
+        """x0 where ``mask`` is 1, and ``known`` where it is 0.
+
+        Args:
+            known: clean latents, of the latents' shape.
+            mask: 0 to 1, of a shape that broadcasts to it.
+        """
+        return Untold((*self.tensors, known, mask), partial(_merged, self.tell), self.levels, False)
 
 
 class DenoisedEstimate:
@@ -94,6 +105,13 @@ class DenoisedEstimate:
         self._before: tuple[Tensor, int] | None = None
         self._kept_id: int | None = None
         self._waiting: Untold | None = None
+
+    @property
+    def is_from_kept(self) -> bool:
+        """Whether x0 is what the model said, all over. Told from two latents, it has heard of what
+        the loop did to them in between: it has the known region of an inpainted picture.
+        """
+        return self._kept_is is not None
 
     @classmethod
     def kind_of(cls, scheduler: Any) -> Kind | None:
@@ -223,6 +241,13 @@ def _kept_type(scheduler: Any, facts: SchedulerFacts) -> str | None:
 
 def _itself(kept: Tensor) -> Tensor:
     return kept
+
+
+def _merged(tell: Callable[..., Tensor | None], *tensors: Tensor) -> Tensor | None:
+    *others, known, mask = tensors
+    x0 = tell(*others)
+    # With x0 times the mask first, both parts keep their bits where the mask is 0 or 1.
+    return None if x0 is None else x0 * mask + known * (1 - mask)
 
 
 def _from_two(

@@ -29,13 +29,27 @@ def test_quickstart_stops(quickstart: Callable[..., Path]) -> None:
 
 
 def test_denoised_previews_show_the_picture_earlier(
-    noisy_and_denoised: Callable[[str], list[list[float]]],
+    example: Callable[[str, str], list[list[float]]],
 ) -> None:
     """At 12 of 25 steps a denoised preview is nearly the picture, and a noisy one is noise."""
-    rows = {int(step): (noisy, denoised) for step, noisy, denoised in noisy_and_denoised("torch")}
+    table = example("noisy_and_denoised", "torch")
+    rows = {int(step): (noisy, denoised) for step, noisy, denoised in table}
     assert sorted(rows) == list(range(0, 25, 3))
     assert rows[12][0] < 0.5 < 0.8 < rows[12][1]
     assert all(denoised >= noisy for noisy, denoised in rows.values())
+
+
+def test_decoders_show_more_than_colours(
+    example: Callable[[str, str], list[list[float]]],
+) -> None:
+    """The pipeline's own VAE makes the picture itself in the end; the tiny one nearly does."""
+    rows = {int(step): r for step, *r in example("decoders", "torch")}
+    assert sorted(rows) == list(range(0, 25, 8))
+    linear, tiny, full = rows[24]
+    assert 0.9 < linear < 1
+    assert 0.99 < tiny < 1
+    assert full == 1  # of three digits
+    assert 0.85 < rows[8][0] < min(rows[8][1:])
 
 
 def test_readme(run_readme: Callable[[str, str], Path]) -> None:
