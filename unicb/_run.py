@@ -182,7 +182,7 @@ class Run:
         attribute = "_guidance_scale"
         if not self._scale_set:
             before = self.pipeline._guidance_scale
-            self._on_finish(lambda: put_back(self.pipeline, attribute, before, self._scale_set))
+            self.on_finish(lambda: put_back(self.pipeline, attribute, before, self._scale_set))
         self._scale_set[attribute] = Ours(value)
         setattr(self.pipeline, attribute, self._scale_set[attribute])
 
@@ -192,20 +192,21 @@ class Run:
         made = cut(self._backend, self.pipeline, self._facts, self._latents, self)
         if made is None:
             return False
-        self._on_finish(made.remove)
+        self.on_finish(made.remove)
         self._cut = made
         if self._replay is not None:
             self._replay.to_front()
         return True
 
-    def _on_finish(self, undo: Callable[[], None]) -> None:
+    def on_finish(self, undo: Callable[[], None]) -> None:
+        """Have ``undo`` called when the run is over, however it ends."""
         self._at_end.callback(undo)
 
     def _start(self) -> None:
         if not stops_by_flag(self.pipeline) and models_of(self.pipeline, self._facts):
             replay = Replay(self._backend, self.pipeline, self._facts, self.is_calling)
             self._replay = replay
-            self._on_finish(replay.remove)
+            self.on_finish(replay.remove)
         for callback in self._callbacks:
             self._callbacks_end.callback(callback.on_run_end)
             callback.on_run_start()

@@ -4,7 +4,8 @@
     ├── BackendNotFoundError        no backend of that name, or none for that object
     ├── BackendLoadError            the backend is there, its framework is not (or is broken)
     ├── UnsupportedPipelineError    the pipeline cannot do what a callback asks
-    └── GenerationCancelled         a run was ended by ``Binding.cancel()``
+    ├── GenerationCancelled         a run was ended by ``Binding.cancel()``
+    └── LatentsNotFiniteError       a ``NaNGuard`` found NaN or infinities (an ArithmeticError, too)
 
 Arguments that are wrong in themselves (a ratio of 1.5, a string where a callback belongs) raise
 the usual ``ValueError`` and ``TypeError``. Misuse of a binding raises ``UnicbError`` itself.
@@ -52,3 +53,19 @@ class GenerationCancelled(UnicbError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.step, self.timestep, self.latents)
+
+
+class LatentsNotFiniteError(UnicbError, ArithmeticError):
+    """Latents with NaN or infinities in them; the message says when, how many, and probably why.
+
+    Attributes:
+        step: index of the step after which they were found, from 0.
+        share: of the values, how many are not finite; above 0, up to 1.
+    """
+
+    def __init__(self, message: str, step: int, share: float) -> None:
+        super().__init__(message)
+        self.step, self.share = step, share
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.step, self.share)

@@ -267,7 +267,7 @@ CORE = (
         "a run forgets what it has to put back",
         "cut_leaves_nothing_behind guidance_scale_is_set_and_put_back",
         Run,
-        "_on_finish",
+        "on_finish",
         instead(lambda self, undo: None),
     ),
     mutant(

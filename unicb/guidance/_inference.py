@@ -15,7 +15,6 @@ import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -27,6 +26,7 @@ log = logging.getLogger("unicb")
 _CALLBACK = "callback_on_step_end"
 
 _found: WeakKeyDictionary[type, PipelineFacts] = WeakKeyDictionary()
+_handing_on: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
 #: Attributes by these names hold models whose output is guided; other models are companions.
 _DENOISER = re.compile(r"unet|transformer|prior|decoder|denoiser|dit")
@@ -88,9 +88,14 @@ def _described(facts: PipelineFacts) -> str:
     return f"guidance {how.get(facts.cfg, facts.cfg)} of {models}, {' then '.join(facts.order)}"
 
 
-@cache
 def hands_on_callback(kind: type) -> bool:
     """Whether a class's ``__call__`` only hands its callback on, to a pipeline inside it."""
+    if kind not in _handing_on:
+        _handing_on[kind] = _hands_on(kind)
+    return _handing_on[kind]
+
+
+def _hands_on(kind: type) -> bool:
     tree = _code_of(kind)
     if tree is None:
         return False

@@ -1,0 +1,64 @@
+"""The step after which something is cut off, counted as the frameworks do."""
+
+from __future__ import annotations
+
+import warnings
+
+from unicb.callbacks._arguments import step_index
+from unicb.step import Step
+
+
+class Cutoff:
+    """A step given by the share of the steps before it, or by its index.
+
+    Args:
+        owner: the callback's name, for messages.
+        ratio: in 0..1; the step is ``int(num_timesteps * ratio)``.
+        index: of the step, from 0.
+
+    Raises:
+        ValueError: not exactly one of the two is given, or it is out of range.
+        TypeError: it is no number.
+    """
+
+    def __init__(self, owner: str, ratio: float | None, index: int | None) -> None:
+        if (ratio is None) == (index is None):
+            raise ValueError(
+                f"{owner} takes exactly one of cutoff_step_ratio and cutoff_step_index, not "
+                f"{ratio!r} and {index!r}"
+            )
+        self._owner = owner
+        self._ratio = None if ratio is None else _in_unit_range("cutoff_step_ratio", ratio)
+        self._index = None if index is None else step_index("cutoff_step_index", index)
+
+    def is_over(self, step: Step) -> bool:
+        """Whether the cut is to be made at the end of ``step``, or was to be earlier.
+
+        Not at the run's last step, where it would change nothing, and not between the two halves
+        of a step of a scheduler of order 2. A cutoff beyond the last step warns at the first.
+        """
+        cutoff = self._step(step.num_timesteps)
+        if step.index == 0 and cutoff >= step.num_timesteps and self._index is not None:
+            warnings.warn(
+                f"{self._owner}(cutoff_step_index={cutoff}) never cuts: the run's last step is "
+                f"{step.num_timesteps - 1}",
+                stacklevel=3,
+            )
+        return cutoff <= step.index < step.num_timesteps - 1 and step.is_whole
+
+    def _step(self, num_timesteps: int) -> int:
+        if self._index is not None:
+            return self._index
+        assert self._ratio is not None
+        return int(num_timesteps * self._ratio)
+
+
+def _in_unit_range(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number in 0..1, not {value!r}")
+    if not 0 <= value <= 1:
+        raise ValueError(
+            f"{name} must lie in 0..1, not {value!r}; "
+            "to cut after a given step, pass cutoff_step_index"
+        )
+    return float(value)

@@ -1,0 +1,272 @@
+"""How a class of pipeline encodes its prompts, and which embeddings its loop takes back.
+
+Pipelines are written alike: ``prompt_embeds, ... = self.encode_prompt(prompt=prompt, ...)`` before
+the loop, and ``prompt_embeds = callback_outputs.pop("prompt_embeds", prompt_embeds)`` in it. From
+the first one knows how to encode another prompt as this call did; from the second, which of the
+results can be exchanged. What ``_callback_tensor_inputs`` lists is not enough to know that: some
+loops take back less, or go on with something that they made of it before.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+from unicb.errors import UnsupportedPipelineError
+
+#: Where an argument of ``encode_prompt`` comes from: a local of the loop, an attribute of the
+#: pipeline, or the value itself.
+Source = tuple[Literal["local", "attribute", "value"], Any]
+
+_OTHER_PROMPTS = re.compile(r"(negative_)?prompt(_\d+)?$")
+_ENCODED = re.compile(r"embeds|mask$")
+_PER_PROMPT = re.compile(r"num_\w+_per_prompt$")
+#: Positions of tokens: the same for all prompts of one length.
+_POSITIONS = re.compile(r"_ids$")
+#: Stable Diffusion XL's loops have the pooled embeddings under another name.
+_ALIASES = {"pooled_prompt_embeds": "add_text_embeds"}
+
+
+@dataclass(frozen=True)
+class EncoderCall:
+    """One call of ``encode_prompt``.
+
+    Attributes:
+        results: names under which the loop has what it returns; "" for what is dropped.
+        arguments: where the arguments that are not prompts come from, by name.
+        prompts: where those that are prompts come from, by name.
+        main: name of the argument that takes the prompts.
+        parameters: names of all parameters.
+    """
+
+    results: tuple[str, ...]
+    arguments: Mapping[str, Source]
+    prompts: Mapping[str, Source]
+    main: str
+    parameters: tuple[str, ...]
+
+    def encode(
+        self,
+        pipeline: Any,
+        values: Mapping[str, Any],
+        prompts: Sequence[str],
+        negative: Sequence[str] | None = None,
+        others: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """What ``encode_prompt`` returns for these prompts, by the loop's names.
+
+        Args:
+            pipeline: whose method it is.
+            values: the loop's locals that :meth:`locals` names.
+            prompts: texts, one a row.
+            negative: negative prompts, one a row; None leaves guidance out.
+            others: what the further prompts are ("prompt_2"), where not the same.
+        """
+        given = {name: _value(source, pipeline, values) for name, source in self.arguments.items()}
+        given |= {name: 1 for name in given if _PER_PROMPT.match(name)}
+        if "do_classifier_free_guidance" in self.parameters:
+            given["do_classifier_free_guidance"] = negative is not None
+        if negative is not None:
+            given["negative_prompt"] = list(negative)
+        given |= dict(others or {})
+        missing = [name for name in self.parameters if name in self.prompts and name not in given]
+        given |= dict.fromkeys(missing)
+        given[self.main] = list(prompts)
+        returned = pipeline.encode_prompt(**given)
+        parts = returned if isinstance(returned, tuple | list) else (returned,)
+        if len(self.results) == 1:
+            parts = (returned,)
+        return {name: part for name, part in zip(self.results, parts, strict=False) if name}
+
+    def locals(self) -> Iterator[str]:
+        """Names of the loop's locals that an encoding needs."""
+        for kind, name in (*self.arguments.values(), *self.prompts.values()):
+            if kind == "local":
+                yield name
+
+    def original(self, pipeline: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The prompts that the pipeline was called with, by the names of the parameters."""
+        return {
+            name: _value(source, pipeline, values)
+            for name, source in self.prompts.items()
+            if name == self.main or _OTHER_PROMPTS.match(name)
+        }
+
+
+def _value(source: Source, pipeline: Any, values: Mapping[str, Any]) -> Any:
+    kind, what = source
+    if kind == "local":
+        return values.get(what)
+    return getattr(pipeline, what) if kind == "attribute" else what
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A tensor of the loop that holds embeddings of the prompts.
+
+    Attributes:
+        name: the loop's name for it, by which it is given back.
+        call: index of the encoder's call.
+        result: name of what that call returns for it.
+    """
+
+    name: str
+    call: int
+    result: str
+
+    @property
+    def negative(self) -> str:
+        return f"negative_{self.result}"
+
+
+@dataclass(frozen=True)
+class PromptLoop:
+    """What there is to know of a class.
+
+    Attributes:
+        calls: of ``encode_prompt``, but for those with negative prompts alone.
+        slots: which embeddings can be exchanged.
+        taken: all names that the loop takes back from its callback and goes on with.
+        kept: names of other results of ``encode_prompt`` for the prompts, which it does not.
+    """
+
+    calls: tuple[EncoderCall, ...]
+    slots: tuple[Slot, ...]
+    taken: frozenset[str]
+    kept: tuple[str, ...]
+
+
+_found: WeakKeyDictionary[type, PromptLoop] = WeakKeyDictionary()
+
+
+def prompt_loop(kind: type) -> PromptLoop:
+    """How ``kind`` encodes prompts.
+
+    Raises:
+        UnsupportedPipelineError: it cannot be told, or its loop takes no embeddings back.
+    """
+    if kind not in _found:
+        _found[kind] = _read(kind)
+    return _found[kind]
+
+
+def _read(kind: type) -> PromptLoop:
+    name = kind.__name__
+    if not hasattr(kind, "encode_prompt"):
+        raise UnsupportedPipelineError(f"{name} has no encode_prompt: it makes no embeddings")
+    tree = _call_of(kind)
+    calls = tuple(_encoder_calls(tree, kind))
+    taken = frozenset(_taken(tree))
+    slots, kept = [], []
+    for index, call in enumerate(calls):
+        for result in call.results:
+            if not result or result.startswith("negative_") or _POSITIONS.search(result):
+                continue
+            names = [n for n in (result, _ALIASES.get(result, "")) if n in taken]
+            slots += [Slot(n, index, result) for n in names]
+            if not names:
+                kept.append(result)
+    if not any(_ENCODED.search(slot.name) and "mask" not in slot.name for slot in slots):
+        raise UnsupportedPipelineError(
+            f"{name} cannot exchange its prompt: its loop takes no prompt embeddings back from a "
+            "callback, or goes on with something else"
+        )
+    return PromptLoop(calls, tuple(slots), taken, tuple(kept))
+
+
+def _call_of(kind: type) -> ast.FunctionDef:
+    for base in kind.__mro__:
+        if "__call__" not in vars(base):
+            continue
+        try:
+            source = textwrap.dedent(inspect.getsource(inspect.unwrap(vars(base)["__call__"])))
+        except (OSError, TypeError) as error:
+            raise UnsupportedPipelineError(
+                f"{kind.__name__}: its code cannot be read, so that nothing can be told of how "
+                "it encodes prompts"
+            ) from error
+        tree = ast.parse(source).body[0]
+        if isinstance(tree, ast.FunctionDef) and "encode_prompt" in source:
+            return tree
+    raise UnsupportedPipelineError(f"{kind.__name__} does not call its encode_prompt")
+
+
+def _encoder_calls(tree: ast.FunctionDef, kind: type) -> Iterator[EncoderCall]:
+    method: Any = inspect.getattr_static(kind, "encode_prompt")
+    signature = inspect.signature(inspect.unwrap(method))
+    parameters = tuple(signature.parameters)[1:]
+    main = "prompt" if "prompt" in parameters else parameters[0]
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)):
+            continue
+        if ast.unparse(node.value.func) != "self.encode_prompt":
+            continue
+        target = node.targets[0]
+        elements = target.elts if isinstance(target, ast.Tuple) else [target]
+        results = tuple(e.id if isinstance(e, ast.Name) and e.id != "_" else "" for e in elements)
+        if results[0].startswith("negative_"):
+            continue
+        given = dict(zip(parameters, node.value.args, strict=False))
+        given |= {word.arg: word.value for word in node.value.keywords if word.arg is not None}
+        arguments: dict[str, Source] = {}
+        prompts: dict[str, Source] = {}
+        for name, expression in given.items():
+            source = _source(expression)
+            is_prompt = name == main or _OTHER_PROMPTS.match(name) or _ENCODED.search(name)
+            if is_prompt:
+                prompts[name] = source or ("value", None)
+            elif source is not None:
+                arguments[name] = source
+            elif signature.parameters[name].default is inspect.Parameter.empty:
+                raise UnsupportedPipelineError(
+                    f"{kind.__name__} encodes its prompt with {name}={ast.unparse(expression)}, "
+                    "which cannot be done again from a callback"
+                )
+        yield EncoderCall(results, arguments, prompts, main, parameters)
+
+
+def _source(expression: ast.expr) -> Source | None:
+    if isinstance(expression, ast.Name):
+        return "local", expression.id
+    if isinstance(expression, ast.Constant):
+        return "value", expression.value
+    if isinstance(expression, ast.Attribute) and ast.unparse(expression.value) == "self":
+        return "attribute", expression.attr
+    return None
+
+
+def _taken(tree: ast.FunctionDef) -> Iterator[str]:
+    """Names that the innermost loop takes back from the callback, and reads elsewhere."""
+    loops = [node for node in ast.walk(tree) if isinstance(node, ast.For) and any(_popped(node))]
+    if not loops:
+        return
+    inner = min(loops, key=lambda loop: sum(1 for _ in ast.walk(loop)))
+    popped = dict(_popped(inner))
+    # Handing it to the callback is no use of it.
+    handing: list[ast.AST] = [
+        node
+        for node in ast.walk(inner)
+        if isinstance(node, ast.Assign) and "callback_kwargs" in ast.unparse(node.targets[0])
+    ]
+    inside = {id(node) for part in [*popped.values(), *handing] for node in ast.walk(part)}
+    names = (node for node in ast.walk(inner) if isinstance(node, ast.Name))
+    for name in names:
+        if isinstance(name.ctx, ast.Load) and name.id in popped and id(name) not in inside:
+            yield name.id
+
+
+def _popped(loop: ast.For) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(loop):
+        if not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)):
+            continue
+        call, target = node.value, node.targets[0]
+        if ast.unparse(call.func) == "callback_outputs.pop" and isinstance(target, ast.Name):
+            name = call.args[0]
+            if isinstance(name, ast.Constant) and name.value == target.id:
+                yield target.id, call

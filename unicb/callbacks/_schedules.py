@@ -1,0 +1,127 @@
+"""Values that change with the progress of a run: constants, functions, tables."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from numbers import Real
+from typing import Any, Generic, TypeAlias, TypeVar, cast
+
+V = TypeVar("V")
+
+#: A value, a function of progress in 0..1, or a table of (progress, value) tuples.
+Schedule: TypeAlias = V | Callable[[float], V] | Sequence[tuple[float, V]]
+
+
+class Scheduled(Generic[V]):
+    """A :data:`Schedule` that has been checked, and what it says at any progress.
+
+    A table is a list of ``(progress, value)`` tuples, by rising progress, the first at 0.0: each
+    value holds from its progress on, up to that of the next.
+
+    Args:
+        name: what the schedule is called in messages.
+        schedule: see :data:`Schedule`.
+        check: turns a value into what :meth:`at` returns; is called with a name for messages and
+            the value, and raises TypeError or ValueError.
+
+    Raises:
+        TypeError, ValueError: ``check`` refuses a value; a table is empty, not sorted, does not
+            start at 0.0, or has something else in it than such tuples with progress in 0..1.
+    """
+
+    def __init__(self, name: str, schedule: Schedule[V], check: Callable[[str, Any], V]) -> None:
+        self._name, self._check = name, check
+        self._function: Callable[[float], V] | None = None
+        self._starts: list[float] = [0.0]
+        if callable(schedule):
+            self._function = schedule
+        elif _is_table(schedule):
+            table = cast(Sequence[tuple[float, V]], schedule)
+            self._starts = _starts(name, table)
+            self._values = [check(f"{name} at progress {p:g}", value) for p, value in table]
+        else:
+            self._values = [check(name, schedule)]
+
+    def at(self, progress: float) -> V:
+        """The value at ``progress`` in 0..1.
+
+        Raises:
+            TypeError, ValueError: a function's answer is refused by ``check``.
+        """
+        if self._function is not None:
+            answer = self._function(progress)
+            return self._check(f"{self._name} at progress {progress:g}", answer)
+        return self._values[bisect_right(self._starts, progress) - 1]
+
+    def samples(self) -> tuple[V, ...]:
+        """All the values that it can have; of a function, those at 0.0 and 1.0.
+
+        Raises:
+            TypeError, ValueError: as :meth:`at`.
+        """
+        if self._function is not None:
+            return self.at(0.0), self.at(1.0)
+        return tuple(self._values)
+
+
+def number(name: str, value: Any) -> float:
+    """``value`` as a float, if it is a finite real number.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is infinite or NaN.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, not {value!r}")
+    return float(value)
+
+
+def linear(start: float, end: float) -> Callable[[float], float]:
+    """A schedule that goes from ``start`` at progress 0.0 to ``end`` at 1.0 in a straight line."""
+    first, last = number("start", start), number("end", end)
+    return lambda progress: first + (last - first) * progress
+
+
+def cosine(start: float, end: float) -> Callable[[float], float]:
+    """A schedule from ``start`` to ``end`` on half a wave of the cosine: slow at both ends."""
+    first, last = number("start", start), number("end", end)
+    return lambda progress: first + (last - first) * (1 - math.cos(math.pi * progress)) / 2
+
+
+def _is_table(schedule: Any) -> bool:
+    """A list with a tuple in it. Other lists are values, such as one scale for each adapter."""
+    if not isinstance(schedule, list | tuple):
+        return False
+    return not schedule or any(isinstance(item, tuple) for item in schedule)
+
+
+def _starts(name: str, table: Sequence[Any]) -> list[float]:
+    if not table:
+        raise ValueError(
+            f"{name} is an empty table; give it (progress, value) tuples, the first at 0.0"
+        )
+    for entry in table:
+        if not isinstance(entry, tuple) or len(entry) != 2:
+            raise TypeError(
+                f"{name} is a table of (progress, value) tuples, and {entry!r} in it is none"
+            )
+    starts = [number(f"the progress in {name}", progress) for progress, _ in table]
+    for start in starts:
+        if not 0 <= start <= 1:
+            raise ValueError(f"progress in {name} must lie in 0..1, not {start:g}")
+    if starts[0] != 0:
+        raise ValueError(
+            f"{name} must start at progress 0.0, not {starts[0]:g}: "
+            "say what holds from the first step on"
+        )
+    for earlier, later in pairwise(starts):
+        if later <= earlier:
+            raise ValueError(
+                f"{name} must be sorted by rising progress, and {later:g} follows {earlier:g}"
+            )
+    return starts

@@ -1,0 +1,149 @@
+"""Change the strength of IP-Adapters in the course of a run, and put it back afterwards."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from unicb.callback import Callback
+from unicb.callbacks._cutoff import Cutoff
+from unicb.callbacks._ip_scales import Adapters, Hold, Scale, checked_scale, release_stale
+from unicb.callbacks._schedules import Schedule, Scheduled
+from unicb.errors import UnsupportedPipelineError
+from unicb.pipelines import PipelineFacts
+from unicb.step import Step
+
+
+class _OnAdapters(Callback):
+    """Sets scales of IP-Adapters; one object may serve several runs at a time."""
+
+    owns = ("ip_adapter_scale",)
+
+    def __init__(self) -> None:
+        self._holds: WeakKeyDictionary[Any, Hold] = WeakKeyDictionary()
+
+    def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
+        release_stale(self._adapters(pipeline).model)
+
+    def _adapters(self, pipeline: Any) -> Adapters:
+        return Adapters(type(self).__name__, pipeline)
+
+    def _hold(self, step: Step) -> Hold:
+        run: Any = step._run
+        hold = self._holds.get(run)
+        if hold is None:
+            hold = self._holds[run] = Hold(self._adapters(step.pipeline), run)
+            # Not on_run_end, which does not tell which of several runs has ended.
+            run.on_finish(hold.release)
+        return hold
+
+
+class IPAdapterScale(_OnAdapters):
+    """Let the scale of a pipeline's IP-Adapters follow a schedule.
+
+    The first step has the scale that the pipeline was called with, since nothing can be set before
+    its end: call ``pipe.set_ip_adapter_scale`` with the schedule's first value, or a warning says
+    that they differ. Each later step has the schedule's value at its beginning: step ``i`` of
+    ``n``, counted from 0, that at progress ``i / n``. With a scheduler of order 2, both halves of
+    a step have the same. At the end of the run, also after an error, each attention has again
+    what it had before.
+
+    A scale is what ``set_ip_adapter_scale`` takes: a number; a list of one for each adapter; for
+    a UNet a dict by blocks, such as ``{"up": {"block_0": [0.0, 1.0, 0.0]}}``, where blocks that
+    are not named have 0; for FLUX and its kin a list of one for each layer. A number stands for
+    all adapters. At 0, what the adapter costs is saved too (but for FLUX and its kin).
+
+    Args:
+        schedule: a scale; a function from progress in 0..1 to one; or a table, a list of
+            ``(progress, scale)`` tuples by rising progress, the first at 0.0, where each holds
+            from its progress on. See also :func:`linear` and :func:`cosine`.
+
+    Raises:
+        TypeError, ValueError: the schedule is none of these (a function's answers: from ``bind``
+            and in the run); from ``bind``: a scale names unknown blocks, or has another number of
+            adapters, blocks or layers than the pipeline.
+        UnsupportedPipelineError: from ``bind``: no IP-Adapter is loaded, or the pipeline takes
+            none; from the first step of a run: the pipeline was called so that its loop does
+            without the adapter (StableDiffusion3Pipeline with scale 0).
+    """
+
+    def __init__(self, schedule: Schedule[Scale]) -> None:
+        super().__init__()
+        self._schedule: Scheduled[Scale] = Scheduled("IPAdapterScale", schedule, checked_scale)
+
+    def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
+        super().on_bind(pipeline, facts)
+        adapters = self._adapters(pipeline)
+        for scale in self._schedule.samples():
+            adapters.check("IPAdapterScale", scale)
+
+    def on_step_end(self, step: Step) -> None:
+        if not step.is_whole:
+            return
+        begins = step._run not in self._holds
+        hold = self._hold(step)
+        if begins:
+            _check_is_used(step.pipeline)
+            self._compare_first(hold)
+        if step.index + 1 < step.num_timesteps:
+            scale = self._schedule.at(step.progress)
+            hold.adapters.check("IPAdapterScale", scale)
+            hold.assign(scale)
+
+    def _compare_first(self, hold: Hold) -> None:
+        found, first = hold.adapters.values(), self._schedule.at(0.0)
+        hold.adapters.check("IPAdapterScale", first)
+        hold.assign(first)
+        if hold.adapters.values() != found:
+            warnings.warn(
+                f"the schedule of IPAdapterScale starts with {first!r}, and the first step had "
+                f"another scale, that of the pipeline: call set_ip_adapter_scale({first!r}) "
+                "before the run",
+                stacklevel=3,
+            )
+
+
+class IPAdapterCutoff(_OnAdapters):
+    """Switch a pipeline's IP-Adapters off for the last part of a run.
+
+    Their scale is set to 0 at the end of step ``int(num_timesteps * cutoff_step_ratio)``, or of
+    step ``cutoff_step_index``, as diffusers' ``IPAdapterScaleCutoffCallback`` does; with a
+    scheduler of order 2, at the end of a whole step. At the end of the run, also after an error,
+    each attention has again the scale that it had before.
+
+    Args:
+        cutoff_step_ratio: share of the steps after which to cut, in 0..1.
+        cutoff_step_index: index of the step after which to cut, from 0. Beyond the run's last
+            step, it never happens, and a warning says so.
+
+    Raises:
+        ValueError: not exactly one of the two is given, or it is out of range.
+        TypeError: it is no number.
+        UnsupportedPipelineError: from ``bind``: no IP-Adapter is loaded, or the pipeline takes
+            none.
+    """
+
+    def __init__(
+        self, cutoff_step_ratio: float | None = None, *, cutoff_step_index: int | None = None
+    ) -> None:
+        super().__init__()
+        self._cutoff = Cutoff("IPAdapterCutoff", cutoff_step_ratio, cutoff_step_index)
+
+    def on_step_end(self, step: Step) -> None:
+        if self._cutoff.is_over(step) and step._run not in self._holds:
+            self._hold(step).assign(0.0)
+
+
+def _check_is_used(pipeline: Any) -> None:
+    """StableDiffusion3Pipeline looks at its scale once, before the loop, and at 0 leaves the
+    adapter's embeddings out of it for good."""
+    if not hasattr(pipeline, "is_ip_adapter_active"):
+        return
+    if "ip_adapter_image_embeds" not in (getattr(pipeline, "joint_attention_kwargs", None) or {}):
+        raise UnsupportedPipelineError(
+            f"IPAdapterScale changes nothing in this run: {type(pipeline).__name__} was called "
+            "without an image for its IP-Adapter, or with scale 0, where it leaves the image out "
+            "for the whole run; start with a small scale, such as "
+            "pipe.set_ip_adapter_scale(1e-3), or pass ip_adapter_image_embeds"
+        )

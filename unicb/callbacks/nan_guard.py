@@ -1,0 +1,173 @@
+"""Notice latents that are not finite, at the step that makes them so."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from unicb._stopping import check_stoppable
+from unicb.callback import Callback
+from unicb.callbacks._arguments import step_interval
+from unicb.callbacks._per_run import PerRun
+from unicb.errors import LatentsNotFiniteError
+from unicb.ops import Tensor, TensorOps
+from unicb.pipelines import PipelineFacts
+from unicb.step import Step
+
+#: What to do about latents that are not finite.
+Action: TypeAlias = Literal["raise", "stop", "warn"]
+
+
+@dataclass
+class _Checked:
+    """Of one run.
+
+    Attributes:
+        ones: what sums up latents of one shape and dtype.
+        before: the latents of the last check, and its step.
+        told: whether it has warned.
+    """
+
+    ones: Tensor = None
+    ones_for: tuple[int, Any] | None = None
+    before: tuple[int, Tensor] | None = None
+    told: bool = False
+
+
+class NaNGuard(Callback):
+    """Look for NaN and infinities in the latents, and say at which step they came, how many values
+    they are, and what the likely cause is.
+
+    Without it, they are seen when the picture is black, after all steps. What goes wrong in the
+    VAE, after the last step, no callback sees.
+
+    A check is a sum on the device and a transfer of one byte for each picture, which waits for the
+    device; only where it finds something are latents copied to the host. Between checks, the
+    latents of the one before are kept. Figures: docs/callbacks/nan_guard.md.
+
+    Args:
+        action: "raise" :class:`LatentsNotFiniteError` out of the pipeline's call; "stop": warn, go
+            back to the latents of the check before, and have these decoded (where the first
+            check finds them, raise); "warn": warn once, and go on.
+        every: check steps 0, ``every``, ``2 * every``, …, and the last.
+
+    Raises:
+        TypeError, ValueError: an argument is not one of these.
+        UnsupportedPipelineError: from ``bind``, with "stop", for a pipeline whose loop cannot be
+            stopped; without ``latents`` to look at.
+    """
+
+    tensors = ("latents",)
+
+    def __init__(self, action: Action = "raise", every: int = 1) -> None:
+        if action not in get_args(Action):
+            allowed = ", ".join(map(repr, get_args(Action)))
+            raise ValueError(f"action must be one of {allowed}, not {action!r}")
+        self._action: Action = action
+        self._every = step_interval("every", every)
+        self._runs: PerRun[_Checked] = PerRun()
+
+    def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
+        if self._action == "stop":
+            check_stoppable(pipeline, facts)
+
+    def on_run_end(self) -> None:
+        self._runs.ended()
+
+    def on_step_end(self, step: Step) -> None:
+        last = step.index + 1 == step.num_timesteps
+        checked = self._runs.of(step, _Checked)
+        if checked.told or (step.index % self._every and not last):
+            return
+        latents = step["latents"]
+        if _is_finite(latents, checked, step.ops):
+            checked.before = step.index, latents
+        else:
+            self._act(step, checked)
+
+    def _act(self, step: Step, checked: _Checked) -> None:
+        message, share = _diagnosis(step, checked.before)
+        can_go_back = (
+            checked.before is not None and _finite_rows(step.ops.to_numpy(checked.before[1])).all()
+        )
+        if self._action == "raise" or (self._action == "stop" and not can_go_back):
+            raise LatentsNotFiniteError(message, step.index, share)
+        checked.told = True
+        if self._action == "stop":
+            assert checked.before is not None
+            step["latents"] = checked.before[1]
+            step.interrupt()
+            message += f"; stopped, and went back to the latents of step {checked.before[0]}"
+        checked.before = None
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+
+
+def _is_finite(latents: Tensor, checked: _Checked, ops: TensorOps) -> bool:
+    rows = int(latents.shape[0])
+    flat = latents.reshape((rows, -1))
+    key = int(flat.shape[1]), latents.dtype
+    if checked.ones_for != key:
+        checked.ones = ops.from_numpy(np.ones((key[0], 1), np.float32), like=latents)
+        checked.ones_for = key
+    # What is not finite times 0 is NaN, and so is any sum with it; to 8 bits, NaN becomes 0.
+    told = ops.to_uint8(ops.matmul(flat * 0, checked.ones) + 255)
+    return bool((told == 255).all())
+
+
+def _finite_rows(latents: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    rows: npt.NDArray[np.bool_] = np.isfinite(latents).reshape(len(latents), -1).all(axis=1)
+    return rows
+
+
+def _largest(latents: npt.NDArray[Any]) -> float:
+    finite = latents[np.isfinite(latents)].astype(np.float64)
+    return float(np.abs(finite).max()) if finite.size else math.nan
+
+
+def _diagnosis(step: Step, before: tuple[int, Tensor] | None) -> tuple[str, float]:
+    latents = step.ops.to_numpy(step["latents"])
+    bad = ~np.isfinite(latents)
+    share = float(bad.mean())
+    pictures = np.flatnonzero(~_finite_rows(latents)).tolist()
+    dtype = str(step["latents"].dtype).rpartition(".")[2].lower()
+    kinds = [
+        f"{int(found.sum())} {name}"
+        for name, found in (("NaN", np.isnan(latents)), ("infinite", np.isinf(latents)))
+        if found.any()
+    ]
+    parts = [
+        f"latents are not finite after step {step.index} of {step.num_timesteps} (timestep "
+        f"{step.timestep:g}): {100 * share:.3g} % of the values ({' and '.join(kinds)})"
+    ]
+    if len(latents) > 1:
+        parts.append(f" in the pictures {', '.join(map(str, pictures))} of {len(latents)}")
+    if before is None:
+        parts.append("; no check was before it")
+    else:
+        largest = _largest(step.ops.to_numpy(before[1]))
+        parts.append(
+            f"; after step {before[0]} they were finite, the largest {largest:.4g} (dtype {dtype})"
+        )
+    return f"{''.join(parts)}. {_cause(dtype, before is None)}", share
+
+
+def _cause(dtype: str, at_once: bool) -> str:
+    if dtype == "float16":
+        return (
+            "Likely cause: an overflow in the denoiser, for float16 ends at 65504; load the "
+            "pipeline in bfloat16 or float32"
+        )
+    if at_once:
+        return (
+            "Likely cause: what the run began with; look for NaN in the latents and embeddings "
+            "that it was given, and in the denoiser's weights"
+        )
+    return (
+        f"{dtype} reaches far: likely causes are a callback before this one, a guidance scale far "
+        "too high, the scheduler, or a model that computes in float16"
+    )

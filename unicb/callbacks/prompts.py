@@ -1,0 +1,350 @@
+"""Other prompts for a part of the run, or several at once."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary, WeakSet
+
+import numpy as np
+
+from unicb.backend import backend_for
+from unicb.callback import Callback
+from unicb.callbacks._prompt_encoding import Encoded, Encoder, Prompt
+from unicb.callbacks._prompt_loop import PromptLoop, prompt_loop
+from unicb.callbacks._prompt_rows import Rows, of_loop
+from unicb.errors import UnsupportedPipelineError
+from unicb.ops import Tensor
+from unicb.pipelines import Part, PipelineFacts
+from unicb.step import RunControl, Step
+
+#: Weights of the prompts at some progress; None where those of the call hold.
+_Weights: TypeAlias = tuple[float, ...] | None
+
+#: Progress is a quotient, and sums of weights are sums: they are no more exact than that.
+_NOTHING = 1e-9
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Which prompts are to hold when.
+
+    Attributes:
+        texts: the prompts.
+        weights: of each, as a function of progress. What they lack to 1 is of the call's own.
+        starts: whether the first is what the pipeline has to be called with.
+        mixes: whether several may have a weight at once.
+    """
+
+    texts: tuple[Prompt, ...]
+    weights: Callable[[float], _Weights]
+    starts: bool
+    mixes: bool
+
+
+@dataclass
+class _State:
+    """Of one run: the embeddings of all prompts, those of the call last; what holds at present."""
+
+    positive: list[Encoded] = field(default_factory=list)
+    negative: list[Encoded] = field(default_factory=list)
+    applied: tuple[_Weights, _Weights] = (None, None)
+
+
+class _Prompts(Callback):
+    """Writes sums of embeddings into the loop."""
+
+    owns = ("prompt",)
+
+    def __init__(self, positive: _Wanted, negative: _Wanted | None, partly: bool) -> None:
+        self._positive, self._negative = positive, negative
+        self._partly = partly
+        # One callback may serve several runs at once.
+        self._states: WeakKeyDictionary[RunControl, _State] = WeakKeyDictionary()
+        self._verified: WeakSet[type] = WeakSet()
+
+    def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
+        name, mine = type(pipeline).__name__, type(self).__name__
+        loop = prompt_loop(type(pipeline))
+        encoders = [part for part in vars(pipeline) if part.startswith("text_encoder")]
+        if encoders and all(getattr(pipeline, part) is None for part in encoders):
+            raise UnsupportedPipelineError(
+                f"{mine} encodes prompts, and this {name} was loaded without a text encoder"
+            )
+        if facts is not None and facts.listed:
+            raise UnsupportedPipelineError(
+                f"{mine} does not work on {name}: its embeddings are a list, each of its own length"
+            )
+        if loop.kept and not self._partly:
+            raise UnsupportedPipelineError(
+                f"{mine} cannot exchange all of a prompt of {name}: its loop does not take "
+                f"{' and '.join(loop.kept)} back from a callback. With partly=True, that stays as "
+                "the pipeline was called with"
+            )
+        masks = [slot.name for slot in loop.slots if "mask" in slot.name]
+        if masks and self._positive.mixes:
+            raise UnsupportedPipelineError(
+                f"{mine} cannot mix prompts of {name}: there is nothing between two {masks[0]}s"
+            )
+        if self._negative is not None and not _takes_negative(loop, facts):
+            raise UnsupportedPipelineError(
+                f"{name} does not take the embeddings of its negative prompt back from a callback"
+            )
+
+    def on_step_end(self, step: Step) -> None:
+        if step.index + 1 >= step.num_timesteps:
+            return  # there is no step that it would be for
+        wanted = (
+            self._positive.weights(step.progress),
+            None if self._negative is None else self._negative.weights(step.progress),
+        )
+        state = self._states.get(step._run)
+        if state is None:
+            state = self._states[step._run] = self._encoded(step)
+        if wanted != state.applied:
+            state.applied = wanted
+            self._write(step, state)
+
+    def _encoded(self, step: Step) -> _State:
+        encoder = Encoder(step, type(self).__name__)
+        state = _State()
+        started: list[_Weights] = [None, None]
+        for index, wanted in enumerate((self._positive, self._negative)):
+            if wanted is None:
+                continue
+            if wanted.starts:
+                encoder.check_called_with(wanted.texts[0], negative=index == 1)
+                started[index] = wanted.weights(0.0)
+            encoded = encoder.encode(wanted.texts, negative=index == 1)
+            encoded.append(encoder.called(negative=index == 1))
+            if index == 0:
+                state.positive = encoded
+            else:
+                state.negative = encoded
+        state.applied = (started[0], started[1])
+        if type(step.pipeline) not in self._verified:
+            encoder.verify()
+            self._verified.add(type(step.pipeline))
+        return state
+
+    def _write(self, step: Step, state: _State) -> None:
+        backend, loop = backend_for(step.pipeline), prompt_loop(type(step.pipeline))
+        positive, negative = state.applied
+        with backend.untouched():
+            for slot in loop.slots:
+                current = of_loop(step, slot.name)
+                if current is None:
+                    continue
+                parts: dict[Part, Tensor] = {}
+                if positive is not None:
+                    parts["conditional"] = _sum(state.positive, slot.name, positive)
+                    parts["perturbed"] = parts["conditional"]
+                if negative is not None and slot.name in state.negative[-1]:
+                    parts["unconditional"] = _sum(state.negative, slot.name, negative)
+                    if slot.negative in loop.taken:
+                        step._tensors[slot.negative] = parts["unconditional"]
+                if parts:
+                    rows = Rows(step, slot.name, current)
+                    step._tensors[slot.name] = rows.put(backend, current, parts)
+
+
+class PromptSchedule(_Prompts):
+    """Exchange the prompt during the run: ``PromptSchedule([(0.0, "a dog"), (0.5, "a cat")])``.
+
+    All prompts are encoded at the end of the first step, once, by the pipeline's own
+    ``encode_prompt`` and with the arguments (``clip_skip``, ``max_sequence_length``, …) of the
+    call; random numbers go on as if it had not been. So the first step is made with what the
+    pipeline was called with. Where the schedule starts at 0.0, that has to be the same prompt;
+    where it starts later, the call's prompt holds until then. Pooled embeddings go with the prompt.
+
+    A prompt that is to hold from ``progress`` on is that of all steps from step
+    ``ceil(num_timesteps * progress)`` on. With text encoders that are offloaded, they are loaded
+    once more while the denoiser is.
+
+    Args:
+        schedule: pairs of a progress in 0..1, ascending, and a prompt: a text for all pictures of
+            the batch, or a list with one for each prompt of the call. With several images per
+            prompt, all of a prompt get the same.
+        interpolate: go over from one prompt to the next in a straight line between their
+            embeddings, anew at each step, instead of at once.
+        negative: the same for negative prompts. Nothing in a run without guidance.
+        partly: go on, too, where the loop does not take back all that ``encode_prompt`` makes (such
+            as FLUX's pooled embeddings): that stays as the pipeline was called with. An attention
+            mask that would have to be another one is refused in the first step even so.
+
+    Raises:
+        TypeError, ValueError: the schedule is empty, unsorted or no list of such pairs; (at the end
+            of the first step) its lists do not fit the call's prompts, or the call's prompt is
+            another one than the schedule says.
+        UnsupportedPipelineError: from ``bind``: the loop does not take these embeddings back; from
+            the first step: a prompt's embeddings have another length than the call's.
+    """
+
+    def __init__(
+        self,
+        schedule: Sequence[tuple[float, Prompt]],
+        interpolate: bool = False,
+        *,
+        negative: Sequence[tuple[float, Prompt]] | None = None,
+        partly: bool = False,
+    ) -> None:
+        positive = _Knots("schedule", schedule, interpolate)
+        negatives = None if negative is None else _Knots("negative", negative, interpolate)
+        super().__init__(
+            positive.wanted(), None if negatives is None else negatives.wanted(), partly
+        )
+
+
+class PromptWeights(_Prompts):
+    """Blend several prompts, with weights that may change from step to step.
+
+    ``PromptWeights({"a dog": lambda progress: 1 - progress, "a cat": lambda progress: progress})``
+    turns a dog into a cat. The weights are divided by their sum. As with :class:`PromptSchedule`,
+    prompts are encoded at the end of the first step, which is made with what the pipeline was
+    called with.
+
+    Args:
+        weights: for each prompt a number, or a function of the progress in 0..1 that gives one.
+            Negative ones push away from a prompt.
+        partly: as for :class:`PromptSchedule`.
+
+    Raises:
+        TypeError, ValueError: there is no prompt, or a weight is no finite number; (in the run) a
+            function gives none, or the sum of the weights is not above 0.
+        UnsupportedPipelineError: as for :class:`PromptSchedule`.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, float | Callable[[float], float]],
+        *,
+        partly: bool = False,
+    ) -> None:
+        if not isinstance(weights, Mapping):
+            raise TypeError(f"PromptWeights takes a dict of prompts and weights, not {weights!r}")
+        if not weights:
+            raise ValueError("PromptWeights needs at least one prompt")
+        for text, weight in weights.items():
+            if not isinstance(text, str):
+                raise TypeError(f"PromptWeights: a prompt must be a text, not {text!r}")
+            if not callable(weight):
+                _number(text, weight)
+        if not any(callable(weight) for weight in weights.values()):
+            _shares(weights, 0.0)
+        self._weights = dict(weights)
+        several = len(weights) > 1
+        super().__init__(_Wanted(tuple(weights), self._shares, False, several), None, partly)
+
+    def _shares(self, progress: float) -> _Weights:
+        return _shares(self._weights, progress)
+
+
+def _number(text: str, weight: Any) -> float:
+    if isinstance(weight, bool) or not isinstance(weight, int | float | np.number):
+        raise TypeError(f"the weight of {text!r} must be a number, not {weight!r}")
+    if not math.isfinite(weight):
+        raise ValueError(f"the weight of {text!r} must be finite, not {weight!r}")
+    return float(weight)
+
+
+def _shares(
+    weights: Mapping[str, float | Callable[[float], float]], progress: float
+) -> tuple[float, ...]:
+    given = [
+        _number(text, weight(progress) if callable(weight) else weight)
+        for text, weight in weights.items()
+    ]
+    total = sum(given)
+    if total <= 0:
+        raise ValueError(
+            f"the weights of a blend must sum to more than 0, not {total:g} "
+            f"({', '.join(f'{t!r}: {w:g}' for t, w in zip(weights, given, strict=True))})"
+        )
+    return tuple(weight / total for weight in given)
+
+
+class _Knots:
+    """A schedule of prompts: checked, and turned into weights."""
+
+    def __init__(self, name: str, schedule: Any, interpolate: bool) -> None:
+        if isinstance(schedule, str | Mapping) or not isinstance(schedule, Sequence):
+            raise TypeError(f"{name} must be a list of pairs like (0.5, 'a cat'), not {schedule!r}")
+        if not schedule:
+            raise ValueError(f"{name} is empty; it needs at least one pair like (0.5, 'a cat')")
+        pairs = [_knot(name, item) for item in schedule]
+        self.at = [progress for progress, _ in pairs]
+        for before, after in pairwise(self.at):
+            if after <= before:
+                raise ValueError(
+                    f"{name} must be sorted by progress, and {after:g} follows {before:g}"
+                )
+        self.texts = tuple(text for _, text in pairs)
+        lengths = {len(text) for text in self.texts if not isinstance(text, str)}
+        if len(lengths) > 1:
+            raise ValueError(
+                f"{name} has lists of {' and '.join(map(str, sorted(lengths)))} prompts; all must "
+                "have one for each prompt that the pipeline is called with"
+            )
+        self.interpolate = bool(interpolate)
+
+    def wanted(self) -> _Wanted:
+        return _Wanted(self.texts, self.weights, self.at[0] == 0.0, self.interpolate)
+
+    def weights(self, progress: float) -> _Weights:
+        """Of the prompts; what is missing to 1 is that of the call's own."""
+        last = bisect_right(self.at, progress + _NOTHING) - 1
+        found = [0.0] * len(self.at)
+        if last < 0 and not self.interpolate:
+            return None
+        share = 0.0
+        if self.interpolate and last + 1 < len(self.at):
+            start = self.at[last] if last >= 0 else 0.0
+            share = max(progress - start, 0.0) / (self.at[last + 1] - start)
+            found[last + 1] = share
+        if last >= 0:
+            found[last] = 1.0 - share
+        return tuple(found)
+
+
+def _knot(name: str, item: Any) -> tuple[float, Prompt]:
+    if isinstance(item, str) or not isinstance(item, Sequence) or len(item) != 2:
+        raise TypeError(f"{name} must consist of pairs like (0.5, 'a cat'), not {item!r}")
+    progress, text = item
+    if isinstance(progress, bool) or not isinstance(progress, int | float):
+        raise TypeError(f"{name}: a progress must be a number in 0..1, not {progress!r}")
+    if not 0 <= progress <= 1:
+        raise ValueError(f"{name}: a progress must lie in 0..1, not {progress!r}")
+    if isinstance(text, str):
+        return float(progress), text
+    if not isinstance(text, Sequence) or not all(isinstance(one, str) for one in text):
+        raise TypeError(f"{name}: a prompt must be a text or a list of texts, not {text!r}")
+    if not text:
+        raise ValueError(f"{name}: the list of prompts at {progress:g} is empty")
+    return float(progress), tuple(text)
+
+
+def _takes_negative(loop: PromptLoop, facts: PipelineFacts | None) -> bool:
+    """Whether in a block of its own, or in a tensor apart."""
+    if facts is not None and facts.cfg == "batch":
+        return True
+    return any(slot.negative in loop.taken for slot in loop.slots)
+
+
+def _sum(encoded: Sequence[Encoded], name: str, weights: Sequence[float]) -> Tensor:
+    """Of what the weights and, for the rest, the call's own embeddings say."""
+    every = [*weights, 1.0 - sum(weights)]
+    terms = [
+        (tensors[name], weight)
+        for tensors, weight in zip(encoded, every, strict=True)
+        if abs(weight) > _NOTHING
+    ]
+    if len(terms) == 1:
+        return terms[0][0]
+    total = terms[0][0] * terms[0][1]
+    for tensor, weight in terms[1:]:
+        total = total + tensor * weight
+    return total

@@ -1,0 +1,302 @@
+"""How long steps take, and how long a run still has to go."""
+
+from __future__ import annotations
+
+import importlib
+import statistics
+import sys
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Literal, Protocol, TypeAlias
+
+from unicb.callback import Callback
+from unicb.callbacks._per_run import PerRun
+from unicb.step import Step
+
+
+@dataclass
+class StepTimes:
+    """One run's times, in seconds.
+
+    Attributes:
+        first: from the pipeline's call to the end of its first step: with text encoders, and
+            whatever is compiled or loaded on the way.
+        seconds: of each further step, from the end of the one before: with the callbacks, and on
+            the device only if the timer waits for it.
+    """
+
+    first: float = 0.0
+    seconds: list[float] = field(default_factory=list)
+    _ended: float = 0.0
+
+    @property
+    def median(self) -> float | None:
+        """Of ``seconds``; None for a run of one step."""
+        return statistics.median(self.seconds) if self.seconds else None
+
+    @property
+    def total(self) -> float:
+        """From the pipeline's call to the end of the last step so far."""
+        return self.first + sum(self.seconds)
+
+    def summary(self) -> str:
+        """One line: ``20 steps in 4.1 s: 0.2 s a step (0.198..0.21), the first after 0.3 s``."""
+        steps = len(self.seconds) + 1
+        line = f"{steps} step{'s' if steps > 1 else ''} in {self.total:.3g} s"
+        if self.median is None:
+            return line
+        low, high = min(self.seconds), max(self.seconds)
+        return (
+            f"{line}: {self.median:.3g} s a step ({low:.3g}..{high:.3g}), "
+            f"the first after {self.first:.3g} s"
+        )
+
+
+class StepTimer(Callback):
+    """Measure each step of a run; the last run's times are in :attr:`times`.
+
+    A device may still be at work when a step ends. To measure what the steps take and not what it
+    takes to ask for them, the timer waits for the device, by reading one value of the latents;
+    this costs the time in which the host could have gone ahead.
+
+    Args:
+        wait: whether to wait for the device. Without, single steps may be timed too short or too
+            long; the run's total, as soon as something else has waited, is right.
+
+    Raises:
+        TypeError: ``wait`` is no bool.
+        UnsupportedPipelineError: from ``bind``, with ``wait``: the pipeline offers no latents.
+
+    Attributes:
+        times: of the run that began last, as far as it has come; None before the first.
+    """
+
+    def __init__(self, wait: bool = True) -> None:
+        if not isinstance(wait, bool):
+            raise TypeError(f"wait must be True or False, not {wait!r}")
+        self.tensors = ("latents",) if wait else ()
+        self.times: StepTimes | None = None
+        self._runs: PerRun[StepTimes] = PerRun()
+
+    def summary(self) -> str:
+        """One line about the last run."""
+        return "no step yet" if self.times is None else self.times.summary()
+
+    def on_run_end(self) -> None:
+        self._runs.ended()
+
+    def on_step_end(self, step: Step) -> None:
+        if self.tensors:
+            step.ops.to_numpy(step["latents"].reshape((-1,))[:1])
+        now = time.monotonic()
+        times = self._runs.of(step, StepTimes)
+        if not times._ended:
+            times.first = now - step._run.called_at
+            self.times = times
+        else:
+            times.seconds.append(now - times._ended)
+        times._ended = now
+
+
+@dataclass(frozen=True)
+class ProgressState:
+    """How far a run is, after one of its steps.
+
+    Attributes:
+        step: index of the step, from 0.
+        num_timesteps: how many there are.
+        seconds_per_step: median of the last eight; None after the first.
+        elapsed: seconds since the pipeline's call.
+        remaining: seconds that the steps to come will take, at that pace; None after the first.
+            Decoding is not in it.
+    """
+
+    step: int
+    num_timesteps: int
+    seconds_per_step: float | None
+    elapsed: float
+    remaining: float | None
+
+    def __str__(self) -> str:
+        done = f"step {self.step + 1}/{self.num_timesteps}"
+        if self.seconds_per_step is None or self.remaining is None:
+            return done
+        minutes, seconds = divmod(round(self.remaining), 60)
+        return f"{done}, {self.seconds_per_step:.3g} s a step, {minutes}:{seconds:02d} left"
+
+
+#: The way to show progress: a name, or a function that is called after every step.
+Display: TypeAlias = Literal["tqdm", "rich", "plain"] | Callable[[ProgressState], object]
+
+
+class _Shown(Protocol):
+    def update(self, state: ProgressState) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Progress(Callback):
+    """Show how far a run is, how long a step takes, and when the last will be done.
+
+    The frameworks' pipelines have a bar of their own, in the terminal; switch it off with
+    ``pipe.set_progress_bar_config(disable=True)``, or use a function to show progress elsewhere.
+    The device is not waited for, see :class:`StepTimer`. A display that fails is told in a warning,
+    and is off for the rest of the run.
+
+    Args:
+        display: "tqdm", "rich", or "plain" lines on stderr: of a terminal, one that is written
+            again and again, elsewhere one for each tenth of the run. Or a function that is called
+            with a :class:`ProgressState` after every step. None: tqdm, and plain without it.
+
+    Raises:
+        TypeError, ValueError: ``display`` is none of these.
+        ModuleNotFoundError: the package asked for is not installed.
+    """
+
+    def __init__(self, display: Display | None = None) -> None:
+        self._make = _maker(display)
+        self._runs: PerRun[_Run] = PerRun()
+
+    def on_run_end(self) -> None:
+        for run in self._runs.ended():
+            run.close()
+
+    def on_step_end(self, step: Step) -> None:
+        run = self._runs.of(step, lambda: _Run(self._make))
+        run.update(step, time.monotonic())
+
+
+class _Run:
+    """One run's display, and the pace of its last steps."""
+
+    def __init__(self, make: Callable[[int], _Shown]) -> None:
+        self._make = make
+        self._shown: _Shown | None = None
+        self._failed = False
+        self._ends: deque[float] = deque(maxlen=9)
+
+    def update(self, step: Step, now: float) -> None:
+        self._ends.append(now)
+        if self._failed:
+            return
+        ends = list(self._ends)
+        lasted = [after - before for before, after in pairwise(ends)]
+        pace = statistics.median(lasted) if lasted else None
+        left = step.num_timesteps - step.index - 1
+        remaining = None if pace is None else pace * left
+        elapsed = now - step._run.called_at
+        state = ProgressState(step.index, step.num_timesteps, pace, elapsed, remaining)
+        try:
+            if self._shown is None:
+                self._shown = self._make(step.num_timesteps)
+            self._shown.update(state)
+        except Exception as error:
+            self._fail(error)
+
+    def close(self) -> None:
+        shown, self._shown = self._shown, None
+        if shown is not None:
+            try:
+                shown.close()
+            except Exception as error:
+                self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self._failed = True
+        warnings.warn(
+            f"progress is not shown for the rest of this run: {type(error).__name__}: {error}",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+def _maker(display: Any) -> Callable[[int], _Shown]:
+    if display is None:
+        try:
+            return _maker("tqdm")
+        except ModuleNotFoundError:
+            return _Plain
+    if display == "plain":
+        return _Plain
+    if display in ("tqdm", "rich"):
+        name = "tqdm.auto" if display == "tqdm" else "rich.progress"
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"Progress({display!r}) needs {display}, which is not installed: "
+                f"pip install {display}"
+            ) from error
+        return lambda total: (_Tqdm if display == "tqdm" else _Rich)(module, total)
+    if callable(display):
+        return lambda total: _Told(display)
+    if isinstance(display, str):
+        raise ValueError(f"display must be 'tqdm', 'rich', 'plain' or a function, not {display!r}")
+    raise TypeError(f"display must be a name or a function, not a {type(display).__qualname__}")
+
+
+class _Told:
+    def __init__(self, function: Callable[[ProgressState], object]) -> None:
+        self._function = function
+
+    def update(self, state: ProgressState) -> None:
+        self._function(state)
+
+    def close(self) -> None:
+        """Nothing was opened."""
+
+
+class _Tqdm:
+    def __init__(self, module: Any, total: int) -> None:
+        self._bar = module.tqdm(total=total, unit="step", desc="denoising")
+
+    def update(self, state: ProgressState) -> None:
+        self._bar.update(state.step + 1 - self._bar.n)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+class _Rich:
+    def __init__(self, module: Any, total: int) -> None:
+        columns: Sequence[Any] = (
+            module.TextColumn("{task.description}"),
+            module.BarColumn(),
+            module.MofNCompleteColumn(),
+            module.TextColumn("{task.fields[pace]}"),
+        )
+        console = importlib.import_module("rich.console").Console(stderr=True)
+        self._bar = module.Progress(*columns, console=console)
+        self._task = self._bar.add_task("denoising", total=total, pace="")
+        self._bar.start()
+
+    def update(self, state: ProgressState) -> None:
+        pace = str(state).partition(", ")[2]
+        self._bar.update(self._task, completed=state.step + 1, pace=pace, refresh=True)
+
+    def close(self) -> None:
+        self._bar.stop()
+
+
+class _Plain:
+    def __init__(self, total: int) -> None:
+        self._total, self._tenth, self._width = total, 0, 0
+
+    def update(self, state: ProgressState) -> None:
+        line = str(state)
+        if sys.stderr.isatty():
+            sys.stderr.write("\r" + line.ljust(self._width))
+            self._width = len(line)
+        elif (tenth := 10 * (state.step + 1) // self._total) > self._tenth:
+            self._tenth = tenth
+            sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        if self._width:
+            sys.stderr.write("\n")
+            sys.stderr.flush()

@@ -1,0 +1,211 @@
+"""Keep the latents of a run, step by step, in a file."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import queue
+import string
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from unicb.callback import Callback
+from unicb.callbacks._arguments import step_interval
+from unicb.callbacks._per_run import PerRun
+from unicb.callbacks._trajectory_files import (
+    SUFFIXES,
+    RecordedLatents,
+    TrajectoryFile,
+    load_trajectory,
+)
+from unicb.ops import Tensor, TensorOps
+from unicb.pipelines import PipelineFacts
+from unicb.step import Step, timestep_number
+
+__all__ = ["RecordedLatents", "Trajectory", "load_trajectory"]
+
+#: Steps that may wait for the disk; when there are more, the run waits.
+_WAITING = 8
+
+
+class _Recorded(NamedTuple):
+    step: int
+    num_timesteps: int
+    sigma: float
+    dtype: str
+    result: Callable[[], tuple[npt.NDArray[Any], float]]
+
+
+class Trajectory(Callback):
+    """Write a run's latents to a file, step by step: for plots, for debugging, for comparing runs.
+
+    A thread of its own copies them to the host and writes them; they are not kept in memory. The
+    run waits where the disk is slower by more than eight steps: none is left out. The file appears
+    under its name, whole, when the run is over, however it ended: with the steps that there were.
+    Until then the latents are in a temporary file beside it; for a moment, both are there.
+
+    Read it with :func:`load_trajectory`. Both formats hold the arrays of :class:`RecordedLatents`
+    under their names, for ``numpy.load`` or ``safetensors.numpy.load_file``.
+
+    If it cannot be written any more (the disk is full), a warning says so, and the run goes on.
+
+    Args:
+        to: a path that ends in .npz or .safetensors. Each run overwrites the file of the one
+            before, unless it has the field ``{run}``, which counts this object's runs from 0.
+        every: record steps 0, ``every``, ``2 * every``, …, and the last.
+
+    Raises:
+        TypeError, ValueError: ``to`` is no such path, or has another field; ``every`` is no number
+            of steps.
+        OSError: from ``bind``: the folder cannot be made, or no file written there.
+        UnsupportedPipelineError: from ``bind``: the pipeline offers no latents.
+    """
+
+    tensors = ("latents",)
+
+    def __init__(self, to: str | os.PathLike[str], every: int = 1) -> None:
+        self._template = _template(to)
+        self._every = step_interval("every", every)
+        self._count = itertools.count()
+        self._runs: PerRun[_Recording] = PerRun()
+
+    def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
+        # Empty, it leaves nothing behind; what is wrong with the folder comes out now.
+        path = self._path(0)
+        if path.is_dir():
+            raise IsADirectoryError(f"Trajectory cannot write {str(path)!r}: it is a folder")
+        TrajectoryFile(path).close()
+
+    def on_run_end(self) -> None:
+        for recording in self._runs.ended():
+            recording.finish()
+
+    def on_step_end(self, step: Step) -> None:
+        recording = self._runs.of(step, lambda: _Recording(self._path(next(self._count))))
+        last = step.index + 1 == step.num_timesteps
+        if step.index % self._every == 0 or last:
+            recording.record(step)
+
+    def _path(self, run: int) -> Path:
+        return Path(self._template.format(run=run))
+
+
+def _template(to: Any) -> str:
+    if not isinstance(to, str | os.PathLike):
+        raise TypeError(f"Trajectory takes a path, not a {type(to).__qualname__}")
+    template = os.fsdecode(to)
+    try:
+        path = Path(template.format(run=0))
+        named = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"path {template!r} cannot be filled in ({error}); its one field may be {{run}}"
+        ) from error
+    if path.suffix.lower() not in SUFFIXES or named - {"run"}:
+        raise ValueError(f"Trajectory writes {' and '.join(SUFFIXES)}, not {template!r}")
+    return template
+
+
+class _Recording:
+    """One run's file, and the thread that writes it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        # Its put never waits, and may be called while another does: the garbage collector does.
+        self._queue: queue.SimpleQueue[_Recorded | None] = queue.SimpleQueue()
+        self._room = threading.Semaphore(_WAITING)
+        self._error = ""
+        self._told = False
+        self._sigmas: tuple[Any, npt.NDArray[np.float64]] | None = None
+        self._thread = threading.Thread(target=self._work, name="unicb-trajectory", daemon=True)
+        self._thread.start()
+
+    def record(self, step: Step) -> None:
+        self._tell()
+        if not self._error:
+            self._room.acquire()
+            dtype = str(step["latents"].dtype).rpartition(".")[2].lower()
+            sigma, result = self._sigma(step), _aside(step)
+            self._queue.put(_Recorded(step.index, step.num_timesteps, sigma, dtype, result))
+
+    def finish(self) -> None:
+        self._queue.put(None)
+        # The end of a run may be noticed by the garbage collector, which runs in any thread.
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._error and not self._told:
+            self._told = True
+            warnings.warn(
+                f"the trajectory of this run is not written to {str(self._path)!r} any further: "
+                + self._error,
+                RuntimeWarning,
+                stacklevel=5,
+            )
+
+    def _work(self) -> None:
+        file: TrajectoryFile | None = None
+        # Taken from the queue to the end, whatever happens: the run may wait for room.
+        while (recorded := self._queue.get()) is not None:
+            try:
+                if self._error:
+                    continue
+                file = file or TrajectoryFile(self._path)
+                latents, timestep = recorded.result()
+                file.append(
+                    recorded.step,
+                    recorded.num_timesteps,
+                    timestep,
+                    recorded.sigma,
+                    # Some backends widen halves on the way to the host.
+                    latents.astype(np.float16) if recorded.dtype == "float16" else latents,
+                )
+            except BaseException as error:
+                self._error = _text(error)
+            finally:
+                del recorded  # it keeps tensors on the device
+                self._room.release()
+        try:
+            if file is not None:
+                file.close()
+        except BaseException as error:
+            self._error = self._error or _text(error)
+
+    def _sigma(self, step: Step) -> float:
+        """Of the latents after the step. The scheduler's own index has been counted up by then; it
+        counts the half steps of a scheduler of order 2, as its sigmas do."""
+        scheduler = getattr(step.pipeline, "scheduler", None)
+        sigmas = getattr(scheduler, "sigmas", None)
+        if sigmas is None:
+            return float("nan")
+        if self._sigmas is None or self._sigmas[0] is not sigmas:
+            host = step.ops.to_numpy(sigmas) if step._run.is_tensor(sigmas) else sigmas
+            self._sigmas = sigmas, np.asarray(host, dtype=np.float64).reshape(-1)
+        read = self._sigmas[1]
+        index = getattr(scheduler, "step_index", None)
+        if index is None and len(read) == step.num_timesteps + 1:
+            index = step.index + 1
+        return float(read[index]) if index is not None and index < len(read) else float("nan")
+
+
+def _text(error: BaseException) -> str:
+    """Of the error, its text is kept: its traceback would keep the latents."""
+    return f"{type(error).__name__}: {error}"
+
+
+def _aside(step: Step) -> Callable[[], tuple[npt.NDArray[Any], float]]:
+    timestep = step._timestep
+    rest = (timestep,) if step._run.is_tensor(timestep) else ()
+
+    def work(ops: TensorOps, latents: Tensor, *more: Tensor) -> tuple[npt.NDArray[Any], float]:
+        return ops.to_numpy(latents), timestep_number(more[0] if more else timestep, ops)
+
+    return step._run.aside(work, [step["latents"], *rest])
