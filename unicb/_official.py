@@ -88,9 +88,9 @@ class PlainCallback(FunctionCallback):
         pipeline, run, ours = step.pipeline, cast("Run", step._run), self._set
         if isinstance(pipeline._guidance_scale, int | float):
             if not ours and before is _MISSING:
-                run._on_finish(lambda: vars(pipeline).pop(_SCALE, None))
+                run.on_finish(lambda: vars(pipeline).pop(_SCALE, None))
             elif not ours:
-                run._on_finish(lambda: put_back(pipeline, _SCALE, before, ours))
+                run.on_finish(lambda: put_back(pipeline, _SCALE, before, ours))
             ours[_SCALE] = pipeline._guidance_scale = Ours(pipeline._guidance_scale)
 
 

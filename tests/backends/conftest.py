@@ -43,6 +43,20 @@ def quickstart(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def own_callbacks(tmp_path: Path) -> Callable[[str], list[str]]:
+    """Run examples/own_callbacks.py for 5 steps; returns the names of what it wrote."""
+
+    def start(framework: str) -> list[str]:
+        script = str(ROOT / "examples" / "own_callbacks.py")
+        few = ["--steps", "5", "--stop-after", "3"]
+        printed = run([script, "--framework", framework, "--out", "own", *few], tmp_path)
+        assert "interrupted after step 3" in printed
+        return sorted(path.name for path in (tmp_path / "own").iterdir())
+
+    return start
+
+
+@pytest.fixture
 def example(tmp_path: Path) -> Callable[[str, str], list[list[float]]]:
     """Run one of examples/ by its name; returns the rows of the table that it prints."""
 

@@ -52,6 +52,11 @@ def test_decoders_show_more_than_colours(
     assert 0.85 < rows[8][0] < min(rows[8][1:])
 
 
+def test_own_callbacks(own_callbacks: Callable[[str], list[str]]) -> None:
+    pictures = [f"{step:02d}-{index}.png" for step in range(4) for index in range(2)]
+    assert own_callbacks("mindspore") == sorted([*pictures, "picture-0.png", "picture-1.png"])
+
+
 def test_readme(run_readme: Callable[[str, str], Path]) -> None:
     folder = run_readme("from mindone", "from diffusers")
     assert Image.open(folder / "star.png").size == (64, 64)
