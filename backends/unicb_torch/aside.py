@@ -84,8 +84,10 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
 @contextmanager
 def untouched() -> Iterator[None]:
     """See :meth:`unicb.Backend.untouched`."""
-    accelerator = torch.accelerator.current_accelerator()
-    kind = "cuda" if accelerator is None else accelerator.type
-    devices = range(torch.accelerator.device_count())
-    with torch.no_grad(), torch.random.fork_rng(devices, device_type=kind):
+    kind, count = "cuda", torch.cuda.device_count()
+    # torch 2.6 and later tell of other accelerators, too.
+    if hasattr(torch, "accelerator") and torch.accelerator.is_available():
+        kind = torch.accelerator.current_accelerator().type
+        count = torch.accelerator.device_count()
+    with torch.no_grad(), torch.random.fork_rng(range(count), device_type=kind):
         yield
