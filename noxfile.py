@@ -21,7 +21,7 @@ BACKENDS = ["numpy", *FRAMEWORKS]
 STRANGER = "examples/third_party_backend"
 
 #: Those that need no GPU; benchmarks/preview_cuda.py is run by name.
-BENCHMARKS = ["preview_cost"]
+BENCHMARKS = ["preview_cost", "stop_cost"]
 
 PACKAGES = {
     "numpy": ["numpy"],
@@ -80,6 +80,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Test unicb itself on the reference backend, with no framework installed."""
     install_wheel(session, "numpy", "testing")
+    install_tools(session, "rich", "safetensors", "tqdm")  # which callbacks use or write for
     session.run("pytest", "-q", *(session.posargs or ["tests"]))
 
 

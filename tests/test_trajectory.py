@@ -69,10 +69,11 @@ def test_numpy_reads_it(pipe: ToyPipeline, tmp_path: Path) -> None:
 
 
 def test_safetensors_reads_it(pipe: ToyPipeline, tmp_path: Path) -> None:
-    safetensors = pytest.importorskip("safetensors.numpy")
+    from safetensors.numpy import load_file
+
     keep, path = Keep(), tmp_path / "run.safetensors"
     pipe("x", **bind(pipe, keep, Trajectory(path)))
-    file = safetensors.load_file(path)
+    file = load_file(path)
     assert set(file) == {"latents", "steps", "timesteps", "sigmas", "num_timesteps"}
     np.testing.assert_array_equal(file["latents"], np.stack(keep.latents))
     assert file["steps"].tolist() == list(range(10))
