@@ -362,8 +362,7 @@ class Binding(Mapping[str, Any]):
         try:
             outputs = run.step_end(index, timestep, callback_kwargs)
             self._step = run.index
-            last = run.index + 1 >= num_timesteps_of(pipeline)
-            if self._request is None and not (last or run.interrupted):
+            if self._goes_on(run):
                 return outputs
             with self._changed:  # who asks after this is too late, and is told so
                 if self._request == "cancel":
@@ -378,6 +377,11 @@ class Binding(Mapping[str, Any]):
         self._decoding.start(outputs)
         run.settle(outputs)
         return outputs
+
+    def _goes_on(self, run: Run) -> bool:
+        """Whether there are steps left, and nobody has asked for a stop. Waits for nothing."""
+        asked = run.interrupted or self._request is not None
+        return not asked and run.index + 1 < num_timesteps_of(run.pipeline)
 
     def _begin(self, pipeline: Any, frame_id: FrameId) -> Run:
         if pipeline is not self._pipeline:

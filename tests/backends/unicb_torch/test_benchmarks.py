@@ -150,6 +150,14 @@ def test_waits_are_told_by_thread_and_time(modules: None) -> None:
         preview_cuda.waits({"traceEvents": events[1:]})
 
 
+def test_stop_cost(tmp_path: Path) -> None:
+    run("stop_cost.py", "--repetitions", "1", "--out", str(tmp_path))
+    found = result(tmp_path / "stop_cost-torch.json")
+    names = [item["name"] for item in found["figures"]]
+    assert names == ["check", "Interrupt(...)", "Interrupt(deadline=...)"]
+    assert all(item["median"] > 0 for item in found["figures"])
+
+
 def test_rounds_take_turns_and_medians_have_quartiles(modules: None) -> None:
     from _common import figure, interleaved
 
