@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sides import SIDES
 
-from unicb import BackendNotFoundError, Callback, Step, bind
+from unicb import BackendNotFoundError, Callback, Step, UnsupportedPipelineError, bind
 from unicb.backend import backend_for, backend_names
 from unicb.testing import Case
 
@@ -83,7 +83,14 @@ def test_a_class_of_ones_own_goes_with_its_base(tiny: dict[str, Any], name: str)
 def test_what_is_no_pipeline_has_no_backend(tiny: dict[str, Any]) -> None:
     for pipe in tiny.values():
         with pytest.raises(BackendNotFoundError, match="no pipeline that an installed backend"):
-            backend_for(pipe.unet)
+            backend_for(pipe.tokenizer)
+
+
+def test_a_model_has_one_and_cannot_be_bound(tiny: dict[str, Any]) -> None:
+    for name, pipe in tiny.items():
+        assert backend_for(pipe.vae).name == name
+        with pytest.raises(UnsupportedPipelineError, match="calls no callback"):
+            bind(pipe.unet)
 
 
 @pytest.mark.parametrize(
