@@ -134,14 +134,18 @@ def _as_callback(callback: Any, tensors: tuple[str, ...]) -> Callback:
     return PlainCallback(callback, tensors)
 
 
+def _name_of(callback: Callback) -> str:
+    return callback._name() if isinstance(callback, FunctionCallback) else type(callback).__name__
+
+
 def _refuse_two_owners(callbacks: tuple[Callback, ...]) -> None:
     owners: dict[str, str] = {}
     for callback in callbacks:
         for thing in callback.owns:
-            name = type(callback).__name__
+            name = _name_of(callback)
             if thing in owners:
                 raise ValueError(
-                    f"two callbacks of one binding both decide on {thing}: a {owners[thing]} and a "
+                    f"two callbacks of one binding both decide on {thing}: {owners[thing]} and "
                     f"{name}; keep one of them"
                 )
             owners[thing] = name
@@ -228,10 +232,7 @@ class Binding(Mapping[str, Any]):
     __hash__ = object.__hash__
 
     def __repr__(self) -> str:
-        names = ", ".join(
-            callback._name() if isinstance(callback, FunctionCallback) else type(callback).__name__
-            for callback in self._callbacks
-        )
+        names = ", ".join(map(_name_of, self._callbacks))
         return f"<Binding of {type(self._pipeline).__name__}: {names or 'no callbacks'}>"
 
     def __enter__(self) -> Self:

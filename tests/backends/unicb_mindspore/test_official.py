@@ -8,7 +8,7 @@ import pytest
 NAME = "mindspore"
 
 
-@pytest.mark.parametrize("row", runs.rows(NAME), ids=lambda row: " ".join(row[:3]))
+@pytest.mark.parametrize("row", list(runs.rows(NAME)), ids=lambda row: " ".join(row[:3]))
 def test_table(row: runs.Row) -> None:
     runs.check(NAME, row)
 
