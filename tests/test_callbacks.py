@@ -75,7 +75,7 @@ def test_cut_waits_for_the_second_half(index: int) -> None:
 
 
 def test_two_cutoffs_on_one_binding(pipe: ToyPipeline) -> None:
-    with pytest.raises(ValueError, match="CFGCutoff and a CFGCutoff"):
+    with pytest.raises(ValueError, match="CFGCutoff and CFGCutoff"):
         bind(pipe, CFGCutoff(0.4), CFGCutoff(0.6))
     cutoff = CFGCutoff(0.4)
     with pytest.raises(ValueError, match="both decide on guidance"):
