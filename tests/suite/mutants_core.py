@@ -19,6 +19,7 @@ from unicb import Binding, CFGCutoff, Interrupt, Preview, Step, UnicbError
 from unicb._run import Run
 from unicb._stopping import Gates, Replay
 from unicb.callback import FunctionCallback
+from unicb.callbacks._cutoff import Cutoff
 from unicb.guidance._batch import BatchCut
 from unicb.guidance._blocks import Blocks
 from unicb.latents.denoised import DenoisedEstimate, Untold
@@ -361,32 +362,32 @@ CORE = (
         "cut one step late",
         "the index is counted from 1",
         "cut_is_exact cut_after_first_and_before_last_step ratio_cuts_at_truncated_step",
-        CFGCutoff,
-        "_cutoff",
+        Cutoff,
+        "_step",
         after(lambda cutoff, *_: cutoff + 1),
     ),
     mutant(
         "cut never after the first step",
         "index 0 is taken for no index",
         "cut_after_first_and_before_last_step",
-        CFGCutoff,
-        "_cutoff",
+        Cutoff,
+        "_step",
         after(lambda cutoff, *_: cutoff or 1),
     ),
     mutant(
         "cut at the last step comes early",
         "the index is limited to where a cut still saves work",
         "cut_at_last_step_changes_nothing",
-        CFGCutoff,
-        "_cutoff",
+        Cutoff,
+        "_step",
         after(lambda cutoff, self, num_timesteps: min(cutoff, num_timesteps - 2)),
     ),
     mutant(
         "ratio is rounded up",
         "the cut comes at ceil(num_timesteps * ratio)",
         "ratio_cuts_at_truncated_step",
-        CFGCutoff,
-        "_cutoff",
+        Cutoff,
+        "_step",
         after(
             lambda cutoff, self, n: cutoff if self._ratio is None else math.ceil(n * self._ratio)
         ),

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from mutation import MoreKinds, after, instead, loop, mutant, onto
 
-from unicb import Binding, CFGCutoff, GenerationCancelled, Preview
+from unicb import Binding, GenerationCancelled, Preview
+from unicb.callbacks._cutoff import Cutoff
 from unicb.sinks import Background, FileSink
 from unicb_numpy import NumpyBackend
 from unicb_numpy.harness import NumpyHarness
@@ -199,8 +200,8 @@ SUBTLE = (
         "ratio is rounded",
         "round(2.5) is 2",
         "ratio_cuts_at_truncated_step",
-        CFGCutoff,
-        "_cutoff",
+        Cutoff,
+        "_step",
         after(lambda cutoff, self, n: cutoff if self._ratio is None else round(n * self._ratio)),
     ),
     mutant(

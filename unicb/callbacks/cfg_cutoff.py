@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from unicb.callback import Callback
-from unicb.callbacks._arguments import step_index
+from unicb.callbacks._cutoff import Cutoff
 from unicb.guidance import check
 from unicb.pipelines import PipelineFacts
 from unicb.step import Step
@@ -42,44 +41,11 @@ class CFGCutoff(Callback):
         cutoff_step_ratio: float | None = None,
         cutoff_step_index: int | None = None,
     ) -> None:
-        if (cutoff_step_ratio is None) == (cutoff_step_index is None):
-            raise ValueError(
-                "CFGCutoff takes exactly one of cutoff_step_ratio and cutoff_step_index, not "
-                f"{cutoff_step_ratio!r} and {cutoff_step_index!r}"
-            )
-        self._ratio = None if cutoff_step_ratio is None else _ratio(cutoff_step_ratio)
-        self._index = None
-        if cutoff_step_index is not None:
-            self._index = step_index("cutoff_step_index", cutoff_step_index)
+        self._cutoff = Cutoff("CFGCutoff", cutoff_step_ratio, cutoff_step_index)
 
     def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
         check(pipeline, facts)
 
     def on_step_end(self, step: Step) -> None:
-        cutoff = self._cutoff(step.num_timesteps)
-        if step.index == 0 and self._index is not None and cutoff >= step.num_timesteps:
-            warnings.warn(
-                f"CFGCutoff(cutoff_step_index={cutoff}) never cuts: the run's last step is "
-                f"{step.num_timesteps - 1}",
-                stacklevel=2,
-            )
-        # `>=`: the step at the cutoff may be the first half of a whole one.
-        if cutoff <= step.index < step.num_timesteps - 1 and step.is_whole:
+        if self._cutoff.is_over(step):
             step.cut_guidance()
-
-    def _cutoff(self, num_timesteps: int) -> int:
-        if self._index is not None:
-            return self._index
-        assert self._ratio is not None
-        return int(num_timesteps * self._ratio)
-
-
-def _ratio(value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"cutoff_step_ratio must be a number in 0..1, not {value!r}")
-    if not 0 <= value <= 1:
-        raise ValueError(
-            f"cutoff_step_ratio must lie in 0..1, not {value!r}; "
-            "to cut after a given step, pass cutoff_step_index"
-        )
-    return float(value)

@@ -317,15 +317,18 @@ def _decoded(
     frames: Frames,
 ) -> Callable[[], _Pixels]:
     """Pictures by a decoder, here and now: it may be the pipeline's own, and may draw numbers."""
-    theirs, timestep = step.ops, step._timestep
     told = None if untold is None else untold.tell(*untold.tensors)
     decoded = decoder.decode(latents if told is None else told, size, frames)
+    timestep = step._timestep
+    # As in _mapped: what is the framework's goes through aside() and nowhere else.
+    pictures = () if decoded.tensor is None else (decoded.tensor,)
+    rest = (timestep,) if step._run.is_tensor(timestep) else ()
 
     def work(ops: TensorOps, *tensors: Tensor) -> tuple[npt.NDArray[np.uint8], float]:
-        made = decoded.images if decoded.images is not None else ops.to_uint8(*tensors)
-        return made, timestep_number(timestep, theirs)
+        made = ops.to_uint8(tensors[0]) if decoded.images is None else decoded.images
+        return made, timestep_number(tensors[-1] if rest else timestep, ops)
 
-    result = step._run.aside(work, [] if decoded.tensor is None else [decoded.tensor])
+    result = step._run.aside(work, [*pictures, *rest])
     arrange = decoded.arrange
 
     def pixels() -> _Pixels:
