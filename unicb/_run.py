@@ -19,6 +19,8 @@ from unicb.ops import Tensor, TensorOps
 from unicb.pipelines import PipelineFacts, num_timesteps_of
 from unicb.step import Step
 
+_UNDO_SECONDS = 10.0
+
 
 class Outputs(dict[str, Tensor]):
     """What goes back into the loop: a dict whose end can be noticed.
@@ -65,6 +67,8 @@ class Run:
         self._on_over = on_over
         self._lets_go = False
         self._lock = threading.Lock()
+        self._finisher = 0
+        self._undone = threading.Event()
         self._backend = backend
         self._facts = facts
         self._callbacks = callbacks
@@ -142,15 +146,22 @@ class Run:
     def finish(self) -> None:
         """End the run: undo what it changed, tell the callbacks. Idempotent."""
         with self._lock:
-            if self.over:
-                return
-            self.over = True
+            begun, self.over = self.over, True
+            if not begun:
+                self._finisher = threading.get_ident()
+        if begun:
+            # Who looks after a run from another thread may be about it: nothing is left on the
+            # pipeline when its call returns.
+            if self._finisher != threading.get_ident():
+                self._undone.wait(_UNDO_SECONDS)
+            return
         self._outputs = self._stopped_with = None
         self._latents = None
         try:
             with self._at_end:
                 self._callbacks_end.close()
         finally:
+            self._undone.set()
             self._on_over(self)
 
     def is_executing(self) -> bool:
