@@ -40,18 +40,40 @@ class PipelineFacts:
         off: with ``cfg="switch"``, the attributes of the pipeline that switch guidance off, and
             the values that do.
         batch_of: name of the tensor, among those offered to callbacks, whose rows count the batch.
+        batch_before: name of a local of the loop whose rows count the batch before the first step,
+            where there is none called as ``batch_of`` by then; empty elsewhere.
         listed: with ``cfg="batch"``, whether the batch is a Python list of one item a row.
         frames_axis: axis of the latents that counts frames, where some of the tensors that
             models are called with have a row for each frame of each row; None elsewhere.
         unbatched: names of the models' arguments that have no rows, whatever their length.
         axes: axes of rows, by name, of arguments that have them on another axis than the first.
         by_row: names of arguments that are dicts whose keys are numbers of rows.
-        tail: with ``cfg="calls"``, whether the unconditional call's sample is only the tail of the
-            conditional one's along axis 1, where both have tokens.
+        tail: with ``cfg="calls"``, whether one of the two calls may have more tokens than the other
+            along axis 1, before those that both have, which the loop combines: in what they
+            answer, and in the sample of the conditional call.
+        fills: what tells calls that fill a cache for later ones: an argument and its value
+            ("kv_cache_mode=extract"), or an entry of an argument that is true of them
+            ("kv_cache_flag.is_cache_step"). Empty where there are none. They are left whole.
         guiders: names of the classes of ``pipeline.guider`` for which this holds; empty where
             pipelines have none.
         guidance_scale: "property" if the loop reads ``pipeline.guidance_scale`` at each step,
             "local" if it keeps a copy.
+        combination: how the loop guides, of an unconditional prediction u, a conditional one c and
+            a scale g: "from_unconditional" for ``u + g * (c - u)``, "from_conditional" for
+            ``c + g * (c - u)``, "other" for anything that is not so. What it adds for perturbed
+            attention, and what it scales afterwards by a norm of c, does not change that.
+        other_if: name of a flag of ``pipeline.config`` with which the combination is another one;
+            empty where there is none.
+        scale_names: where the loop has the scale that it guides a step with: locals that hold it
+            when the denoiser is called ("true_cfg_scale"), or attributes that are read after that
+            ("self._guidance_scale"). The first that exists counts. A sequence has one for each
+            step. Left out: "guidance_scale" or "self._guidance_scale", as ``guidance_scale`` says.
+        scale_follows: names of attributes that hold scales of other parts of the prediction, such
+            as sound, and are the guidance scale in calls that do not pass them.
+        scale_set_if: name of a local which, where it is true, has the loop set the guidance scale
+            itself at each step; empty where there is none.
+        guided_above: the loop guides in calls whose scale is above this; minus infinity where it
+            asks for no such thing.
         latents: name of the latent format of the VAE that the class is published with, such as
             "sd" or "sdxl"; None if unicb knows none, or there are several.
         layout: the axes of "latents" as callbacks get them, in the letters of
@@ -78,14 +100,22 @@ class PipelineFacts:
     least_blocks: int = 0
     off: Mapping[str, float] = field(default_factory=lambda: {"_guidance_scale": 1.0})
     batch_of: str = "latents"
+    batch_before: str = ""
     listed: bool = False
     frames_axis: int | None = None
     unbatched: tuple[str, ...] = ()
     axes: Mapping[str, int] = field(default_factory=dict)
     by_row: tuple[str, ...] = ()
     tail: bool = False
+    fills: str = ""
     guiders: tuple[str, ...] = ()
     guidance_scale: Literal["property", "local"] = "property"
+    combination: Literal["from_unconditional", "from_conditional", "other"] = "from_unconditional"
+    other_if: str = ""
+    scale_names: tuple[str, ...] = ()
+    scale_follows: tuple[str, ...] = ()
+    scale_set_if: str = ""
+    guided_above: float = 1.0
     latents: str | None = None
     layout: str = "bchw"
     size_from: tuple[str, ...] = ()
@@ -101,6 +131,11 @@ class PipelineFacts:
             object.__setattr__(
                 self, "least_blocks", len(self.order) - self.order.count("perturbed")
             )
+        if not self.scale_names:
+            usual_name = (
+                "guidance_scale" if self.guidance_scale == "local" else "self._guidance_scale"
+            )
+            object.__setattr__(self, "scale_names", (usual_name,))
         kept = "".join("-" if part == "unconditional" else "k" for part in self.order).strip("-")
         if self.order.count("conditional") != 1 or "-" in kept:
             raise ValueError(
@@ -119,6 +154,8 @@ _TUPLES = (
     "unbatched",
     "by_row",
     "guiders",
+    "scale_names",
+    "scale_follows",
     "size_from",
     "known_region",
 )
