@@ -1,39 +1,89 @@
 """Diffusion pipeline callbacks, written once, for PyTorch and for MindSpore."""
 
-from unicb.asynchronous import run_async
-from unicb.backend import Backend
-from unicb.binding import Binding, bind
-from unicb.callback import Callback
-from unicb.callbacks import (
-    CFGCutoff,
-    Interrupt,
-    IPAdapterCutoff,
-    IPAdapterScale,
-    LatentCorrection,
-    NaNGuard,
-    Preview,
-    PreviewFrame,
-    Progress,
-    PromptSchedule,
-    PromptWeights,
-    StepTimer,
-    Trajectory,
-    load_trajectory,
-)
-from unicb.errors import (
-    BackendLoadError,
-    BackendNotFoundError,
-    GenerationCancelled,
-    LatentsNotFiniteError,
-    UnicbError,
-    UnsupportedPipelineError,
-)
-from unicb.latents import LatentFormat, fit_rgb_factors
-from unicb.latents.initial import initial_latents
-from unicb.ops import TensorOps
-from unicb.pipelines import PipelineFacts
-from unicb.step import Step
-from unicb.streaming import Result, Stream, stream
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from unicb.asynchronous import run_async
+    from unicb.backend import Backend
+    from unicb.binding import Binding, bind
+    from unicb.callback import Callback
+    from unicb.callbacks import (
+        CFGCutoff,
+        GuidanceInterval,
+        GuidanceSchedule,
+        Interrupt,
+        IPAdapterCutoff,
+        IPAdapterScale,
+        LatentCorrection,
+        NaNGuard,
+        Preview,
+        PreviewFrame,
+        Progress,
+        PromptSchedule,
+        PromptWeights,
+        StepTimer,
+        Trajectory,
+        load_trajectory,
+    )
+    from unicb.errors import (
+        BackendLoadError,
+        BackendNotFoundError,
+        GenerationCancelled,
+        LatentsNotFiniteError,
+        UnicbError,
+        UnsupportedPipelineError,
+    )
+    from unicb.latents import LatentFormat, fit_rgb_factors
+    from unicb.latents.initial import initial_latents
+    from unicb.ops import TensorOps
+    from unicb.pipelines import PipelineFacts
+    from unicb.step import Step
+    from unicb.streaming import Result, Stream, stream
+else:
+    from unicb._lazy import lazy
+
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "unicb.asynchronous": ("run_async",),
+            "unicb.backend": ("Backend",),
+            "unicb.binding": ("Binding", "bind"),
+            "unicb.callback": ("Callback",),
+            "unicb.callbacks": (
+                "CFGCutoff",
+                "GuidanceInterval",
+                "GuidanceSchedule",
+                "Interrupt",
+                "IPAdapterCutoff",
+                "IPAdapterScale",
+                "LatentCorrection",
+                "NaNGuard",
+                "Preview",
+                "PreviewFrame",
+                "Progress",
+                "PromptSchedule",
+                "PromptWeights",
+                "StepTimer",
+                "Trajectory",
+                "load_trajectory",
+            ),
+            "unicb.errors": (
+                "BackendLoadError",
+                "BackendNotFoundError",
+                "GenerationCancelled",
+                "LatentsNotFiniteError",
+                "UnicbError",
+                "UnsupportedPipelineError",
+            ),
+            "unicb.latents": ("LatentFormat", "fit_rgb_factors"),
+            "unicb.latents.initial": ("initial_latents",),
+            "unicb.ops": ("TensorOps",),
+            "unicb.pipelines": ("PipelineFacts",),
+            "unicb.step": ("Step",),
+            "unicb.streaming": ("Result", "Stream", "stream"),
+            "unicb.sinks": (),
+        },
+    )
 
 __version__ = "0.1.0"
 
@@ -45,6 +95,8 @@ __all__ = [
     "CFGCutoff",
     "Callback",
     "GenerationCancelled",
+    "GuidanceInterval",
+    "GuidanceSchedule",
     "IPAdapterCutoff",
     "IPAdapterScale",
     "Interrupt",

@@ -26,11 +26,12 @@ _codes: WeakKeyDictionary[type, frozenset[CodeType]] = WeakKeyDictionary()
 
 def code_of(pipeline_class: type) -> frozenset[CodeType]:
     """The code of all methods of the class and its bases, below any decorators."""
-    if pipeline_class not in _codes:
-        members = [member for base in pipeline_class.__mro__ for member in vars(base).values()]
-        functions = [inspect.unwrap(member) for member in members if inspect.isfunction(member)]
-        _codes[pipeline_class] = frozenset(function.__code__ for function in functions)
-    return _codes[pipeline_class]
+    if (known := _codes.get(pipeline_class)) is not None:
+        return known
+    members = [member for base in pipeline_class.__mro__ for member in vars(base).values()]
+    functions = [inspect.unwrap(member) for member in members if inspect.isfunction(member)]
+    _codes[pipeline_class] = found = frozenset(function.__code__ for function in functions)
+    return found
 
 
 class FrameId(NamedTuple):
@@ -81,14 +82,25 @@ def runs_code_of(pipeline_class: type, frame: FrameType | None) -> bool:
 
 def calls_with(callback: Callable[..., Any]) -> bool:
     """Whether one of our callers was given this callback."""
-    frame: FrameType | None = sys._getframe(1)
+    return _given(callback, sys._getframe(1)) is not None
+
+
+def loop_frame_given(pipeline: Any, callback: Callable[..., Any]) -> FrameId | None:
+    """Of the loop that was given this callback and is calling us, as :func:`loop_frame_id` will
+    tell it once it calls back; None if there is none."""
+    frame = _given(callback, sys._getframe(1))
+    return None if frame is None else loop_frame_id(pipeline, frame)
+
+
+def _given(callback: Callable[..., Any], frame: FrameType | None) -> FrameType | None:
+    """The innermost frame, from ``frame`` outwards, that was given this callback."""
     while frame is not None:
         if "callback_on_step_end" in frame.f_code.co_varnames:
             found = loop_locals(_id_of(frame), ["callback_on_step_end"])
             if found.get("callback_on_step_end") == callback:
-                return True
+                return frame
         frame = frame.f_back
-    return False
+    return None
 
 
 def loop_locals(frame_id: FrameId, names: Iterable[str]) -> dict[str, Any]:

@@ -1,20 +1,21 @@
-"""One run of a pipeline, from the end of its first step to the end of its last."""
+"""One run of a pipeline, from the end of its first step (or before it) to that of its last."""
 
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
+from weakref import ref
 
+from unicb._first_call import Hooked, NotingHooks
 from unicb._frames import FrameId, calls_us, loop_locals, runs_in_thread
 from unicb._restoring import Ours, put_back
 from unicb._stopping import Replay, check_stoppable, models_of, stops_by_flag
 from unicb.backend import Backend, T
 from unicb.callback import Callback
 from unicb.errors import UnsupportedPipelineError
-from unicb.guidance import Cut, cut
+from unicb.guidance import Cut, Scaling, cut, is_off, scaling
 from unicb.ops import Tensor, TensorOps
 from unicb.pipelines import PipelineFacts, num_timesteps_of
 from unicb.step import Step
@@ -41,6 +42,10 @@ class Run:
         index, timestep: of the last step that has ended; -1 and None before the first has.
         over: nothing is left of it on the pipeline.
         interrupted: no further step is to be computed.
+        runs_out: it was interrupted, and its loop goes on all the same, with nothing to do.
+        is_tensor: see :meth:`unicb.backend.Backend.is_tensor`.
+        handed, returned: the latents at the last step's end, as the loop handed them over and as
+            the callbacks left them; None before, and when the run is over.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class Run:
     ) -> None:
         self.pipeline = pipeline
         self.ops: TensorOps = backend.ops
+        self.is_tensor = backend.is_tensor
         self.frame_id = frame_id
         self.thread_id = threading.get_ident()
         self.called_at, self.decode_seconds = called_at, decode_seconds
@@ -64,6 +70,7 @@ class Run:
         self._offset = 0
         self.over = False
         self.interrupted = False
+        self.runs_out = False
         self._on_over = on_over
         self._lets_go = False
         self._lock = threading.Lock()
@@ -74,13 +81,19 @@ class Run:
         self._callbacks = callbacks
         # Whatever one of these raises, the others are called too.
         self._at_end, self._callbacks_end = ExitStack(), ExitStack()
+        self._called_early: list[Callback] = []
         self._replay: Replay | None = None
         self._stopped_with: dict[str, Tensor] | None = None
-        self._outputs: weakref.ref[Outputs] | None = None
+        self._outputs: ref[Outputs] | None = None
         self._batch_of = "latents" if facts is None else facts.batch_of
+        self._batch_before = "" if facts is None else facts.batch_before
         self._latents: Tensor | None = None
+        self.handed: Tensor | None = None
+        self.returned: Tensor | None = None
         self._cut: Cut | None = None
+        self._scaling: Scaling | None = None
         self._scale_set: dict[str, Ours] = {}
+        self._scale_after_cut: float | None = None
 
     def step_end(self, index: int, timestep: Any, tensors: dict[str, Tensor]) -> Outputs:
         """Call the callbacks in order; returns the tensors that go back into the loop."""
@@ -93,19 +106,35 @@ class Run:
             self._start()
         if self._cut is not None:
             self._cut.step_end()
+        if self._scaling is not None:
+            self._scaling.step_end()
         self.index, self.timestep = index, timestep
         self._latents = outputs.get(self._batch_of)
+        self.handed = outputs.get("latents")
         for callback in self._callbacks:
             step._names = callback.tensors
             callback.on_step_end(step)
-        self._latents = None
-        self._outputs = weakref.ref(outputs, self._loop_ended)
+        self._latents, self.returned = None, outputs.get("latents")
+        self._outputs = ref(outputs, self._loop_ended)
         return outputs
 
-    @property
-    def runs_out(self) -> bool:
-        """Whether it was interrupted, and its loop goes on all the same, with nothing to do."""
-        return self._stopped_with is not None
+    def before_first_step(self, callbacks: Sequence[Callback]) -> Hooked:
+        """Call those of the callbacks that act before the first step. Returns the hooks that they
+        have had put on the models, which do not answer the call that is under way.
+        """
+        plain, noting = self._backend, NotingHooks(self._backend)
+        self._backend = cast(Backend, noting)
+        counted = self.loop_locals([self._batch_of, self._batch_before])
+        self._latents = next((x for x in counted.values() if self.is_tensor(x)), None)
+        step = Step(self, self.index, num_timesteps_of(self.pipeline), None, {})
+        try:
+            for callback in callbacks:
+                self._callbacks_end.callback(callback.on_run_end)
+                self._called_early.append(callback)
+                callback.before_first_step(step)
+        finally:
+            self._backend, self._latents = plain, None
+        return noting.hooked
 
     def run_out(self, index: int, tensors: dict[str, Tensor]) -> Outputs:
         """In place of :meth:`step_end` in such a loop: the tensors stay what they were."""
@@ -116,7 +145,7 @@ class Run:
             if shapes[0] != shapes[1]:
                 self._stopped_with[name] = tensor
         outputs = Outputs({name: self._stopped_with[name] for name in tensors})
-        self._outputs = weakref.ref(outputs, self._loop_ended)
+        self._outputs = ref(outputs, self._loop_ended)
         if self._lets_go and index + 1 >= num_timesteps_of(self.pipeline):
             self.finish()
         return outputs
@@ -127,15 +156,13 @@ class Run:
         ends_unseen = self._lets_go and self.index + 1 >= num_timesteps_of(self.pipeline)
         if self._replay is not None and self.interrupted and not ends_unseen:
             self._stopped_with = dict(outputs)
+            self.runs_out = True
             self._replay.stopped = True
         try:
             self._callbacks_end.close()
         finally:
             if self._stopped_with is None:
                 self.finish()
-
-    def is_tensor(self, value: object) -> bool:
-        return self._backend.is_tensor(value)
 
     def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
         return self._backend.aside(work, tensors)
@@ -156,7 +183,8 @@ class Run:
                 self._undone.wait(_UNDO_SECONDS)
             return
         self._outputs = self._stopped_with = None
-        self._latents = None
+        self.runs_out = False
+        self._latents = self.handed = self.returned = None
         try:
             with self._at_end:
                 self._callbacks_end.close()
@@ -189,7 +217,8 @@ class Run:
                 "change nothing"
             )
         if self._cut is not None and self._cut.holds_scale:
-            return  # the loop reads in it that guidance is off
+            self._scale_after_cut = value  # the loop reads in it now that guidance is off
+            return
         attribute = "_guidance_scale"
         if not self._scale_set:
             before = self.pipeline._guidance_scale
@@ -200,7 +229,10 @@ class Run:
     def cut_guidance(self) -> bool:
         if self._cut is not None:
             return False
-        made = cut(self._backend, self.pipeline, self._facts, self._latents, self)
+        first = self.index < 0
+        if first and self.guidance_is_off():
+            return False
+        made = cut(self._backend, self.pipeline, self._facts, self._latents, self, within=first)
         if made is None:
             return False
         self.on_finish(made.remove)
@@ -208,6 +240,34 @@ class Run:
         if self._replay is not None:
             self._replay.to_front()
         return True
+
+    def restore_guidance(self) -> bool:
+        if self._cut is None:
+            return False
+        made, self._cut = self._cut, None
+        made.restore()
+        after, self._scale_after_cut = self._scale_after_cut, None
+        if after is not None:
+            self.set_guidance_scale(after)
+        return True
+
+    def set_guidance(self, scale: float) -> None:
+        if self._scaling is None:
+            # Above a cut, as below it: what a scaling does to one block alone is nothing.
+            made = scaling(self._backend, self.pipeline, self._facts, self._latents, self)
+            self.on_finish(made.remove)
+            self._scaling = made
+            if self._replay is not None:
+                self._replay.to_front()
+        if self._scaling.is_off(scale):
+            self._scaling.set(None)
+            self.cut_guidance()
+        else:
+            self.restore_guidance()
+            self._scaling.set(scale)
+
+    def guidance_is_off(self) -> bool:
+        return is_off(self.pipeline, self._facts, self)
 
     def on_finish(self, undo: Callable[[], None]) -> None:
         """Have ``undo`` called when the run is over, however it ends."""
@@ -219,7 +279,8 @@ class Run:
             self._replay = replay
             self.on_finish(replay.remove)
         for callback in self._callbacks:
-            self._callbacks_end.callback(callback.on_run_end)
+            if not any(callback is early for early in self._called_early):
+                self._callbacks_end.callback(callback.on_run_end)
             callback.on_run_start()
 
     def _loop_ended(self, _: object) -> None:

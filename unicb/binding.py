@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import inspect
 import math
-import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from sys import _getframe
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
 
-from unicb._frames import FrameId, calls_with, loop_frame_id, pin_callers
+from unicb._first_call import FirstCalls, Hooked, models_to_watch
+from unicb._frames import (
+    FrameId,
+    calls_with,
+    loop_frame_given,
+    loop_frame_id,
+    loop_locals,
+    pin_callers,
+)
 from unicb._official import ObjectCallback, PlainCallback, names_its_tensors
 from unicb._run import Outputs, Run
 from unicb._sigint import OnSigint, SigintHandler, check_sigint
@@ -82,6 +90,8 @@ def bind(
         callback.on_bind(pipeline, facts)
     if on_sigint is not None:
         check_stoppable(pipeline, facts)
+    if early := _acting_early(adapted):
+        models_to_watch(pipeline, facts, _name_of(early[0]))
     tensors = _with_batch(needed, offered, facts)
     return Binding(pipeline, backend, facts, adapted, tensors, on_sigint)
 
@@ -138,6 +148,12 @@ def _name_of(callback: Callback) -> str:
     return callback._name() if isinstance(callback, FunctionCallback) else type(callback).__name__
 
 
+def _acting_early(callbacks: tuple[Callback, ...]) -> tuple[Callback, ...]:
+    """Those that act before the first step."""
+    plain = Callback.before_first_step
+    return tuple(c for c in callbacks if type(c).before_first_step is not plain)
+
+
 def _refuse_two_owners(callbacks: tuple[Callback, ...]) -> None:
     owners: dict[str, str] = {}
     for callback in callbacks:
@@ -189,8 +205,12 @@ class Binding(Mapping[str, Any]):
         self._backend = backend
         self._facts = facts
         self._callbacks = callbacks
-        self._keywords = {_CALLBACK: self._on_step_end, _TENSOR_INPUTS: list(tensor_inputs)}
+        self._tensor_inputs = list(tensor_inputs)
         self._run: Run | None = None
+        self._early = _acting_early(callbacks)
+        self._first_calls: FirstCalls | None = None
+        # Before the run that has begun, and has not ended a step.
+        self._earlier: tuple[State, int | None] = ("pending", None)
         self._changed = threading.Condition()
         self._state: State = "pending"
         self._step: int | None = None
@@ -202,11 +222,16 @@ class Binding(Mapping[str, Any]):
         self._sigint = None if on_sigint is None else SigintHandler(self, pipeline)
 
     def __getitem__(self, key: str) -> Any:
-        value = self._keywords[key]
+        if key not in (_CALLBACK, _TENSOR_INPUTS):
+            raise KeyError(key)
         self._note_failure()
-        if key == _CALLBACK:
-            self._note_call()
-        return value
+        if key == _TENSOR_INPUTS:
+            return self._tensor_inputs
+        self._note_call()
+        callback = self._on_step_end  # a new object each time, which dies with the call
+        if self._early:
+            self._watch_first_calls(callback)
+        return callback
 
     def _note_call(self) -> None:
         """The pipeline is about to be called: a call unpacks the binding just before it starts."""
@@ -221,11 +246,24 @@ class Binding(Mapping[str, Any]):
         if self._sigint is not None:
             self._sigint.install()
 
+    def _watch_first_calls(self, callback: Callable[..., Any]) -> None:
+        models = models_to_watch(self._pipeline, self._facts, _name_of(self._early[0]))
+        self._ignore_first_calls()
+        self._first_calls = FirstCalls(
+            self._backend, models, callback, self._first_call, self._note_failure
+        )
+
+    def _ignore_first_calls(self) -> None:
+        with self._changed:
+            watching, self._first_calls = self._first_calls, None
+        if watching is not None:
+            watching.remove()
+
     def __iter__(self) -> Iterator[str]:
-        return iter(self._keywords)
+        return iter((_CALLBACK, _TENSOR_INPUTS))
 
     def __len__(self) -> int:
-        return len(self._keywords)
+        return 2
 
     # A handle on a run is itself and no other, whatever keyword arguments it holds.
     __eq__ = object.__eq__
@@ -249,6 +287,7 @@ class Binding(Mapping[str, Any]):
             self._settle(run, "failed")
             run.finish()
         self._remove_gates()
+        self._ignore_first_calls()
         if self._sigint is not None:
             self._sigint.remove()
 
@@ -261,7 +300,8 @@ class Binding(Mapping[str, Any]):
     def state(self) -> State:
         """What has become of the run.
 
-        ``"pending"``: no step has ended yet. ``"running"``. ``"finished"``: its last step has
+        ``"pending"``: no step has ended yet, nor has a callback acted before the first.
+        ``"running"``. ``"finished"``: its last step has
         ended. ``"interrupted"``, ``"cancelled"``: it was ended as asked. ``"failed"``: its loop
         ended before its last step otherwise, with an error. The next call of the pipeline makes
         it ``"pending"`` again. Whether a pipeline decodes afterwards is not part of it.
@@ -352,15 +392,22 @@ class Binding(Mapping[str, Any]):
     def _on_step_end(
         self, pipeline: Any, index: int, timestep: Any, callback_kwargs: dict[str, Tensor]
     ) -> Outputs:
-        frame_id = loop_frame_id(pipeline, sys._getframe(1))
-        run = self._run
-        if run is None or run.over or run.frame_id != frame_id:
-            run = self._begin(pipeline, frame_id)
-        elif run.runs_out:
+        run, frame, begun_early = self._run, _getframe(1), False
+        caller = (id(frame), frame.f_code)
+        # Mostly the run's own loop is the caller, and nobody has put a function between.
+        if run is None or run.over or run.index < 0 or run.frame_id != caller:
+            frame_id = loop_frame_id(pipeline, frame)
+            begun_early = run is not None and run.index < 0 and run.is_calling()
+            if run is None or run.over or not (begun_early or run.frame_id == frame_id):
+                run = self._begin(pipeline, frame_id)
+        if run.runs_out:
             outputs = run.run_out(index, callback_kwargs)
             self._decoding.start(outputs)
             return outputs
         try:
+            if self._early and run.index < 0:
+                self._check_begun(pipeline, begun_early)
+                run.frame_id = loop_frame_id(pipeline, frame)
             outputs = run.step_end(index, timestep, callback_kwargs)
             self._step = run.index
             if self._goes_on(run):
@@ -376,6 +423,8 @@ class Binding(Mapping[str, Any]):
             run.finish()
             raise
         self._decoding.start(outputs)
+        if (watching := self._first_calls) is not None:
+            watching.watch_end(outputs, run.frame_id)
         run.settle(outputs)
         return outputs
 
@@ -384,12 +433,46 @@ class Binding(Mapping[str, Any]):
         asked = run.interrupted or self._request is not None
         return not asked and run.index + 1 < num_timesteps_of(run.pipeline)
 
-    def _begin(self, pipeline: Any, frame_id: FrameId) -> Run:
+    def _first_call(self) -> Hooked:
+        """A model is called: where that is the first call in a loop of ours, the run begins."""
+        run = self._run
+        if run is not None and run.is_calling():
+            return ()
+        frame_id = loop_frame_given(self._pipeline, self._on_step_end)
+        if frame_id is None:
+            return ()
+        # The error for the loop of another pipeline is raised at its first step's end.
+        owner = loop_locals(frame_id, ["self"]).get("self", self._pipeline)
+        if owner is not self._pipeline and hasattr(owner, "_callback_tensor_inputs"):
+            return ()
+        self._earlier = self._state, self._step
+        run = self._begin(self._pipeline, frame_id)
+        try:
+            return run.before_first_step(self._early)
+        except BaseException:
+            self._settle(run, "failed")
+            run.finish()
+            raise
+
+    def _check_begun(self, pipeline: Any, early: bool) -> None:
+        """At the end of a run's first step, where callbacks had to act before it."""
+        self._check_pipeline(pipeline)
+        if not early:
+            raise UnicbError(
+                f"{_name_of(self._early[0])} acts before a run's first step, and the run has been "
+                "noticed only now: unpack the binding in each call of the pipeline, as in "
+                "pipe(prompt, **callbacks), and hand on its callback as it is"
+            )
+
+    def _check_pipeline(self, pipeline: Any) -> None:
         if pipeline is not self._pipeline:
             raise UnicbError(
                 f"{self!r} was called by another pipeline, a {type(pipeline).__name__}; "
                 "a binding serves the pipeline it was made for: call bind() for the other one"
             )
+
+    def _begin(self, pipeline: Any, frame_id: FrameId) -> Run:
+        self._check_pipeline(pipeline)
         with self._changed:
             previous = self._run
             if previous is not None and not previous.over and previous.is_executing():
@@ -422,8 +505,13 @@ class Binding(Mapping[str, Any]):
             if self._run is not run or self._state != "running":
                 return
             self._state, self._request, self._called_at = state, None, None
+            if run.index < 0 and self._earlier[0] == "finished":
+                # Not a loop's first step after all: the denoiser, called after the last one.
+                self._state, self._step = self._earlier
             self._changed.notify_all()
         self._remove_gates()
+        if state != "finished":  # then a call may have another loop
+            self._ignore_first_calls()
         if self._sigint is not None:
             self._sigint.remove()
 
@@ -465,6 +553,8 @@ class Binding(Mapping[str, Any]):
             raise GenerationCancelled(-1, None)
 
     def _cancelled(self, run: Run, latents: Tensor | None) -> GenerationCancelled:
+        if run.index < 0:
+            return GenerationCancelled(-1, None)
         ops = self._backend.ops
         host = ops.to_numpy(latents) if self._backend.is_tensor(latents) else None
         return GenerationCancelled(run.index, timestep_number(run.timestep, ops), host)

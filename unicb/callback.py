@@ -43,11 +43,27 @@ class Callback(ABC):
         ``facts`` is what unicb knows of the pipeline's class, None for a class it does not know.
         """
 
+    def before_first_step(self, step: Step) -> None:  # noqa: B027
+        """Called before the first step of a run, as soon as the pipeline's loop calls its denoiser.
+
+        ``step`` stands for the end of the step before the first: its index is -1, it has no
+        timestep and no tensors, and what its methods do to guidance holds from the first step on.
+
+        Only callbacks that override this are called, and only for them the models are watched
+        until then; ``bind`` refuses pipelines whose models are not known. The binding has to be
+        unpacked in the call, as in ``pipe(prompt, **callbacks)``. An exception ends the run and
+        reaches the caller.
+        """
+
     def on_run_start(self) -> None:  # noqa: B027
         """Called at the end of the first step of a run, before :meth:`on_step_end`."""
 
     def on_run_end(self) -> None:  # noqa: B027
-        """Called when a run is over: finished, interrupted, cancelled, failed or abandoned."""
+        """Called when a run is over: finished, interrupted, cancelled, failed or abandoned.
+
+        A run that ends within its first step has not started, and does not call this; but it
+        does if it has called :meth:`before_first_step`.
+        """
 
 
 class FunctionCallback(Callback):

@@ -35,6 +35,12 @@ class RunControl(Protocol):
 
     def cut_guidance(self) -> bool: ...
 
+    def restore_guidance(self) -> bool: ...
+
+    def set_guidance(self, scale: float) -> None: ...
+
+    def guidance_is_off(self) -> bool: ...
+
     def on_finish(self, undo: Callable[[], None]) -> None: ...
 
     def loop_locals(self, names: Sequence[str]) -> dict[str, Any]: ...
@@ -51,8 +57,8 @@ class Step:
     (``negative_prompt_embeds`` with guidance off), or a list (``image`` with several ControlNets).
 
     Attributes:
-        index: the step's number, from 0. A scheduler of order 2 counts its half steps too, as
-            the frameworks do.
+        index: the step's number, from 0; -1 before the first. A scheduler of order 2 counts its
+            half steps too, as the frameworks do.
         num_timesteps: how many there are (``pipeline.num_timesteps``, or what the scheduler has).
     """
 
@@ -76,7 +82,13 @@ class Step:
     @property
     def timestep(self) -> float:
         """The scheduler's timestep; the largest, where each frame of a video has its own. Reading
-        it from a device tensor waits for the device."""
+        it from a device tensor waits for the device.
+
+        Raises:
+            LookupError: before the first step.
+        """
+        if self.index < 0:
+            raise LookupError("before the first step of a run, there is no timestep yet")
         return timestep_number(self._timestep, self.ops)
 
     @property
@@ -138,13 +150,36 @@ class Step:
         """
         return self._run.cut_guidance()
 
+    def restore_guidance(self) -> bool:
+        """Undo :meth:`cut_guidance`: both halves are computed from the next step on.
+
+        Returns False if nothing was left out.
+        """
+        return self._run.restore_guidance()
+
+    def set_guidance(self, scale: float) -> None:
+        """Have classifier-free guidance of this scale from the next step on, to the end of the run.
+
+        Unlike an assignment to :attr:`guidance_scale`, it also works where the loop keeps a copy
+        of its scale: there, what the denoiser predicts without the prompt is moved, so that the
+        loop's own arithmetic gives what the other scale would. At a scale at which the pipeline
+        would have no guidance (mostly 1 and below), it is cut as by :meth:`cut_guidance`.
+
+        Raises:
+            UnsupportedPipelineError: the class has no CFG; how it works, or how its loop combines
+                the two halves, is not known; the pipeline was called without guidance.
+        """
+        self._run.set_guidance(scale)
+
     def __getitem__(self, name: str) -> Tensor:
-        self._check(name)
+        if name not in self._names:
+            raise self._undeclared(name)
         return self._tensors[name]
 
     def __setitem__(self, name: str, value: Tensor) -> None:
-        self._check(name)
-        if not self._is_tensors(value):
+        if name not in self._names:
+            raise self._undeclared(name)
+        if not (self._run.is_tensor(value) or self._is_tensors(value)):
             raise TypeError(
                 f"step[{name!r}] takes a tensor of the pipeline's framework, not a "
                 f"{type(value).__qualname__}; step.ops.from_numpy turns a host array into one"
@@ -157,10 +192,11 @@ class Step:
             return all(self._is_tensors(item) for item in value)
         return self._run.is_tensor(value)
 
-    def _check(self, name: str) -> None:
-        if name not in self._names:
-            declared = ", ".join(self._names) or "none"
-            raise LookupError(
-                f"step[{name!r}]: this callback declares {declared}; name what it reads or "
-                "writes in its `tensors`"
-            )
+    def _undeclared(self, name: str) -> LookupError:
+        if self.index < 0:
+            return LookupError(f"step[{name!r}]: before the first step, there are no tensors")
+        declared = ", ".join(self._names) or "none"
+        return LookupError(
+            f"step[{name!r}]: this callback declares {declared}; name what it reads or "
+            "writes in its `tensors`"
+        )

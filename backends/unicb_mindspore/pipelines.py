@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import string
 from typing import Any
 
 import mindspore
 import numpy as np
+import tokenizers
+import transformers
 from mindone import diffusers
+from mindone.transformers import CLIPTextModel
 
 #: kind -> (pipeline class, what is special about it)
 KINDS: dict[str, tuple[str, frozenset[str]]] = {
     "text2img": ("StableDiffusionPipeline", frozenset()),
     "order-2": ("StableDiffusionPipeline", frozenset({"order-2"})),
     "rescale": ("StableDiffusionPipeline", frozenset({"rescale"})),
+    "prompts": ("StableDiffusionPipeline", frozenset({"prompts"})),
     "img2img": ("StableDiffusionImg2ImgPipeline", frozenset({"image"})),
     "inpaint": ("StableDiffusionInpaintPipeline", frozenset({"image", "mask"})),
     "inpaint-9": ("StableDiffusionInpaintPipeline", frozenset({"image", "mask", "9"})),
@@ -47,12 +52,12 @@ KINDS: dict[str, tuple[str, frozenset[str]]] = {
     ),
 }
 
-PIXELS = 16
+PIXELS, TOKENS = 16, 12
 TEXT_WIDTH, POOLED_WIDTH = 8, 8
 
 
 def build(kind: str) -> Any:
-    """A tiny pipeline without text encoders: it is called with embeddings."""
+    """A tiny pipeline, all but one kind without text encoders: they are called with embeddings."""
     class_name, traits = KINDS[kind]
     mindspore.set_seed(0)
     np.random.seed(0)  # mindone draws initial weights from either
@@ -64,7 +69,10 @@ def build(kind: str) -> Any:
     if "controlnet" in traits:
         nets = [_controlnet(traits) for _ in range(2 if "multi" in traits else 1)]
         parts["controlnet"] = nets if "multi" in traits else nets[0]
-    parts |= dict.fromkeys(("text_encoder", "tokenizer"))
+    if "prompts" in traits:
+        parts |= {"text_encoder": _text_encoder(), "tokenizer": _tokenizer()}
+    else:
+        parts |= dict.fromkeys(("text_encoder", "tokenizer"))
     if "xl" in traits:
         parts |= dict.fromkeys(("text_encoder_2", "tokenizer_2"))
         if "controlnet" in traits or "image" not in traits:
@@ -130,6 +138,30 @@ def _vae(traits: frozenset[str]) -> Any:
         sample_size=PIXELS,
         scaling_factor=0.13025 if "xl" in traits else 0.18215,
     ).set_train(False)
+
+
+def _tokenizer() -> Any:
+    """One token for each letter; made here, since tokenizers come with files otherwise."""
+    letters = ["[PAD]", "[UNK]", *string.printable]
+    vocabulary = {letter: index for index, letter in enumerate(letters)}
+    split = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
+    split.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex("."), "isolated")
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]"}
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=split, model_max_length=TOKENS, **special
+    )
+
+
+def _text_encoder() -> Any:
+    config = transformers.CLIPTextConfig(
+        vocab_size=2 + len(string.printable),
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=TEXT_WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=TOKENS,
+    )
+    return CLIPTextModel(config).set_train(False)
 
 
 def _scheduler(traits: frozenset[str]) -> Any:

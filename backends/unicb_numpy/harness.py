@@ -17,7 +17,7 @@ from unicb_numpy.pipelines import ToyPipeline
 
 class NumpyHarness(Harness):
     backend = backend
-    kinds = ("text2img", "order-2")
+    kinds = ("text2img", "order-2", "prompts")
     dtypes = ("float16", "float32", "float64")
 
     def build(self, kind: str) -> ToyPipeline:

@@ -90,6 +90,9 @@ def arguments(case: Case) -> dict[str, Any]:
         "width": PIXELS,
         "num_inference_steps": case.steps,
     }
+    if "prompts" in traits:
+        del found["prompt_embeds"], found["negative_prompt_embeds"]
+        found["prompt"] = [f"prompt {i}" for i in range(case.prompts)]
     if "xl" in traits:
         found["pooled_prompt_embeds"] = normal(case.prompts, POOLED_WIDTH)
         found["negative_pooled_prompt_embeds"] = normal(case.prompts, POOLED_WIDTH)

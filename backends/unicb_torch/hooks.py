@@ -45,11 +45,17 @@ class _Arounds(ModelHook):  # type: ignore[misc]
         But leave it, and pass calls on, where the call has been replaced since without the
         registry, as accelerate does: it would take that replacement away instead.
         """
+        new = self._new
         if self._registry._hook_order[-1] == NAME and module.forward is not self._forward:
-            return
-        _unregister(self._registry)
+            # Where accelerate offloads, it has done so anew, below us: we are called no more.
+            if vars(module).get("_old_forward", self._forward) is self._forward:
+                return
+            _forget(self._registry)
+            new = new - {"forward"}
+        else:
+            _unregister(self._registry)
         if not self._registry.hooks:
-            for name in self._new:
+            for name in new:
                 vars(module).pop(name, None)
 
 
@@ -146,6 +152,14 @@ def _unregister(registry: Any) -> None:
     registry.remove_hook(NAME, recurse=False)
     for ref, forward in zip(later, replaced, strict=True):
         ref.original_forward, ref.forward = ref.forward, forward
+
+
+def _forget(registry: Any) -> None:
+    """Take our entry out of the registry, and leave the module's call alone."""
+    position = registry._hook_order.index(NAME)
+    for entries in (registry._hook_order, registry._fn_refs):
+        del entries[position]
+    del registry.hooks[NAME]
 
 
 def reset_caches(module: Any, rehearse: bool) -> None:

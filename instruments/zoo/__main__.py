@@ -8,6 +8,8 @@ python -m zoo try wan WanPipeline           guidance on one family, or some of i
 python -m zoo show wan WanPipeline          previews, likewise
 python -m zoo stops [wan flux]              stops of every class
 python -m zoo stop wan WanPipeline          stops, likewise
+python -m zoo guidance [wan flux]           scales and intervals of guidance
+python -m zoo guide wan WanPipeline         scales and intervals, likewise
 python -m zoo run wan                       without unicb: which models does a step call?
 """
 
@@ -20,7 +22,7 @@ import warnings
 from pathlib import Path
 
 from unicb.pipelines import facts_for
-from zoo.coverage import CFG, PREVIEWS, STOPS, Subject, cover
+from zoo.coverage import CFG, GUIDANCE, PREVIEWS, STOPS, Subject, cover
 from zoo.entry import CASES, Entry
 from zoo.families import entries, family_names
 from zoo.framework import FRAMEWORKS, Framework
@@ -29,8 +31,8 @@ from zoo.report import write
 from zoo.verdicts import BAD, verdicts
 
 #: What is written to the page about coverage, and what is only printed.
-WRITTEN = {"coverage": CFG, "previews": PREVIEWS, "stops": STOPS}
-SUBJECTS = {**WRITTEN, "try": CFG, "show": PREVIEWS, "stop": STOPS}
+WRITTEN = {"coverage": CFG, "previews": PREVIEWS, "stops": STOPS, "guidance": GUIDANCE}
+SUBJECTS = {**WRITTEN, "try": CFG, "show": PREVIEWS, "stop": STOPS, "guide": GUIDANCE}
 DOCS = Path(__file__).parents[2] / "docs"
 
 

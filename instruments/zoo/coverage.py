@@ -17,6 +17,8 @@ from unicb.pipelines import PipelineFacts, facts_for, facts_owner, known_pipelin
 from zoo.entry import CASES, Entry, Request
 from zoo.families import entries, family_names
 from zoo.framework import Framework
+from zoo.guidance import Guided
+from zoo.guidance import measure as measure_guidance
 from zoo.measure import Outcome, has_none, measure
 from zoo.previews import Shown, bare_class
 from zoo.previews import measure as measure_previews
@@ -173,6 +175,11 @@ def _cfg_without_entry(kind: type) -> Outcome:
     return Outcome("not built", "nobody has, so far")
 
 
+def _guided_without_entry(kind: type) -> Guided:
+    found = _cfg_without_entry(kind)
+    return Guided(found.verdict, found.why)
+
+
 def _latents(facts: PipelineFacts | None) -> dict[str, str]:
     if facts is None:
         return {"layout": "", "format": ""}
@@ -180,6 +187,9 @@ def _latents(facts: PipelineFacts | None) -> dict[str, str]:
 
 
 CFG = Subject(Outcome, measure, _way, _cfg_without_entry, all_cases=True)
+GUIDANCE = Subject(
+    Guided, measure_guidance, _way, _guided_without_entry, all_cases=False, one_case=True
+)
 STOPS = Subject(
     Stopped, measure_stops, lambda facts: {}, without_stop, all_cases=False, one_case=True
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zoo import preview_report, stop_report
+from zoo import guidance_report, preview_report, stop_report
 from zoo.entry import CASES
 from zoo.framework import FRAMEWORKS
 from zoo.verdicts import verdicts
@@ -42,10 +42,15 @@ attention one goes; a ControlNet that is called once a step stays.
 
 
 def write(folder: Path, page: Path) -> None:
-    """Write the page from ``<framework>.json``, ``previews-<framework>.json`` and
-    ``stops-<framework>.json`` in the folder, for those that are there."""
-    cut, previews, stops = _read(folder, ""), _read(folder, "previews-"), _read(folder, "stops-")
+    """Write the page from ``<framework>.json``, ``guidance-<framework>.json``,
+    ``previews-<framework>.json`` and ``stops-<framework>.json`` in the folder, for those that are
+    there."""
+    cut, guidance = _read(folder, ""), _read(folder, "guidance-")
+    previews, stops = _read(folder, "previews-"), _read(folder, "stops-")
     parts = [TITLE, "## Guidance that is cut\n", *_totals(cut), INTRODUCTION]
+    if guidance:
+        parts += ["## Guidance in an interval, and of a scale that changes\n"]
+        parts += [*guidance_report.totals(guidance, LIBRARIES), guidance_report.INTRODUCTION]
     if previews:
         parts += ["## Previews\n", *preview_report.totals(previews, LIBRARIES)]
         parts += [preview_report.INTRODUCTION]
@@ -54,6 +59,9 @@ def write(folder: Path, page: Path) -> None:
     for name, library in LIBRARIES.items():
         if name in cut:
             parts += [f"## Guidance on {library}\n", *_framework(cut[name])]
+        if name in guidance:
+            parts += [f"## Intervals and scales of guidance on {library}\n"]
+            parts += [*guidance_report.framework(guidance[name])]
         if name in previews:
             parts += [f"## Previews on {library}\n", *preview_report.framework(previews[name])]
         if name in stops:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from mutants_callbacks import CALLBACKS, MoreCallbacks
 from mutants_core import CORE
 from mutants_operations import OPERATIONS
 from mutants_pipeline import PIPELINE
+from mutants_schedules import SCHEDULES
 from mutants_subtle import SUBTLE
 from mutation import MoreKinds, Mutant
 
@@ -12,6 +14,7 @@ from mutation import MoreKinds, Mutant
 REFERENCES = (
     Mutant("reference", "none", ()),
     Mutant("reference, more kinds", "none", (), harness=MoreKinds),
+    Mutant("reference, more for callbacks", "none", (), harness=MoreCallbacks),
 )
 
-MUTANTS = (*OPERATIONS, *PIPELINE, *CORE, *SUBTLE)
+MUTANTS = (*OPERATIONS, *PIPELINE, *CORE, *SUBTLE, *CALLBACKS, *SCHEDULES)

@@ -10,7 +10,10 @@ from mutants import MUTANTS, REFERENCES
 from mutation import Mutant, checks_of
 
 from unicb.testing import BackendSuite
+from unicb.testing._callbacks import CallbacksChecks
 from unicb.testing._ops import OpsChecks
+
+_LONG = {*checks_of(OpsChecks), *checks_of(CallbacksChecks)}
 
 
 def _suite_on(mutant: Mutant) -> type:
@@ -28,8 +31,9 @@ def _suite_on(mutant: Mutant) -> type:
         "harness": mutant.harness(),
         "planted": planted,
         "_pipelines": {},
-        # These draw many examples: of them, only those run that are expected to fail.
-        "left_out": set() if mutant in REFERENCES else {*checks_of(OpsChecks)} - {*mutant.kills},
+        # These draw many examples, or make many runs: of them, only those run that are expected
+        # to fail.
+        "left_out": set() if mutant in REFERENCES else _LONG - {*mutant.kills},
     }
     return type("TestMutant", (BackendSuite,), members)
 

@@ -7,7 +7,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -143,12 +143,14 @@ def loop(*changes: tuple[str, str], **members: Any) -> Callable[[], Harness]:
 class MoreKinds(NumpyHarness):
     """The reference, with kinds of pipeline for which checks take another way."""
 
-    kinds = ("text2img", "unstoppable", "one prompt")
+    kinds = ("text2img", "unstoppable", "one prompt", "scale of its own")
     single_prompt_kinds = ("one prompt",)
 
     def build(self, kind: str) -> Any:
         if kind == "unstoppable":
             return _unstoppable()()
+        if kind == "scale of its own":
+            return _copies_scale()()
         return _OnePrompt() if kind == "one prompt" else ToyPipeline()
 
 
@@ -158,6 +160,13 @@ def _unstoppable() -> Any:
     members = {name: member for name, member in vars(ToyPipeline).items() if name not in ours}
     goes_on = edited(ToyPipeline.__call__, ("if self.interrupt:", "if False:"))
     return type("ToyPipeline", (), {**members, "__call__": goes_on})
+
+
+def _copies_scale() -> Any:
+    """ToyPipeline that does not look at its guidance scale again in its loop."""
+    facts = replace(ToyPipeline.unicb_facts, guidance_scale="local", scale_names=())
+    local = edited(ToyPipeline.__call__, ("self.guidance_scale * (", "guidance_scale * ("))
+    return type("ToyPipeline", (ToyPipeline,), {"__call__": local, "unicb_facts": facts})
 
 
 class _OnePrompt(ToyPipeline):

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from unicb.callback import Callback
 from unicb.callbacks._cutoff import Cutoff
-from unicb.guidance import check
-from unicb.pipelines import PipelineFacts
-from unicb.step import Step
+from unicb.callbacks.guidance_interval import GuidedSteps
 
 
-class CFGCutoff(Callback):
+class CFGCutoff(GuidedSteps):
     """Compute only the conditional half of classifier-free guidance after some step.
 
     The cut happens at the end of step ``int(num_timesteps * cutoff_step_ratio)``, or of step
@@ -34,18 +29,9 @@ class CFGCutoff(Callback):
             not do what is known of its class.
     """
 
-    owns = ("guidance",)
-
     def __init__(
         self,
         cutoff_step_ratio: float | None = None,
         cutoff_step_index: int | None = None,
     ) -> None:
-        self._cutoff = Cutoff("CFGCutoff", cutoff_step_ratio, cutoff_step_index)
-
-    def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
-        check(pipeline, facts)
-
-    def on_step_end(self, step: Step) -> None:
-        if self._cutoff.is_over(step):
-            step.cut_guidance()
+        super().__init__(0.0, Cutoff("CFGCutoff", cutoff_step_ratio, cutoff_step_index))

@@ -8,6 +8,8 @@ it is in locals of the loop. But all of it passes through the denoiser's call.
 So there the unconditional part is left out, and the conditional one answers in its place: the loop
 then combines ``u = c``, which is ``c`` exactly, and half of the work is gone. Where the loop reads
 at each step whether guidance is on, it is enough to switch it off.
+
+There, too, guidance gets another scale where the loop keeps a copy of its own: see ``_scale.py``.
 """
 
 from __future__ import annotations
@@ -20,11 +22,30 @@ from unicb.guidance._batch import BatchCut
 from unicb.guidance._calls import CallsCut
 from unicb.guidance._inference import facts_of_class
 from unicb.guidance._models import Models, WatchedRun
+from unicb.guidance._scale import (
+    AIM,
+    BatchScale,
+    CallsScale,
+    PropertyScale,
+    ScaledRun,
+    read_at_each_step,
+    scale_of,
+    without_guidance,
+)
 from unicb.guidance._switch import SwitchCut
 from unicb.ops import Tensor
 from unicb.pipelines import PipelineFacts
 
-__all__ = ["Cut", "check", "cut", "facts_of"]
+__all__ = [
+    "Cut",
+    "Scaling",
+    "check",
+    "check_scaling",
+    "cut",
+    "facts_of",
+    "is_off",
+    "scaling",
+]
 
 
 class Cut(Protocol):
@@ -39,11 +60,33 @@ class Cut(Protocol):
     def step_end(self) -> None:
         """A step has ended. Raises UnsupportedPipelineError if it was not as expected."""
 
+    def restore(self) -> None:
+        """Remove, and have the models' caches forget what they kept: of an unconditional half
+        there is nothing of the last steps."""
+
     def remove(self) -> None:
         """Put the pipeline back as it was. Idempotent."""
 
 
-def facts_of(pipeline: Any, known: PipelineFacts | None) -> PipelineFacts:
+class Scaling(Protocol):
+    """Guidance of another scale on a pipeline, until removed."""
+
+    def is_off(self, scale: float) -> bool:
+        """Whether the pipeline would have no guidance at this scale."""
+
+    def set(self, scale: float | None) -> None:
+        """Have this scale from the next step on; None: whatever the loop has."""
+
+    def step_end(self) -> None:
+        """A step has ended. Raises UnsupportedPipelineError if it was not as expected."""
+
+    def remove(self) -> None:
+        """Put the pipeline back as it was. Idempotent."""
+
+
+def facts_of(
+    pipeline: Any, known: PipelineFacts | None, aim: str = "cut guidance"
+) -> PipelineFacts:
     """How guidance works on this pipeline: ``known``, or what its class's own code tells.
 
     Raises:
@@ -52,11 +95,11 @@ def facts_of(pipeline: Any, known: PipelineFacts | None) -> PipelineFacts:
     facts = facts_of_class(type(pipeline), known)
     name = type(pipeline).__name__
     if facts.cfg == "none":
-        raise UnsupportedPipelineError(f"cannot cut guidance on {name}: it {facts.why_none}")
+        raise UnsupportedPipelineError(f"cannot {aim} on {name}: it {facts.why_none}")
     guider = type(getattr(pipeline, "guider", None)).__name__
     if facts.guiders and guider not in facts.guiders:
         raise UnsupportedPipelineError(
-            f"cannot cut guidance on this {name}: its guider is a {guider}, whose calls are not "
+            f"cannot {aim} on this {name}: its guider is a {guider}, whose calls are not "
             f"those of {' or '.join(facts.guiders)}"
         )
     return facts
@@ -69,10 +112,7 @@ def check(pipeline: Any, known: PipelineFacts | None) -> None:
     """
     facts = facts_of(pipeline, known)
     if facts.cfg == "batch" and facts.batch_of not in pipeline._callback_tensor_inputs:
-        raise UnsupportedPipelineError(
-            f"cannot cut guidance on {type(pipeline).__name__}: its batch is counted by the rows "
-            f"of {facts.batch_of!r}, which it does not offer to callbacks"
-        )
+        raise UnsupportedPipelineError(_without_latents(pipeline, facts, "cut guidance"))
     models = Models(backend_for(pipeline), pipeline, facts, None)
     try:
         if facts.cfg != "switch":
@@ -88,6 +128,7 @@ def cut(
     known: PipelineFacts | None,
     latents: Tensor | None,
     run: WatchedRun,
+    within: bool = False,
 ) -> Cut | None:
     """Cut guidance from the next step on; None if this run's guidance is known to be off.
 
@@ -95,6 +136,7 @@ def cut(
         latents: the tensor that the facts call ``batch_of``; not needed for ``cfg="calls"`` and
             ``cfg="switch"``. None where the run has none, which is one without guidance.
         run: whose calls are to be cut; those of others pass untouched.
+        within: whether the first step has begun, and is calling a model for the first time.
     """
     facts = facts_of(pipeline, known)
     models = Models(backend, pipeline, facts, run)
@@ -102,9 +144,95 @@ def cut(
         return SwitchCut.of(models)
     if facts.cfg == "calls":
         return CallsCut(models)
+    if latents is None and within:
+        raise UnsupportedPipelineError(_without_latents(pipeline, facts, "cut guidance"))
     if latents is None or (
         # Without guidance, two blocks are the conditional one and the perturbed one.
         "perturbed" in facts.order and not pipeline.do_classifier_free_guidance
     ):
         return None
     return BatchCut(models, latents)
+
+
+def is_off(pipeline: Any, known: PipelineFacts | None, run: ScaledRun) -> bool:
+    """Whether the pipeline was called without guidance, as far as it can be told before the end of
+    the first step."""
+    facts = facts_of(pipeline, known)
+    told = facts.verify and facts.combination == "other"  # which tells no scale's name either
+    if told or facts.guidance_scale == "property":
+        return not getattr(pipeline, "do_classifier_free_guidance", True)
+    # Where the scale is a local, the flag often is, too, and the property means nothing.
+    scale = scale_of(pipeline, facts, run)
+    return scale is not None and scale <= facts.guided_above
+
+
+def check_scaling(pipeline: Any, known: PipelineFacts | None) -> PipelineFacts:
+    """Raise UnsupportedPipelineError if the pipeline's guidance cannot be given another scale."""
+    facts = facts_of(pipeline, known, AIM)
+    if read_at_each_step(facts):
+        return facts
+    name = type(pipeline).__name__
+    if facts.guiders:
+        raise UnsupportedPipelineError(
+            f"cannot {AIM} on {name}: its guider combines the parts of its guidance, with scales "
+            "of its own; set those, on pipeline.guider"
+        )
+    config = getattr(pipeline, "config", {})
+    flag = facts.other_if and getattr(config, facts.other_if, False)
+    if facts.combination == "other" or flag:
+        reason = f" with {facts.other_if}" if flag else ""
+        raise UnsupportedPipelineError(
+            f"cannot {AIM} on {name}: its loop keeps a copy of its scale, and combines the parts "
+            f"of its guidance{reason} in a way that is not known to be u + g * (c - u). Facts "
+            f"from: {facts.source}"
+        )
+    if facts.cfg == "batch" and facts.batch_of not in pipeline._callback_tensor_inputs:
+        raise UnsupportedPipelineError(_without_latents(pipeline, facts, AIM))
+    models = Models(backend_for(pipeline), pipeline, facts, None, AIM)
+    try:
+        models.hook(lambda name, call, args, kwargs: call(*args, **kwargs))
+    finally:
+        models.remove()
+    return facts
+
+
+def scaling(
+    backend: Backend,
+    pipeline: Any,
+    known: PipelineFacts | None,
+    latents: Tensor | None,
+    run: ScaledRun,
+) -> Scaling:
+    """Make the scale of a run's guidance settable.
+
+    Args:
+        latents: as for :func:`cut`.
+        run: whose calls are to be changed; those of others pass untouched.
+
+    Raises:
+        UnsupportedPipelineError: as for :func:`check_scaling`; this run has no guidance, or its
+            loop sets the scale itself.
+    """
+    facts = check_scaling(pipeline, known)
+    if facts.scale_set_if and run.loop_locals([facts.scale_set_if]).get(facts.scale_set_if):
+        raise UnsupportedPipelineError(
+            f"cannot {AIM} in this run: {type(pipeline).__name__} was called with "
+            f"{facts.scale_set_if}, and sets the scale itself at each step; call it without"
+        )
+    if is_off(pipeline, known, run):
+        raise without_guidance(pipeline, facts, scale_of(pipeline, facts, run))
+    if read_at_each_step(facts):
+        return PropertyScale(pipeline, facts)
+    models = Models(backend, pipeline, facts, run, AIM)
+    if facts.cfg != "batch":
+        return CallsScale(models, run)
+    if latents is None:
+        raise UnsupportedPipelineError(_without_latents(pipeline, facts, AIM))
+    return BatchScale(models, latents, run)
+
+
+def _without_latents(pipeline: Any, facts: PipelineFacts, aim: str) -> str:
+    return (
+        f"cannot {aim} on {type(pipeline).__name__}: its batch is counted by the rows of "
+        f"{facts.batch_of!r}, which it does not offer to callbacks, or not yet"
+    )

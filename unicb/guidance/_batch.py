@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -15,24 +15,55 @@ from unicb.ops import Tensor
 from unicb.pipelines import Part
 
 
-class BatchCut:
-    """Leaves the unconditional rows out of the models' calls, and repeats the conditional rows of
-    their output in the place of those that are missing.
+class Batched:
+    """Tells the calls of a model with several blocks of rows from others.
 
     A tensor is taken to have rows if its first axis is exactly the blocks' number times the batch,
     or that times the number of frames, and its argument is not known to have none.
     """
 
-    holds_scale = False
-
     def __init__(self, models: Models, latents: Tensor) -> None:
         self._models = models
-        self._perturbed = PerturbedAttention(models)
         self._batch = int(latents.shape[0])
         self._shape = tuple(latents.shape)
         self._axes = len(latents.shape)
         axis = models.facts.frames_axis
         self._frames = 1 if axis is None else int(latents.shape[axis])
+
+    def _counted(self, sample: Any) -> tuple[int, int]:
+        """Rows of a sample, and how many of them a block has."""
+        rows = len(sample) if isinstance(sample, list) else int(getattr(sample, "shape", [0])[0])
+        # A sample with an axis less than the latents has their frames among its rows.
+        folded = self._frames > 1 and 1 < len(getattr(sample, "shape", ())) < self._axes
+        return rows, self._batch * (self._frames if folded else 1)
+
+    def _order(self, rows: int, each: int) -> tuple[Part, ...] | None:
+        """The blocks of a call with so many rows; None if it is not guided."""
+        facts = self._models.facts
+        orders = (facts.order[:n] for n in range(len(facts.order), facts.least_blocks - 1, -1))
+        return next((order for order in orders if rows == len(order) * each), None)
+
+    def _refuse(self, name: str, rows: int, each: int) -> NoReturn:
+        self._models.mismatch(
+            f"it called its {name} with {rows} rows",
+            f"guidance should give {len(self._models.facts.order) * each}",
+        )
+
+    def _blocks(self, order: tuple[Part, ...]) -> Blocks:
+        models = self._models
+        return Blocks(models.backend, models.facts, order, self._batch, self._frames)
+
+
+class BatchCut(Batched):
+    """Leaves the unconditional rows out of the models' calls, and repeats the conditional rows of
+    their output in the place of those that are missing.
+    """
+
+    holds_scale = False
+
+    def __init__(self, models: Models, latents: Tensor) -> None:
+        super().__init__(models, latents)
+        self._perturbed = PerturbedAttention(models)
         self._called = False
         self._first_step = True
         models.hook(self._answer)
@@ -48,6 +79,9 @@ class BatchCut:
             self._models.mismatch(f"its {denoisers} was not called in a step", "each step calls it")
         self._first_step = False
 
+    def restore(self) -> None:
+        self.remove()  # which has the caches forget in any case
+
     def remove(self) -> None:
         try:
             self._models.reset_caches()
@@ -58,20 +92,16 @@ class BatchCut:
     def _answer(
         self, name: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        if self._models.fills(kwargs):
+            return call(*args, **kwargs)
         sample = self._models.sample(args, kwargs)
-        rows = len(sample) if isinstance(sample, list) else int(getattr(sample, "shape", [0])[0])
-        # A sample with an axis less than the latents has their frames among its rows.
-        folded = self._frames > 1 and 1 < len(getattr(sample, "shape", ())) < self._axes
-        each = self._batch * (self._frames if folded else 1)
+        rows, each = self._counted(sample)
         denoises = name in self._models.facts.denoisers
         self._called = self._called or denoises
         order = self._order(rows, each)
         if order is None:
             if denoises and rows != each:
-                self._models.mismatch(
-                    f"it called its {name} with {rows} rows",
-                    f"guidance should give {len(self._models.facts.order) * each}",
-                )
+                self._refuse(name, rows, each)
             # Guidance is off, or the model gets the conditional rows alone, as a ControlNet in
             # guess mode does: nothing to cut.
             return call(*args, **kwargs)
@@ -79,20 +109,12 @@ class BatchCut:
             self._check_blocks(name, sample, rows // len(order))
         if "perturbed" in order and denoises:
             self._perturbed.without_unconditional()
-        blocks = Blocks(self._models.backend, self._models.facts, order, self._batch, self._frames)
+        blocks = self._blocks(order)
         args, kwargs = blocks.cut_arguments(args, kwargs)
         out = call(*args, **kwargs)
-        if isinstance(out, tuple | list) and out and out[0] is None:
-            return out  # a call to fill a cache, which predicts nothing
         if denoises:
             self._check_rows(name, out, blocks.kept * each)
         return blocks.restore(out)
-
-    def _order(self, rows: int, each: int) -> tuple[Part, ...] | None:
-        """The blocks of a call with so many rows; None if it is not guided."""
-        facts = self._models.facts
-        orders = (facts.order[:n] for n in range(len(facts.order), facts.least_blocks - 1, -1))
-        return next((order for order in orders if rows == len(order) * each), None)
 
     def _check_blocks(self, name: str, sample: Any, each: int) -> None:
         """Blocks of rows denoise the same latents; rows in another order do not."""

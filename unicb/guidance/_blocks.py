@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from unicb.backend import Backend
@@ -42,6 +43,34 @@ class Blocks:
         if self.kept == len(self._order):
             return out
         return mapped(self._restored, out, self._has_rows)
+
+    def with_unconditional(self, out: Any, replace: Callable[[Any, Any], Any]) -> Any:
+        """The call's output with ``replace(unconditional, conditional)`` in the place of its
+        unconditional rows."""
+        return mapped(lambda x: self._with_unconditional(x, replace), out, self._has_rows)
+
+    def _with_unconditional(self, x: Any, replace: Callable[[Any, Any], Any]) -> Any:
+        each = self._each(x, len(self._order))
+        if not each:
+            return x
+        parts = [x[i * each : (i + 1) * each] for i in range(len(self._order))]
+        conditional = parts[self._order.index("conditional")]
+        if isinstance(x, list):
+            pairs = [
+                (part, kind == "unconditional")
+                for part, kind in zip(parts, self._order, strict=True)
+            ]
+            return [
+                replace(u, c) if replaced else u
+                for part, replaced in pairs
+                for u, c in zip(part, conditional, strict=True)
+            ]
+        return self._backend.concat(
+            [
+                replace(part, conditional) if kind == "unconditional" else part
+                for part, kind in zip(parts, self._order, strict=True)
+            ]
+        )
 
     def _cut_argument(self, name: str, value: Any) -> Any:
         if name in self._facts.unbatched:

@@ -10,10 +10,8 @@ from unicb.guidance._models import Models
 from unicb.guidance._tree import mapped
 
 
-class CallsCut:
-    """Answers a step's unconditional calls with what its conditional call gave."""
-
-    holds_scale = False
+class CountedCalls:
+    """Tells a step's unconditional calls from its conditional one, by counting them."""
 
     def __init__(self, models: Models) -> None:
         self._models = models
@@ -30,7 +28,7 @@ class CallsCut:
         self._shapes.clear()
 
     def remove(self) -> None:
-        self.step_end()
+        CountedCalls.step_end(self)
         self._models.remove()
 
     def _answer(
@@ -48,13 +46,38 @@ class CallsCut:
         sample = self._models.sample(args, kwargs)
         shape = tuple(getattr(sample, "shape", ()))
         if self._order[count] == "unconditional":
-            return self._from_conditional(name, key, shape)
+            fills = self._models.fills(kwargs)
+            return self._unconditional(name, key, shape, lambda: call(*args, **kwargs), fills)
         out = call(*args, **kwargs)
         if self._order[count] == "conditional":
             self._conditional[key], self._shapes[key] = out, shape
         return out
 
-    def _from_conditional(self, name: str, key: str, shape: tuple[int, ...]) -> Any:
+    def _unconditional(
+        self, name: str, key: str, shape: tuple[int, ...], call: Callable[[], Any], fills: bool
+    ) -> Any:
+        """The answer to an unconditional call with a sample of that shape; ``fills``: whether it
+        is needed for more than its answer."""
+        raise NotImplementedError
+
+
+class CallsCut(CountedCalls):
+    """Answers a step's unconditional calls with what its conditional call gave."""
+
+    holds_scale = False
+
+    def restore(self) -> None:
+        self._models.reset_all_caches()
+        self.remove()
+
+    def _unconditional(
+        self, name: str, key: str, shape: tuple[int, ...], call: Callable[[], Any], fills: bool
+    ) -> Any:
+        if fills:
+            call()  # what it fills is needed once guidance is back
+        return self._of_conditional(name, key, shape)
+
+    def _of_conditional(self, name: str, key: str, shape: tuple[int, ...]) -> Any:
         """What the conditional call gave, for a call with a sample of that shape."""
         whole = self._shapes.get(key, ())
         if shape == whole:

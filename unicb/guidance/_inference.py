@@ -15,7 +15,8 @@ import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, cast
+from types import CodeType
+from typing import Any, Literal, cast
 from weakref import WeakKeyDictionary
 
 from unicb.errors import UnsupportedPipelineError
@@ -96,26 +97,46 @@ def hands_on_callback(kind: type) -> bool:
 
 
 def _hands_on(kind: type) -> bool:
-    tree = _code_of(kind)
+    call = getattr(inspect.unwrap(kind.__call__), "__code__", None)
+    # To read and to parse a source takes 20 ms: not where no call in the code has that keyword.
+    tree = _code_of(kind) if call is not None and _has_keyword(call) else None
     if tree is None:
         return False
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    handed = [
-        word
-        for call in calls
-        for word in call.keywords
-        if isinstance(word.value, ast.Name) and word.value.id == _CALLBACK
+    handing = [
+        c
+        for c in calls
+        if any(isinstance(w.value, ast.Name) and w.value.id == _CALLBACK for w in c.keywords)
     ]
     called = any(isinstance(c.func, ast.Name) and c.func.id == _CALLBACK for c in calls)
-    own = any(
-        isinstance(c.func, ast.Attribute)
-        and isinstance(c.func.value, ast.Name)
-        and c.func.value.id == "self"
-        and hasattr(kind, c.func.attr)
-        and any(word in c.keywords for word in handed)
-        for c in calls
+    if not handing or called:
+        return False
+    targets = [c.func for c in handing]
+    if any(hasattr(kind, _self_attribute(target) or "") for target in targets):
+        return False  # to a method of its own
+    if any(_is_base_call(target) for target in targets):
+        further = [base for base in _owner_of_call(kind).__mro__[1:] if "__call__" in vars(base)]
+        return bool(further) and hands_on_callback(further[0])
+    return True
+
+
+def _is_base_call(node: ast.AST) -> bool:
+    """``super().__call__``."""
+    of = node.value if isinstance(node, ast.Attribute) and node.attr == "__call__" else None
+    return isinstance(of, ast.Call) and isinstance(of.func, ast.Name) and of.func.id == "super"
+
+
+def _has_keyword(code: CodeType) -> bool:
+    """Whether a call may have the callback as a keyword argument: the compiler keeps the names of
+    keywords among the constants, in tuples, or alone where there are ``*args`` or ``**kwargs``."""
+    return any(
+        _has_keyword(constant) if isinstance(constant, CodeType) else _names_callback(constant)
+        for constant in code.co_consts
     )
-    return bool(handed) and not called and not own
+
+
+def _names_callback(constant: object) -> bool:
+    return constant == _CALLBACK or (isinstance(constant, tuple) and _CALLBACK in constant)
 
 
 def _owner_of_call(kind: type) -> type:
@@ -143,6 +164,8 @@ def infer(kind: Any) -> PipelineFacts | None:
             denoisers,
             companions,
             order=orders.pop(),
+            guidance_scale=_scale_read(loop),
+            combination="other",
             unbatched=usual_unbatched(),
             verify=True,
         )
@@ -255,8 +278,18 @@ def _two_calls(
         companions,
         cfg="calls" if off is None else "switch",
         off=off or {},
+        guidance_scale=_scale_read(loop),
+        combination="other",
         verify=True,
     )
+
+
+def _scale_read(loop: ast.AST) -> Literal["property", "local"]:
+    """Where the loop has its guidance scale. How it combines the parts with it is not told."""
+    named = {node.id for node in ast.walk(loop) if isinstance(node, ast.Name)}
+    read = {_self_attribute(node) for node in ast.walk(loop)}
+    is_property = read & {"guidance_scale", "_guidance_scale"} and "guidance_scale" not in named
+    return "property" if is_property else "local"
 
 
 def _assigned(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, Protocol, TypeAlias
 
 from unicb.backend import Backend
@@ -30,18 +30,26 @@ class Models:
     """A pipeline's denoisers and their companions, as its facts name them."""
 
     def __init__(
-        self, backend: Backend, pipeline: Any, facts: PipelineFacts, run: WatchedRun | None
+        self,
+        backend: Backend,
+        pipeline: Any,
+        facts: PipelineFacts,
+        run: WatchedRun | None,
+        aim: str = "cut guidance",
     ) -> None:
-        """``run``: whose calls are to be answered; others pass. None to rehearse."""
+        """``run``: whose calls are to be answered; others pass. None to rehearse. ``aim``: what
+        for, in messages.
+        """
         self.backend = backend
         self.pipeline = pipeline
         self.facts = facts
         self._run = run
+        self._aim = aim
         self._hooked: dict[str, Any] = {}
         self._removers: list[Callable[[], None]] = []
         if not any(name in facts.denoisers for name, _ in self._present()):
             raise UnsupportedPipelineError(
-                f"cannot cut guidance on this {self.name}: it has no {' or '.join(facts.denoisers)}"
+                f"cannot {aim} on this {self.name}: it has no {' or '.join(facts.denoisers)}"
             )
 
     @property
@@ -68,6 +76,11 @@ class Models:
         for model in self._hooked.values():
             self.backend.reset_caches(model, rehearse=rehearse)
 
+    def reset_all_caches(self) -> None:
+        """Likewise of models that are not hooked."""
+        for _, model in self._present():
+            self.backend.reset_caches(model)
+
     def remove(self) -> None:
         """Take the hooks away. Idempotent."""
         while self._removers:
@@ -77,7 +90,7 @@ class Models:
     def mismatch(self, found: str, expected: str) -> NoReturn:
         """Raise the error for a loop that does not do what its facts say."""
         raise UnsupportedPipelineError(
-            f"cannot cut guidance on {self.name}: {found}, where {expected}; the pipeline has been "
+            f"cannot {self._aim} on {self.name}: {found}, where {expected}; the pipeline has been "
             f"put back as it was. Facts from: {self.facts.source}"
         )
 
@@ -89,6 +102,15 @@ class Models:
             if self.backend.is_tensor(value) and len(value.shape) > 1:
                 return value
         return None
+
+    def fills(self, kwargs: dict[str, Any]) -> bool:
+        """Whether a call with these arguments fills a cache for later ones, which may be guided."""
+        told, _, value = self.facts.fills.partition("=")
+        name, _, key = told.partition(".")
+        found = kwargs.get(name)
+        if key:
+            found = found.get(key) if isinstance(found, Mapping) else None
+        return bool(found == value if value else found)
 
     def _present(self) -> Iterator[tuple[str, Any]]:
         for name in (*self.facts.denoisers, *self.facts.companions):

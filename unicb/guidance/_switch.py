@@ -47,6 +47,10 @@ class SwitchCut:
             )
         self._models.remove()
 
+    def restore(self) -> None:
+        self._models.reset_all_caches()
+        self.remove()
+
     def remove(self) -> None:
         self._models.remove()
         while self._before:

@@ -1,9 +1,24 @@
 """What the numbers in a pipeline's latents mean: formats, layouts, and how to look at them."""
 
-from unicb.latents.fit import Fit, fit_rgb_factors
-from unicb.latents.formats import LatentFormat, builtin_formats, find_format
-from unicb.latents.layouts import Layout, layout_of, size_of_latents
-from unicb.latents.rgb import ColourMap, Frames, RGBArray, to_rgb
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from unicb.latents.fit import Fit, fit_rgb_factors
+    from unicb.latents.formats import LatentFormat, builtin_formats, find_format
+    from unicb.latents.layouts import Layout, layout_of, size_of_latents
+    from unicb.latents.rgb import ColourMap, Frames, RGBArray, to_rgb
+else:
+    from unicb._lazy import lazy
+
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "unicb.latents.fit": ("Fit", "fit_rgb_factors"),
+            "unicb.latents.formats": ("LatentFormat", "builtin_formats", "find_format"),
+            "unicb.latents.layouts": ("Layout", "layout_of", "size_of_latents"),
+            "unicb.latents.rgb": ("ColourMap", "Frames", "RGBArray", "to_rgb"),
+        },
+    )
 
 __all__ = [
     "ColourMap",

@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
 __all__ = ["BackendSuite", "Case", "Harness", "load_harness"]
 
-_CHECKS = ("_base", "_binding", "_guidance", "_interrupt", "_ops", "_preview", "_registry")
+_CHECKS = (
+    "_base",
+    "_binding",
+    "_callbacks",
+    "_guidance",
+    "_interrupt",
+    "_ops",
+    "_preview",
+    "_registry",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -26,6 +26,7 @@ CAPABILITIES: Mapping[str, str] = MappingProxyType(
         "inpaint": "a kind: the loop keeps a mask of its own, out of any callback's reach",
         "controlnet": "a kind: a second model is called with the doubled batch",
         "ip-adapter": "a kind: image embeddings in nested containers",
+        "prompts": "a kind: text to image that is called with texts, and encodes them itself",
     }
 )
 

@@ -8,16 +8,25 @@ from typing import Any
 import pytest
 
 from unicb.testing._binding import BindingChecks
+from unicb.testing._callbacks import CallbacksChecks
 from unicb.testing._guidance import GuidanceChecks
 from unicb.testing._interrupt import InterruptChecks
 from unicb.testing._ops import OpsChecks
 from unicb.testing._preview import PreviewChecks
 from unicb.testing._registry import RegistryChecks
+from unicb.testing._schedules import ScheduleChecks
 from unicb.testing.harness import Harness, check_harness
 
 
 class BackendSuite(
-    OpsChecks, RegistryChecks, BindingChecks, GuidanceChecks, InterruptChecks, PreviewChecks
+    OpsChecks,
+    RegistryChecks,
+    BindingChecks,
+    GuidanceChecks,
+    ScheduleChecks,
+    InterruptChecks,
+    PreviewChecks,
+    CallbacksChecks,
 ):
     """Every check that a backend has to pass. Derive, set ``harness``, and let pytest collect it:
 

@@ -1,0 +1,68 @@
+"""A guidance scale that changes with the progress of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unicb.callback import Callback
+from unicb.callbacks._schedules import Schedule, Scheduled, number
+from unicb.guidance import check, check_scaling
+from unicb.pipelines import PipelineFacts
+from unicb.step import Step
+
+
+class GuidanceSchedule(Callback):
+    """Let the scale of classifier-free guidance follow a schedule.
+
+    Step ``i`` of ``n``, counted from 0, has the schedule's value at its beginning, that at progress
+    ``i / n``; the first step too, whatever scale the pipeline was called with. With a scheduler of
+    order 2, both halves of a step have the same. A scale means what it means to the pipeline: in
+    steps whose scale is not above the one at which its guidance is off (mostly 1.0), only the
+    conditional half is computed.
+
+    Where the loop reads its scale at each step, the scale is set there, and a constant schedule
+    gives the same bits as a plain call with that scale. Where the loop keeps a copy, what the
+    denoiser predicts without the prompt is moved instead, and the loop's own arithmetic gives what
+    the other scale would, to rounding.
+
+    The pipeline has to be called with guidance on, with a negative prompt where it takes one for
+    that. At the end of a run, it is put back as it was.
+
+    Args:
+        schedule: a scale, 0 or more; a function from progress in 0..1 to one; or a table, a list
+            of ``(progress, scale)`` tuples by rising progress, the first at 0.0, where each holds
+            from its progress on. See also :func:`unicb.callbacks.linear` and
+            :func:`unicb.callbacks.cosine`.
+
+    Raises:
+        TypeError, ValueError: the schedule is none of these (a function's answers: from ``bind``
+            and in the run).
+        UnsupportedPipelineError: from ``bind``: the class has no CFG, how its CFG works is not
+            known, or its loop combines the two halves in another way from a copy of its scale;
+            from the first step: the pipeline was called with guidance off, or sets its scale
+            itself.
+    """
+
+    owns = ("guidance",)
+
+    def __init__(self, schedule: Schedule[float]) -> None:
+        self._schedule: Scheduled[float] = Scheduled("GuidanceSchedule", schedule, _scale)
+
+    def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
+        found = check_scaling(pipeline, facts)
+        if min(self._schedule.samples()) <= found.guided_above:
+            check(pipeline, facts)
+
+    def before_first_step(self, step: Step) -> None:
+        step.set_guidance(self._schedule.at(0.0))
+
+    def on_step_end(self, step: Step) -> None:
+        if step.is_whole and step.index + 1 < step.num_timesteps:
+            step.set_guidance(self._schedule.at(step.progress))
+
+
+def _scale(name: str, value: Any) -> float:
+    scale = number(name, value)
+    if scale < 0:
+        raise ValueError(f"{name} must be 0 or more, not {value!r}")
+    return scale
