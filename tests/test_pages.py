@@ -14,7 +14,9 @@ DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize(("page", "at_least"), [("stopping.md", 9), ("migrating.md", 3)])
+@pytest.mark.parametrize(
+    ("page", "at_least"), [("stopping.md", 9), ("migrating.md", 3), ("callbacks.md", 2)]
+)
 def test_examples(
     pipe: ToyPipeline, capsys: pytest.CaptureFixture[str], page: str, at_least: int
 ) -> None:

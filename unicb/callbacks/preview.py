@@ -224,7 +224,12 @@ class Preview(Callback):
         if not state.begun:
             state.begun = True
             state.estimate = _estimate(step) if self._denoises else None
-        return None if state.estimate is None else state.estimate.observe(step["latents"])
+        if state.estimate is None:
+            return None
+        # Not what other callbacks make of the latents, before or behind this one: the scheduler's
+        # step led from what the loop got back to what it hands over.
+        run: Any = step._run
+        return state.estimate.observe(run.handed, run.returned)
 
     def _pixels(self, step: Step, state: _RunState, untold: Untold | None) -> Callable[[], _Pixels]:
         colours, decoder, facts = self._bound[step.pipeline]

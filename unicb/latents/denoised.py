@@ -151,14 +151,22 @@ class DenoisedEstimate:
         untold = self.observe(latents)
         return None if untold is None else untold.tell(*untold.tensors)
 
-    def observe(self, latents: Tensor) -> Untold | None:
-        """As :meth:`step_end`, and in its place: but it computes nothing and waits for nothing."""
+    def observe(self, latents: Tensor, start: Tensor | None = None) -> Untold | None:
+        """As :meth:`step_end`, and in its place: but it computes nothing and waits for nothing.
+
+        Args:
+            latents: as the scheduler has made them, before any callback changes them.
+            start: what the step that ends began with, where that may be something else than the
+                latents of the call before: what callbacks made of them.
+        """
         self._note_schedule()
         half = self._is_half()
         now = self._steps_done(half)
         before, self._before = self._before, None
         if now <= 0:
             return None  # the loop steps a copy of the pipeline's scheduler
+        if before is not None and start is not None:
+            before = start, before[1]
         if before is not None and tuple(before[0].shape) != tuple(latents.shape):
             before = None
         if self._kept_is != "x0" and not half:
