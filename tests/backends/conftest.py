@@ -72,12 +72,13 @@ def example(tmp_path: Path) -> Callable[[str, str], list[list[float]]]:
 
 
 @pytest.fixture
-def run_readme(tmp_path: Path) -> Callable[[str, str], Path]:
-    """Run the README's Python blocks, all that do not say ``without``, as one script."""
+def run_readme(tmp_path: Path) -> Callable[..., Path]:
+    """Run the README's Python blocks, all that do not say ``without``, as one script; or those
+    that say ``only``."""
 
-    def start(wanted: str, without: str) -> Path:
+    def start(wanted: str, without: str, only: str = "") -> Path:
         blocks = CODE.findall((ROOT / "README.md").read_text(encoding="utf-8"))
-        chosen = [block for block in blocks if without not in block]
+        chosen = [block for block in blocks if without not in block and only in block]
         assert any(wanted in block for block in chosen)
         (tmp_path / "examples").symlink_to(ROOT / "examples")
         (tmp_path / "readme.py").write_text("\n".join(chosen), encoding="utf-8")

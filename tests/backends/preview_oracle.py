@@ -75,13 +75,25 @@ def run(
     pipe: Any, images: int, *, previews: bool = True, decoder: Any = None, steps: int = STEPS
 ) -> Seen:
     """Random prompts from seeded latents, with the quickstart's guidance, seen both ways."""
+    decoders = {"": decoder} if previews else {}
+    return next(iter(run_once(pipe, images, decoders, steps).values()))
+
+
+def run_once(
+    pipe: Any, images: int, decoders: Mapping[str, Any], steps: int = STEPS
+) -> dict[str, Seen]:
+    """One run, seen by each of the decoders, by their names; without any, under "" by none."""
     scenes, start = generating.random_requests(images, seed=21)
-    noisy: list[PreviewFrame] = []
-    denoised: list[PreviewFrame] = []
+    noisy: dict[str, list[PreviewFrame]] = {name: [] for name in decoders}
+    denoised: dict[str, list[PreviewFrame]] = {name: [] for name in decoders}
     latents = Latents()
     shown = [
-        Preview(noisy, every=EARLY, source="noisy", decoder=decoder),
-        Preview(denoised, every=EARLY, source="denoised", decoder=decoder),
+        preview
+        for name, decoder in decoders.items()
+        for preview in (
+            Preview(noisy[name], every=EARLY, source="noisy", decoder=decoder),
+            Preview(denoised[name], every=EARLY, source="denoised", decoder=decoder),
+        )
     ]
     ops = backend_for(pipe).ops
     pictures = pipe(
@@ -91,9 +103,15 @@ def run(
         guidance_scale=generating.BEST_GUIDANCE,
         output_type="np",
         return_dict=False,
-        **bind(pipe, *(shown if previews else []), latents),
+        **bind(pipe, *shown, latents),
     )[0]
-    return Seen(np.asarray(pictures) * 255.0, latents.seen, _by_step(noisy), _by_step(denoised))
+    levels = np.asarray(pictures) * 255.0
+    return {
+        name: Seen(
+            levels, latents.seen, _by_step(noisy.get(name, [])), _by_step(denoised.get(name, []))
+        )
+        for name in decoders or ("",)
+    }
 
 
 def _by_step(frames: list[PreviewFrame]) -> dict[int, Array]:

@@ -13,30 +13,13 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_quickstart(quickstart: Callable[..., Path]) -> None:
-    out = quickstart("--framework", "mindspore", "--steps", "6")
+def test_quickstart_stops(quickstart: Callable[..., Path]) -> None:
+    out = quickstart("--framework", "mindspore", "--steps", "6", "--stop-at", "3")
     assert names(out) == ["contact_sheet.png", "picture.png", "previews"]
-    assert names(out / "previews") == [f"{step:03d}.png" for step in range(6)]
+    assert names(out / "previews") == [f"{step:03d}.png" for step in range(4)]
     picture = Image.open(out / "picture.png")
     assert picture.size == (64, 64)
     assert np.asarray(picture).std() > 10
-
-
-def test_quickstart_stops(quickstart: Callable[..., Path]) -> None:
-    out = quickstart("--framework", "mindspore", "--steps", "6", "--stop-at", "3")
-    assert names(out / "previews") == [f"{step:03d}.png" for step in range(4)]
-    assert Image.open(out / "picture.png").size == (64, 64)
-
-
-def test_denoised_previews_show_the_picture_earlier(
-    example: Callable[[str, str], list[list[float]]],
-) -> None:
-    """At 12 of 25 steps a denoised preview is nearly the picture, and a noisy one is noise."""
-    table = example("noisy_and_denoised", "mindspore")
-    rows = {int(step): (noisy, denoised) for step, noisy, denoised in table}
-    assert sorted(rows) == list(range(0, 25, 3))
-    assert rows[12][0] < 0.5 < 0.8 < rows[12][1]
-    assert all(denoised >= noisy for noisy, denoised in rows.values())
 
 
 def test_decoders_show_more_than_colours(
@@ -57,7 +40,8 @@ def test_own_callbacks(own_callbacks: Callable[[str], list[str]]) -> None:
     assert own_callbacks("mindspore") == sorted([*pictures, "picture-0.png", "picture-1.png"])
 
 
-def test_readme(run_readme: Callable[[str, str], Path]) -> None:
-    folder = run_readme("from mindone", "from diffusers")
+def test_readme(run_readme: Callable[..., Path]) -> None:
+    """Its block for this framework; those that follow name none, and are run on PyTorch."""
+    folder = run_readme("from mindone", "from diffusers", only="from mindone")
     assert Image.open(folder / "star.png").size == (64, 64)
     assert "049.png" in names(folder / "steps")  # 50 steps, by diffusers' default

@@ -8,7 +8,19 @@ import pytest
 NAME = "mindspore"
 
 
-@pytest.mark.parametrize("row", list(runs.rows(NAME)), ids=lambda row: " ".join(row[:3]))
+def rows() -> list[runs.Row]:
+    """Those of the table, without several images of a prompt where the table has for them what it
+    has for several prompts: the callbacks are the same code as diffusers', where all are run."""
+    every = list(runs.rows(NAME))
+    several = {row[:2]: row.verdict for row in every if row.case == "two prompts"}
+    return [
+        row
+        for row in every
+        if row.case != "two images per prompt" or row.verdict != several[row[:2]]
+    ]
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: " ".join(row[:3]))
 def test_table(row: runs.Row) -> None:
     runs.check(NAME, row)
 

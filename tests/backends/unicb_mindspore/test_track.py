@@ -1,4 +1,5 @@
-"""Trajectory, NaNGuard, StepTimer, Progress and LatentCorrection on this framework."""
+"""Trajectory and NaNGuard on this framework, as far as the conformance suite does not run them: it
+has each dtype, and StepTimer, Progress and LatentCorrection."""
 
 from __future__ import annotations
 
@@ -12,10 +13,8 @@ from mindone import diffusers
 from unicb_mindspore.harness import harness
 
 
-@tracked.dtypes
-@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
-def test_trajectory(tmp_path: Path, dtype: str, suffix: str) -> None:
-    tracked.check_trajectory(harness, tmp_path, dtype, suffix)
+def test_trajectory_in_safetensors(tmp_path: Path) -> None:
+    tracked.check_trajectory(harness, tmp_path, "float16", ".safetensors")
 
 
 @pytest.mark.parametrize(
@@ -30,25 +29,9 @@ def test_sigmas(tmp_path: Path, scheduler: str, order: int) -> None:
     tracked.check_sigmas(harness, tmp_path, getattr(diffusers, scheduler), order)
 
 
-@tracked.dtypes
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_guard(dtype: str, value: float) -> None:
-    tracked.check_guard(harness, dtype, value)
-
-
-@tracked.dtypes
-def test_guard_lets_finite_latents_pass(dtype: str) -> None:
-    tracked.check_guard_lets_pass(harness, dtype)
+def test_guard_says_what_it_found() -> None:
+    tracked.check_guard(harness, "float16", math.inf)
 
 
 def test_guard_stops() -> None:
     tracked.check_guard_stops(harness)
-
-
-def test_timing() -> None:
-    tracked.check_timing(harness)
-
-
-@tracked.dtypes
-def test_correction(dtype: str) -> None:
-    tracked.check_correction(harness, dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import ways
 
@@ -10,12 +12,21 @@ from zoo.entry import CASES
 NAME = "mindspore"
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("title", ways.chosen(NAME))
+def cases() -> Iterator[tuple[str, str]]:
+    """Two prompts of each class, where it can do that itself: rows are counted and ordered by code
+    that knows no framework, and is run in all cases on the other one. The first class in all."""
+    for number, title in enumerate(ways.chosen(NAME)):
+        possible = [case for case in CASES if case not in ways.all_entries(NAME)[title].impossible]
+        best = ["two prompts"] if "two prompts" in possible else possible[:1]
+        for case in possible if number == 0 else best:
+            yield title, case
+
+
+@pytest.mark.parametrize(("title", "case"), list(cases()))
 def test_cut_is_exact(title: str, case: str) -> None:
     found = ways.outcome(NAME, title, case)
-    if found is not None:
-        assert (found.verdict, found.why) == ("exact", "")
+    assert found is not None
+    assert (found.verdict, found.why) == ("exact", "")
 
 
 def test_every_way_is_there() -> None:
