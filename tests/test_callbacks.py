@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unicb import CFGCutoff, Interrupt, UnsupportedPipelineError, bind
+from unicb import CFGCutoff, Interrupt, StepTimer, UnsupportedPipelineError, bind
 from unicb.testing import Case
 from unicb.testing._base import Checks
 from unicb_numpy.harness import harness
@@ -80,6 +80,13 @@ def test_two_cutoffs_on_one_binding(pipe: ToyPipeline) -> None:
     cutoff = CFGCutoff(0.4)
     with pytest.raises(ValueError, match="both decide on guidance"):
         bind(pipe, cutoff, cutoff)
+
+
+def test_one_object_twice_on_one_binding(pipe: ToyPipeline) -> None:
+    timer = StepTimer()
+    with pytest.raises(ValueError, match="the same StepTimer object is among the callbacks twice"):
+        bind(pipe, timer, CFGCutoff(0.4), timer)
+    bind(pipe, StepTimer(), StepTimer())
 
 
 def test_cutoff_beyond_the_last_step(pipe: ToyPipeline) -> None:

@@ -61,7 +61,8 @@ def bind(
         UnsupportedPipelineError: the pipeline calls no step-end callback, does not offer a tensor
             that is asked for, or cannot do what a callback needs.
         TypeError: something among ``callbacks`` is neither a Callback nor callable.
-        ValueError: ``on_sigint`` is another word.
+        ValueError: ``on_sigint`` is another word; two callbacks decide on the same thing, or are the
+            same object.
         UnicbError: ``on_sigint`` in another thread than the main one.
     """
     if on_sigint is not None:
@@ -78,7 +79,7 @@ def bind(
             f"{type(pipeline).__name__} offers no tensor called {missing[0]!r} to callbacks; "
             f"it offers: {', '.join(offered)}"
         )
-    _refuse_two_owners(adapted)
+    _refuse_conflicts(adapted)
     facts = facts_for(pipeline)
     # Those that are known to have guidance are known to call it, too.
     if (facts is None or facts.cfg == "none") and hands_on_callback(type(pipeline)):
@@ -154,9 +155,9 @@ def _acting_early(callbacks: tuple[Callback, ...]) -> tuple[Callback, ...]:
     return tuple(c for c in callbacks if type(c).before_first_step is not plain)
 
 
-def _refuse_two_owners(callbacks: tuple[Callback, ...]) -> None:
+def _refuse_conflicts(callbacks: tuple[Callback, ...]) -> None:
     owners: dict[str, str] = {}
-    for callback in callbacks:
+    for number, callback in enumerate(callbacks):
         for thing in callback.owns:
             name = _name_of(callback)
             if thing in owners:
@@ -165,6 +166,11 @@ def _refuse_two_owners(callbacks: tuple[Callback, ...]) -> None:
                     f"{name}; keep one of them"
                 )
             owners[thing] = name
+        if any(callback is other for other in callbacks[:number]):
+            raise ValueError(
+                f"the same {_name_of(callback)} object is among the callbacks twice; it keeps what "
+                "it needs of a run once: make two of them, or leave one out"
+            )
 
 
 def _with_batch(
