@@ -420,7 +420,8 @@ def test_wait_for_a_run_that_goes_on_times_out() -> None:
 )
 def test_wait_sees_every_end(ending: str) -> None:
     pipe, hold = ToyPipeline(), Hold(1)
-    callbacks = bind(pipe, Once(2, lambda: 1 / 0) if "callback" in ending else hold, hold)
+    failure = [Once(2, lambda: 1 / 0)] if "callback" in ending else []
+    callbacks = bind(pipe, *failure, hold)
     if ending == "fail":
         failing(pipe, 2)
     waiting = InThread(lambda: callbacks.wait(WAIT))

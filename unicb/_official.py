@@ -68,7 +68,7 @@ class PlainCallback(FunctionCallback):
 
     def on_step_end(self, step: Step) -> None:
         pipeline = step.pipeline
-        scale, flag = (getattr(pipeline, name, _MISSING) for name in (_SCALE, _FLAG))
+        scale, flag = getattr(pipeline, _SCALE, _MISSING), getattr(pipeline, _FLAG, _MISSING)
         try:
             super().on_step_end(step)
         finally:

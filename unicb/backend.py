@@ -11,11 +11,13 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast
 
 from unicb.errors import BackendLoadError, BackendNotFoundError
 from unicb.ops import Tensor, TensorOps
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 #: Called in place of a hooked module, with the module's own call, its arguments, its keywords.
 Around: TypeAlias = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -118,6 +120,9 @@ def has_base(pipeline: object, package: str, class_name: str) -> bool:
 
 @cache
 def _entry_points() -> Mapping[str, EntryPoint]:
+    # A third of what `from unicb import bind` would take, and frameworks import it, too.
+    from importlib.metadata import entry_points
+
     return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
 
 

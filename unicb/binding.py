@@ -61,8 +61,8 @@ def bind(
         UnsupportedPipelineError: the pipeline calls no step-end callback, does not offer a tensor
             that is asked for, or cannot do what a callback needs.
         TypeError: something among ``callbacks`` is neither a Callback nor callable.
-        ValueError: ``on_sigint`` is another word; two callbacks decide on the same thing, or are the
-            same object.
+        ValueError: ``on_sigint`` is another word; two callbacks decide on the same thing, or are
+            the same object.
         UnicbError: ``on_sigint`` in another thread than the main one.
     """
     if on_sigint is not None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
 from typing import Any, Literal, TypeAlias, cast
+
+from unicb._tables import Tables
 
 #: What a block of rows, or a call of the denoiser, computes.
 Part: TypeAlias = Literal["unconditional", "conditional", "perturbed"]
@@ -163,13 +163,11 @@ _TUPLES = (
 
 @cache
 def _table() -> Mapping[str, PipelineFacts]:
-    found: dict[str, PipelineFacts] = {}
-    for file in files("unicb").joinpath("facts").iterdir():
-        if file.name.endswith(".toml"):
-            for name, entry in tomllib.loads(file.read_text(encoding="utf-8")).items():
-                lists = {key: tuple(entry[key]) for key in _TUPLES if key in entry}
-                found[name] = PipelineFacts(**{**entry, **lists})
-    return found
+    return Tables("unicb.facts", "*.toml", _from_entry)
+
+
+def _from_entry(name: str, entry: dict[str, Any]) -> PipelineFacts:
+    return PipelineFacts(**entry | {key: tuple(entry[key]) for key in _TUPLES if key in entry})
 
 
 def known_pipelines() -> tuple[str, ...]:

@@ -27,10 +27,14 @@ class NumpyBackend:
     def owns(self, pipeline: object) -> bool:
         return has_base(pipeline, "unicb_numpy", "ToyPipeline")
 
-    def is_tensor(self, value: object) -> bool:
+    @cached_property
+    def _tensor(self) -> type:
         from unicb_numpy.ops import StrictTensor
 
-        return isinstance(value, StrictTensor)
+        return StrictTensor
+
+    def is_tensor(self, value: object) -> bool:
+        return isinstance(value, self._tensor)
 
     def concat(self, parts: Sequence[Tensor]) -> Tensor:
         from unicb_numpy.ops import StrictTensor

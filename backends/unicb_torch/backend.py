@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 from unicb.backend import Around, T, has_base
 from unicb.ops import Tensor, TensorOps
@@ -26,10 +26,14 @@ class TorchBackend:
         kinds = ("DiffusionPipeline", "ModelMixin")
         return any(has_base(pipeline, "diffusers", kind) for kind in kinds)
 
-    def is_tensor(self, value: object) -> bool:
+    @cached_property
+    def _tensor(self) -> type:
         import torch
 
-        return isinstance(value, torch.Tensor)
+        return cast(type, torch.Tensor)
+
+    def is_tensor(self, value: object) -> bool:
+        return isinstance(value, self._tensor)
 
     def concat(self, parts: Sequence[Tensor]) -> Tensor:
         import torch

@@ -12,7 +12,6 @@ import contextlib
 import json
 import math
 import os
-import secrets
 import shutil
 import struct
 import zipfile
@@ -70,7 +69,7 @@ class TrajectoryFile:
         self._first: _Array | None = None
         self._num_timesteps = 0
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._raw_path = path.with_name(f".{secrets.token_hex(8)}.tmp")
+        self._raw_path = path.with_name(f".{os.urandom(8).hex()}.tmp")
         self._raw = open(self._raw_path, "x+b")  # noqa: SIM115 - close() closes it
 
     def append(
@@ -102,7 +101,7 @@ class TrajectoryFile:
         Raises:
             OSError: the disk is full, or gone. The file that was there before still is.
         """
-        part = self._path.with_name(f".{secrets.token_hex(8)}.tmp")
+        part = self._path.with_name(f".{os.urandom(8).hex()}.tmp")
         try:
             if self._steps:
                 self._raw.flush()

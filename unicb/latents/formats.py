@@ -9,10 +9,10 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
 
+from unicb._tables import Tables
 from unicb.errors import UnsupportedPipelineError
 from unicb.latents.layouts import layout_of
 from unicb.pipelines import PipelineFacts
@@ -138,11 +138,11 @@ def _toml(value: Any) -> str:
 @cache
 def builtin_formats() -> Mapping[str, LatentFormat]:
     """The formats that unicb has, by name; each with its source."""
-    text = files("unicb.latents").joinpath("formats.toml").read_text(encoding="utf-8")
-    return {
-        name: LatentFormat.from_mapping({"name": name, **entry})
-        for name, entry in tomllib.loads(text).items()
-    }
+    return Tables("unicb.latents", "formats.toml", _from_entry)
+
+
+def _from_entry(name: str, entry: dict[str, Any]) -> LatentFormat:
+    return LatentFormat.from_mapping({"name": name, **entry})
 
 
 def find_format(pipeline: Any, facts: PipelineFacts | None) -> LatentFormat:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
 from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from unicb._tables import Tables
 from unicb.ops import Tensor, TensorOps
 
 _FIRST = "first_timestep"
@@ -98,8 +97,7 @@ def known_schedulers() -> tuple[str, ...]:
 
 @cache
 def _table() -> Mapping[str, SchedulerFacts]:
-    text = files("unicb.latents").joinpath("schedulers.toml").read_text(encoding="utf-8")
-    return {name: SchedulerFacts(**entry) for name, entry in tomllib.loads(text).items()}
+    return Tables("unicb.latents", "schedulers.toml", lambda _, entry: SchedulerFacts(**entry))
 
 
 def setting(scheduler: Any, name: str) -> Any:

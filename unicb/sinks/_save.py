@@ -6,7 +6,6 @@ import contextlib
 import functools
 import io
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ def save(picture: Image.Image, path: Path, **options: Any) -> None:
     form = format_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Opened by name rather than by tempfile, whose files nobody but their owner may read.
-    part = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    part = path.with_name(f".{os.urandom(8).hex()}.tmp")
     try:
         with open(part, "x+b") as file:
             if form == "PNG" and picture.mode == "RGB" and not options:
