@@ -20,8 +20,13 @@ FRAMEWORKS = ["torch", "mindspore"]
 BACKENDS = ["numpy", *FRAMEWORKS]
 STRANGER = "examples/third_party_backend"
 
-#: Those that need no GPU; benchmarks/preview_cuda.py is run by name.
-BENCHMARKS = ["preview_cost", "stop_cost"]
+#: Those that need no GPU; preview_cuda and guidance_cuda are run by name.
+BENCHMARKS = [
+    *("preview_cost", "stop_cost", "import_cost", "bind_cost", "machinery_cost"),
+    *("cut_saving", "cross_framework"),
+]
+#: Those that are the same on every framework.
+TORCH_BENCHMARKS = ["cut_quality"]
 
 PACKAGES = {
     "numpy": ["numpy"],
@@ -29,6 +34,8 @@ PACKAGES = {
     "mindspore": ["mindspore", "mindone", "transformers", "numpy"],
     "third-party": ["jax"],
 }
+# Benchmarks draw plots, and their tests look at one.
+PLOTTING = {"torch": ["matplotlib"]}
 PACKAGES["both"] = [*PACKAGES["torch"], *PACKAGES["mindspore"]]
 PACKAGES["webui"] = [*PACKAGES["torch"], "playwright", "pytest"]
 PACKAGES["webui-mindspore"] = [*PACKAGES["mindspore"], "playwright", "pytest"]
@@ -61,6 +68,11 @@ def install_wheel(session: nox.Session, backend: str, *extras: str) -> None:
     session.install("-q", "--no-deps", "--force-reinstall", str(wheel))
 
 
+def install_plotting(session: nox.Session, backend: str) -> None:
+    if backend in PLOTTING:
+        session.install("-q", "-c", f"constraints/{backend}.txt", *PLOTTING[backend])
+
+
 @nox.session(python=PYTHON)
 def lint(session: nox.Session) -> None:
     """Check style and formatting with ruff."""
@@ -89,6 +101,7 @@ def tests(session: nox.Session) -> None:
 def conformance(session: nox.Session, backend: str) -> None:
     """Run the conformance suite, and the backend's own tests, on the installed wheel."""
     install_wheel(session, backend, "testing")
+    install_plotting(session, backend)
     own, name, env = Path("tests/backends", f"unicb_{backend}"), backend, {}
     if backend == "third-party":
         session.install("-q", "-c", "constraints/third-party.txt", f"./{STRANGER}")
@@ -155,6 +168,16 @@ def coverage_cfg(session: nox.Session, framework: str) -> None:
     session.run(*script, env={"PYTHONPATH": "instruments"})
 
 
+@nox.session(python=PYTHON, name="coverage-guidance")
+@nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+def coverage_guidance(session: nox.Session, framework: str) -> None:
+    """Measure intervals and schedules of guidance on a tiny pipeline of every class (or of the
+    families named); writes docs/coverage.md."""
+    install_wheel(session, framework)
+    script = ["python", "-P", "-m", "zoo", "guidance", *session.posargs, "--framework", framework]
+    session.run(*script, env={"PYTHONPATH": "instruments"})
+
+
 @nox.session(python=PYTHON, name="coverage-previews")
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
 def coverage_previews(session: nox.Session, framework: str) -> None:
@@ -190,7 +213,9 @@ def demo(session: nox.Session, framework: str) -> None:
 def bench(session: nox.Session, framework: str) -> None:
     """Measure the costs: scripts that need no GPU, or those named; writes docs/benchmarks.md."""
     install_wheel(session, framework)
-    for name in session.posargs or BENCHMARKS:
+    install_plotting(session, framework)
+    usual = [*BENCHMARKS, *(TORCH_BENCHMARKS if framework == "torch" else [])]
+    for name in session.posargs or usual:
         script = ["python", f"benchmarks/{name}.py", "--framework", framework]
         # One thread for a framework's own work: the background threads need a core, too.
         session.run(*script, env={"OMP_NUM_THREADS": "1"})

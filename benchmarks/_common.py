@@ -30,23 +30,30 @@ T = TypeVar("T")
 LOAD = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else None
 
 
-def parser(description: str | None, frameworks: Sequence[str] = FRAMEWORKS) -> Any:
+def parser(
+    description: str | None, frameworks: Sequence[str] = FRAMEWORKS, repetitions: int | None = 20
+) -> Any:
     """An argument parser with the options that every script has.
 
-    ``--out`` is the folder for the result; ``--repetitions`` the number of rounds.
+    ``--out`` is the folder for the result; ``--repetitions`` the number of rounds, by default
+    ``repetitions``; None: there are no rounds.
     """
     made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--framework", choices=frameworks, default="torch")
-    made.add_argument("--repetitions", type=_positive, default=20, help="default: 20")
+    if repetitions is not None:
+        made.add_argument(
+            "--repetitions", type=positive, default=repetitions, help=f"default: {repetitions}"
+        )
     made.add_argument(
         "--out", type=Path, default=RESULTS, help="folder of the JSON; default: docs/benchmarks"
     )
     return made
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number from 1, for arguments of scripts."""
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
     return number
@@ -87,19 +94,31 @@ def figure(
 
 
 def interleaved(
-    contestants: Mapping[str, Callable[[], T]], repetitions: int, label: str
+    contestants: Mapping[str, Callable[[], T]],
+    repetitions: int,
+    label: str,
+    warm_up: Callable[[], object] | None = None,
 ) -> dict[str, list[T]]:
     """Run all contestants in each round, so that whatever slows the machine slows them alike.
 
     A first round is not counted: it warms caches. Each round begins with another contestant.
+
+    Args:
+        contestants: what to run, by name.
+        repetitions: how many rounds count.
+        label: for the line that tells how far it is.
+        warm_up: what warms the caches in place of a round, where a round takes long.
 
     Returns:
         What each returned, by round.
     """
     names = list(contestants)
     found: dict[str, list[T]] = {name: [] for name in names}
-    for name in names:
-        contestants[name]()
+    if warm_up is not None:
+        warm_up()
+    else:
+        for name in names:
+            contestants[name]()
     gc.collect()
     gc.freeze()  # the frameworks' many objects need no look at each collection
     try:
@@ -146,7 +165,7 @@ def _processor() -> str:
 def versions(framework: str) -> dict[str, str]:
     """Versions of what takes part."""
     found = {"python": platform.python_version()}
-    for name in ("unicb", *LIBRARIES[framework], "numpy", "pillow"):
+    for name in ("unicb", *LIBRARIES.get(framework, ()), "numpy", "pillow"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -171,6 +190,7 @@ def write(
     *,
     hardware: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
+    picture: tuple[str, str] | None = None,
 ) -> None:
     """Write ``<name>-<framework>.json`` into the folder ``out``, and print the figures.
 
@@ -183,7 +203,8 @@ def write(
         settings: the arguments that figures depend on.
         figures: what was measured.
         hardware: more about the machine, such as its GPU.
-        notes: what happened that figures do not tell.
+        notes: what happened that figures do not tell, or what they show.
+        picture: what it shows, and its path from the page.
     """
     result = {
         "benchmark": name,
@@ -196,6 +217,7 @@ def write(
         "settings": dict(settings),
         "figures": [asdict(item) for item in figures],
         "notes": list(notes),
+        "picture": picture,
     }
     for item in figures:
         target = "" if item.at_most is None else f", target at most {item.at_most:g}"

@@ -24,6 +24,9 @@ class Framework(Protocol):
     def tensor(self, array: npt.NDArray[Any]) -> Any:
         """A float32 tensor."""
 
+    def model(self, class_name: str, **config: Any) -> Any:
+        """A model of the library, in evaluation mode, with random weights of a fixed seed."""
+
     def work(self, edge: int) -> Callable[[int], None]:
         """A function that does so many products of two square matrices, and waits for them."""
 
@@ -51,6 +54,10 @@ class Torch:
 
     def tensor(self, array: npt.NDArray[Any]) -> Any:
         return self._torch.tensor(array, dtype=self._torch.float32)
+
+    def model(self, class_name: str, **config: Any) -> Any:
+        self._torch.manual_seed(0)
+        return getattr(self.library, class_name)(**config).eval().requires_grad_(False)
 
     def work(self, edge: int) -> Callable[[int], None]:
         a = self.tensor(np.random.default_rng(0).normal(size=(edge, edge)))
@@ -90,6 +97,10 @@ class MindSpore:
 
     def tensor(self, array: npt.NDArray[Any]) -> Any:
         return self._mindspore.Tensor(array, dtype=self._mindspore.float32)
+
+    def model(self, class_name: str, **config: Any) -> Any:
+        self._mindspore.set_seed(0)
+        return getattr(self.library, class_name)(**config).set_train(False)
 
     def work(self, edge: int) -> Callable[[int], None]:
         ops = self._mindspore.ops

@@ -49,6 +49,10 @@ def _result(result: dict[str, Any]) -> Iterator[str]:
     for told in (result["machine"], result["versions"], result["settings"]):
         yield f"- {'; '.join(f'{key} {_plain(value)}' for key, value in told.items())}"
     yield f"- measured on {result['date']}\n"
+    if result["notes"]:
+        yield "".join(f"- {note}\n" for note in result["notes"])
+    if picture := result.get("picture"):
+        yield "![{}]({})\n".format(*picture)
     figures = result["figures"]
     for unit in sorted(
         {item["unit"] for item in figures}, key=lambda unit: (unit != "ratio", unit)

@@ -46,7 +46,7 @@ def totals(found: dict[str, Any], libraries: dict[str, str]) -> Iterator[str]:
             right = sum(v == "exact" for v in classes.values())
             guided = sum(v != "no guidance" for v in classes.values())
             works.append(f"`{callback}` on {right} of {guided} classes (within {worst:.1e})")
-        yield f"{libraries[name]}: {', '.join(works)}, with all of their variants."
+        yield f"{libraries[name]}: {', '.join(works)}, in all variants that were run."
         yield ""
     yield "| classes that call a step-end callback | | " + " | ".join((*COLUMNS, "in all")) + " |"
     yield "|---|---|" + "---:|" * (len(COLUMNS) + 1)
