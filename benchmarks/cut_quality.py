@@ -42,12 +42,11 @@ from judge import Verdict, judge  # noqa: E402
 TITLE = "What the cut costs"
 METHOD = """\
 Pictures of the shapes checkpoint (`examples/shapes`), of prompts drawn at random, at the guidance
-scale and with the DDIM steps that its examples use. Every way of guiding gets the same prompts and
-the same noise. The judge, which knows nothing of the model, says which shape, colour and background
-a picture shows; it is right on all of 2000 drawings. Brackets are intervals of 95 % here. The
-windows of 0.4 have as many guided steps as `CFGCutoff(0.4)`, that to the end one less. All this is
-what one small model shows, trained so that much hangs on its guidance; others may bear a cut better
-or worse.
+scale that its examples use. Every way of guiding gets the same prompts and the same noise. The
+judge, which knows nothing of the model, says which shape, colour and background a picture shows; it
+is right on all of 2000 drawings. Brackets are intervals of 95 % here. The windows of 0.4 have as
+many guided steps as `CFGCutoff(0.4)`, that to the end one less. All this is what one small model
+shows, trained so that much hangs on its guidance; others may bear a cut better or worse.
 
 - **rows** are those that the denoiser computed, as a share of the uncut run's: counted at its first
   layer.
@@ -296,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made = parser(__doc__, ["torch"], repetitions=None)
     add = made.add_argument
     add("--prompts", type=int, default=500, help="default: 500")
-    add("--steps", type=int, default=25, help="of a run; default: 25")
+    add("--steps", type=int, default=20, help="of a run; default: 20")
     add("--guidance", type=float, default=BEST_GUIDANCE, help=f"default: {BEST_GUIDANCE}")
     add("--processes", type=int, default=os.cpu_count() or 1, help="default: one for each core")
     add(

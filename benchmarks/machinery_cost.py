@@ -3,8 +3,8 @@
     python benchmarks/machinery_cost.py --framework torch
 
 Runs unicb's toy pipeline and a tiny Stable Diffusion with callbacks of several makes, in turn, and
-writes docs/benchmarks/machinery_cost-<framework>.json. Takes one minute with torch, MINUTES with
-MindSpore.
+writes docs/benchmarks/machinery_cost-<framework>.json. Takes one minute with torch, and some
+with MindSpore.
 """
 
 from __future__ import annotations
