@@ -3,7 +3,7 @@
     python benchmarks/import_cost.py --framework torch
 
 Starts one Python after another, each of which imports one thing and times it; writes
-docs/benchmarks/import_cost-<framework>.json. Takes MINUTES with a framework, most of which are the
+docs/benchmarks/import_cost-<framework>.json. Takes minutes with a framework, most of which are the
 framework's own; with --framework none, half a minute.
 """
 
