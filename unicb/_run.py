@@ -42,7 +42,6 @@ class Run:
         index, timestep: of the last step that has ended; -1 and None before the first has.
         over: nothing is left of it on the pipeline.
         interrupted: no further step is to be computed.
-        runs_out: it was interrupted, and its loop goes on all the same, with nothing to do.
         is_tensor: see :meth:`unicb.backend.Backend.is_tensor`.
         handed, returned: the latents at the last step's end, as the loop handed them over and as
             the callbacks left them; None before, and when the run is over.
@@ -70,7 +69,6 @@ class Run:
         self._offset = 0
         self.over = False
         self.interrupted = False
-        self.runs_out = False
         self._on_over = on_over
         self._lets_go = False
         self._lock = threading.Lock()
@@ -136,6 +134,11 @@ class Run:
             self._backend, self._latents = plain, None
         return noting.hooked
 
+    @property
+    def runs_out(self) -> bool:
+        """Whether it was interrupted, and its loop goes on all the same, with nothing to do."""
+        return self._stopped_with is not None
+
     def run_out(self, index: int, tensors: dict[str, Tensor]) -> Outputs:
         """In place of :meth:`step_end` in such a loop: the tensors stay what they were."""
         assert self._stopped_with is not None
@@ -156,7 +159,6 @@ class Run:
         ends_unseen = self._lets_go and self.index + 1 >= num_timesteps_of(self.pipeline)
         if self._replay is not None and self.interrupted and not ends_unseen:
             self._stopped_with = dict(outputs)
-            self.runs_out = True
             self._replay.stopped = True
         try:
             self._callbacks_end.close()
@@ -183,7 +185,6 @@ class Run:
                 self._undone.wait(_UNDO_SECONDS)
             return
         self._outputs = self._stopped_with = None
-        self.runs_out = False
         self._latents = self.handed = self.returned = None
         try:
             with self._at_end:

@@ -7,7 +7,6 @@ from typing import Any
 
 from unicb.backend import Backend
 from unicb.guidance._tree import mapped
-from unicb.ops import Tensor
 from unicb.pipelines import Part, PipelineFacts
 
 
@@ -55,22 +54,20 @@ class Blocks:
             return x
         parts = [x[i * each : (i + 1) * each] for i in range(len(self._order))]
         conditional = parts[self._order.index("conditional")]
+        for i, part in enumerate(parts):
+            if self._order[i] != "unconditional":
+                continue
+            if isinstance(x, list):
+                parts[i] = [replace(u, c) for u, c in zip(part, conditional, strict=True)]
+            else:
+                parts[i] = replace(part, conditional)
+        return self._joined(x, parts)
+
+    def _joined(self, x: Any, blocks: list[Any]) -> Any:
+        """The blocks as one whole, of the make of ``x``."""
         if isinstance(x, list):
-            pairs = [
-                (part, kind == "unconditional")
-                for part, kind in zip(parts, self._order, strict=True)
-            ]
-            return [
-                replace(u, c) if replaced else u
-                for part, replaced in pairs
-                for u, c in zip(part, conditional, strict=True)
-            ]
-        return self._backend.concat(
-            [
-                replace(part, conditional) if kind == "unconditional" else part
-                for part, kind in zip(parts, self._order, strict=True)
-            ]
-        )
+            return [item for block in blocks for item in block]
+        return self._backend.concat(blocks)
 
     def _cut_argument(self, name: str, value: Any) -> Any:
         if name in self._facts.unbatched:
@@ -110,7 +107,4 @@ class Blocks:
         computed: dict[Part, Any] = {
             part: x[i * each : (i + 1) * each] for i, part in enumerate(parts)
         }
-        whole: list[Tensor] = [computed.get(p, computed["conditional"]) for p in self._order]
-        if isinstance(x, list):
-            return [item for block in whole for item in block]
-        return self._backend.concat(whole)
+        return self._joined(x, [computed.get(p, computed["conditional"]) for p in self._order])

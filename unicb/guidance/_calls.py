@@ -22,13 +22,16 @@ class CountedCalls:
         models.hook(self._answer)
 
     def step_end(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
         """Forget the step's calls."""
         self._calls.clear()
         self._conditional.clear()
         self._shapes.clear()
 
     def remove(self) -> None:
-        CountedCalls.step_end(self)
+        self._forget()
         self._models.remove()
 
     def _answer(
