@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from types import FrameType, MappingProxyType
 from typing import Any, cast
 from weakref import ref
 
@@ -21,6 +22,7 @@ from unicb.pipelines import PipelineFacts, num_timesteps_of
 from unicb.step import Step
 
 _UNDO_SECONDS = 10.0
+_NONE: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Outputs(dict[str, Tensor]):
@@ -43,8 +45,12 @@ class Run:
         over: nothing is left of it on the pipeline.
         interrupted: no further step is to be computed.
         is_tensor: see :meth:`unicb.backend.Backend.is_tensor`.
-        handed, returned: the latents at the last step's end, as the loop handed them over and as
-            the callbacks left them; None before, and when the run is over.
+        tensor_type: of what it has last found to be a tensor.
+        next_index: that with which the loop calls next, if it goes on in its pass over the
+            timesteps; None where none has begun, or there is nothing more to compute.
+        num_timesteps: of the pass.
+        returned: the latents as the callbacks left them at the end of the step before; None before,
+            and when the run is over.
     """
 
     def __init__(
@@ -61,10 +67,13 @@ class Run:
         self.pipeline = pipeline
         self.ops: TensorOps = backend.ops
         self.is_tensor = backend.is_tensor
+        self.tensor_type: type | None = None
         self.frame_id = frame_id
         self.thread_id = threading.get_ident()
         self.called_at, self.decode_seconds = called_at, decode_seconds
         self.index = -1
+        self.next_index: int | None = None
+        self.num_timesteps = 0
         self.timestep: Any = None
         self._offset = 0
         self.over = False
@@ -85,8 +94,8 @@ class Run:
         self._outputs: ref[Outputs] | None = None
         self._batch_of = "latents" if facts is None else facts.batch_of
         self._batch_before = "" if facts is None else facts.batch_before
-        self._latents: Tensor | None = None
-        self.handed: Tensor | None = None
+        # Of the step that is ending: what the callbacks see, and what the loop handed over.
+        self._tensors = self._handed = _NONE
         self.returned: Tensor | None = None
         self._cut: Cut | None = None
         self._scaling: Scaling | None = None
@@ -96,25 +105,34 @@ class Run:
     def step_end(self, index: int, timestep: Any, tensors: dict[str, Tensor]) -> Outputs:
         """Call the callbacks in order; returns the tensors that go back into the loop."""
         outputs = Outputs(tensors)
-        if index < self.index - self._offset:
-            self._offset = self.index + 1  # the loop counts each part of a long video anew
+        if self.next_index != index:
+            self._begin_pass(index)
         index += self._offset
-        step = Step(self, index, num_timesteps_of(self.pipeline), timestep, outputs)
-        if self.index < 0:
-            self._start()
+        step = Step(self, index, self.num_timesteps, timestep, outputs)
         if self._cut is not None:
             self._cut.step_end()
         if self._scaling is not None:
             self._scaling.step_end()
         self.index, self.timestep = index, timestep
-        self._latents = outputs.get(self._batch_of)
-        self.handed = outputs.get("latents")
+        self._tensors, self._handed = outputs, tensors
         for callback in self._callbacks:
             step._names = callback.tensors
             callback.on_step_end(step)
-        self._latents, self.returned = None, outputs.get("latents")
+        self._tensors = self._handed = _NONE
+        self.returned = outputs.get("latents")
+        index += 1
+        goes_on = index < self.num_timesteps and not self.interrupted
+        self.next_index = index - self._offset if goes_on else None
         self._outputs = ref(outputs, self._loop_ended)
         return outputs
+
+    def _begin_pass(self, index: int) -> None:
+        """The loop begins, or counts anew for the next part of a long video."""
+        if index < self.index - self._offset:
+            self._offset = self.index + 1
+        self.num_timesteps = num_timesteps_of(self.pipeline)
+        if self.index < 0:
+            self._start()
 
     def before_first_step(self, callbacks: Sequence[Callback]) -> Hooked:
         """Call those of the callbacks that act before the first step. Returns the hooks that they
@@ -123,7 +141,8 @@ class Run:
         plain, noting = self._backend, NotingHooks(self._backend)
         self._backend = cast(Backend, noting)
         counted = self.loop_locals([self._batch_of, self._batch_before])
-        self._latents = next((x for x in counted.values() if self.is_tensor(x)), None)
+        latents = next((x for x in counted.values() if self.is_tensor(x)), None)
+        self._tensors = _NONE if latents is None else {self._batch_of: latents}
         step = Step(self, self.index, num_timesteps_of(self.pipeline), None, {})
         try:
             for callback in callbacks:
@@ -131,8 +150,18 @@ class Run:
                 self._called_early.append(callback)
                 callback.before_first_step(step)
         finally:
-            self._backend, self._latents = plain, None
+            self._backend, self._tensors = plain, _NONE
         return noting.hooked
+
+    @property
+    def handed(self) -> Tensor | None:
+        """The latents at the end of this step, as the loop has handed them over."""
+        return self._handed.get("latents")
+
+    @property
+    def _rows(self) -> Tensor | None:
+        """The tensor with a row for each picture."""
+        return self._tensors.get(self._batch_of)
 
     @property
     def runs_out(self) -> bool:
@@ -156,6 +185,7 @@ class Run:
     def settle(self, outputs: dict[str, Tensor]) -> None:
         """The last step has ended. The callbacks are told; and where the loop does not end here,
         it is made to run out."""
+        self.next_index = None
         ends_unseen = self._lets_go and self.index + 1 >= num_timesteps_of(self.pipeline)
         if self._replay is not None and self.interrupted and not ends_unseen:
             self._stopped_with = dict(outputs)
@@ -185,13 +215,18 @@ class Run:
                 self._undone.wait(_UNDO_SECONDS)
             return
         self._outputs = self._stopped_with = None
-        self._latents = self.handed = self.returned = None
+        self._tensors = self._handed = _NONE
+        self.next_index = self.returned = None
         try:
             with self._at_end:
                 self._callbacks_end.close()
         finally:
             self._undone.set()
             self._on_over(self)
+
+    def is_of(self, frame: FrameType) -> bool:
+        """Whether the frame is that of the run's loop."""
+        return self.frame_id == (id(frame), frame.f_code)
 
     def is_executing(self) -> bool:
         """Whether the run's loop is still on its thread's stack."""
@@ -233,7 +268,7 @@ class Run:
         first = self.index < 0
         if first and self.guidance_is_off():
             return False
-        made = cut(self._backend, self.pipeline, self._facts, self._latents, self, within=first)
+        made = cut(self._backend, self.pipeline, self._facts, self._rows, self, within=first)
         if made is None:
             return False
         self.on_finish(made.remove)
@@ -255,7 +290,7 @@ class Run:
     def set_guidance(self, scale: float) -> None:
         if self._scaling is None:
             # Above a cut, as below it: what a scaling does to one block alone is nothing.
-            made = scaling(self._backend, self.pipeline, self._facts, self._latents, self)
+            made = scaling(self._backend, self.pipeline, self._facts, self._rows, self)
             self.on_finish(made.remove)
             self._scaling = made
             if self._replay is not None:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from sys import _getframe
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Literal, Self, TypeAlias
 
 from unicb._first_call import FirstCalls, Hooked, models_to_watch
@@ -30,7 +30,7 @@ from unicb.callback import Callback, FunctionCallback, PlainFunction
 from unicb.errors import GenerationCancelled, UnicbError, UnsupportedPipelineError
 from unicb.guidance._inference import hands_on_callback
 from unicb.ops import Tensor
-from unicb.pipelines import PipelineFacts, facts_for, num_timesteps_of
+from unicb.pipelines import PipelineFacts, facts_for
 from unicb.step import timestep_number
 
 _CALLBACK = "callback_on_step_end"
@@ -213,6 +213,8 @@ class Binding(Mapping[str, Any]):
         self._callbacks = callbacks
         self._tensor_inputs = list(tensor_inputs)
         self._run: Run | None = None
+        # Whether a run that has failed, as far as one can see, may go on: a generator's, resumed.
+        self._may_resume = False
         self._early = _acting_early(callbacks)
         self._first_calls: FirstCalls | None = None
         # Before the run that has begun, and has not ended a step.
@@ -398,25 +400,19 @@ class Binding(Mapping[str, Any]):
     def _on_step_end(
         self, pipeline: Any, index: int, timestep: Any, callback_kwargs: dict[str, Tensor]
     ) -> Outputs:
-        run, frame, begun_early = self._run, _getframe(1), False
-        caller = (id(frame), frame.f_code)
-        # Mostly the run's own loop is the caller, and nobody has put a function between.
-        if run is None or run.over or run.index < 0 or run.frame_id != caller:
-            frame_id = loop_frame_id(pipeline, frame)
-            begun_early = run is not None and run.index < 0 and run.is_calling()
-            if run is None or run.over or not (begun_early or run.frame_id == frame_id):
-                run = self._begin(pipeline, frame_id)
-        if run.runs_out:
-            outputs = run.run_out(index, callback_kwargs)
-            self._decoding.start(outputs)
-            return outputs
+        run = self._run
+        # An index that follows on is that of the run's own loop, in the middle of a pass: asking
+        # for the caller's frame takes as long as everything else.
+        if run is None or run.over or run.next_index != index or self._may_resume:
+            run = self._run_of(pipeline, _getframe(1))
+            if run.runs_out:
+                outputs = run.run_out(index, callback_kwargs)
+                self._decoding.start(outputs)
+                return outputs
         try:
-            if self._early and run.index < 0:
-                self._check_begun(pipeline, begun_early)
-                run.frame_id = loop_frame_id(pipeline, frame)
             outputs = run.step_end(index, timestep, callback_kwargs)
             self._step = run.index
-            if self._goes_on(run):
+            if run.next_index is not None and self._request is None:
                 return outputs
             with self._changed:  # who asks after this is too late, and is told so
                 if self._request == "cancel":
@@ -434,10 +430,24 @@ class Binding(Mapping[str, Any]):
         run.settle(outputs)
         return outputs
 
-    def _goes_on(self, run: Run) -> bool:
-        """Whether there are steps left, and nobody has asked for a stop. Waits for nothing."""
-        asked = run.interrupted or self._request is not None
-        return not asked and run.index + 1 < num_timesteps_of(run.pipeline)
+    def _run_of(self, pipeline: Any, frame: FrameType) -> Run:
+        """The run whose loop is the frame, or has called it; if there is none, it begins."""
+        run = self._run
+        if run is not None and not run.over and run.index >= 0 and run.is_of(frame):
+            return run  # nobody has put a function between
+        frame_id = loop_frame_id(pipeline, frame)
+        early = run is not None and run.index < 0 and run.is_calling()
+        if run is None or run.over or not (early or run.frame_id == frame_id):
+            run = self._begin(pipeline, frame_id)
+        if self._early and run.index < 0:
+            try:
+                self._check_begun(pipeline, early)
+            except BaseException:
+                self._settle(run, "failed")
+                run.finish()
+                raise
+            run.frame_id = frame_id
+        return run
 
     def _first_call(self) -> Hooked:
         """A model is called: where that is the first call in a loop of ours, the run begins."""
@@ -511,6 +521,7 @@ class Binding(Mapping[str, Any]):
             if self._run is not run or self._state != "running":
                 return
             self._state, self._request, self._called_at = state, None, None
+            self._may_resume |= state == "failed"
             if run.index < 0 and self._earlier[0] == "finished":
                 # Not a loop's first step after all: the denoiser, called after the last one.
                 self._state, self._step = self._earlier

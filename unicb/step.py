@@ -24,6 +24,7 @@ class RunControl(Protocol):
 
     pipeline: Any
     ops: TensorOps
+    tensor_type: type | None
     called_at: float
     decode_seconds: float | None
 
@@ -60,9 +61,10 @@ class Step:
         index: the step's number, from 0; -1 before the first. A scheduler of order 2 counts its
             half steps too, as the frameworks do.
         num_timesteps: how many there are (``pipeline.num_timesteps``, or what the scheduler has).
+        ops: the six tensor operations of the pipeline's framework.
     """
 
-    __slots__ = ("_names", "_run", "_tensors", "_timestep", "index", "num_timesteps")
+    __slots__ = ("_names", "_run", "_tensors", "_timestep", "index", "num_timesteps", "ops")
 
     def __init__(
         self,
@@ -73,6 +75,7 @@ class Step:
         tensors: dict[str, Tensor],
     ) -> None:
         self._run = run
+        self.ops: TensorOps = run.ops
         self.index = index
         self.num_timesteps = num_timesteps
         self._timestep = timestep
@@ -110,11 +113,6 @@ class Step:
     def pipeline(self) -> Any:
         """The pipeline that is running."""
         return self._run.pipeline
-
-    @property
-    def ops(self) -> TensorOps:
-        """The six tensor operations of the pipeline's framework."""
-        return self._run.ops
 
     @property
     def guidance_scale(self) -> float:
@@ -179,7 +177,7 @@ class Step:
     def __setitem__(self, name: str, value: Tensor) -> None:
         if name not in self._names:
             raise self._undeclared(name)
-        if not (self._run.is_tensor(value) or self._is_tensors(value)):
+        if type(value) is not self._run.tensor_type and not self._is_tensors(value):
             raise TypeError(
                 f"step[{name!r}] takes a tensor of the pipeline's framework, not a "
                 f"{type(value).__qualname__}; step.ops.from_numpy turns a host array into one"
@@ -190,7 +188,9 @@ class Step:
         """A tensor, or a list of them: with several ControlNets, ``image`` is one."""
         if isinstance(value, list | tuple):
             return all(self._is_tensors(item) for item in value)
-        return self._run.is_tensor(value)
+        if is_tensor := self._run.is_tensor(value):
+            self._run.tensor_type = type(value)
+        return is_tensor
 
     def _undeclared(self, name: str) -> LookupError:
         if self.index < 0:
