@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import threading
 import time
@@ -11,6 +10,16 @@ from sys import _getframe
 from types import FrameType, TracebackType
 from typing import Any, Literal, Self, TypeAlias
 
+from unicb._bind_checks import (
+    CALLBACK,
+    acting_early,
+    as_callback,
+    name_of,
+    offered_tensors,
+    refuse_conflicts,
+    tensor_names,
+    with_batch,
+)
 from unicb._first_call import FirstCalls, Hooked, models_to_watch
 from unicb._frames import (
     FrameId,
@@ -20,20 +29,18 @@ from unicb._frames import (
     loop_locals,
     pin_callers,
 )
-from unicb._official import ObjectCallback, PlainCallback, names_its_tensors
 from unicb._run import Outputs, Run
 from unicb._sigint import OnSigint, SigintHandler, check_sigint
 from unicb._stopping import Gates, check_stoppable
 from unicb._stopwatch import Stopwatch
 from unicb.backend import Backend, backend_for
-from unicb.callback import Callback, FunctionCallback, PlainFunction
+from unicb.callback import Callback, PlainFunction
 from unicb.errors import GenerationCancelled, UnicbError, UnsupportedPipelineError
 from unicb.guidance._inference import hands_on_callback
 from unicb.ops import Tensor
 from unicb.pipelines import PipelineFacts, facts_for
 from unicb.step import timestep_number
 
-_CALLBACK = "callback_on_step_end"
 _TENSOR_INPUTS = "callback_on_step_end_tensor_inputs"
 _LOOK_SECONDS = 0.05
 
@@ -68,9 +75,9 @@ def bind(
     if on_sigint is not None:
         check_sigint(on_sigint)
     backend = backend_for(pipeline)
-    offered = _offered_tensors(pipeline)
-    chosen = offered if tensor_inputs is None else _names(tensor_inputs)
-    adapted = tuple(_as_callback(callback, chosen) for callback in callbacks)
+    offered = offered_tensors(pipeline)
+    chosen = offered if tensor_inputs is None else tensor_names(tensor_inputs)
+    adapted = tuple(as_callback(callback, chosen) for callback in callbacks)
     # A mapping's order is its insertion order: this drops duplicates and keeps the order.
     needed = tuple(dict.fromkeys(name for callback in adapted for name in callback.tensors))
     missing = [name for name in (*needed, *chosen) if name not in offered]
@@ -79,7 +86,7 @@ def bind(
             f"{type(pipeline).__name__} offers no tensor called {missing[0]!r} to callbacks; "
             f"it offers: {', '.join(offered)}"
         )
-    _refuse_conflicts(adapted)
+    refuse_conflicts(adapted)
     facts = facts_for(pipeline)
     # Those that are known to have guidance are known to call it, too.
     if (facts is None or facts.cfg == "none") and hands_on_callback(type(pipeline)):
@@ -91,94 +98,10 @@ def bind(
         callback.on_bind(pipeline, facts)
     if on_sigint is not None:
         check_stoppable(pipeline, facts)
-    if early := _acting_early(adapted):
-        models_to_watch(pipeline, facts, _name_of(early[0]))
-    tensors = _with_batch(needed, offered, facts)
+    if early := acting_early(adapted):
+        models_to_watch(pipeline, facts, name_of(early[0]))
+    tensors = with_batch(needed, offered, facts)
     return Binding(pipeline, backend, facts, adapted, tensors, on_sigint)
-
-
-def _offered_tensors(pipeline: Any) -> tuple[str, ...]:
-    kind = type(pipeline)
-    offered = getattr(pipeline, "_callback_tensor_inputs", None)
-    if _CALLBACK not in inspect.signature(kind.__call__).parameters:
-        raise UnsupportedPipelineError(
-            f"{kind.__name__} calls no callback at the end of a step: its __call__ takes no "
-            f"{_CALLBACK}"
-        )
-    if offered is None:
-        raise UnsupportedPipelineError(
-            f"{kind.__name__} does not say what it offers to callbacks. If it hands them on to a "
-            "pipeline inside it, bind that one: pipe(prompt, **bind(pipe.decoder_pipe, ...))"
-        )
-    return tuple(offered)
-
-
-def _names(tensor_inputs: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(tensor_inputs, str) or not all(isinstance(name, str) for name in tensor_inputs):
-        raise TypeError(
-            f"tensor_inputs takes a list of names, not {tensor_inputs!r}; "
-            'for one tensor write ["latents"]'
-        )
-    return tuple(tensor_inputs)
-
-
-def _as_callback(callback: Any, tensors: tuple[str, ...]) -> Callback:
-    if isinstance(callback, Callback):
-        if isinstance(callback.tensors, str):
-            raise TypeError(
-                f"{type(callback).__name__}.tensors is the string {callback.tensors!r}; "
-                f"it must be a tuple of names: ({callback.tensors!r},)"
-            )
-        return callback
-    if isinstance(callback, type):
-        raise TypeError(
-            f"bind() takes callback objects, and {callback.__name__} is a class: "
-            f"write {callback.__name__}(...)"
-        )
-    if not callable(callback):
-        raise TypeError(
-            f"bind() takes Callback objects and functions, not a {type(callback).__qualname__} "
-            f"({callback!r})"
-        )
-    if names_its_tensors(callback):
-        return ObjectCallback(callback)
-    return PlainCallback(callback, tensors)
-
-
-def _name_of(callback: Callback) -> str:
-    return callback._name() if isinstance(callback, FunctionCallback) else type(callback).__name__
-
-
-def _acting_early(callbacks: tuple[Callback, ...]) -> tuple[Callback, ...]:
-    """Those that act before the first step."""
-    plain = Callback.before_first_step
-    return tuple(c for c in callbacks if type(c).before_first_step is not plain)
-
-
-def _refuse_conflicts(callbacks: tuple[Callback, ...]) -> None:
-    owners: dict[str, str] = {}
-    for number, callback in enumerate(callbacks):
-        for thing in callback.owns:
-            name = _name_of(callback)
-            if thing in owners:
-                raise ValueError(
-                    f"two callbacks of one binding both decide on {thing}: {owners[thing]} and "
-                    f"{name}; keep one of them"
-                )
-            owners[thing] = name
-        if any(callback is other for other in callbacks[:number]):
-            raise ValueError(
-                f"the same {_name_of(callback)} object is among the callbacks twice; it keeps what "
-                "it needs of a run once: make two of them, or leave one out"
-            )
-
-
-def _with_batch(
-    needed: tuple[str, ...], offered: tuple[str, ...], facts: PipelineFacts | None
-) -> tuple[str, ...]:
-    """The run itself reads the batch size off the latents; handing them over costs nothing."""
-    name = "latents" if facts is None else facts.batch_of
-    return needed if name in needed or name not in offered else (*needed, name)
 
 
 #: What has become of a binding's run.
@@ -215,7 +138,7 @@ class Binding(Mapping[str, Any]):
         self._run: Run | None = None
         # Whether a run that has failed, as far as one can see, may go on: a generator's, resumed.
         self._may_resume = False
-        self._early = _acting_early(callbacks)
+        self._early = acting_early(callbacks)
         self._first_calls: FirstCalls | None = None
         # Before the run that has begun, and has not ended a step.
         self._earlier: tuple[State, int | None] = ("pending", None)
@@ -230,7 +153,7 @@ class Binding(Mapping[str, Any]):
         self._sigint = None if on_sigint is None else SigintHandler(self, pipeline)
 
     def __getitem__(self, key: str) -> Any:
-        if key not in (_CALLBACK, _TENSOR_INPUTS):
+        if key not in (CALLBACK, _TENSOR_INPUTS):
             raise KeyError(key)
         self._note_failure()
         if key == _TENSOR_INPUTS:
@@ -255,7 +178,7 @@ class Binding(Mapping[str, Any]):
             self._sigint.install()
 
     def _watch_first_calls(self, callback: Callable[..., Any]) -> None:
-        models = models_to_watch(self._pipeline, self._facts, _name_of(self._early[0]))
+        models = models_to_watch(self._pipeline, self._facts, name_of(self._early[0]))
         self._ignore_first_calls()
         self._first_calls = FirstCalls(
             self._backend, models, callback, self._first_call, self._note_failure
@@ -268,7 +191,7 @@ class Binding(Mapping[str, Any]):
             watching.remove()
 
     def __iter__(self) -> Iterator[str]:
-        return iter((_CALLBACK, _TENSOR_INPUTS))
+        return iter((CALLBACK, _TENSOR_INPUTS))
 
     def __len__(self) -> int:
         return 2
@@ -278,7 +201,7 @@ class Binding(Mapping[str, Any]):
     __hash__ = object.__hash__
 
     def __repr__(self) -> str:
-        names = ", ".join(map(_name_of, self._callbacks))
+        names = ", ".join(map(name_of, self._callbacks))
         return f"<Binding of {type(self._pipeline).__name__}: {names or 'no callbacks'}>"
 
     def __enter__(self) -> Self:
@@ -475,7 +398,7 @@ class Binding(Mapping[str, Any]):
         self._check_pipeline(pipeline)
         if not early:
             raise UnicbError(
-                f"{_name_of(self._early[0])} acts before a run's first step, and the run has been "
+                f"{name_of(self._early[0])} acts before a run's first step, and the run has been "
                 "noticed only now: unpack the binding in each call of the pipeline, as in "
                 "pipe(prompt, **callbacks), and hand on its callback as it is"
             )

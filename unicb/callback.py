@@ -88,7 +88,7 @@ class FunctionCallback(Callback):
         # Straight into the loop, unchecked: names beyond those asked for are the frameworks'
         # own custom (their loops take back what they know and drop the rest).
         step._tensors.update(handed)
-        if returned:
+        if returned is not None and returned is not handed:
             step._tensors.update(returned)
 
     def _name(self) -> str:

@@ -300,7 +300,7 @@ CORE = (
         "a typo in a name goes unnoticed",
         "unknown_tensor_is_refused_at_bind",
         unicb.binding,
-        "_names",
+        "tensor_names",
         after(lambda names, *_: tuple(n for n in names if "lattents" not in n)),
     ),
     mutant(

@@ -1,0 +1,104 @@
+"""What ``bind`` makes of what it is given, and what it refuses."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from unicb._official import ObjectCallback, PlainCallback, names_its_tensors
+from unicb.callback import Callback, FunctionCallback
+from unicb.errors import UnsupportedPipelineError
+from unicb.pipelines import PipelineFacts
+
+CALLBACK = "callback_on_step_end"
+
+
+def offered_tensors(pipeline: Any) -> tuple[str, ...]:
+    """Names of what the pipeline hands to step-end callbacks."""
+    kind = type(pipeline)
+    offered = getattr(pipeline, "_callback_tensor_inputs", None)
+    if CALLBACK not in inspect.signature(kind.__call__).parameters:
+        raise UnsupportedPipelineError(
+            f"{kind.__name__} calls no callback at the end of a step: its __call__ takes no "
+            f"{CALLBACK}"
+        )
+    if offered is None:
+        raise UnsupportedPipelineError(
+            f"{kind.__name__} does not say what it offers to callbacks. If it hands them on to a "
+            "pipeline inside it, bind that one: pipe(prompt, **bind(pipe.decoder_pipe, ...))"
+        )
+    return tuple(offered)
+
+
+def tensor_names(tensor_inputs: Sequence[str]) -> tuple[str, ...]:
+    """What functions are to be handed, as the user names it."""
+    if isinstance(tensor_inputs, str) or not all(isinstance(name, str) for name in tensor_inputs):
+        raise TypeError(
+            f"tensor_inputs takes a list of names, not {tensor_inputs!r}; "
+            'for one tensor write ["latents"]'
+        )
+    return tuple(tensor_inputs)
+
+
+def as_callback(callback: Any, tensors: tuple[str, ...]) -> Callback:
+    """A Callback as it is; a function, which gets these tensors, or an object of the frameworks'
+    own kind, as one."""
+    if isinstance(callback, Callback):
+        if isinstance(callback.tensors, str):
+            raise TypeError(
+                f"{type(callback).__name__}.tensors is the string {callback.tensors!r}; "
+                f"it must be a tuple of names: ({callback.tensors!r},)"
+            )
+        return callback
+    if isinstance(callback, type):
+        raise TypeError(
+            f"bind() takes callback objects, and {callback.__name__} is a class: "
+            f"write {callback.__name__}(...)"
+        )
+    if not callable(callback):
+        raise TypeError(
+            f"bind() takes Callback objects and functions, not a {type(callback).__qualname__} "
+            f"({callback!r})"
+        )
+    if names_its_tensors(callback):
+        return ObjectCallback(callback)
+    return PlainCallback(callback, tensors)
+
+
+def name_of(callback: Callback) -> str:
+    """What messages call it."""
+    return callback._name() if isinstance(callback, FunctionCallback) else type(callback).__name__
+
+
+def acting_early(callbacks: tuple[Callback, ...]) -> tuple[Callback, ...]:
+    """Those that act before the first step."""
+    plain = Callback.before_first_step
+    return tuple(c for c in callbacks if type(c).before_first_step is not plain)
+
+
+def refuse_conflicts(callbacks: tuple[Callback, ...]) -> None:
+    """Raise ValueError if two decide on one thing, or are one object."""
+    owners: dict[str, str] = {}
+    for number, callback in enumerate(callbacks):
+        for thing in callback.owns:
+            name = name_of(callback)
+            if thing in owners:
+                raise ValueError(
+                    f"two callbacks of one binding both decide on {thing}: {owners[thing]} and "
+                    f"{name}; keep one of them"
+                )
+            owners[thing] = name
+        if any(callback is other for other in callbacks[:number]):
+            raise ValueError(
+                f"the same {name_of(callback)} object is among the callbacks twice; it keeps what "
+                "it needs of a run once: make two of them, or leave one out"
+            )
+
+
+def with_batch(
+    needed: tuple[str, ...], offered: tuple[str, ...], facts: PipelineFacts | None
+) -> tuple[str, ...]:
+    """The run itself reads the batch size off the latents; handing them over costs nothing."""
+    name = "latents" if facts is None else facts.batch_of
+    return needed if name in needed or name not in offered else (*needed, name)
