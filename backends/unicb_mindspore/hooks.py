@@ -90,7 +90,7 @@ def reset_caches(module: Any, rehearse: bool) -> None:
         raise UnsupportedPipelineError(
             f"cannot cut guidance while FasterCache is enabled on the {type(module).__name__}: "
             "FasterCache makes the unconditional half up from earlier steps, and needs it in every "
-            "call; disable it (disable_cache()), or leave CFGCutoff out"
+            "call; disable it (disable_cache()), or leave out the callback that cuts guidance"
         )
     if not rehearse:
         registry.reset_stateful_hooks()
