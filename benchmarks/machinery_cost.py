@@ -30,7 +30,9 @@ METHOD = """\
 How much longer a step takes with callbacks than with a plain function that does nothing, from the
 end of the scheduler's step, once its latents are there, to the start of the loop's next pass: the
 median over the steps of a run, less that function's in the same round. On unicb's toy pipeline,
-whose tensors are numpy's, and on a Stable Diffusion of some thousand random weights.
+whose tensors are numpy's, and on a Stable Diffusion of some thousand random weights. What the loop
+does for its callback counts, too: for a `MultiPipelineCallbacks` of three, it collects the latents
+three times.
 
 - **no-op**: a function, and a `Callback`, that do nothing, given to `bind`.
 - **waiting**: three callbacks that wait for a step that does not come, as cutoffs do at nearly all

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from types import FrameType, MappingProxyType
+from types import FrameType
 from typing import Any, cast
 from weakref import ref
 
@@ -22,7 +22,6 @@ from unicb.pipelines import PipelineFacts, num_timesteps_of
 from unicb.step import Step
 
 _UNDO_SECONDS = 10.0
-_NONE: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Outputs(dict[str, Tensor]):
@@ -49,8 +48,8 @@ class Run:
         next_index: that with which the loop calls next, if it goes on in its pass over the
             timesteps; None where none has begun, or there is nothing more to compute.
         num_timesteps: of the pass.
-        returned: the latents as the callbacks left them at the end of the step before; None before,
-            and when the run is over.
+        returned: the latents as the callbacks left them at the end of the step before, if
+            ``keeps_returned`` is set; None before, and when the run is over.
     """
 
     def __init__(
@@ -94,8 +93,7 @@ class Run:
         self._outputs: ref[Outputs] | None = None
         self._batch_of = "latents" if facts is None else facts.batch_of
         self._batch_before = "" if facts is None else facts.batch_before
-        # Of the step that is ending: what the callbacks see, and what the loop handed over.
-        self._tensors = self._handed = _NONE
+        self.keeps_returned = False
         self.returned: Tensor | None = None
         self._cut: Cut | None = None
         self._scaling: Scaling | None = None
@@ -108,18 +106,17 @@ class Run:
         if self.next_index != index:
             self._begin_pass(index)
         index += self._offset
-        step = Step(self, index, self.num_timesteps, timestep, outputs)
+        step = Step(self, index, self.num_timesteps, timestep, outputs, tensors)
         if self._cut is not None:
             self._cut.step_end()
         if self._scaling is not None:
             self._scaling.step_end()
         self.index, self.timestep = index, timestep
-        self._tensors, self._handed = outputs, tensors
         for callback in self._callbacks:
             step._names = callback.tensors
             callback.on_step_end(step)
-        self._tensors = self._handed = _NONE
-        self.returned = outputs.get("latents")
+        if self.keeps_returned:
+            self.returned = outputs.get("latents")
         index += 1
         goes_on = index < self.num_timesteps and not self.interrupted
         self.next_index = index - self._offset if goes_on else None
@@ -142,26 +139,16 @@ class Run:
         self._backend = cast(Backend, noting)
         counted = self.loop_locals([self._batch_of, self._batch_before])
         latents = next((x for x in counted.values() if self.is_tensor(x)), None)
-        self._tensors = _NONE if latents is None else {self._batch_of: latents}
-        step = Step(self, self.index, num_timesteps_of(self.pipeline), None, {})
+        tensors = {} if latents is None else {self._batch_of: latents}
+        step = Step(self, self.index, num_timesteps_of(self.pipeline), None, tensors, {})
         try:
             for callback in callbacks:
                 self._callbacks_end.callback(callback.on_run_end)
                 self._called_early.append(callback)
                 callback.before_first_step(step)
         finally:
-            self._backend, self._tensors = plain, _NONE
+            self._backend = plain
         return noting.hooked
-
-    @property
-    def handed(self) -> Tensor | None:
-        """The latents at the end of this step, as the loop has handed them over."""
-        return self._handed.get("latents")
-
-    @property
-    def _rows(self) -> Tensor | None:
-        """The tensor with a row for each picture."""
-        return self._tensors.get(self._batch_of)
 
     @property
     def runs_out(self) -> bool:
@@ -215,7 +202,6 @@ class Run:
                 self._undone.wait(_UNDO_SECONDS)
             return
         self._outputs = self._stopped_with = None
-        self._tensors = self._handed = _NONE
         self.next_index = self.returned = None
         try:
             with self._at_end:
@@ -262,13 +248,14 @@ class Run:
         self._scale_set[attribute] = Ours(value)
         setattr(self.pipeline, attribute, self._scale_set[attribute])
 
-    def cut_guidance(self) -> bool:
+    def cut_guidance(self, tensors: Mapping[str, Tensor]) -> bool:
         if self._cut is not None:
             return False
         first = self.index < 0
         if first and self.guidance_is_off():
             return False
-        made = cut(self._backend, self.pipeline, self._facts, self._rows, self, within=first)
+        rows = tensors.get(self._batch_of)
+        made = cut(self._backend, self.pipeline, self._facts, rows, self, within=first)
         if made is None:
             return False
         self.on_finish(made.remove)
@@ -287,17 +274,18 @@ class Run:
             self.set_guidance_scale(after)
         return True
 
-    def set_guidance(self, scale: float) -> None:
+    def set_guidance(self, scale: float, tensors: Mapping[str, Tensor]) -> None:
         if self._scaling is None:
             # Above a cut, as below it: what a scaling does to one block alone is nothing.
-            made = scaling(self._backend, self.pipeline, self._facts, self._rows, self)
+            rows = tensors.get(self._batch_of)
+            made = scaling(self._backend, self.pipeline, self._facts, rows, self)
             self.on_finish(made.remove)
             self._scaling = made
             if self._replay is not None:
                 self._replay.to_front()
         if self._scaling.is_off(scale):
             self._scaling.set(None)
-            self.cut_guidance()
+            self.cut_guidance(tensors)
         else:
             self.restore_guidance()
             self._scaling.set(scale)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -34,11 +34,11 @@ class RunControl(Protocol):
 
     def request_interrupt(self) -> None: ...
 
-    def cut_guidance(self) -> bool: ...
+    def cut_guidance(self, tensors: Mapping[str, Tensor]) -> bool: ...
 
     def restore_guidance(self) -> bool: ...
 
-    def set_guidance(self, scale: float) -> None: ...
+    def set_guidance(self, scale: float, tensors: Mapping[str, Tensor]) -> None: ...
 
     def guidance_is_off(self) -> bool: ...
 
@@ -64,7 +64,10 @@ class Step:
         ops: the six tensor operations of the pipeline's framework.
     """
 
-    __slots__ = ("_names", "_run", "_tensors", "_timestep", "index", "num_timesteps", "ops")
+    __slots__ = (
+        *("_handed", "_names", "_run", "_tensors", "_timestep"),
+        *("index", "num_timesteps", "ops"),
+    )
 
     def __init__(
         self,
@@ -73,13 +76,15 @@ class Step:
         num_timesteps: int,
         timestep: Any,
         tensors: dict[str, Tensor],
+        handed: Mapping[str, Tensor],
     ) -> None:
         self._run = run
         self.ops: TensorOps = run.ops
         self.index = index
         self.num_timesteps = num_timesteps
         self._timestep = timestep
-        self._tensors = tensors
+        # What goes back into the loop, and what it has handed over.
+        self._tensors, self._handed = tensors, handed
         self._names: Sequence[str] = ()
 
     @property
@@ -146,7 +151,7 @@ class Step:
         Raises:
             UnsupportedPipelineError: the class has no CFG, or how it works is not known.
         """
-        return self._run.cut_guidance()
+        return self._run.cut_guidance(self._tensors)
 
     def restore_guidance(self) -> bool:
         """Undo :meth:`cut_guidance`: both halves are computed from the next step on.
@@ -167,7 +172,7 @@ class Step:
             UnsupportedPipelineError: the class has no CFG; how it works, or how its loop combines
                 the two halves, is not known; the pipeline was called without guidance.
         """
-        self._run.set_guidance(scale)
+        self._run.set_guidance(scale, self._tensors)
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:

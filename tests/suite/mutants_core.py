@@ -71,7 +71,7 @@ def _separate_tensors(step_end: Any) -> Any:
         outputs = step_end(self, index, timestep, tensors)
         for callback in callbacks:
             outputs = unicb._run.Outputs(tensors)
-            step = Step(self, index, self.pipeline.num_timesteps, timestep, outputs)
+            step = Step(self, index, self.pipeline.num_timesteps, timestep, outputs, tensors)
             step._names = callback.tensors
             callback.on_step_end(step)
         self._callbacks = callbacks

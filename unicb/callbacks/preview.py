@@ -229,7 +229,8 @@ class Preview(Callback):
         # Not what other callbacks make of the latents, before or behind this one: the scheduler's
         # step led from what the loop got back to what it hands over.
         run: Any = step._run
-        return state.estimate.observe(run.handed, run.returned)
+        run.keeps_returned = True
+        return state.estimate.observe(step._handed.get("latents"), run.returned)
 
     def _pixels(self, step: Step, state: _RunState, untold: Untold | None) -> Callable[[], _Pixels]:
         colours, decoder, facts = self._bound[step.pipeline]
