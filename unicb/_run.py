@@ -140,7 +140,7 @@ class Run:
         counted = self.loop_locals([self._batch_of, self._batch_before])
         latents = next((x for x in counted.values() if self.is_tensor(x)), None)
         tensors = {} if latents is None else {self._batch_of: latents}
-        step = Step(self, self.index, num_timesteps_of(self.pipeline), None, tensors, {})
+        step = Step(self, self.index, num_timesteps_of(self.pipeline), None, {}, tensors)
         try:
             for callback in callbacks:
                 self._callbacks_end.callback(callback.on_run_end)

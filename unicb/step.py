@@ -151,7 +151,7 @@ class Step:
         Raises:
             UnsupportedPipelineError: the class has no CFG, or how it works is not known.
         """
-        return self._run.cut_guidance(self._tensors)
+        return self._run.cut_guidance(self._handed)
 
     def restore_guidance(self) -> bool:
         """Undo :meth:`cut_guidance`: both halves are computed from the next step on.
@@ -172,7 +172,7 @@ class Step:
             UnsupportedPipelineError: the class has no CFG; how it works, or how its loop combines
                 the two halves, is not known; the pipeline was called without guidance.
         """
-        self._run.set_guidance(scale, self._tensors)
+        self._run.set_guidance(scale, self._handed)
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:
