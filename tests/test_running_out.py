@@ -13,7 +13,7 @@ import pytest
 from stop_helpers import InThread, hooked
 
 from unicb import Callback, CFGCutoff, GenerationCancelled, Interrupt, PipelineFacts, Step, bind
-from unicb._stopping import reads_flag
+from unicb.run.stopping import reads_flag
 from unicb.testing._base import Checks
 from unicb_numpy.harness import harness
 from unicb_numpy.ops import StrictTensor

@@ -13,7 +13,7 @@ from unicb.latents import builtin_formats
 from unicb.latents.schedules import known_schedulers
 
 FILES = [
-    *(("unicb.facts", file.name) for file in files("unicb.facts").iterdir()),
+    *(("unicb.pipelines", file.name) for file in files("unicb.pipelines").iterdir()),
     *(("unicb.latents", name) for name in ("formats.toml", "schedulers.toml")),
 ]
 

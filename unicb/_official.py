@@ -9,15 +9,15 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from unicb._restoring import Ours, put_back
 from unicb.callback import FunctionCallback, PlainFunction
 from unicb.errors import UnsupportedPipelineError
+from unicb.guidance._attributes import Ours, put_back
 from unicb.ops import Tensor
 from unicb.pipelines import PipelineFacts
 from unicb.step import Step
 
 if TYPE_CHECKING:
-    from unicb._run import Run
+    from unicb.run.run import Run
 
 _GUIDANCE, _IP_ADAPTER = "guidance", "ip_adapter_scale"
 

@@ -20,8 +20,14 @@ from unicb._bind_checks import (
     tensor_names,
     with_batch,
 )
-from unicb._first_call import FirstCalls, Hooked, models_to_watch
-from unicb._frames import (
+from unicb.backend import Backend, backend_for
+from unicb.callback import Callback, PlainFunction
+from unicb.errors import GenerationCancelled, UnicbError, UnsupportedPipelineError
+from unicb.guidance._inference import hands_on_callback
+from unicb.ops import Tensor
+from unicb.pipelines import PipelineFacts, facts_for
+from unicb.run.first_call import FirstCalls, Hooked, models_to_watch
+from unicb.run.loop import (
     FrameId,
     calls_with,
     loop_frame_given,
@@ -29,16 +35,10 @@ from unicb._frames import (
     loop_locals,
     pin_callers,
 )
-from unicb._run import Outputs, Run
-from unicb._sigint import OnSigint, SigintHandler, check_sigint
-from unicb._stopping import Gates, check_stoppable
-from unicb._stopwatch import Stopwatch
-from unicb.backend import Backend, backend_for
-from unicb.callback import Callback, PlainFunction
-from unicb.errors import GenerationCancelled, UnicbError, UnsupportedPipelineError
-from unicb.guidance._inference import hands_on_callback
-from unicb.ops import Tensor
-from unicb.pipelines import PipelineFacts, facts_for
+from unicb.run.run import Outputs, Run
+from unicb.run.sigint import OnSigint, SigintHandler, check_sigint
+from unicb.run.stopping import Gates, check_stoppable
+from unicb.run.stopwatch import Stopwatch
 from unicb.step import timestep_number
 
 _TENSOR_INPUTS = "callback_on_step_end_tensor_inputs"

@@ -17,9 +17,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from unicb import Callback, GenerationCancelled, Interrupt, Step, bind
-from unicb._stopping import models_of, reads_flag, stops_by_flag
 from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines import facts_for, num_timesteps_of
+from unicb.run.stopping import models_of, reads_flag, stops_by_flag
 from zoo.entry import Entry, Request
 from zoo.framework import Framework
 from zoo.measure import Meter, error

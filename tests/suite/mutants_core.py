@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 from mutation import MoreKinds, after, instead, mutant, value
 
-import unicb._run
 import unicb.binding
 import unicb.latents.rgb
+import unicb.run.run
 import unicb.sinks.background
 from unicb import Binding, CFGCutoff, Interrupt, Preview, Step, UnicbError
-from unicb._run import Run
-from unicb._stopping import Gates, Replay
 from unicb.callback import FunctionCallback
 from unicb.callbacks._cutoff import Cutoff
 from unicb.guidance._batch import BatchCut
 from unicb.guidance._blocks import Blocks
 from unicb.latents.denoised import DenoisedEstimate, Untold
+from unicb.run.run import Run
+from unicb.run.stopping import Gates, Replay
 from unicb.sinks import Background, FileSink, Throttle
 from unicb_numpy import NumpyBackend
 
@@ -70,7 +70,7 @@ def _separate_tensors(step_end: Any) -> Any:
         callbacks, self._callbacks = self._callbacks, ()
         outputs = step_end(self, index, timestep, tensors)
         for callback in callbacks:
-            outputs = unicb._run.Outputs(tensors)
+            outputs = unicb.run.run.Outputs(tensors)
             step = Step(self, index, self.pipeline.num_timesteps, timestep, outputs, tensors)
             step._names = callback.tensors
             callback.on_step_end(step)

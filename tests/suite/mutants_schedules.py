@@ -8,10 +8,10 @@ from mutation import MoreKinds, after, instead, mutant, value
 
 import unicb.guidance._scale
 from unicb import Step, UnsupportedPipelineError
-from unicb._first_call import FirstCalls
-from unicb._run import Run
 from unicb.callbacks._cutoff import Cutoff
 from unicb.guidance._scale import BatchScale, PropertyScale, _Moved
+from unicb.run.first_call import FirstCalls
+from unicb.run.run import Run
 
 
 def _next_call(before_first_step: Any) -> Any:

@@ -11,10 +11,10 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from unicb._stopping import check_stoppable
 from unicb.callback import Callback
 from unicb.callbacks._arguments import step_index
 from unicb.pipelines import PipelineFacts
+from unicb.run.stopping import check_stoppable
 from unicb.step import RunControl, Step
 
 

@@ -10,13 +10,13 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from unicb._stopping import check_stoppable
 from unicb.callback import Callback
 from unicb.callbacks._arguments import step_interval
 from unicb.callbacks._per_run import PerRun
 from unicb.errors import LatentsNotFiniteError
 from unicb.ops import Tensor, TensorOps
 from unicb.pipelines import PipelineFacts
+from unicb.run.stopping import check_stoppable
 from unicb.step import Step
 
 #: What to do about latents that are not finite.

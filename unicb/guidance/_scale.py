@@ -18,8 +18,8 @@ from functools import partial
 from numbers import Real
 from typing import Any, Protocol
 
-from unicb._restoring import Ours, put_back
 from unicb.errors import UnsupportedPipelineError
+from unicb.guidance._attributes import Ours, put_back
 from unicb.guidance._batch import Batched
 from unicb.guidance._calls import CountedCalls
 from unicb.guidance._models import Models, WatchedRun

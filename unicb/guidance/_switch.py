@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
-from unicb._restoring import Ours, put_back
+from unicb.guidance._attributes import Ours, put_back
 from unicb.guidance._models import Models
 
 

@@ -9,16 +9,16 @@ from types import FrameType
 from typing import Any, cast
 from weakref import ref
 
-from unicb._first_call import Hooked, NotingHooks
-from unicb._frames import FrameId, calls_us, loop_locals, runs_in_thread
-from unicb._restoring import Ours, put_back
-from unicb._stopping import Replay, check_stoppable, models_of, stops_by_flag
 from unicb.backend import Backend, T
 from unicb.callback import Callback
 from unicb.errors import UnsupportedPipelineError
 from unicb.guidance import Cut, Scaling, cut, is_off, scaling
+from unicb.guidance._attributes import Ours, put_back
 from unicb.ops import Tensor, TensorOps
 from unicb.pipelines import PipelineFacts, num_timesteps_of
+from unicb.run.first_call import Hooked, NotingHooks
+from unicb.run.loop import FrameId, calls_us, loop_locals, runs_in_thread
+from unicb.run.stopping import Replay, check_stoppable, models_of, stops_by_flag
 from unicb.step import Step
 
 _UNDO_SECONDS = 10.0

@@ -1,4 +1,4 @@
-"""Facts about pipeline classes, read from the data files in ``unicb/facts``."""
+"""Facts about pipeline classes, read from the data files in ``unicb/pipelines``."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ _TUPLES = (
 
 @cache
 def _table() -> Mapping[str, PipelineFacts]:
-    return Tables("unicb.facts", "*.toml", _from_entry)
+    return Tables("unicb.pipelines", "*.toml", _from_entry)
 
 
 def _from_entry(name: str, entry: dict[str, Any]) -> PipelineFacts:

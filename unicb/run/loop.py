@@ -6,7 +6,7 @@ a run must not outlive it, so a run is tied to the stack frame of its loop.
 
 A frame is known by its ``id`` and its code only, never held: a frame that is held keeps all of its
 tensors. Such an id may be given out again once the frame is gone, even to a further call of the
-same loop, which is why a run also watches the dict that it handed to the loop (see ``_run.py``):
+same loop, which is why a run also watches the dict that it handed to the loop (see ``run.py``):
 while that is alive, so is the frame.
 """
 

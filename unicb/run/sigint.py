@@ -8,8 +8,8 @@ import weakref
 from types import FrameType
 from typing import Any, Literal, Protocol, TypeAlias
 
-from unicb._frames import runs_code_of
 from unicb.errors import UnicbError
+from unicb.run.loop import runs_code_of
 
 OnSigint: TypeAlias = Literal["interrupt"]
 

@@ -13,12 +13,12 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, TypeAlias
 
-from unicb._frames import FrameId, runs_in_thread
-from unicb._stopping import models_of
 from unicb.backend import Around, Backend
 from unicb.errors import UnsupportedPipelineError
 from unicb.guidance._inference import facts_of_class
 from unicb.pipelines import PipelineFacts
+from unicb.run.loop import FrameId, runs_in_thread
+from unicb.run.stopping import models_of
 
 #: Hooks that were put on models: the model, and what answers its calls.
 Hooked: TypeAlias = Sequence[tuple[Any, Around]]
