@@ -67,11 +67,12 @@ def main() -> int:
     pipeline = denoising_loop(fx.library, scheduler, lambda x, _: x * 0.1)
     measure = Measure(options.repetitions)
     callbacks = bind(pipeline, measure)
+    handle = callbacks._handle
 
     def goes_on() -> bool:
-        """As Binding._on_step_end asks it: in place, as a call would cost more."""
-        run = callbacks._run
-        return run.next_index is not None and callbacks._request is None
+        """As unicb.run.call asks it: in place, as a call would cost more."""
+        run = handle.run
+        return run.next_index is not None and handle.request is None
 
     measure.goes_on = goes_on
     pipeline(fx.tensor(natural_latents((1, 4, 8, 8))), scheduler.timesteps, **callbacks)

@@ -351,4 +351,4 @@ def test_binding_with_on_sigint(pipe: ToyPipeline) -> None:
     binding = bind(pipe, on_sigint="interrupt")
     with pytest.raises(UnicbError, match="main thread"):
         run(run_async(pipe, "x", binding))
-    assert binding.state == "pending"
+    assert binding.state == "failed"

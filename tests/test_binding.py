@@ -16,6 +16,7 @@ from unicb import (
     CFGCutoff,
     GenerationCancelled,
     Interrupt,
+    Run,
     Step,
     UnicbError,
     UnsupportedPipelineError,
@@ -37,13 +38,13 @@ class Note(Callback):
     def __init__(self) -> None:
         self.events: list[Any] = []
 
-    def on_run_start(self) -> None:
+    def on_run_start(self, run: Run) -> None:
         self.events.append("start")
 
     def on_step_end(self, step: Step) -> None:
         self.events.append(step.index)
 
-    def on_run_end(self) -> None:
+    def on_run_end(self, run: Run) -> None:
         self.events.append("end")
 
 
@@ -222,8 +223,8 @@ def test_failing_run_end_leaves_no_hook(pipe: ToyPipeline) -> None:
     callbacks are told."""
 
     class FailAtEnd(Note):
-        def on_run_end(self) -> None:
-            super().on_run_end()
+        def on_run_end(self, run: Run) -> None:
+            super().on_run_end(run)
             raise OSError("disk full")
 
     first, second = FailAtEnd(), FailAtEnd()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from unicb import Callback, Step, bind
+from unicb import Callback, Run, Step, bind
 from unicb.latents.denoised import DenoisedEstimate, _solve
 from unicb.latents.schedules import (
     Level,
@@ -100,7 +100,7 @@ class Watch(Callback):
     def __init__(self) -> None:
         self.told: list[Any] = []
 
-    def on_run_start(self) -> None:
+    def on_run_start(self, run: Run) -> None:
         self.estimate: DenoisedEstimate | None = None
 
     def on_step_end(self, step: Step) -> None:

@@ -12,7 +12,17 @@ from guided import LOOPS, BatchOfLocal, Known, Told, watched
 from loops import TwoPasses, UnconditionalFirst
 from stop_helpers import BlockPipeline, InThread, hooked
 
-from unicb import Binding, Callback, GenerationCancelled, Step, UnicbError, bind, run_async, stream
+from unicb import (
+    Binding,
+    Callback,
+    GenerationCancelled,
+    Run,
+    Step,
+    UnicbError,
+    bind,
+    run_async,
+    stream,
+)
 from unicb import UnsupportedPipelineError as Unsupported
 from unicb_numpy.pipelines import ToyPipeline
 
@@ -29,13 +39,13 @@ class Early(Callback):
         self.noted.append("early")
         self.do(step)
 
-    def on_run_start(self) -> None:
+    def on_run_start(self, run: Run) -> None:
         self.noted.append("start")
 
     def on_step_end(self, step: Step) -> None:
         self.noted.append(step.index)
 
-    def on_run_end(self) -> None:
+    def on_run_end(self, run: Run) -> None:
         self.noted.append("end")
 
 
@@ -169,7 +179,7 @@ def test_keywords_that_are_kept() -> None:
     keywords = dict(bind(pipe, early))
     pipe("x", 2, **keywords)
     assert hooked(pipe) == []
-    with pytest.raises(UnicbError, match="unpack the binding in each call"):
+    with pytest.raises(UnicbError, match="unpack it in each call"):
         pipe("x", 2, **keywords)
     assert early.noted == ["early", "start", 0, 1, "end"]
     assert left_on(pipe) == []

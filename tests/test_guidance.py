@@ -44,7 +44,7 @@ class Running:
     def __init__(self) -> None:
         self.cut: Cut | None = None
 
-    def is_calling(self) -> bool:
+    def owns_current_call(self) -> bool:
         return True
 
     def is_executing(self) -> bool:

@@ -39,7 +39,7 @@ class Running:
     def __init__(self, **values: Any) -> None:
         self.values, self.index, self.made = values, -1, None
 
-    def is_calling(self) -> bool:
+    def owns_current_call(self) -> bool:
         return True
 
     def is_executing(self) -> bool:

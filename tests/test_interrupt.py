@@ -24,7 +24,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
         ours = SimpleNamespace(monotonic=lambda: self.now)
-        for module in ("binding", "callbacks.interrupt", "run.stopwatch"):
+        for module in ("callbacks.interrupt", "run.call", "run.handle"):
             monkeypatch.setattr(f"unicb.{module}.time", ours)
 
 
@@ -297,8 +297,6 @@ def test_one_callback_in_two_runs_at_once(clock: Clock) -> None:
     steps, _ = run(outer, stop, Within())
     # 1, 1, then one of 2 s with the inner run in it, by which the next three are judged.
     assert steps == 8
-    gc.collect()
-    assert len(stop._step_ends) == 0
 
 
 @pytest.mark.parametrize("deadline", [0, -1, float("nan"), float("inf")])

@@ -245,7 +245,7 @@ def test_a_run_that_fails_unnoticed_does_not_disturb_the_next() -> None:
             if step.index == 2:
                 kept = RuntimeError()
                 gc.collect()
-                noticed.append(failing._run is None)  # in the middle of this run
+                noticed.append(failing._handle.run is None)  # in the middle of this run
 
     pipe("x", **bound)
     assert [_alike(scales) for scales in pipe.unet.seen] == [0.0] * 5 + [0.7] * 5

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unicb import Callback, Step, bind, binding
+from unicb import Callback, Step, bind
+from unicb.run import call as calls
 from unicb_numpy import backend
 from unicb_numpy.ops import StrictTensor
 from unicb_numpy.pipelines import ToyPipeline
@@ -28,13 +29,13 @@ class Writes(Callback):
 def walks(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """The frames from which the loop was looked for among the callers."""
     found: list[object] = []
-    look = binding.loop_frame_id
+    look = calls.loop_frame_id
 
     def counted(pipeline: Any, frame: Any) -> Any:
         found.append(frame.f_code)
         return look(pipeline, frame)
 
-    monkeypatch.setattr(binding, "loop_frame_id", counted)
+    monkeypatch.setattr(calls, "loop_frame_id", counted)
     return found
 
 
@@ -51,7 +52,7 @@ def test_a_function_between_the_loop_and_the_binding(walks: list[object]) -> Non
     """It is another caller at each step, and the run is one all the same: its steps follow on."""
     pipe, writes = ToyPipeline(), Writes()
     starts: list[None] = []
-    writes.on_run_start = lambda: starts.append(None)  # type: ignore[method-assign]
+    writes.on_run_start = lambda run: starts.append(None)  # type: ignore[method-assign]
     keywords = dict(bind(pipe, writes))
     callback = keywords["callback_on_step_end"]
     keywords["callback_on_step_end"] = lambda *arguments: callback(*arguments)
@@ -72,7 +73,7 @@ def test_two_loops_of_one_call_are_two_runs(walks: list[object]) -> None:
 
     pipe, writes = Twice(), Writes()
     starts: list[None] = []
-    writes.on_run_start = lambda: starts.append(None)  # type: ignore[method-assign]
+    writes.on_run_start = lambda run: starts.append(None)  # type: ignore[method-assign]
     pipe("x", num_inference_steps=3, **bind(pipe, writes))
     assert writes.seen == [0, 1, 2] * 2
     assert len(starts) == 2
@@ -94,7 +95,7 @@ def test_steps_of_two_loops_in_turn_are_not_one_run(look: bool) -> None:
     in both."""
     pipe, writes = Generates(), Writes()
     starts: list[None] = []
-    writes.on_run_start = lambda: starts.append(None)  # type: ignore[method-assign]
+    writes.on_run_start = lambda run: starts.append(None)  # type: ignore[method-assign]
     callbacks = bind(pipe, writes)
     first = pipe(**callbacks)
     next(first)
@@ -108,7 +109,7 @@ def test_steps_of_two_loops_in_turn_are_not_one_run(look: bool) -> None:
 def test_a_kind_of_tensor_is_asked_about_once_whether_it_is_a_tensor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In each run, and not at each write."""
+    """Once for a binding, and not at each write."""
     asked: list[object] = []
     is_tensor = type(backend).is_tensor
     monkeypatch.setattr(
@@ -116,6 +117,6 @@ def test_a_kind_of_tensor_is_asked_about_once_whether_it_is_a_tensor(
     )
     pipe = ToyPipeline()
     callbacks = bind(pipe, Writes())
-    for run in (1, 2):
+    for _ in (1, 2):
         pipe("x", num_inference_steps=4, **callbacks)
-        assert len(asked) == run
+        assert len(asked) == 1

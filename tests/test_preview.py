@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unicb import LatentFormat, Preview, PreviewFrame, UnsupportedPipelineError, bind
+from unicb import LatentFormat, Preview, PreviewFrame, Target, UnsupportedPipelineError, bind
+from unicb_numpy import backend
 from unicb_numpy.pipelines import ToyPipeline
 
 RED = """
@@ -104,7 +105,7 @@ def test_unknown_latents_are_refused_at_bind() -> None:
     members = {**vars(ToyPipeline), "__module__": "unicb_numpy.pipelines"}
     stranger = type("Stranger", (), members)()
     with pytest.raises(UnsupportedPipelineError, match="no preview for Stranger"):
-        Preview(print).on_bind(stranger, None)
+        Preview(print).on_bind(Target(stranger, backend, None))
 
 
 def test_unwritable_folder_warns_once_and_keeps_the_picture(

@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 from stop_helpers import InThread, hooked
 
-from unicb import Callback, CFGCutoff, GenerationCancelled, Interrupt, PipelineFacts, Step, bind
+from unicb import (
+    Callback,
+    CFGCutoff,
+    GenerationCancelled,
+    Interrupt,
+    PipelineFacts,
+    Run,
+    Step,
+    bind,
+)
 from unicb.run.stopping import reads_flag
 from unicb.testing._base import Checks
 from unicb_numpy.harness import harness
@@ -159,7 +168,7 @@ class Note(Callback):
     def on_step_end(self, step: Step) -> None:
         self.latents.append(step.ops.to_numpy(step["latents"]))
 
-    def on_run_end(self) -> None:
+    def on_run_end(self, run: Run) -> None:
         self.ends += 1
 
 

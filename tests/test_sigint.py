@@ -195,10 +195,12 @@ def test_call_that_fails_early_does_not_stop_the_next(pipe: ToyPipeline) -> None
 
 def test_with_block_puts_it_back(pipe: ToyPipeline, before: Any) -> None:
     with bind(pipe, on_sigint="interrupt") as callbacks:
+        keywords = dict(callbacks)
         with pytest.raises(TypeError, match="nonsense"):
-            pipe("x", nonsense=1, **callbacks)
-        assert handler() is not before
+            pipe("x", nonsense=1, **keywords)
+        assert handler() is not before  # as long as the keywords are there
     assert handler() is before
+    assert keywords
 
 
 def test_run_within_a_run(pipe: ToyPipeline, before: Any) -> None:

@@ -22,11 +22,12 @@ from unicb import (
     Callback,
     GenerationCancelled,
     LatentFormat,
+    PipelineBusyError,
     PipelineFacts,
     Preview,
     PreviewFrame,
+    Run,
     Step,
-    UnicbError,
     UnsupportedPipelineError,
     bind,
     streaming,
@@ -64,7 +65,7 @@ class Gate(Callback):
             self.reached.set()
             assert self.open.wait(LONG)
 
-    def on_run_end(self) -> None:
+    def on_run_end(self, run: Run) -> None:
         self.ended.set()
 
     def gone(self) -> bool:
@@ -395,7 +396,7 @@ def test_nothing_runs_before_the_first_item(pipe: ToyPipeline) -> None:
     assert threading.active_count() == threads
     events.close()
     assert list(events) == []
-    stream(pipe, "x", callbacks=[gate])
+    stream(pipe, "x", callbacks=[gate])  # nobody refers to it
     cancelled = stream(pipe, "x", callbacks=[gate])
     cancelled.cancel()
     assert list(cancelled) == []
@@ -483,16 +484,20 @@ def test_cancelled_by_somebody_else_is_an_error(pipe: ToyPipeline) -> None:
 
 def test_second_stream_on_the_same_pipeline_is_refused(pipe: ToyPipeline) -> None:
     gate, other = Gate(1), Gate()
+    """When it is made: a service answers that it is busy before it has sent anything."""
     first = stream(pipe, "x", callbacks=[gate])
+    with pytest.raises(PipelineBusyError, match="this ToyPipeline is in use"):
+        stream(pipe, "y", callbacks=[other])  # nobody has asked for an item yet
     next(first)
-    second = stream(pipe, "y", callbacks=[other])
     for _ in range(2):
-        with pytest.raises(UnicbError, match="ToyPipeline is in use by a stream"):
-            next(second)
+        with pytest.raises(PipelineBusyError, match="this ToyPipeline is in use"):
+            stream(pipe, "y", callbacks=[other])
+        with pytest.raises(PipelineBusyError, match="this ToyPipeline is in use"):
+            bind(pipe, other)("y")
     assert other.steps == []
     gate.open.set()
     assert isinstance(list(first)[-1], Result)
-    assert isinstance(list(second)[-1], Result)
+    assert isinstance(list(stream(pipe, "y", callbacks=[other]))[-1], Result)
 
 
 def test_streams_on_two_pipelines_run_at_the_same_time() -> None:
@@ -532,8 +537,8 @@ def test_stream_that_waits_can_be_left_too(pipe: ToyPipeline) -> None:
     second = stream(pipe, "y", callbacks=[never])
     taken: list[Any] = []
     taker = in_thread(lambda: taken.extend(second))
-    third = stream(pipe, "z")
     second.cancel()
+    third = stream(pipe, "z")
     gate.open.set()
     taker.join(LONG)
     assert taken == []
@@ -551,7 +556,7 @@ from unicb_numpy.pipelines import ToyPipeline
 
 class TellTheEnd(Callback):
     def on_step_end(self, step): ...
-    def on_run_end(self):
+    def on_run_end(self, run):
         print("run has ended")
 
 

@@ -20,7 +20,7 @@ class Clock(Callback):
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: list[float]) -> None:
         self.now, self.seconds = 100.0, seconds
-        for module in ("binding", "callbacks.timing"):
+        for module in ("run.call", "callbacks.timing"):
             ours = SimpleNamespace(monotonic=lambda: self.now)
             monkeypatch.setattr(f"unicb.{module}.time", ours)
 

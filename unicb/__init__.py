@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         BackendNotFoundError,
         GenerationCancelled,
         LatentsNotFiniteError,
+        PipelineBusyError,
         UnicbError,
         UnsupportedPipelineError,
     )
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from unicb.latents.initial import initial_latents
     from unicb.ops import TensorOps
     from unicb.pipelines import PipelineFacts
+    from unicb.pipelines.target import Target
+    from unicb.run.run import Run
+    from unicb.sibling import sibling
     from unicb.step import Step
     from unicb.streaming import Result, Stream, stream
 else:
@@ -72,6 +76,7 @@ else:
                 "BackendNotFoundError",
                 "GenerationCancelled",
                 "LatentsNotFiniteError",
+                "PipelineBusyError",
                 "UnicbError",
                 "UnsupportedPipelineError",
             ),
@@ -79,6 +84,9 @@ else:
             "unicb.latents.initial": ("initial_latents",),
             "unicb.ops": ("TensorOps",),
             "unicb.pipelines": ("PipelineFacts",),
+            "unicb.pipelines.target": ("Target",),
+            "unicb.run.run": ("Run",),
+            "unicb.sibling": ("sibling",),
             "unicb.step": ("Step",),
             "unicb.streaming": ("Result", "Stream", "stream"),
             "unicb.sinks": (),
@@ -104,6 +112,7 @@ __all__ = [
     "LatentFormat",
     "LatentsNotFiniteError",
     "NaNGuard",
+    "PipelineBusyError",
     "PipelineFacts",
     "Preview",
     "PreviewFrame",
@@ -111,9 +120,11 @@ __all__ = [
     "PromptSchedule",
     "PromptWeights",
     "Result",
+    "Run",
     "Step",
     "StepTimer",
     "Stream",
+    "Target",
     "TensorOps",
     "Trajectory",
     "UnicbError",
@@ -124,5 +135,6 @@ __all__ = [
     "initial_latents",
     "load_trajectory",
     "run_async",
+    "sibling",
     "stream",
 ]

@@ -3,15 +3,67 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from unicb._official import ObjectCallback, PlainCallback, names_its_tensors
-from unicb.callback import Callback, FunctionCallback
+from unicb.backend import backend_for
+from unicb.callback import Callback, PlainFunction, name_of
 from unicb.errors import UnsupportedPipelineError
-from unicb.pipelines import PipelineFacts
+from unicb.guidance._inference import hands_on_callback
+from unicb.pipelines import PipelineFacts, facts_for
+from unicb.pipelines.target import Target
+from unicb.run.first_call import models_to_watch
+from unicb.run.run import Bound, Run
+from unicb.run.sigint import OnSigint, check_sigint
 
 CALLBACK = "callback_on_step_end"
+
+
+def bound_to(
+    pipeline: Any,
+    callbacks: Sequence[Callback | PlainFunction],
+    tensor_inputs: Sequence[str] | None,
+    on_sigint: OnSigint | None,
+    on_over: Callable[[Run], None],
+) -> tuple[Bound, list[str]]:
+    """What ``bind`` ties together, and the names of the tensors that the loop is asked for; see
+    :func:`unicb.bind` for what it raises.
+
+    Args:
+        on_over: called when nothing is left of a run.
+    """
+    if on_sigint is not None:
+        check_sigint(on_sigint)
+    target = Target(pipeline, backend_for(pipeline), facts_for(pipeline))
+    offered = offered_tensors(pipeline)
+    chosen = offered if tensor_inputs is None else tensor_names(tensor_inputs)
+    adapted = tuple(as_callback(callback, chosen) for callback in callbacks)
+    needs = [(callback, tuple(callback.needs(target))) for callback in adapted]
+    # A mapping's order is its insertion order: this drops duplicates and keeps the order.
+    needed = tuple(dict.fromkeys(name for _, names in needs for name in names))
+    missing = [name for name in (*needed, *chosen) if name not in offered]
+    if missing:
+        raise UnsupportedPipelineError(
+            f"{target.name} offers no tensor called {missing[0]!r} to callbacks; "
+            f"it offers: {', '.join(offered)}"
+        )
+    refuse_conflicts(adapted)
+    facts = target.facts
+    # Those that are known to have guidance are known to call it, too.
+    if (facts is None or facts.cfg == "none") and hands_on_callback(type(pipeline)):
+        raise UnsupportedPipelineError(
+            f"{target.name} calls no callback itself: it hands it on to a pipeline inside it; "
+            "bind that one"
+        )
+    for callback in adapted:
+        callback.on_bind(target)
+    if on_sigint is not None:
+        target.check_interruptible()
+    if early := acting_early(adapted):
+        models_to_watch(target, name_of(early[0]))
+    bound = Bound(target, tuple(needs), early, on_over, set())
+    return bound, [*with_batch(needed, offered, facts)]
 
 
 def offered_tensors(pipeline: Any) -> tuple[str, ...]:
@@ -64,11 +116,6 @@ def as_callback(callback: Any, tensors: tuple[str, ...]) -> Callback:
     if names_its_tensors(callback):
         return ObjectCallback(callback)
     return PlainCallback(callback, tensors)
-
-
-def name_of(callback: Callback) -> str:
-    """What messages call it."""
-    return callback._name() if isinstance(callback, FunctionCallback) else type(callback).__name__
 
 
 def acting_early(callbacks: tuple[Callback, ...]) -> tuple[Callback, ...]:

@@ -6,17 +6,18 @@ They change the pipeline's private attributes directly, as the frameworks' guide
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from unicb.callback import FunctionCallback, PlainFunction
+from unicb.callback import FunctionCallback
 from unicb.errors import UnsupportedPipelineError
 from unicb.guidance._attributes import Ours, put_back
 from unicb.ops import Tensor
-from unicb.pipelines import PipelineFacts
 from unicb.step import Step
 
 if TYPE_CHECKING:
+    from unicb.pipelines.target import Target
     from unicb.run.run import Run
 
 _GUIDANCE, _IP_ADAPTER = "guidance", "ip_adapter_scale"
@@ -48,6 +49,20 @@ def names_its_tensors(callback: object) -> bool:
         ) from error
 
 
+@dataclass
+class _Set:
+    """What a function has changed in one run.
+
+    Attributes:
+        scale: the guidance scale that it has set, by the attribute's name.
+        adapters: the attention processors with a scale, and the scales that they had before;
+            None before the first step.
+    """
+
+    scale: dict[str, Ours] = field(default_factory=dict)
+    adapters: list[tuple[Any, Any]] | None = None
+
+
 class PlainCallback(FunctionCallback):
     """A plain function whose changes to the pipeline are the run's.
 
@@ -58,13 +73,6 @@ class PlainCallback(FunctionCallback):
         UnsupportedPipelineError: in the run: it raises the flag of a pipeline that cannot be
             interrupted.
     """
-
-    def __init__(self, function: PlainFunction, tensors: Sequence[str]) -> None:
-        super().__init__(function, tensors)
-        self._set: dict[str, Ours] = {}
-
-    def on_run_start(self) -> None:
-        self._set = {}
 
     def on_step_end(self, step: Step) -> None:
         pipeline = step.pipeline
@@ -85,7 +93,8 @@ class PlainCallback(FunctionCallback):
         """Not by ``step.guidance_scale``: that refuses a scale of which the loop keeps a copy. The
         loop may all the same ask at each step whether the scale says that there is guidance.
         """
-        pipeline, run, ours = step.pipeline, cast("Run", step._run), self._set
+        pipeline, run = step.pipeline, step.run
+        ours = run.state(self, _Set).scale
         if isinstance(pipeline._guidance_scale, int | float):
             if not ours and before is _MISSING:
                 run.on_finish(lambda: vars(pipeline).pop(_SCALE, None))
@@ -117,23 +126,15 @@ class ObjectCallback(PlainCallback):
             )
         super().__init__(function, tuple(dict.fromkeys(names)))
         self.owns = tuple(sorted({_OWNS[name] for name in _class_names(function) if name in _OWNS}))
-        self._batch_of = "latents"
-        self._scales: list[tuple[Any, Any]] | None = None
 
-    def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
-        if facts is not None:
-            self._batch_of = facts.batch_of
-        self._check_ip_adapter(pipeline)
-
-    def on_run_start(self) -> None:
-        super().on_run_start()
-        self._scales = None
+    def on_bind(self, target: Target) -> None:
+        self._check_ip_adapter(target.pipeline)
 
     def on_step_end(self, step: Step) -> None:
-        pipeline = step.pipeline
-        if self._scales is None:
+        pipeline, kept = step.pipeline, step.run.state(self, _Set)
+        if kept.adapters is None:
             self._check_ip_adapter(pipeline)  # one may have been loaded since
-            self._scales = [(one, _copy(one.scale)) for one in _scaled(pipeline)]
+            kept.adapters = [(one, _copy(one.scale)) for one in _scaled(pipeline)]
         before = {name: step._tensors[name] for name in self.tensors}
         scale = getattr(pipeline, _SCALE, None)
         super().on_step_end(step)
@@ -142,10 +143,9 @@ class ObjectCallback(PlainCallback):
             raise self._leaves_half_in(pipeline)
         self._check_rows(step, before)
 
-    def on_run_end(self) -> None:
-        for processor, scale in self._scales or ():
+    def on_run_end(self, run: Run) -> None:
+        for processor, scale in run.state(self, _Set).adapters or ():
             processor.scale = scale
-        self._scales = None
 
     def _name(self) -> str:
         return type(self.function).__name__
@@ -168,11 +168,13 @@ class ObjectCallback(PlainCallback):
         )
 
     def _check_rows(self, step: Step, before: Mapping[str, Tensor]) -> None:
-        pictures = _rows(step._tensors.get(self._batch_of))
+        facts = step.run.target.facts
+        batch_of = "latents" if facts is None else facts.batch_of
+        pictures = _rows(step._tensors.get(batch_of))
         short = [
             name
             for name, tensor in before.items()
-            if name != self._batch_of
+            if name != batch_of
             and _rows(step._tensors[name]) < min(_rows(tensor), pictures)
             and _rows(step._tensors[name]) > 0
         ]

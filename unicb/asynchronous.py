@@ -14,6 +14,8 @@ from unicb.binding import Binding, bind
 from unicb.callback import Callback, PlainFunction
 from unicb.errors import GenerationCancelled, UnicbError
 
+_LOOK_SECONDS = 0.05
+
 
 async def run_async(
     pipeline: Any,
@@ -44,6 +46,7 @@ async def run_async(
         asyncio.CancelledError: the task was cancelled.
         GenerationCancelled: the binding was.
         TypeError: as from :func:`unicb.bind`; or the executor is one of processes.
+        PipelineBusyError: the pipeline, or a scheduler that it shares, has a run under way.
         UnicbError: likewise; or the binding is another pipeline's, or has ``on_sigint``, for which
             its pipeline would have to be called in the main thread.
     """
@@ -53,7 +56,7 @@ async def run_async(
     if executor is not None and isinstance(executor, concurrent.futures.ProcessPoolExecutor):
         raise TypeError("run_async needs an executor of threads: another process has other models")
     positional = () if prompt is None else (prompt,)
-    call = _Call(pipeline, positional, kwargs, binding)
+    call = _Call(binding, positional, kwargs)
     within = contextvars.copy_context().run
     running = asyncio.get_running_loop().run_in_executor(executor, within, call)
     try:
@@ -74,10 +77,9 @@ class _Call:
     """
 
     def __init__(
-        self, pipeline: Any, positional: tuple[Any, ...], kwargs: dict[str, Any], binding: Binding
+        self, binding: Binding, positional: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        self._pipeline, self._positional, self._kwargs = pipeline, positional, kwargs
-        self._binding = binding
+        self._binding, self._positional, self._kwargs = binding, positional, kwargs
         self._begun, self._prevented = False, False
         self._lock = threading.Lock()
 
@@ -85,10 +87,8 @@ class _Call:
         with self._lock:
             if self._prevented:
                 return None
-            # From here on, cancel() is about this call; and its time runs.
-            keywords = {**self._binding}
             self._begun = True
-        return self._pipeline(*self._positional, **self._kwargs, **keywords)
+        return self._binding(*self._positional, **self._kwargs)
 
     def prevent(self) -> bool:
         """Have it not begin. Returns False if it has."""
@@ -99,10 +99,10 @@ class _Call:
 
 async def _ended(running: asyncio.Future[Any], binding: Binding) -> None:
     """Cancel the run, and wait for its thread, however often the task is cancelled meanwhile."""
-    binding.cancel()
     while not running.done():
+        binding.cancel()  # which may find no run yet, or the first of a call's two loops
         try:
-            await asyncio.wait([running])
+            await asyncio.wait([running], timeout=_LOOK_SECONDS)
         except asyncio.CancelledError:
             continue
     error = running.exception()

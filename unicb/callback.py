@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from unicb.ops import Tensor
-from unicb.pipelines import PipelineFacts
 from unicb.step import Step
+
+if TYPE_CHECKING:
+    from unicb.pipelines.target import Target
+    from unicb.run.run import Run
 
 #: The frameworks' own signature: (pipeline, step index, timestep, tensors) -> tensors or None.
 PlainFunction: TypeAlias = Callable[[Any, int, Any, dict[str, Tensor]], dict[str, Tensor] | None]
@@ -18,7 +21,9 @@ class Callback(ABC):
     """Something to do at the end of every denoising step, on any framework.
 
     Declare in ``tensors`` the names of the tensors to read or write, and override
-    :meth:`on_step_end`. The other methods are no-ops to override where needed.
+    :meth:`on_step_end`. The other methods are no-ops to override where needed. What it keeps of a
+    run is in ``run.state(self, make)``: so one object may serve several runs at once, and can be
+    pickled.
 
     Example:
         >>> class ClampLatents(Callback):
@@ -37,11 +42,13 @@ class Callback(ABC):
     def on_step_end(self, step: Step) -> None:
         """Called at the end of every step. An exception ends the run and reaches the caller."""
 
-    def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:  # noqa: B027
-        """Called once by ``bind``. Raise here if the callback cannot work on this pipeline.
+    def needs(self, target: Target) -> Sequence[str]:
+        """Names of the tensors that it reads or writes on this pipeline; ``tensors``, where that
+        does not depend on the pipeline. Called once by ``bind``."""
+        return self.tensors
 
-        ``facts`` is what unicb knows of the pipeline's class, None for a class it does not know.
-        """
+    def on_bind(self, target: Target) -> None:  # noqa: B027
+        """Called once by ``bind``. Raise here if the callback cannot work on this pipeline."""
 
     def before_first_step(self, step: Step) -> None:  # noqa: B027
         """Called before the first step of a run, as soon as the pipeline's loop calls its denoiser.
@@ -51,19 +58,25 @@ class Callback(ABC):
 
         Only callbacks that override this are called, and only for them the models are watched
         until then; ``bind`` refuses pipelines whose models are not known. The binding has to be
-        unpacked in the call, as in ``pipe(prompt, **callbacks)``. An exception ends the run and
-        reaches the caller.
+        called, as in ``callbacks(prompt)``, or unpacked in the call, as in ``pipe(prompt,
+        **callbacks)``. An exception ends the run and reaches the caller.
         """
 
-    def on_run_start(self) -> None:  # noqa: B027
+    def on_run_start(self, run: Run) -> None:  # noqa: B027
         """Called at the end of the first step of a run, before :meth:`on_step_end`."""
 
-    def on_run_end(self) -> None:  # noqa: B027
-        """Called when a run is over: finished, interrupted, cancelled, failed or abandoned.
+    def on_run_end(self, run: Run) -> None:  # noqa: B027
+        """Called when a run is over: ``run.outcome`` says how, and ``run.error`` why if it has
+        failed. A run that was abandoned has failed.
 
         A run that ends within its first step has not started, and does not call this; but it
         does if it has called :meth:`before_first_step`.
         """
+
+
+def name_of(callback: Callback) -> str:
+    """What messages call it."""
+    return callback._name() if isinstance(callback, FunctionCallback) else type(callback).__name__
 
 
 class FunctionCallback(Callback):

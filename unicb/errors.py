@@ -4,6 +4,7 @@
     ├── BackendNotFoundError        no backend of that name, or none for that object
     ├── BackendLoadError            the backend is there, its framework is not (or is broken)
     ├── UnsupportedPipelineError    the pipeline cannot do what a callback asks
+    ├── PipelineBusyError           the pipeline, or its scheduler, is in use by another run
     ├── GenerationCancelled         a run was ended by ``Binding.cancel()``
     └── LatentsNotFiniteError       a ``NaNGuard`` found NaN or infinities (an ArithmeticError, too)
 
@@ -30,6 +31,11 @@ class BackendLoadError(UnicbError):
 
 class UnsupportedPipelineError(UnicbError):
     """The pipeline cannot do what was asked of it; the message says what, and what it offers."""
+
+
+class PipelineBusyError(UnicbError):
+    """The pipeline object, or a scheduler object that it shares with another pipeline, is in use by
+    a run that has not ended; the message says which, and how to get a pipeline of its own."""
 
 
 class GenerationCancelled(UnicbError):

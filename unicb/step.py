@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from unicb.errors import UnsupportedPipelineError
 from unicb.ops import Tensor, TensorOps
+
+if TYPE_CHECKING:
+    from unicb.run.run import Run
 
 T = TypeVar("T")
 
@@ -17,36 +20,6 @@ def timestep_number(timestep: Any, ops: TensorOps) -> float:
     """What a loop hands over as its timestep: a number, or a tensor of one or more."""
     on_host = isinstance(timestep, int | float | np.ndarray | np.generic)
     return float(np.max(timestep if on_host else ops.to_numpy(timestep)))
-
-
-class RunControl(Protocol):
-    """What a step asks of the run that it is part of."""
-
-    pipeline: Any
-    ops: TensorOps
-    tensor_type: type | None
-    called_at: float
-    decode_seconds: float | None
-
-    def is_tensor(self, value: object) -> bool: ...
-
-    def set_guidance_scale(self, value: float) -> None: ...
-
-    def request_interrupt(self) -> None: ...
-
-    def cut_guidance(self, tensors: Mapping[str, Tensor]) -> bool: ...
-
-    def restore_guidance(self) -> bool: ...
-
-    def set_guidance(self, scale: float, tensors: Mapping[str, Tensor]) -> None: ...
-
-    def guidance_is_off(self) -> bool: ...
-
-    def on_finish(self, undo: Callable[[], None]) -> None: ...
-
-    def loop_locals(self, names: Sequence[str]) -> dict[str, Any]: ...
-
-    def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]: ...
 
 
 class Step:
@@ -58,6 +31,7 @@ class Step:
     (``negative_prompt_embeds`` with guidance off), or a list (``image`` with several ControlNets).
 
     Attributes:
+        run: the run that it is a step of.
         index: the step's number, from 0; -1 before the first. A scheduler of order 2 counts its
             half steps too, as the frameworks do.
         num_timesteps: how many there are (``pipeline.num_timesteps``, or what the scheduler has).
@@ -65,20 +39,20 @@ class Step:
     """
 
     __slots__ = (
-        *("_handed", "_names", "_run", "_tensors", "_timestep"),
+        *("_handed", "_names", "_tensors", "_timestep", "run"),
         *("index", "num_timesteps", "ops"),
     )
 
     def __init__(
         self,
-        run: RunControl,
+        run: Run,
         index: int,
         num_timesteps: int,
         timestep: Any,
         tensors: dict[str, Tensor],
         handed: Mapping[str, Tensor],
     ) -> None:
-        self._run = run
+        self.run = run
         self.ops: TensorOps = run.ops
         self.index = index
         self.num_timesteps = num_timesteps
@@ -117,7 +91,7 @@ class Step:
     @property
     def pipeline(self) -> Any:
         """The pipeline that is running."""
-        return self._run.pipeline
+        return self.run.pipeline
 
     @property
     def guidance_scale(self) -> float:
@@ -137,11 +111,37 @@ class Step:
 
     @guidance_scale.setter
     def guidance_scale(self, value: float) -> None:
-        self._run.set_guidance_scale(value)
+        self.run.guidance.set_scale_attribute(value)
+
+    @property
+    def raw_timestep(self) -> Any:
+        """The timestep as the loop has handed it over: a number, or a tensor, which may be on the
+        device; None before the first step. To read it waits for nothing."""
+        return self._timestep
+
+    def aside(self, work: Callable[..., T], *tensors: Tensor) -> Callable[[], T]:
+        """Have ``work(ops, *tensors)`` done without the loop waiting for it, where the framework
+        can do that; elsewhere it is done at once.
+
+        Args:
+            work: called with the tensor operations and the tensors as they are now, or copies of
+                them, in any thread. It must have its result on the host when it returns.
+            tensors: of the pipeline's framework.
+
+        Returns:
+            A function that waits for the result and returns it, or raises what ``work`` raised. To
+            be called once or never, in any thread.
+        """
+        return self.run.aside(work, *tensors)
 
     def interrupt(self) -> None:
         """Finish now: no further step is computed, and the pipeline decodes what there is."""
-        self._run.request_interrupt()
+        self.run.interrupt()
+
+    @property
+    def guidance_is_off(self) -> bool:
+        """Whether the pipeline was called without guidance, as far as that can be known by now."""
+        return self.run.guidance.is_off()
 
     def cut_guidance(self) -> bool:
         """Leave out the unconditional half of the denoiser's work from the next step on.
@@ -151,14 +151,14 @@ class Step:
         Raises:
             UnsupportedPipelineError: the class has no CFG, or how it works is not known.
         """
-        return self._run.cut_guidance(self._handed)
+        return self.run.guidance.cut(self._handed)
 
     def restore_guidance(self) -> bool:
         """Undo :meth:`cut_guidance`: both halves are computed from the next step on.
 
         Returns False if nothing was left out.
         """
-        return self._run.restore_guidance()
+        return self.run.guidance.restore()
 
     def set_guidance(self, scale: float) -> None:
         """Have classifier-free guidance of this scale from the next step on, to the end of the run.
@@ -172,7 +172,7 @@ class Step:
             UnsupportedPipelineError: the class has no CFG; how it works, or how its loop combines
                 the two halves, is not known; the pipeline was called without guidance.
         """
-        self._run.set_guidance(scale, self._handed)
+        self.run.guidance.set(scale, self._handed)
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:
@@ -182,20 +182,30 @@ class Step:
     def __setitem__(self, name: str, value: Tensor) -> None:
         if name not in self._names:
             raise self._undeclared(name)
-        if type(value) is not self._run.tensor_type and not self._is_tensors(value):
+        if not self._is_tensors(value):
             raise TypeError(
                 f"step[{name!r}] takes a tensor of the pipeline's framework, not a "
                 f"{type(value).__qualname__}; step.ops.from_numpy turns a host array into one"
             )
         self._tensors[name] = value
 
+    def hand_back(self, name: str, value: Tensor) -> None:
+        """Write a tensor that the loop takes back from callbacks without offering it to them. A
+        loop that does not take it drops it."""
+        self._tensors[name] = value
+
+    def in_loop(self, name: str) -> Any:
+        """A tensor as earlier callbacks of this step left it, or else the loop's local variable of
+        this name, whether it is offered to callbacks or not; None where there is none."""
+        if name in self._tensors:
+            return self._tensors[name]
+        return self.run.loop_locals([name]).get(name)
+
     def _is_tensors(self, value: Any) -> bool:
         """A tensor, or a list of them: with several ControlNets, ``image`` is one."""
         if isinstance(value, list | tuple):
             return all(self._is_tensors(item) for item in value)
-        if is_tensor := self._run.is_tensor(value):
-            self._run.tensor_type = type(value)
-        return is_tensor
+        return self.run.is_tensor(value)
 
     def _undeclared(self, name: str) -> LookupError:
         if self.index < 0:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Self
 from unicb.binding import Binding, bind
 from unicb.callback import Callback, PlainFunction
 from unicb.callbacks.preview import Preview, Source
-from unicb.errors import GenerationCancelled, UnicbError
+from unicb.errors import GenerationCancelled
 from unicb.latents import Frames, LatentFormat
+from unicb.run.busy import Lease
 from unicb.sinks import Background, Batch, PreviewFrame, Size
 from unicb.sinks._arguments import whole_number
 from unicb.step import Step
@@ -81,6 +82,8 @@ def stream(
         callbacks: further callbacks, called before the preview is made.
 
     Raises:
+        PipelineBusyError: the pipeline, or a scheduler that it shares, has a run under way, or is
+            another stream's.
         TypeError, ValueError: an argument of a wrong kind, or out of range; a
             ``callback_on_step_end`` among ``kwargs``, which belongs into ``callbacks``.
         UnicbError, OSError: as from :func:`unicb.bind` and :class:`unicb.Preview`.
@@ -89,7 +92,7 @@ def stream(
         raise TypeError(f"stream() takes callbacks=[...] in place of {_CALLBACK}")
     if callable(callbacks) or isinstance(callbacks, Callback):
         raise TypeError(f"callbacks takes a list of callbacks; write [{callbacks!r}]")
-    job = _Job(pipeline, whole_number("backlog", backlog))
+    job = _Job(whole_number("backlog", backlog))
     preview = Preview(
         Background(job.put, maxsize=None),  # it never waits, and drops what is too much itself
         every,
@@ -102,35 +105,40 @@ def stream(
         decoder=decoder,
     )
     job.binding = bind(pipeline, *callbacks, preview, _StopWhenCancelled(job))
-    return Stream(job, partial(pipeline, *args, **kwargs))
+    lease = job.binding._lease(job)
+    return Stream(job, partial(job.binding._call, lease, args, kwargs), lease)
 
 
 class Stream(Iterator[PreviewFrame | Result]):
     """A generation under way; made by :func:`stream`.
 
-    Nothing runs before the first item is asked for. After the last there is no thread any more,
-    and the pipeline is free. An error of the pipeline is raised in place of the result, with its
-    traceback.
+    Nothing runs before the first item is asked for; but the pipeline is this stream's from the
+    beginning. After the last item there is no thread any more, and the pipeline is free. An error
+    of the pipeline is raised in place of the result, with its traceback.
 
-    To leave it early, by ``break`` or by an error, is to cancel: once nobody refers to the
-    stream, its run ends at the end of the step that it is in, and so does the thread. A next
-    stream on the same pipeline waits for that by itself. Who wants to wait writes
-    ``with stream(...) as events:``.
+    To leave it early is to cancel: the run ends at the end of the step that it is in, and so does
+    the thread. It is left once nobody refers to it, once an interrupt such as Ctrl-C ends the
+    waiting for an item, and once a loop over it was left by ``break`` or by an error and the
+    pipeline is called again, or given to a next stream; that one waits by itself. Who wants to
+    wait writes ``with stream(...) as events:``.
     """
 
-    def __init__(self, job: _Job, call: Callable[..., Any]) -> None:
+    def __init__(self, job: _Job, call: Callable[[], Any], lease: Lease) -> None:
         self._job = job
-        self._call: Callable[..., Any] | None = call
+        self._call: Callable[[], Any] | None = call
+        self._lease = lease
         self._lock = threading.Lock()
         # The thread knows the job and not the stream, so that a stream that is dropped dies. That
         # may be in the middle of anything, so it takes no lock and waits for nobody.
         weakref.finalize(self, job.cancel).atexit = False
 
+    def __iter__(self) -> Iterator[PreviewFrame | Result]:
+        return _Iteration(self)
+
     def __next__(self) -> PreviewFrame | Result:
         """The next preview, or at last the result; waits for it.
 
         Raises:
-            UnicbError: (first call) the pipeline is in use by another stream.
             Exception: whatever the pipeline's call raised.
         """
         self._start()
@@ -163,18 +171,30 @@ class Stream(Iterator[PreviewFrame | Result]):
         """Cancel, and wait until the run and its thread have ended. From any thread."""
         self._job.cancel()
         with self._lock:  # not while the thread is being started
-            self._call = None
+            call, self._call = self._call, None
+        if call is not None:
+            self._lease.release()
         self._job.join()
 
     def _start(self) -> None:
         with self._lock:
             call, self._call = self._call, None
             if call is not None:
-                try:
-                    self._job.start(call)
-                except BaseException:
-                    self._call = call  # it can be tried again
-                    raise
+                self._job.start(call, self._lease)
+
+
+class _Iteration(Iterator[PreviewFrame | Result]):
+    """One loop over a stream. It dies when the loop is left."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        stream._job.is_left = False
+
+    def __next__(self) -> PreviewFrame | Result:
+        return next(self._stream)
+
+    def __del__(self) -> None:
+        self._stream._job.is_left = True
 
 
 class _StopWhenCancelled(Callback):
@@ -192,9 +212,8 @@ class _StopWhenCancelled(Callback):
             raise GenerationCancelled(step.index, step.timestep)
 
 
-#: The last job that was started on each pipeline, until it has ended; by the pipeline's id, which
-#: the job keeps from being given out again.
-_jobs: dict[int, _Job] = {}
+#: Those whose thread has not ended.
+_jobs: set[_Job] = set()
 _jobs_lock = threading.RLock()
 
 
@@ -203,38 +222,41 @@ class _Job:
 
     binding: Binding
 
-    def __init__(self, pipeline: Any, backlog: int) -> None:
-        self.pipeline = pipeline
+    def __init__(self, backlog: int) -> None:
         self.cancelled = False
+        #: Whether a loop over the stream was left before its end.
+        self.is_left = False
         self._changed = threading.Condition()
         self._frames: deque[PreviewFrame] = deque(maxlen=backlog)
         self._outcome: Result | BaseException | None = None
         self._over = False
         self._thread: threading.Thread | None = None
 
-    def start(self, call: Callable[..., Any]) -> None:
+    def start(self, call: Callable[[], Any], lease: Lease) -> None:
         if self.cancelled:
+            lease.release()
             return
+        # Context variables, and in Python 3.14 warning filters, are those of who iterates.
+        context = contextvars.copy_context()
+        thread = threading.Thread(
+            target=context.run,
+            args=(_generate, self, call, lease),
+            name="unicb-stream",
+            daemon=True,
+        )
         with _jobs_lock:
-            before = _jobs.get(id(self.pipeline))
-            if before is not None and not before.cancelled:
-                raise UnicbError(
-                    f"this {type(self.pipeline).__name__} is in use by a stream that has not "
-                    "ended: close() that one first, or give each of two streams at the same time "
-                    "a pipeline of its own"
-                )
-            # Context variables, and in Python 3.14 warning filters, are those of who iterates.
-            context = contextvars.copy_context()
-            run = partial(call, **self.binding)
-            thread = threading.Thread(
-                target=context.run,
-                args=(_generate, self, run, before),
-                name="unicb-stream",
-                daemon=True,
-            )
+            _jobs.add(self)
             thread.start()
             self._thread = thread
-            _jobs[id(self.pipeline)] = self
+
+    def is_executing(self) -> bool:
+        """Whether the pipeline is in use: from the stream's beginning, unless it was dropped before
+        its first item."""
+        return not self._over and (self._thread is not None or not self.cancelled)
+
+    def is_leaving(self) -> bool:
+        """Whether nobody wants it any more, so that who is next waits for its end."""
+        return self.cancelled or self.is_left
 
     def put(self, frame: PreviewFrame) -> None:
         with self._changed:
@@ -243,8 +265,7 @@ class _Job:
 
     def finish(self, outcome: Result | BaseException | None) -> None:
         with _jobs_lock:
-            if _jobs.get(id(self.pipeline)) is self:
-                del _jobs[id(self.pipeline)]
+            _jobs.discard(self)
         with self._changed:
             self._outcome, self._over = outcome, True
             self._changed.notify_all()
@@ -253,7 +274,11 @@ class _Job:
         if self._thread is None:
             raise StopIteration  # cancelled before it began
         with self._changed:
-            self._changed.wait_for(lambda: self._over or (self._frames and not self.cancelled))
+            try:
+                self._changed.wait_for(lambda: self._over or (self._frames and not self.cancelled))
+            except BaseException:
+                self.cancel()  # Ctrl-C: nobody waits for the rest
+                raise
             if self._frames and not self.cancelled:
                 return self._frames.popleft()
             outcome, self._outcome = self._outcome, None
@@ -281,24 +306,23 @@ class _Job:
             self._thread.join(timeout)
 
 
-def _generate(job: _Job, call: Callable[[], Any], before: _Job | None) -> None:
+def _generate(job: _Job, call: Callable[[], Any], lease: Lease) -> None:
     """What the thread does."""
     try:
-        if before is not None:
-            before.join()
-            before = None  # it has that run's callbacks and previews
+        lease.wait()
         outcome = None if job.cancelled else Result(call())
     except BaseException as error:
         job.finish(error)
     else:
         job.finish(outcome)
+    lease.release()
 
 
 def _cancel_at_exit() -> None:
     """A daemon thread in a framework's code, in an interpreter that is going down, may crash."""
     deadline = time.monotonic() + _EXIT_TIMEOUT
     with _jobs_lock:
-        jobs = list(_jobs.values())
+        jobs = list(_jobs)
     for job in jobs:
         job.cancel()
     for job in jobs:

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unicb import Callback, PipelineFacts, Step, bind
-from unicb.backend import backend_for
-from unicb.latents import layout_of, size_of_latents
+from unicb import Callback, Step, Target, bind
+from unicb.latents import size_of_latents
 from unicb.latents.decoders import decoder_for
 from zoo.decoders import add_decoder
 from zoo.entry import Entry, Request
@@ -30,15 +29,14 @@ class Decodes(Callback):
     def __init__(self, decoder: Any = "vae") -> None:
         self.decoder = decoder
 
-    def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
-        self.facts = facts
-        layout = layout_of(pipeline, facts)
-        self.made = decoder_for(self.decoder, pipeline, facts, layout, backend_for(pipeline))
+    def on_bind(self, target: Target) -> None:
+        pipeline, self.facts = target.pipeline, target.facts
+        self.made = decoder_for(self.decoder, pipeline, self.facts, target.layout, target.backend)
 
     def on_step_end(self, step: Step) -> None:
         size = None
         if self.facts is not None and self.facts.size_from:
-            names = step._run.loop_locals(self.facts.size_from)
+            names = step.run.loop_locals(self.facts.size_from)
             size = size_of_latents(step.pipeline, self.facts, names)
         self.middle, self.whole = (
             self._pixels(step, size, frames) for frames in ("middle", "animation")

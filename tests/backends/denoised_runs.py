@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unicb import Callback, Step
+from unicb import Callback, Run, Step
 from unicb.latents.denoised import DenoisedEstimate
 from unicb.ops import TensorOps
 
@@ -326,7 +326,7 @@ class Watch(Callback):
         self.errors: list[float | None] = []
         self.told: list[Array] = []
 
-    def on_run_start(self) -> None:
+    def on_run_start(self, run: Run) -> None:
         self.estimate: DenoisedEstimate | None = None
 
     def on_step_end(self, step: Step) -> None:

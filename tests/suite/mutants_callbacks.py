@@ -11,8 +11,8 @@ import numpy as np
 from mutation import after, edited, instead, mutant
 
 import unicb.callbacks.nan_guard
+from unicb import Run
 from unicb.callbacks._ip_scales import Hold
-from unicb.callbacks._per_run import PerRun
 from unicb.callbacks._prompt_rows import Rows
 from unicb.callbacks._trajectory_files import TrajectoryFile
 from unicb_numpy import NumpyBackend
@@ -136,9 +136,9 @@ CALLBACKS = (
         "a run's times start anew at each step",
         "what is kept of a run is not found again",
         "steps_are_timed_and_told",
-        PerRun,
-        "of",
-        instead(lambda self, step, make: make()),
+        Run,
+        "state",
+        instead(lambda self, callback, make: make()),
     ),
     mutant(
         "concat puts the last part first",

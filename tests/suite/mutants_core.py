@@ -11,16 +11,20 @@ from typing import Any
 import numpy as np
 from mutation import MoreKinds, after, instead, mutant, value
 
-import unicb.binding
+import unicb._bind_checks
 import unicb.latents.rgb
-import unicb.run.run
+import unicb.run.call
 import unicb.sinks.background
 from unicb import Binding, CFGCutoff, Interrupt, Preview, Step, UnicbError
 from unicb.callback import FunctionCallback
 from unicb.callbacks._cutoff import Cutoff
 from unicb.guidance._batch import BatchCut
 from unicb.guidance._blocks import Blocks
+from unicb.guidance._guided import RunGuidance
 from unicb.latents.denoised import DenoisedEstimate, Untold
+from unicb.run.call import Call
+from unicb.run.handle import Handle
+from unicb.run.loop import Outputs, WatchedLoop
 from unicb.run.run import Run
 from unicb.run.stopping import Gates, Replay
 from unicb.sinks import Background, FileSink, Throttle
@@ -36,7 +40,7 @@ def _keep_first(init: Any) -> Any:
 
 
 def _swallow(on_step_end: Any) -> Any:
-    def broken(self: Binding, pipeline: Any, index: int, timestep: Any, tensors: Any) -> Any:
+    def broken(self: Call, pipeline: Any, index: int, timestep: Any, tensors: Any) -> Any:
         try:
             return on_step_end(self, pipeline, index, timestep, tensors)
         except Exception:
@@ -56,8 +60,8 @@ def _wrap(on_step_end: Any) -> Any:
 
 
 def _adopt(begin: Any) -> Any:
-    def broken(self: Binding, pipeline: Any, *args: Any) -> Any:
-        self._pipeline = pipeline
+    def broken(self: Call, pipeline: Any, *args: Any) -> Any:
+        self._bound.target.pipeline = pipeline
         return begin(self, pipeline, *args)
 
     return broken
@@ -67,14 +71,14 @@ def _separate_tensors(step_end: Any) -> Any:
     """Each callback gets the loop's tensors, and only the last one's go back."""
 
     def broken(self: Run, index: int, timestep: Any, tensors: Any) -> Any:
-        callbacks, self._callbacks = self._callbacks, ()
+        bound, self._bound = self._bound, self._bound._replace(callbacks=())
         outputs = step_end(self, index, timestep, tensors)
-        for callback in callbacks:
-            outputs = unicb.run.run.Outputs(tensors)
+        for callback, names in bound.callbacks:
+            outputs = Outputs(tensors)
             step = Step(self, index, self.pipeline.num_timesteps, timestep, outputs, tensors)
-            step._names = callback.tensors
+            step._names = names
             callback.on_step_end(step)
-        self._callbacks = callbacks
+        self._bound = bound
         return outputs
 
     return broken
@@ -98,23 +102,23 @@ def _main_thread_only(interrupt: Any) -> Any:
 
 
 def _always_finished(settle: Any) -> Any:
-    return lambda self, run, state: settle(self, run, "finished")
+    return lambda self, state: settle(self, "finished")
 
 
 def _always_failed(settle: Any) -> Any:
-    return lambda self, run, state: settle(self, run, "failed" if state == "cancelled" else state)
+    return lambda self, state: settle(self, "failed" if state == "cancelled" else state)
 
 
 def _needs_a_run(ask: Any) -> Any:
-    def broken(self: Binding, what: Any) -> bool:
-        return self.state != "pending" and bool(ask(self, what))
+    def broken(self: Handle, request: Any) -> bool:
+        return self.state != "pending" and bool(ask(self, request))
 
     return broken
 
 
 def _waits_for_the_next_run(ask: Any) -> Any:
-    def broken(self: Binding, what: Any) -> bool:
-        self._request = what
+    def broken(self: Handle, request: Any) -> bool:
+        self.request = request
         return True
 
     return broken
@@ -225,33 +229,33 @@ CORE = (
         "guidance scale is not set",
         "the assignment changes nothing",
         "guidance_scale_is_set_and_put_back",
-        Run,
-        "set_guidance_scale",
+        RunGuidance,
+        "set_scale_attribute",
         instead(lambda self, scale: None),
     ),
     mutant(
         "guidance scale is not put back",
         "the pipeline keeps the callback's",
         "guidance_scale_is_set_and_put_back",
-        Run,
-        "set_guidance_scale",
-        instead(lambda self, scale: setattr(self.pipeline, "_guidance_scale", scale)),
+        RunGuidance,
+        "set_scale_attribute",
+        instead(lambda self, scale: setattr(self._pipeline, "_guidance_scale", scale)),
     ),
     mutant(
         "exceptions are swallowed",
         "a failing callback goes unnoticed",
         "exception_reaches_caller_and_all_is_put_back second_pipeline_is_refused "
         "two_runs_at_once_are_refused function_must_return_a_dict_or_none",
-        Binding,
-        "_on_step_end",
+        Call,
+        "__call__",
         _swallow,
     ),
     mutant(
         "exceptions are wrapped",
         "the caller gets an UnicbError for every failure",
         "exception_reaches_caller_and_all_is_put_back function_must_return_a_dict_or_none",
-        Binding,
-        "_on_step_end",
+        Call,
+        "__call__",
         _wrap,
         error=UnicbError,
     ),
@@ -261,7 +265,7 @@ CORE = (
         "exception_reaches_caller_and_all_is_put_back",
         Run,
         "finish",
-        instead(lambda self: None),
+        instead(lambda self, *_: None),
     ),
     mutant(
         "nothing is undone",
@@ -275,8 +279,8 @@ CORE = (
         "the loop's end goes unnoticed",
         "after a failure between two steps nobody cleans up",
         "exception_in_the_loop_puts_all_back",
-        Run,
-        "_loop_ended",
+        WatchedLoop,
+        "_let_go",
         instead(lambda self, _: None),
     ),
     mutant(
@@ -284,7 +288,7 @@ CORE = (
         "hooks cut whoever calls the denoiser while they are on it",
         "abandoned_run_does_not_touch_the_next",
         Run,
-        "is_calling",
+        "owns_current_call",
         instead(lambda self: True),
     ),
     mutant(
@@ -299,7 +303,7 @@ CORE = (
         "unknown tensors are left out",
         "a typo in a name goes unnoticed",
         "unknown_tensor_is_refused_at_bind",
-        unicb.binding,
+        unicb._bind_checks,
         "tensor_names",
         after(lambda names, *_: tuple(n for n in names if "lattents" not in n)),
     ),
@@ -307,7 +311,7 @@ CORE = (
         "a binding adopts pipelines",
         "whichever calls it is its own from then on",
         "second_pipeline_is_refused",
-        Binding,
+        Call,
         "_begin",
         _adopt,
     ),
@@ -464,16 +468,16 @@ CORE = (
         "an interrupted run is taken for a finished one",
         "a user interface shows the wrong word",
         "interrupt_stops_after_step",
-        Binding,
-        "_settle",
+        Handle,
+        "_settled",
         _always_finished,
     ),
     mutant(
         "a cancelled run is taken for a failed one",
         "a user interface shows an error",
         "cancel_raises_with_latents",
-        Binding,
-        "_settle",
+        Handle,
+        "_settled",
         _always_failed,
     ),
     mutant(
@@ -504,16 +508,16 @@ CORE = (
         "interrupt needs a run",
         "one that comes before the run is forgotten",
         "interrupt_before_first_run",
-        Binding,
-        "_ask",
+        Handle,
+        "ask",
         _needs_a_run,
     ),
     mutant(
         "interrupt waits for the next run",
         "one that comes after a run stops the next one",
         "interrupt_before_first_run",
-        Binding,
-        "_ask",
+        Handle,
+        "ask",
         _waits_for_the_next_run,
     ),
     mutant(
@@ -528,7 +532,7 @@ CORE = (
         "cancel loses the latents",
         "the error has none",
         "cancel_raises_with_latents",
-        Binding,
+        unicb.run.call,
         "_cancelled",
         after(_without_latents),
     ),

@@ -9,6 +9,7 @@ from mutation import MoreKinds, after, instead, mutant, value
 import unicb.guidance._scale
 from unicb import Step, UnsupportedPipelineError
 from unicb.callbacks._cutoff import Cutoff
+from unicb.guidance._guided import RunGuidance
 from unicb.guidance._scale import BatchScale, PropertyScale, _Moved
 from unicb.run.first_call import FirstCalls
 from unicb.run.run import Run
@@ -17,8 +18,8 @@ from unicb.run.run import Run
 def _next_call(before_first_step: Any) -> Any:
     """What is hooked in the first call answers from the second on."""
 
-    def broken(self: Run, callbacks: Any) -> Any:
-        before_first_step(self, callbacks)
+    def broken(self: Run) -> Any:
+        before_first_step(self)
         return ()
 
     return broken
@@ -33,8 +34,8 @@ SCHEDULES = (
         "guidance does not come back",
         "what is cut stays cut",
         "interval_is_exact",
-        Run,
-        "restore_guidance",
+        RunGuidance,
+        "restore",
         instead(lambda self: False),
     ),
     mutant(
@@ -43,7 +44,7 @@ SCHEDULES = (
         "interval_is_exact constant_schedule_is_a_call_with_that_scale acts_before_the_first_step",
         Run,
         "before_first_step",
-        instead(lambda self, callbacks: ()),
+        instead(lambda self: ()),
     ),
     mutant(
         "the first call is not answered",

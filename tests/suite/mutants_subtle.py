@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from mutation import MoreKinds, after, instead, loop, mutant, onto
 
-from unicb import Binding, GenerationCancelled, Preview
+import unicb.run.call
+from unicb import GenerationCancelled, Preview
 from unicb.callbacks._cutoff import Cutoff
+from unicb.run.handle import Handle
 from unicb.sinks import Background, FileSink
 from unicb_numpy import NumpyBackend
 from unicb_numpy.harness import NumpyHarness
@@ -32,10 +34,10 @@ def _tensorfloat(a: Any) -> Any:
 
 
 def _keep_requests(settle: Any) -> Any:
-    def broken(self: Binding, run: Any, state: Any) -> None:
-        wanted = self._request
-        settle(self, run, state)
-        self._request = wanted
+    def broken(self: Handle, state: Any) -> None:
+        wanted = self.request
+        settle(self, state)
+        self.request = wanted
 
     return broken
 
@@ -208,16 +210,16 @@ SUBTLE = (
         "requests outlive their run",
         "the next run is stopped or cancelled too",
         "interrupt_from_another_thread",
-        Binding,
-        "_settle",
+        Handle,
+        "_settled",
         _keep_requests,
     ),
     mutant(
         "cancel outlives its run",
         "the next run is cancelled too",
         "cancel_raises_with_latents",
-        Binding,
-        "_settle",
+        Handle,
+        "_settled",
         _keep_requests,
         error=GenerationCancelled,
     ),
@@ -225,7 +227,7 @@ SUBTLE = (
         "cancel hands over other latents",
         "of the right shape",
         "cancel_raises_with_latents",
-        Binding,
+        unicb.run.call,
         "_cancelled",
         after(lambda error, *_: setattr(error, "latents", error.latents * 0) or error),
     ),

@@ -6,12 +6,14 @@ import re
 import threading
 import weakref
 from copy import deepcopy
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 from unicb.callbacks._schedules import number
 from unicb.errors import UnsupportedPipelineError
-from unicb.step import RunControl
+
+if TYPE_CHECKING:
+    from unicb import Run
 
 #: What a pipeline's ``set_ip_adapter_scale`` takes: a number, a dict by block, a list by adapter.
 Scale: TypeAlias = float | dict[str, Any] | list[Any]
@@ -203,7 +205,7 @@ class Hold:
     begins meanwhile takes over what the first one found.
     """
 
-    def __init__(self, adapters: Adapters, run: RunControl) -> None:
+    def __init__(self, adapters: Adapters, run: Run) -> None:
         self.adapters, self._run = adapters, weakref.ref(run)
         with _lock:
             other = _holds.get(adapters.model)

@@ -7,9 +7,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from unicb.backend import Backend, backend_for
+from unicb.backend import Backend
 from unicb.callbacks._prompt_loop import PromptLoop, Slot, prompt_loop
-from unicb.callbacks._prompt_rows import Rows, of_loop
+from unicb.callbacks._prompt_rows import Rows
 from unicb.errors import UnsupportedPipelineError
 from unicb.ops import Tensor
 from unicb.step import Step
@@ -35,11 +35,11 @@ class Encoder:
     def __init__(self, step: Step, who: str) -> None:
         self._step, self._who = step, who
         self._kind = type(step.pipeline).__name__
-        self._backend: Backend = backend_for(step.pipeline)
+        self._backend: Backend = step.run.target.backend
         self._loop: PromptLoop = prompt_loop(type(step.pipeline))
         needed = {name for call in self._loop.calls for name in call.locals()}
-        self._locals = step._run.loop_locals([*needed, *_IMAGES, "negative_prompt"])
-        tensors = ((slot, of_loop(step, slot.name)) for slot in self._loop.slots)
+        self._locals = step.run.loop_locals([*needed, *_IMAGES, "negative_prompt"])
+        tensors = ((slot, step.in_loop(slot.name)) for slot in self._loop.slots)
         self._current = {slot: tensor for slot, tensor in tensors if tensor is not None}
         self._rows = {slot: Rows(step, slot.name, t) for slot, t in self._current.items()}
         if not self._current:
@@ -69,7 +69,7 @@ class Encoder:
         for slot, tensor in self._current.items():
             part = self._rows[slot].of("unconditional" if negative else "conditional", tensor)
             if part is None and slot.negative in self._loop.taken:
-                part = of_loop(self._step, slot.negative)
+                part = self._step.in_loop(slot.negative)
             if part is not None:
                 found[slot.name] = part
         return found
@@ -169,7 +169,7 @@ class Encoder:
         for name in self._loop.kept:
             if "mask" not in name or not self._backend.is_tensor(returned.get(name)):
                 continue
-            mine, ops = of_loop(self._step, name), self._step.ops
+            mine, ops = self._step.in_loop(name), self._step.ops
             if mine is None:
                 continue
             rows = Rows(self._step, name, mine).of("conditional", mine)

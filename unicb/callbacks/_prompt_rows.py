@@ -8,17 +8,10 @@ from typing import Any
 from unicb.backend import Backend
 from unicb.errors import UnsupportedPipelineError
 from unicb.ops import Tensor
-from unicb.pipelines import Part, PipelineFacts, facts_for
+from unicb.pipelines import Part, PipelineFacts
 from unicb.step import Step
 
 _USUAL = PipelineFacts(source="most pipelines")
-
-
-def of_loop(step: Step, name: str) -> Tensor | None:
-    """As earlier callbacks of this step left it, or as the loop has it; None where it has none."""
-    if name in step._tensors:
-        return step._tensors[name]
-    return step._run.loop_locals([name]).get(name)
 
 
 class Rows:
@@ -32,9 +25,9 @@ class Rows:
     """
 
     def __init__(self, step: Step, name: str, tensor: Tensor) -> None:
-        facts = facts_for(step.pipeline) or _USUAL
+        facts = step.run.target.facts or _USUAL
         kind = type(step.pipeline).__name__
-        batch: Any = of_loop(step, facts.batch_of)
+        batch: Any = step.in_loop(facts.batch_of)
         if not (hasattr(batch, "shape") and hasattr(tensor, "shape")):
             raise UnsupportedPipelineError(
                 f"{kind}: how many rows of {name} are of each picture cannot be told"

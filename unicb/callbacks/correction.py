@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from unicb.callback import Callback
-from unicb.callbacks._per_run import PerRun
 from unicb.callbacks._schedules import Schedule, Scheduled, number
 from unicb.errors import UnsupportedPipelineError
-from unicb.latents.layouts import layout_of
 from unicb.ops import Tensor, TensorOps
-from unicb.pipelines import PipelineFacts
 from unicb.step import Step
+
+if TYPE_CHECKING:
+    from unicb import Target
 
 #: Where the soft clamp begins, as a share of its bound: 3.5 of 4, the article's figures.
 _KNEE = 0.875
@@ -80,18 +80,15 @@ class LatentCorrection(Callback):
         self._centre = None if centre is None else Scheduled("centre", centre, _strength)
         self._clamp = None if clamp is None else Scheduled("clamp", clamp, _bound)
         self._stretch = None if stretch is None else Scheduled("stretch", stretch, _range)
-        self._runs: PerRun[dict[tuple[Any, ...], _Means]] = PerRun()
 
-    def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
-        layout = layout_of(pipeline, facts).notation if facts is None or facts.layout else ""
+    def on_bind(self, target: Target) -> None:
+        facts = target.facts
+        layout = target.layout.notation if facts is None or facts.layout else ""
         if layout != "bchw":
             raise UnsupportedPipelineError(
                 f"LatentCorrection works on latents [rows, channels, height, width] (bchw); those "
-                f"of {type(pipeline).__name__} are {layout or 'no picture'}"
+                f"of {target.name} are {layout or 'no picture'}"
             )
-
-    def on_run_end(self) -> None:
-        self._runs.ended()
 
     def on_step_end(self, step: Step) -> None:
         progress, x, ops = step.progress, step["latents"], step.ops
@@ -119,7 +116,7 @@ class LatentCorrection(Callback):
 
     def _means(self, step: Step, x: Tensor) -> _Means:
         """Made once for latents of a size: a copy to the device each time would take longer."""
-        made = self._runs.of(step, dict)
+        made: dict[tuple[Any, ...], _Means] = step.run.state(self, dict)
         height, width = x.shape[-2:]
         key = int(height), int(width), x.dtype
         if key not in made:

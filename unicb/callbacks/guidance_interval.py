@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unicb.callback import Callback
 from unicb.callbacks._cutoff import Cutoff
 from unicb.callbacks._schedules import number
-from unicb.guidance import check
-from unicb.pipelines import PipelineFacts
 from unicb.step import Step
+
+if TYPE_CHECKING:
+    from unicb import Target
 
 
 class GuidedSteps(Callback):
@@ -26,8 +27,8 @@ class GuidedSteps(Callback):
     def __init__(self, start: float, stop: Cutoff) -> None:
         self._start, self._stop = start, stop
 
-    def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
-        check(pipeline, facts)
+    def on_bind(self, target: Target) -> None:
+        target.guidance.check_cut()
 
     def on_step_end(self, step: Step) -> None:
         if self._stop.is_over(step):
@@ -87,7 +88,7 @@ class GuidanceInterval(GuidedSteps):
         super().__init__(first, Cutoff("GuidanceInterval", last, None))
 
     def before_first_step(self, step: Step) -> None:
-        if step._run.guidance_is_off():
+        if step.guidance_is_off:
             warnings.warn(
                 f"GuidanceInterval changes nothing in this run: {type(step.pipeline).__name__} was "
                 "called with guidance off",

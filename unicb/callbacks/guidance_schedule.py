@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unicb.callback import Callback
 from unicb.callbacks._schedules import Schedule, Scheduled, number
-from unicb.guidance import check, check_scaling
-from unicb.pipelines import PipelineFacts
 from unicb.step import Step
+
+if TYPE_CHECKING:
+    from unicb import Target
 
 
 class GuidanceSchedule(Callback):
@@ -48,10 +49,10 @@ class GuidanceSchedule(Callback):
     def __init__(self, schedule: Schedule[float]) -> None:
         self._schedule: Scheduled[float] = Scheduled("GuidanceSchedule", schedule, _scale)
 
-    def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
-        found = check_scaling(pipeline, facts)
+    def on_bind(self, target: Target) -> None:
+        found = target.guidance.check_scale()
         if min(self._schedule.samples()) <= found.guided_above:
-            check(pipeline, facts)
+            target.guidance.check_cut()
 
     def before_first_step(self, step: Step) -> None:
         step.set_guidance(self._schedule.at(0.0))

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unicb.callback import Callback
 from unicb.callbacks._arguments import step_index
-from unicb.pipelines import PipelineFacts
-from unicb.run.stopping import check_stoppable
-from unicb.step import RunControl, Step
+from unicb.step import Step
+
+if TYPE_CHECKING:
+    from unicb import Target
 
 
 class Interrupt(Callback):
@@ -58,11 +59,9 @@ class Interrupt(Callback):
         self._when = when
         self._deadline = None if deadline is None else _seconds(deadline)
         self.tensors = tuple(tensors) if when is not None else ()
-        # One callback may serve several runs at once.
-        self._step_ends: WeakKeyDictionary[RunControl, list[float]] = WeakKeyDictionary()
 
-    def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
-        check_stoppable(pipeline, facts)
+    def on_bind(self, target: Target) -> None:
+        target.check_interruptible()
 
     def on_step_end(self, step: Step) -> None:
         # Each is asked at every step: `when` may change the tensors.
@@ -75,11 +74,17 @@ class Interrupt(Callback):
             step.interrupt()
 
     def _is_late(self, step: Step, deadline: float) -> bool:
-        now, run = time.monotonic(), step._run
-        ends = self._step_ends[run] = [*self._step_ends.get(run, [])[-3:], now]
+        now, run = time.monotonic(), step.run
+        ends = run.state(self, _recent)
+        ends.append(now)
         lasted = [after - before for before, after in pairwise(ends)]
         longest = max(lasted, default=now - run.called_at)
         return now + longest + (run.decode_seconds or 0.0) > run.called_at + deadline
+
+
+def _recent() -> deque[float]:
+    """When the last four steps have ended."""
+    return deque(maxlen=4)
 
 
 def _seconds(deadline: Any) -> float:
@@ -91,7 +96,7 @@ def _seconds(deadline: Any) -> float:
 
 
 def _truth(answer: Any, step: Step) -> bool:
-    if step._run.is_tensor(answer) and math.prod(answer.shape) == 1:
+    if step.run.is_tensor(answer) and math.prod(answer.shape) == 1:
         return bool(step.ops.to_numpy(answer).reshape(-1)[0])
     if isinstance(answer, bool | np.bool_):
         return bool(answer)

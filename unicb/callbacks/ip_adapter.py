@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
-from weakref import WeakKeyDictionary
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from unicb.callback import Callback
 from unicb.callbacks._cutoff import Cutoff
 from unicb.callbacks._ip_scales import Adapters, Hold, Scale, checked_scale, release_stale
 from unicb.callbacks._schedules import Schedule, Scheduled
 from unicb.errors import UnsupportedPipelineError
-from unicb.pipelines import PipelineFacts
 from unicb.step import Step
+
+if TYPE_CHECKING:
+    from unicb import Target
+
+
+@dataclass
+class _Kept:
+    """What a run has on its adapters' scales; None as long as it has not changed any."""
+
+    hold: Hold | None = None
 
 
 class _OnAdapters(Callback):
@@ -20,23 +29,18 @@ class _OnAdapters(Callback):
 
     owns = ("ip_adapter_scale",)
 
-    def __init__(self) -> None:
-        self._holds: WeakKeyDictionary[Any, Hold] = WeakKeyDictionary()
-
-    def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
-        release_stale(self._adapters(pipeline).model)
+    def on_bind(self, target: Target) -> None:
+        release_stale(self._adapters(target.pipeline).model)
 
     def _adapters(self, pipeline: Any) -> Adapters:
         return Adapters(type(self).__name__, pipeline)
 
     def _hold(self, step: Step) -> Hold:
-        run: Any = step._run
-        hold = self._holds.get(run)
-        if hold is None:
-            hold = self._holds[run] = Hold(self._adapters(step.pipeline), run)
-            # Not on_run_end, which does not tell which of several runs has ended.
-            run.on_finish(hold.release)
-        return hold
+        kept = step.run.state(self, _Kept)
+        if kept.hold is None:
+            kept.hold = Hold(self._adapters(step.pipeline), step.run)
+            step.run.on_finish(kept.hold.release)
+        return kept.hold
 
 
 class IPAdapterScale(_OnAdapters):
@@ -69,19 +73,18 @@ class IPAdapterScale(_OnAdapters):
     """
 
     def __init__(self, schedule: Schedule[Scale]) -> None:
-        super().__init__()
         self._schedule: Scheduled[Scale] = Scheduled("IPAdapterScale", schedule, checked_scale)
 
-    def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
-        super().on_bind(pipeline, facts)
-        adapters = self._adapters(pipeline)
+    def on_bind(self, target: Target) -> None:
+        super().on_bind(target)
+        adapters = self._adapters(target.pipeline)
         for scale in self._schedule.samples():
             adapters.check("IPAdapterScale", scale)
 
     def on_step_end(self, step: Step) -> None:
         if not step.is_whole:
             return
-        begins = step._run not in self._holds
+        begins = step.run.state(self, _Kept).hold is None
         hold = self._hold(step)
         if begins:
             _check_is_used(step.pipeline)
@@ -127,11 +130,10 @@ class IPAdapterCutoff(_OnAdapters):
     def __init__(
         self, cutoff_step_ratio: float | None = None, *, cutoff_step_index: int | None = None
     ) -> None:
-        super().__init__()
         self._cutoff = Cutoff("IPAdapterCutoff", cutoff_step_ratio, cutoff_step_index)
 
     def on_step_end(self, step: Step) -> None:
-        if self._cutoff.is_over(step) and step._run not in self._holds:
+        if self._cutoff.is_over(step) and step.run.state(self, _Kept).hold is None:
             self._hold(step).assign(0.0)
 
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from unicb.callback import Callback
 from unicb.callbacks._arguments import step_interval
-from unicb.callbacks._per_run import PerRun
 from unicb.errors import LatentsNotFiniteError
 from unicb.ops import Tensor, TensorOps
-from unicb.pipelines import PipelineFacts
-from unicb.run.stopping import check_stoppable
 from unicb.step import Step
+
+if TYPE_CHECKING:
+    from unicb import Target
 
 #: What to do about latents that are not finite.
 Action: TypeAlias = Literal["raise", "stop", "warn"]
@@ -30,13 +30,13 @@ class _Checked:
     Attributes:
         ones: what sums up latents of one shape and dtype.
         before: the latents of the last check, and its step.
-        told: whether it has warned.
+        warned: whether it has warned.
     """
 
     ones: Tensor = None
     ones_for: tuple[int, Any] | None = None
     before: tuple[int, Tensor] | None = None
-    told: bool = False
+    warned: bool = False
 
 
 class NaNGuard(Callback):
@@ -70,19 +70,15 @@ class NaNGuard(Callback):
             raise ValueError(f"action must be one of {allowed}, not {action!r}")
         self._action: Action = action
         self._every = step_interval("every", every)
-        self._runs: PerRun[_Checked] = PerRun()
 
-    def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
+    def on_bind(self, target: Target) -> None:
         if self._action == "stop":
-            check_stoppable(pipeline, facts)
-
-    def on_run_end(self) -> None:
-        self._runs.ended()
+            target.check_interruptible()
 
     def on_step_end(self, step: Step) -> None:
         last = step.index + 1 == step.num_timesteps
-        checked = self._runs.of(step, _Checked)
-        if checked.told or (step.index % self._every and not last):
+        checked = step.run.state(self, _Checked)
+        if checked.warned or (step.index % self._every and not last):
             return
         latents = step["latents"]
         if _is_finite(latents, checked, step.ops):
@@ -97,7 +93,7 @@ class NaNGuard(Callback):
         )
         if self._action == "raise" or (self._action == "stop" and not can_go_back):
             raise LatentsNotFiniteError(message, step.index, share)
-        checked.told = True
+        checked.warned = True
         if self._action == "stop":
             assert checked.before is not None
             step["latents"] = checked.before[1]

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import os
 import warnings
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from unicb.backend import backend_for
 from unicb.callback import Callback
 from unicb.latents import (
     ColourMap,
     Frames,
     LatentFormat,
     find_format,
-    layout_of,
     size_of_latents,
 )
 from unicb.latents.denoised import DenoisedEstimate, Untold
@@ -45,6 +41,7 @@ from unicb.sinks.background import Make
 from unicb.step import Step, timestep_number
 
 if TYPE_CHECKING:
+    from unicb import Run, Target
     from unicb.latents.decoders import Decoder, PictureDecoder
 
 #: What to show: the picture that the model sees coming, or the latents as they are.
@@ -64,13 +61,11 @@ class _RunState:
     """What is known of a run under way; one Preview may serve several at a time.
 
     Attributes:
-        run: which it is.
         estimate: tells the denoised latents; None before the first step, and where none can.
         cells: the latents' shape, and their size where that does not follow from it.
         part: what is shown of latents of that shape.
     """
 
-    run: weakref.ref[Any]
     begun: bool = False
     failed: bool = False
     warned_not_finite: bool = False
@@ -169,29 +164,27 @@ class Preview(Callback):
         if factors is not None and not isinstance(factors, LatentFormat):
             factors = LatentFormat.load(factors)
         self._factors, self._decoder = factors, decoder
-        self._bound: WeakKeyDictionary[Any, _Bound] = WeakKeyDictionary()
-        self._runs: WeakKeyDictionary[Any, _RunState] = WeakKeyDictionary()
 
-    def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
-        layout = layout_of(pipeline, facts)
+    def on_bind(self, target: Target) -> None:
+        target.state(self, lambda: self._shown_by(target))
+
+    def _shown_by(self, target: Target) -> _Bound:
+        pipeline, facts, layout = target.pipeline, target.facts, target.layout
         if self._decoder is not None:
             from unicb.latents.decoders import decoder_for
 
-            backend = backend_for(pipeline)
-            decoder = decoder_for(self._decoder, pipeline, facts, layout, backend)
-            self._bound[pipeline] = _Bound(None, decoder, facts)
-        else:
-            form = self._factors or find_format(pipeline, facts)
-            self._bound[pipeline] = _Bound(ColourMap(form, layout), None, facts)
+            decoder = decoder_for(self._decoder, pipeline, facts, layout, target.backend)
+            return _Bound(None, decoder, facts)
+        return _Bound(ColourMap(self._factors or find_format(pipeline, facts), layout), None, facts)
 
-    def on_run_start(self) -> None:
+    def on_run_start(self, run: Run) -> None:
         self._throttle.reset()
 
-    def on_run_end(self) -> None:
+    def on_run_end(self, run: Run) -> None:
         self._sink.close()
 
     def on_step_end(self, step: Step) -> None:
-        state = self._state(step)
+        state = step.run.state(self, _RunState)
         if state.failed:
             return
         try:
@@ -199,12 +192,6 @@ class Preview(Callback):
         except Exception as error:
             state.failed, state.estimate = True, None
             _warn(f"previews are off for the rest of this run: {type(error).__name__}: {error}")
-
-    def _state(self, step: Step) -> _RunState:
-        state = self._runs.get(step.pipeline)
-        if state is None or state.run() is not step._run:
-            state = self._runs[step.pipeline] = _RunState(weakref.ref(step._run))
-        return state
 
     def _show(self, step: Step, state: _RunState) -> None:
         last = step.index + 1 == step.num_timesteps
@@ -228,12 +215,11 @@ class Preview(Callback):
             return None
         # Not what other callbacks make of the latents, before or behind this one: the scheduler's
         # step led from what the loop got back to what it hands over.
-        run: Any = step._run
-        run.keeps_returned = True
-        return state.estimate.observe(step._handed.get("latents"), run.returned)
+        return state.estimate.observe(step._handed.get("latents"), step.run.returned)
 
     def _pixels(self, step: Step, state: _RunState, untold: Untold | None) -> Callable[[], _Pixels]:
-        colours, decoder, facts = self._bound[step.pipeline]
+        target = step.run.target
+        colours, decoder, facts = target.state(self, lambda: self._shown_by(target))
         latents, shape = step["latents"], tuple(step["latents"].shape)
         if untold is not None and state.estimate is not None and state.estimate.is_from_kept:
             untold = _with_known_region(step, facts, untold)
@@ -284,9 +270,9 @@ def _mapped(
     levels = None if untold is None else untold.levels
     is_linear = untold is None or untold.is_linear
     unread = () if levels is None else levels.unread()
-    timestep = step._timestep
+    timestep = step.raw_timestep
     # All that is the framework's goes through aside(), and nothing else of it is asked elsewhere.
-    rest = (*unread, *((timestep,) if step._run.is_tensor(timestep) else ()))
+    rest = (*unread, *((timestep,) if step.run.is_tensor(timestep) else ()))
 
     def work(
         ops: TensorOps, latents: Tensor, *more: Tensor
@@ -305,7 +291,7 @@ def _mapped(
         number = timestep_number(more[-1] if len(rest) > len(unread) else timestep, ops)
         return planes, told is not None, number
 
-    result = step._run.aside(work, [*parts, *rest])
+    result = step.aside(work, *parts, *rest)
 
     def pixels() -> _Pixels:
         planes, denoised, timestep = result()
@@ -325,16 +311,16 @@ def _decoded(
     """Pictures by a decoder, here and now: it may be the pipeline's own, and may draw numbers."""
     told = None if untold is None else untold.tell(*untold.tensors)
     decoded = decoder.decode(latents if told is None else told, size, frames)
-    timestep = step._timestep
+    timestep = step.raw_timestep
     # As in _mapped: what is the framework's goes through aside() and nowhere else.
     pictures = () if decoded.tensor is None else (decoded.tensor,)
-    rest = (timestep,) if step._run.is_tensor(timestep) else ()
+    rest = (timestep,) if step.run.is_tensor(timestep) else ()
 
     def work(ops: TensorOps, *tensors: Tensor) -> tuple[npt.NDArray[np.uint8], float]:
         made = ops.to_uint8(tensors[0]) if decoded.images is None else decoded.images
         return made, timestep_number(tensors[-1] if rest else timestep, ops)
 
-    result = step._run.aside(work, [*pictures, *rest])
+    result = step.aside(work, *pictures, *rest)
     arrange = decoded.arrange
 
     def pixels() -> _Pixels:
@@ -348,16 +334,16 @@ def _size(step: Step, facts: PipelineFacts | None) -> tuple[int, ...] | None:
     """The latents' cells, where their shape does not tell."""
     if facts is None or not facts.size_from:
         return None
-    return size_of_latents(step.pipeline, facts, step._run.loop_locals(facts.size_from))
+    return size_of_latents(step.pipeline, facts, step.run.loop_locals(facts.size_from))
 
 
 def _with_known_region(step: Step, facts: PipelineFacts | None, untold: Untold) -> Untold:
     """With what the loop puts back into the latents, where it inpaints; the model guesses that."""
     if facts is None or not facts.known_region:
         return untold
-    found = step._run.loop_locals(facts.known_region)
+    found = step.run.loop_locals(facts.known_region)
     mask, known = (found.get(name) for name in facts.known_region)
-    if not (step._run.is_tensor(mask) and step._run.is_tensor(known)):
+    if not (step.run.is_tensor(mask) and step.run.is_tensor(known)):
         return untold
     return untold.with_known(known, mask)
 
@@ -367,7 +353,7 @@ def _estimate(step: Step) -> DenoisedEstimate | None:
     if DenoisedEstimate.kind_of(scheduler) is None:
         return None
     return DenoisedEstimate(
-        scheduler, step.ops, first_timestep=step._timestep, num_timesteps=step.num_timesteps
+        scheduler, step.ops, first_timestep=step.raw_timestep, num_timesteps=step.num_timesteps
     )
 
 

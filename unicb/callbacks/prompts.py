@@ -7,20 +7,21 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, TypeAlias
-from weakref import WeakKeyDictionary, WeakSet
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from unicb.backend import backend_for
 from unicb.callback import Callback
 from unicb.callbacks._prompt_encoding import Encoded, Encoder, Prompt
 from unicb.callbacks._prompt_loop import PromptLoop, prompt_loop
-from unicb.callbacks._prompt_rows import Rows, of_loop
+from unicb.callbacks._prompt_rows import Rows
 from unicb.errors import UnsupportedPipelineError
 from unicb.ops import Tensor
 from unicb.pipelines import Part, PipelineFacts
-from unicb.step import RunControl, Step
+from unicb.step import Step
+
+if TYPE_CHECKING:
+    from unicb import Target
 
 #: Weights of the prompts at some progress; None where those of the call hold.
 _Weights: TypeAlias = tuple[float, ...] | None
@@ -63,12 +64,10 @@ class _Prompts(Callback):
     def __init__(self, positive: _Wanted, negative: _Wanted | None, partly: bool) -> None:
         self._positive, self._negative = positive, negative
         self._partly = partly
-        # One callback may serve several runs at once.
-        self._states: WeakKeyDictionary[RunControl, _State] = WeakKeyDictionary()
-        self._verified: WeakSet[type] = WeakSet()
 
-    def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
-        name, mine = type(pipeline).__name__, type(self).__name__
+    def on_bind(self, target: Target) -> None:
+        pipeline, facts = target.pipeline, target.facts
+        name, mine = target.name, type(self).__name__
         loop = prompt_loop(type(pipeline))
         encoders = [part for part in vars(pipeline) if part.startswith("text_encoder")]
         if encoders and all(getattr(pipeline, part) is None for part in encoders):
@@ -102,9 +101,7 @@ class _Prompts(Callback):
             self._positive.weights(step.progress),
             None if self._negative is None else self._negative.weights(step.progress),
         )
-        state = self._states.get(step._run)
-        if state is None:
-            state = self._states[step._run] = self._encoded(step)
+        state = step.run.state(self, lambda: self._encoded(step))
         if wanted != state.applied:
             state.applied = wanted
             self._write(step, state)
@@ -126,17 +123,15 @@ class _Prompts(Callback):
             else:
                 state.negative = encoded
         state.applied = (started[0], started[1])
-        if type(step.pipeline) not in self._verified:
-            encoder.verify()
-            self._verified.add(type(step.pipeline))
+        step.run.target.state(self, lambda: encoder.verify())
         return state
 
     def _write(self, step: Step, state: _State) -> None:
-        backend, loop = backend_for(step.pipeline), prompt_loop(type(step.pipeline))
+        backend, loop = step.run.target.backend, prompt_loop(type(step.pipeline))
         positive, negative = state.applied
         with backend.untouched():
             for slot in loop.slots:
-                current = of_loop(step, slot.name)
+                current = step.in_loop(slot.name)
                 if current is None:
                     continue
                 parts: dict[Part, Tensor] = {}
@@ -146,10 +141,10 @@ class _Prompts(Callback):
                 if negative is not None and slot.name in state.negative[-1]:
                     parts["unconditional"] = _sum(state.negative, slot.name, negative)
                     if slot.negative in loop.taken:
-                        step._tensors[slot.negative] = parts["unconditional"]
+                        step.hand_back(slot.negative, parts["unconditional"])
                 if parts:
                     rows = Rows(step, slot.name, current)
-                    step._tensors[slot.name] = rows.put(backend, current, parts)
+                    step.hand_back(slot.name, rows.put(backend, current, parts))
 
 
 class PromptSchedule(_Prompts):

@@ -11,11 +11,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from unicb.callback import Callback
-from unicb.callbacks._per_run import PerRun
 from unicb.step import Step
+
+if TYPE_CHECKING:
+    from unicb import Run
 
 
 @dataclass
@@ -80,22 +82,18 @@ class StepTimer(Callback):
             raise TypeError(f"wait must be True or False, not {wait!r}")
         self.tensors = ("latents",) if wait else ()
         self.times: StepTimes | None = None
-        self._runs: PerRun[StepTimes] = PerRun()
 
     def summary(self) -> str:
         """One line about the last run."""
         return "no step yet" if self.times is None else self.times.summary()
 
-    def on_run_end(self) -> None:
-        self._runs.ended()
-
     def on_step_end(self, step: Step) -> None:
         if self.tensors:
             step.ops.to_numpy(step["latents"].reshape((-1,))[:1])
         now = time.monotonic()
-        times = self._runs.of(step, StepTimes)
+        times = step.run.state(self, StepTimes)
         if not times._ended:
-            times.first = now - step._run.called_at
+            times.first = now - step.run.called_at
             self.times = times
         else:
             times.seconds.append(now - times._ended)
@@ -159,18 +157,18 @@ class Progress(Callback):
 
     def __init__(self, display: Display | None = None) -> None:
         self._make = _maker(display)
-        self._runs: PerRun[_Run] = PerRun()
 
-    def on_run_end(self) -> None:
-        for run in self._runs.ended():
-            run.close()
+    def on_run_end(self, run: Run) -> None:
+        self._shown(run).close()
 
     def on_step_end(self, step: Step) -> None:
-        run = self._runs.of(step, lambda: _Run(self._make))
-        run.update(step, time.monotonic())
+        self._shown(step.run).update(step, time.monotonic())
+
+    def _shown(self, run: Run) -> _RunShown:
+        return run.state(self, lambda: _RunShown(self._make))
 
 
-class _Run:
+class _RunShown:
     """One run's display, and the pace of its last steps."""
 
     def __init__(self, make: Callable[[int], _Shown]) -> None:
@@ -188,7 +186,7 @@ class _Run:
         pace = statistics.median(lasted) if lasted else None
         left = step.num_timesteps - step.index - 1
         remaining = None if pace is None else pace * left
-        elapsed = now - step._run.called_at
+        elapsed = now - step.run.called_at
         state = ProgressState(step.index, step.num_timesteps, pace, elapsed, remaining)
         try:
             if self._shown is None:

@@ -9,15 +9,15 @@ import string
 import threading
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from unicb.callback import Callback
 from unicb.callbacks._arguments import step_interval
-from unicb.callbacks._per_run import PerRun
 from unicb.callbacks._trajectory_files import (
     SUFFIXES,
     RecordedLatents,
@@ -25,8 +25,10 @@ from unicb.callbacks._trajectory_files import (
     load_trajectory,
 )
 from unicb.ops import Tensor, TensorOps
-from unicb.pipelines import PipelineFacts
 from unicb.step import Step, timestep_number
+
+if TYPE_CHECKING:
+    from unicb import Run, Target
 
 __all__ = ["RecordedLatents", "Trajectory", "load_trajectory"]
 
@@ -73,21 +75,23 @@ class Trajectory(Callback):
         self._template = _template(to)
         self._every = step_interval("every", every)
         self._count = itertools.count()
-        self._runs: PerRun[_Recording] = PerRun()
 
-    def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
+    def on_bind(self, target: Target) -> None:
         # Empty, it leaves nothing behind; what is wrong with the folder comes out now.
         path = self._path(0)
         if path.is_dir():
             raise IsADirectoryError(f"Trajectory cannot write {str(path)!r}: it is a folder")
         TrajectoryFile(path).close()
 
-    def on_run_end(self) -> None:
-        for recording in self._runs.ended():
+    def on_run_end(self, run: Run) -> None:
+        if (recording := run.state(self, _Recordings).begun) is not None:
             recording.finish()
 
     def on_step_end(self, step: Step) -> None:
-        recording = self._runs.of(step, lambda: _Recording(self._path(next(self._count))))
+        kept = step.run.state(self, _Recordings)
+        if kept.begun is None:
+            kept.begun = _Recording(self._path(next(self._count)))
+        recording = kept.begun
         last = step.index + 1 == step.num_timesteps
         if step.index % self._every == 0 or last:
             recording.record(step)
@@ -110,6 +114,13 @@ def _template(to: Any) -> str:
     if path.suffix.lower() not in SUFFIXES or named - {"run"}:
         raise ValueError(f"Trajectory writes {' and '.join(SUFFIXES)}, not {template!r}")
     return template
+
+
+@dataclass
+class _Recordings:
+    """What one run has begun to record; None before its first step has ended."""
+
+    begun: _Recording | None = None
 
 
 class _Recording:
@@ -187,7 +198,7 @@ class _Recording:
         if sigmas is None:
             return float("nan")
         if self._sigmas is None or self._sigmas[0] is not sigmas:
-            host = step.ops.to_numpy(sigmas) if step._run.is_tensor(sigmas) else sigmas
+            host = step.ops.to_numpy(sigmas) if step.run.is_tensor(sigmas) else sigmas
             self._sigmas = sigmas, np.asarray(host, dtype=np.float64).reshape(-1)
         read = self._sigmas[1]
         index = getattr(scheduler, "step_index", None)
@@ -202,10 +213,10 @@ def _text(error: BaseException) -> str:
 
 
 def _aside(step: Step) -> Callable[[], tuple[npt.NDArray[Any], float]]:
-    timestep = step._timestep
-    rest = (timestep,) if step._run.is_tensor(timestep) else ()
+    timestep = step.raw_timestep
+    rest = (timestep,) if step.run.is_tensor(timestep) else ()
 
     def work(ops: TensorOps, latents: Tensor, *more: Tensor) -> tuple[npt.NDArray[Any], float]:
         return ops.to_numpy(latents), timestep_number(more[0] if more else timestep, ops)
 
-    return step._run.aside(work, [step["latents"], *rest])
+    return step.aside(work, step["latents"], *rest)

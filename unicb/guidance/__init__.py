@@ -21,13 +21,13 @@ from unicb.errors import UnsupportedPipelineError
 from unicb.guidance._batch import BatchCut
 from unicb.guidance._calls import CallsCut
 from unicb.guidance._inference import facts_of_class
-from unicb.guidance._models import Models, WatchedRun
+from unicb.guidance._models import Models
+from unicb.guidance._owner import Owner
 from unicb.guidance._scale import (
     AIM,
     BatchScale,
     CallsScale,
     PropertyScale,
-    ScaledRun,
     read_at_each_step,
     scale_of,
     without_guidance,
@@ -38,6 +38,7 @@ from unicb.pipelines import PipelineFacts
 
 __all__ = [
     "Cut",
+    "Guidance",
     "Scaling",
     "check",
     "check_scaling",
@@ -84,6 +85,36 @@ class Scaling(Protocol):
         """Put the pipeline back as it was. Idempotent."""
 
 
+class Guidance:
+    """How classifier-free guidance works on one pipeline: ``target.guidance``.
+
+    Args:
+        pipeline: the pipeline.
+        known: what unicb knows of its class.
+    """
+
+    def __init__(self, pipeline: Any, known: PipelineFacts | None) -> None:
+        self._pipeline, self._known = pipeline, known
+
+    @property
+    def facts(self) -> PipelineFacts:
+        """How it works: what is known of the class, or what its own code says.
+
+        Raises:
+            UnsupportedPipelineError: neither.
+        """
+        return facts_of_class(type(self._pipeline), self._known)
+
+    def check_cut(self) -> None:
+        """Raise UnsupportedPipelineError if guidance cannot be cut on this pipeline."""
+        check(self._pipeline, self._known)
+
+    def check_scale(self) -> PipelineFacts:
+        """Raise UnsupportedPipelineError if guidance cannot be given another scale. Returns how it
+        works."""
+        return check_scaling(self._pipeline, self._known)
+
+
 def facts_of(
     pipeline: Any, known: PipelineFacts | None, aim: str = "cut guidance"
 ) -> PipelineFacts:
@@ -127,7 +158,7 @@ def cut(
     pipeline: Any,
     known: PipelineFacts | None,
     latents: Tensor | None,
-    run: WatchedRun,
+    run: Owner,
     within: bool = False,
 ) -> Cut | None:
     """Cut guidance from the next step on; None if this run's guidance is known to be off.
@@ -154,7 +185,7 @@ def cut(
     return BatchCut(models, latents)
 
 
-def is_off(pipeline: Any, known: PipelineFacts | None, run: ScaledRun) -> bool:
+def is_off(pipeline: Any, known: PipelineFacts | None, run: Owner) -> bool:
     """Whether the pipeline was called without guidance, as far as it can be told before the end of
     the first step."""
     facts = facts_of(pipeline, known)
@@ -201,7 +232,7 @@ def scaling(
     pipeline: Any,
     known: PipelineFacts | None,
     latents: Tensor | None,
-    run: ScaledRun,
+    run: Owner,
 ) -> Scaling:
     """Make the scale of a run's guidance settable.
 

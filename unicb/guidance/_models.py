@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn, Protocol, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from unicb.backend import Backend
 from unicb.errors import UnsupportedPipelineError
+from unicb.guidance._owner import Owner
 from unicb.pipelines import PipelineFacts
 
 #: Answers a call of the model of that name.
 Answer: TypeAlias = Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
-
-
-class WatchedRun(Protocol):
-    """What hooks ask of the run that they belong to."""
-
-    def is_calling(self) -> bool:
-        """Whether its loop is among those who are calling, directly or not."""
-
-    def is_executing(self) -> bool:
-        """Whether its loop is still running, in its own thread."""
-
-    def finish(self) -> None:
-        """It is over: put back what it has changed."""
 
 
 class Models:
@@ -34,7 +22,7 @@ class Models:
         backend: Backend,
         pipeline: Any,
         facts: PipelineFacts,
-        run: WatchedRun | None,
+        run: Owner | None,
         aim: str = "cut guidance",
     ) -> None:
         """``run``: whose calls are to be answered; others pass. None to rehearse. ``aim``: what
@@ -120,7 +108,7 @@ class Models:
     def _around(self, name: str, answer: Answer) -> Any:
         def around(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             run = self._run
-            if run is None or not run.is_calling():
+            if run is None or not run.owns_current_call():
                 if run is not None and not run.is_executing():
                     run.finish()  # it has ended without a sign: its traceback may be kept
                 return call(*args, **kwargs)

@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from numbers import Real
-from typing import Any, Protocol
+from typing import Any
 
 from unicb.errors import UnsupportedPipelineError
 from unicb.guidance._attributes import Ours, put_back
 from unicb.guidance._batch import Batched
 from unicb.guidance._calls import CountedCalls
-from unicb.guidance._models import Models, WatchedRun
+from unicb.guidance._models import Models
+from unicb.guidance._owner import Owner
 from unicb.guidance._tree import leaves, mapped
 from unicb.ops import Tensor
 from unicb.pipelines import PipelineFacts
@@ -31,22 +32,12 @@ AIM = "set guidance"
 _ATTRIBUTE = "self."
 
 
-class ScaledRun(WatchedRun, Protocol):
-    """What is asked of a run whose guidance is scaled."""
-
-    #: Of the last step that has ended, -1 before the first has.
-    index: int
-
-    def loop_locals(self, names: Sequence[str]) -> dict[str, Any]:
-        """Those of the loop's locals that there are."""
-
-
 def read_at_each_step(facts: PipelineFacts) -> bool:
     """Whether the loop reads its scale from the pipeline, after it has called the denoiser."""
     return facts.guidance_scale == "property" and facts.scale_names[0].startswith(_ATTRIBUTE)
 
 
-def scale_of(pipeline: Any, facts: PipelineFacts, run: ScaledRun) -> float | None:
+def scale_of(pipeline: Any, facts: PipelineFacts, run: Owner) -> float | None:
     """The scale that the loop guides its current step with; None if it has none by those names."""
     for name in facts.scale_names:
         if name.startswith(_ATTRIBUTE):
@@ -125,7 +116,7 @@ class PropertyScale:
 class _Moved:
     """How far the unconditional predictions of a run are to be moved."""
 
-    def __init__(self, models: Models, run: ScaledRun) -> None:
+    def __init__(self, models: Models, run: Owner) -> None:
         self._models, self._run = models, run
         self.scale: float | None = None
 
@@ -164,7 +155,7 @@ def _moved(factor: float, unconditional: Any, conditional: Any) -> Any:
 class BatchScale(Batched):
     """Moves the unconditional rows of what the denoiser answers."""
 
-    def __init__(self, models: Models, latents: Tensor, run: ScaledRun) -> None:
+    def __init__(self, models: Models, latents: Tensor, run: Owner) -> None:
         super().__init__(models, latents)
         self._moved = _Moved(models, run)
         models.hook(self._answer)
@@ -207,7 +198,7 @@ class BatchScale(Batched):
 class CallsScale(CountedCalls):
     """Moves what the denoiser answers to a step's unconditional call."""
 
-    def __init__(self, models: Models, run: ScaledRun) -> None:
+    def __init__(self, models: Models, run: Owner) -> None:
         self._moved = _Moved(models, run)
         self._guided = False
         super().__init__(models)

@@ -14,10 +14,14 @@ from __future__ import annotations
 
 import inspect
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from types import CodeType, FrameType
-from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from typing import Any, NamedTuple, Protocol
+from weakref import WeakKeyDictionary, ref
+
+from unicb.ops import Tensor
+from unicb.run.scope import Scope, innermost
 
 _GENERATORS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
@@ -80,9 +84,18 @@ def runs_code_of(pipeline_class: type, frame: FrameType | None) -> bool:
     return False
 
 
-def calls_with(callback: Callable[..., Any]) -> bool:
+def is_given(callback: Callable[..., Any]) -> bool:
     """Whether one of our callers was given this callback."""
     return _given(callback, sys._getframe(1)) is not None
+
+
+def is_given_anywhere(callback: Callable[..., Any]) -> bool:
+    """Whether a frame of any thread was given this callback."""
+    own = threading.get_ident()
+    return any(
+        _given(callback, frame, ours=thread == own) is not None
+        for thread, frame in sys._current_frames().items()
+    )
 
 
 def loop_frame_given(pipeline: Any, callback: Callable[..., Any]) -> FrameId | None:
@@ -92,11 +105,15 @@ def loop_frame_given(pipeline: Any, callback: Callable[..., Any]) -> FrameId | N
     return None if frame is None else loop_frame_id(pipeline, frame)
 
 
-def _given(callback: Callable[..., Any], frame: FrameType | None) -> FrameType | None:
-    """The innermost frame, from ``frame`` outwards, that was given this callback."""
+def _given(
+    callback: Callable[..., Any], frame: FrameType | None, ours: bool = True
+) -> FrameType | None:
+    """The innermost frame, from ``frame`` outwards, that was given this callback; ``ours``: whether
+    the frames are of this thread."""
     while frame is not None:
         if "callback_on_step_end" in frame.f_code.co_varnames:
-            found = loop_locals(_id_of(frame), ["callback_on_step_end"])
+            # Another thread's may be reading its locals just now.
+            found = _locals_of(frame, ["callback_on_step_end"]) if ours else frame.f_locals
             if found.get("callback_on_step_end") == callback:
                 return frame
         frame = frame.f_back
@@ -108,8 +125,10 @@ def loop_locals(frame_id: FrameId, names: Iterable[str]) -> dict[str, Any]:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and _id_of(frame) != frame_id:
         frame = frame.f_back
-    if frame is None:
-        return {}
+    return {} if frame is None else _locals_of(frame, names)
+
+
+def _locals_of(frame: FrameType, names: Iterable[str]) -> dict[str, Any]:
     values = frame.f_locals
     found = {name: values[name] for name in names if name in values}
     if type(values) is dict:
@@ -144,3 +163,90 @@ def _walk(frame_id: FrameId, frame: FrameType | None) -> bool | CodeType:
             return True
         frame = frame.f_back
     return code if code is not None and code.co_flags & _GENERATORS else False
+
+
+class Outputs(dict[str, Tensor]):
+    """What goes back into the loop: a dict whose end can be noticed.
+
+    Loops keep it in a local from one step end to the next, so it dies when the loop does.
+    """
+
+    __slots__ = ("__weakref__",)
+
+
+class Loop(Protocol):
+    """The loop of a run: which it is, and whether it is still there."""
+
+    frame_id: FrameId
+    #: Whether it does not keep what it gets back, so that its end cannot be noticed.
+    lets_go: bool
+
+    def is_calling(self) -> bool:
+        """Whether it is among our callers, and no call of another pipeline is between."""
+
+    def is_executing(self) -> bool:
+        """Whether it has not ended."""
+
+    def handed(self, outputs: Outputs) -> None:
+        """It has got these back at a step's end."""
+
+    def forget(self) -> None:
+        """The run is over."""
+
+
+class ScopedLoop:
+    """A loop in a call that unicb makes itself, which knows when that ends."""
+
+    def __init__(self, frame_id: FrameId, scope: Scope) -> None:
+        self.frame_id = frame_id
+        self.lets_go = False
+        self._scope = scope
+
+    def is_calling(self) -> bool:
+        return innermost() is self._scope
+
+    def is_executing(self) -> bool:
+        return self._scope.is_open
+
+    def handed(self, outputs: Outputs) -> None:
+        """The scope tells of the loop's end."""
+
+    def forget(self) -> None:
+        """Nothing is kept."""
+
+
+class WatchedLoop:
+    """A loop in a call that somebody else makes: nobody tells when it ends, so it is watched.
+
+    Args:
+        frame_id: its frame, in the thread that is running.
+        ended: called when the loop is seen to have ended otherwise than by its last step.
+    """
+
+    def __init__(self, frame_id: FrameId, ended: Callable[[], None]) -> None:
+        pin_callers()
+        self.frame_id = frame_id
+        self.lets_go = False
+        self._ended: Callable[[], None] | None = ended
+        self._thread_id = threading.get_ident()
+        self._within = innermost()
+        self._outputs: ref[Outputs] | None = None
+
+    def is_calling(self) -> bool:
+        return innermost() is self._within and calls_us(self.frame_id)
+
+    def is_executing(self) -> bool:
+        return runs_in_thread(self.frame_id, self._thread_id)
+
+    def handed(self, outputs: Outputs) -> None:
+        self._outputs = ref(outputs, self._let_go)
+
+    def _let_go(self, _: object) -> None:
+        if self.is_executing():
+            self.lets_go = True
+        elif self._ended is not None:
+            self._ended()
+
+    def forget(self) -> None:
+        """Watch no longer."""
+        self._outputs = self._ended = None

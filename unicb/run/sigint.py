@@ -5,19 +5,13 @@ from __future__ import annotations
 import signal
 import threading
 import weakref
+from collections.abc import Callable
 from types import FrameType
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from unicb.errors import UnicbError
-from unicb.run.loop import runs_code_of
 
 OnSigint: TypeAlias = Literal["interrupt"]
-
-
-class Interruptible(Protocol):
-    """What a :class:`SigintHandler` interrupts."""
-
-    def interrupt(self) -> bool: ...
 
 
 def check_sigint(on_sigint: str) -> None:
@@ -34,10 +28,10 @@ def check_sigint(on_sigint: str) -> None:
 class SigintHandler:
     """Interrupts a run at the first Ctrl-C, and is gone at the second."""
 
-    def __init__(self, binding: Interruptible, pipeline: Any) -> None:
-        # Where a call fails before its first step, nobody else takes the handler away.
-        self._binding = weakref.ref(binding, lambda _: self.remove())
-        self._pipeline_class = type(pipeline)
+    def __init__(self, interrupt: Callable[[FrameType | None], bool]) -> None:
+        """``interrupt``: a bound method, not kept alive. It is called with the frame that was
+        executed, and returns whether there is a run to interrupt."""
+        self._interrupt = weakref.WeakMethod(interrupt)
         self._before: Any = None
 
     def install(self) -> None:
@@ -66,14 +60,9 @@ class SigintHandler:
                 return
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        before, binding = self._before, self._binding()
+        before, interrupt = self._before, self._interrupt()
         self.remove()
-        # It may be there without a run, if the pipeline's call has failed before its first step.
-        if (
-            binding is not None
-            and runs_code_of(self._pipeline_class, frame)
-            and binding.interrupt()
-        ):
+        if interrupt is not None and interrupt(frame):
             return
         if callable(before):
             before(number, frame)

@@ -98,7 +98,7 @@ class Replay:
         backend: of the pipeline's framework.
         pipeline: whose loop it is.
         facts: about its class.
-        is_calling: whether the loop is among those who are calling; other calls pass.
+        owns: whether the call that is under way is one of the loop's own; others pass.
     """
 
     def __init__(
@@ -106,10 +106,10 @@ class Replay:
         backend: Backend,
         pipeline: Any,
         facts: PipelineFacts | None,
-        is_calling: Callable[[], bool],
+        owns: Callable[[], bool],
     ) -> None:
         self.stopped = False
-        self._is_calling = is_calling
+        self._owns = owns
         self._last: dict[int, Any] = {}
         self._backend, self._models = backend, models_of(pipeline, facts)
         self._unhook = ExitStack()
@@ -136,15 +136,17 @@ class Replay:
     def _answer(
         self, key: int, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        if self.stopped and key in self._last and self._is_calling():
-            return self._last[key]
-        self._last[key] = out = call(*args, **kwargs)
-        return out
+        if not self._owns():
+            return call(*args, **kwargs)
+        if not (self.stopped and key in self._last):
+            self._last[key] = call(*args, **kwargs)
+        return self._last[key]
 
     def _step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         sample = kwargs.get("sample", args[2] if len(args) > 2 else None)
-        replays = self.stopped and _STEP in self._last and sample is not None
-        if not (replays and self._is_calling()):
+        if not self._owns():
+            return step(*args, **kwargs)
+        if not (self.stopped and _STEP in self._last and sample is not None):
             self._last[_STEP] = out = step(*args, **kwargs)
             return out
         out = self._last[_STEP]

@@ -1,0 +1,127 @@
+"""The guidance of one run: cut, brought back, and given another scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from unicb.backend import Backend
+from unicb.errors import UnsupportedPipelineError
+from unicb.guidance import Cut, Scaling, cut, is_off, scaling
+from unicb.guidance._attributes import Ours, put_back
+from unicb.guidance._owner import Owner
+from unicb.ops import Tensor
+
+if TYPE_CHECKING:
+    from unicb.pipelines.target import Target
+
+_ATTRIBUTE = "_guidance_scale"
+
+
+class RunGuidance:
+    """What a run does to its pipeline's guidance.
+
+    Attributes:
+        backend: through which models are hooked.
+
+    Args:
+        target: the pipeline.
+        owner: the run.
+        hooked: called when models have been hooked.
+    """
+
+    def __init__(self, target: Target, owner: Owner, hooked: Callable[[], None]) -> None:
+        self.backend: Backend = target.backend
+        facts = target.facts
+        self._pipeline, self._facts = target.pipeline, facts
+        self._owner, self._note_hooks = owner, hooked
+        self._batch_of = "latents" if facts is None else facts.batch_of
+        self._cut: Cut | None = None
+        self._scaling: Scaling | None = None
+        self._set: dict[str, Ours] = {}
+        self._scale_after_cut: float | None = None
+
+    def step_end(self) -> None:
+        """A step has ended. Raises UnsupportedPipelineError if it was not as expected."""
+        if self._cut is not None:
+            self._cut.step_end()
+        if self._scaling is not None:
+            self._scaling.step_end()
+
+    def counted(self) -> dict[str, Tensor]:
+        """What counts the batch, before the first step has ended: of the loop's locals."""
+        before = "" if self._facts is None else self._facts.batch_before
+        found = self._owner.loop_locals([self._batch_of, before])
+        rows = next((x for x in found.values() if self.backend.is_tensor(x)), None)
+        return {} if rows is None else {self._batch_of: rows}
+
+    def is_off(self) -> bool:
+        """Whether the pipeline was called without guidance, as far as can be known by now."""
+        return is_off(self._pipeline, self._facts, self._owner)
+
+    def set_scale_attribute(self, value: float) -> None:
+        """Assign ``pipeline.guidance_scale``, to the end of the run."""
+        name = type(self._pipeline).__name__
+        if not hasattr(self._pipeline, _ATTRIBUTE):
+            raise UnsupportedPipelineError(f"{name} has no guidance_scale to set")
+        if self._facts is not None and self._facts.guidance_scale == "local":
+            raise UnsupportedPipelineError(
+                f"{name} reads its guidance scale once, before the loop: a new value would "
+                "change nothing"
+            )
+        if self._cut is not None and self._cut.holds_scale:
+            self._scale_after_cut = value  # the loop reads in it now that guidance is off
+            return
+        if not self._set:
+            before = getattr(self._pipeline, _ATTRIBUTE)
+            put = self._pipeline, _ATTRIBUTE, before, self._set
+            self._owner.on_finish(lambda: put_back(*put))
+        self._set[_ATTRIBUTE] = Ours(value)
+        setattr(self._pipeline, _ATTRIBUTE, self._set[_ATTRIBUTE])
+
+    def cut(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Leave out the unconditional half. Returns False if it is, or if guidance is off.
+
+        Args:
+            tensors: what the loop has handed over.
+        """
+        if self._cut is not None:
+            return False
+        first = self._owner.index < 0
+        if first and self.is_off():
+            return False
+        rows = tensors.get(self._batch_of)
+        made = cut(self.backend, self._pipeline, self._facts, rows, self._owner, within=first)
+        if made is None:
+            return False
+        self._owner.on_finish(made.remove)
+        self._cut = made
+        self._note_hooks()
+        return True
+
+    def restore(self) -> bool:
+        """Undo :meth:`cut`. Returns False if nothing was left out."""
+        if self._cut is None:
+            return False
+        made, self._cut = self._cut, None
+        made.restore()
+        after, self._scale_after_cut = self._scale_after_cut, None
+        if after is not None:
+            self.set_scale_attribute(after)
+        return True
+
+    def set(self, scale: float, tensors: Mapping[str, Tensor]) -> None:
+        """Have guidance of this scale; ``tensors`` as for :meth:`cut`."""
+        if self._scaling is None:
+            # Above a cut, as below it: what a scaling does to one block alone is nothing.
+            rows = tensors.get(self._batch_of)
+            made = scaling(self.backend, self._pipeline, self._facts, rows, self._owner)
+            self._owner.on_finish(made.remove)
+            self._scaling = made
+            self._note_hooks()
+        if self._scaling.is_off(scale):
+            self._scaling.set(None)
+            self.cut(tensors)
+        else:
+            self.restore()
+            self._scaling.set(scale)

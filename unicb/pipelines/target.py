@@ -1,0 +1,77 @@
+"""The pipeline that callbacks are bound to, and what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from unicb.backend import Backend
+from unicb.pipelines.facts import PipelineFacts
+
+if TYPE_CHECKING:
+    from unicb.guidance import Guidance
+    from unicb.latents.layouts import Layout
+
+T = TypeVar("T")
+
+
+class Target:
+    """What ``bind`` ties callbacks to; :meth:`unicb.Callback.on_bind` is handed it.
+
+    What takes longer to find out is found out when it is first asked for.
+
+    Attributes:
+        pipeline: the pipeline.
+        backend: of its framework.
+        facts: what unicb knows of its class; None for a class that it does not know.
+    """
+
+    def __init__(self, pipeline: Any, backend: Backend, facts: PipelineFacts | None) -> None:
+        self.pipeline, self.backend, self.facts = pipeline, backend, facts
+        self._states: dict[int, tuple[object, Any]] = {}
+
+    def state(self, callback: object, make: Callable[[], T]) -> T:
+        """What ``callback`` keeps of this binding; ``make`` gives it the first time. What it keeps
+        of one run is in ``run.state``."""
+        kept = self._states.get(id(callback))
+        if kept is None:
+            kept = self._states[id(callback)] = callback, make()
+        return cast(T, kept[1])
+
+    @property
+    def name(self) -> str:
+        """Name of the pipeline's class."""
+        return type(self.pipeline).__name__
+
+    @cached_property
+    def guidance(self) -> Guidance:
+        """How classifier-free guidance works on it, and what can be done to it."""
+        from unicb.guidance import Guidance
+
+        return Guidance(self.pipeline, self.facts)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The axes of its latents, as callbacks get them.
+
+        Raises:
+            UnsupportedPipelineError: they hold no picture and no video.
+        """
+        from unicb.latents import layout_of
+
+        return layout_of(self.pipeline, self.facts)
+
+    @property
+    def models(self) -> list[Any]:
+        """Its denoisers, and then the models that are called with the same rows, such as
+        ControlNets. Empty where they are not known, or the pipeline has no denoiser."""
+        from unicb.run.stopping import models_of
+
+        return models_of(self.pipeline, self.facts)
+
+    def check_interruptible(self) -> None:
+        """Raise UnsupportedPipelineError if a run of the pipeline cannot be ended early."""
+        from unicb.run.stopping import check_stoppable
+
+        check_stoppable(self.pipeline, self.facts)

@@ -1,0 +1,215 @@
+"""What has become of a binding's run, and what is asked of it: decided under one lock."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from weakref import WeakSet
+
+from unicb.errors import UnicbError
+from unicb.run.stopping import Gates
+
+if TYPE_CHECKING:
+    from unicb.pipelines.target import Target
+    from unicb.run.call import Call
+    from unicb.run.run import Run
+
+#: What has become of a binding's run.
+State: TypeAlias = Literal["pending", "running", "finished", "interrupted", "cancelled", "failed"]
+
+_OPEN = ("pending", "running")
+_LOOK_SECONDS = 0.05
+
+
+class Request(NamedTuple):
+    """What is asked of a run."""
+
+    what: Literal["interrupt", "cancel"]
+
+
+class Handle:
+    """The state of a binding's runs, one after another. It decides, and does no other work.
+
+    Attributes:
+        state: of the run that is under way, or of the last one.
+        step: index of the last step that has ended, from 0; None before the first has.
+        request: what is asked of the run that is under way, or of the next one.
+        run: that is under way, or has ended and still has something to put back.
+        has_failed: whether a run has ever failed. Its loop may be a generator that is resumed.
+        decode_seconds: what the last call took from its last step to its return, if that is known.
+    """
+
+    def __init__(self) -> None:
+        self.state: State = "pending"
+        self.step: int | None = None
+        self.request: Request | None = None
+        self.run: Run | None = None
+        self.has_failed = False
+        self.decode_seconds: float | None = None
+        self._calls: WeakSet[Call] = WeakSet()
+        self._count = 0
+        self._before: tuple[State, int | None] = ("pending", None)
+        self._gates: Gates | None = None
+        self._changed = threading.Condition()
+
+    def ask(self, request: Request) -> bool:
+        """Ask something of the run. Returns whether there is one, or is to be one."""
+        self.look()
+        with self._changed:
+            if self.state not in _OPEN and not self._awaits():
+                return False
+            if self.request is None or self.request.what != "cancel":
+                self.request = request
+            return True
+
+    def add(self, call: Call) -> int:
+        """Note what is handed out to the pipeline as its callback; returns its number. It is not
+        kept alive."""
+        with self._changed:
+            self._calls.add(call)
+            self._count += 1
+            return self._count
+
+    def _live(self) -> list[Call]:
+        with self._changed:
+            return list(self._calls)
+
+    def _awaits(self) -> bool:
+        """Whether a callback was handed out whose call has not begun a run."""
+        return any(call.is_awaited for call in self._live())
+
+    def put_gates(self, target: Target) -> None:
+        """Put the hooks that cancel at once on the models, if the run is to be cancelled still."""
+        with self._changed:
+            if self.request is not None and self.request.what == "cancel" and self._gates is None:
+                self._gates = Gates(
+                    target.backend, target.pipeline, target.facts, self._cancel_at_once
+                )
+
+    def _cancel_at_once(self) -> None:
+        for call in self._live():
+            call.cancel_at_once()
+
+    def remove_gates(self) -> None:
+        """Take away the hooks that cancel at once. Idempotent."""
+        with self._changed:
+            gates, self._gates = self._gates, None
+        if gates is not None:
+            gates.remove()
+
+    def calling(self) -> Request | None:
+        """The pipeline is being called. Returns what is asked of the call beforehand."""
+        with self._changed:
+            if self.state != "pending":
+                self.state, self.step = "pending", None
+            return self.request
+
+    def begin(self, make: Callable[[], Run]) -> Run:
+        """A loop of a call has begun, and a run with it.
+
+        Raises:
+            UnicbError: another run of the binding has not ended.
+        """
+        with self._changed:
+            previous = self.run
+            if previous is not None and previous.is_executing():
+                raise UnicbError(
+                    "this binding is in use by a run that has not ended; call bind() once for each "
+                    "of two runs at the same time"
+                )
+            if previous is not None:
+                previous.finish()
+            self._before = self.state, self.step
+            self.state, self.step = "running", None
+            self.run = run = make()
+            self._changed.notify_all()
+            return run
+
+    def decoded_since(self, began: float, call: int) -> None:
+        """The call of this number has returned; its last step ended then, on ``time.monotonic``'s
+        clock."""
+        if call == self._count:  # what ends later was kept, by a traceback for example
+            self.decode_seconds = time.monotonic() - began
+
+    def last_step(self, run: Run) -> Request | None:
+        """The run's last step has ended, or something is asked of it. Returns what is.
+
+        Who asks after this is too late, and is told so.
+        """
+        with self._changed:
+            request = self.request
+            if request is None or request.what != "cancel":
+                interrupted = run.interrupted or request is not None
+                self._settled("interrupted" if interrupted else "finished")
+            return request
+
+    def settle(self, run: Run | None, state: State) -> bool:
+        """The run has ended, as far as whoever holds the handle is concerned; None: the call has,
+        without any. Returns whether it had not before."""
+        with self._changed:
+            ended = self.run is run and self.state == "running" if run else self.state == "pending"
+            if not ended:
+                return False
+            if run is not None and run.index < 0 and self._before[0] == "finished":
+                # Not a loop's first step after all: the denoiser, called after the last one.
+                state, self.step = self._before
+            self._settled(state)
+            return True
+
+    def _settled(self, state: State) -> None:
+        self.state, self.request = state, None
+        self.has_failed |= state == "failed"
+        self._changed.notify_all()
+
+    def forget(self) -> None:
+        """What was asked of a call that is over before its first step is asked of no other."""
+        with self._changed:
+            if self.state != "running" and not self._awaits():
+                self.request = None
+
+    def close(self) -> None:
+        """Have nothing left of any run, or of what was asked."""
+        if (run := self.run) is not None:
+            self.settle(run, "failed")
+            run.finish()
+        self.remove_gates()
+        for call in self._live():
+            call.release()
+
+    def over(self, run: Run) -> None:
+        """Nothing is left of the run."""
+        if self.settle(run, "failed"):  # where it has not ended in another way
+            self.remove_gates()
+            for call in self._live():
+                if call.has_run(run):
+                    call.settled()
+        with self._changed:
+            if self.run is run:
+                self.run = None
+
+    def look(self) -> State:
+        """The state, after a look at whether the run's loop is still there."""
+        run = self.run
+        if run is not None and not run.loop.is_executing():
+            run.finish()
+        with self._changed:
+            if self.state not in _OPEN and any(
+                call.is_awaited and call.is_executing() for call in self._live()
+            ):
+                self.state, self.step = "pending", None
+            return self.state
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait until the run has ended; returns whether it has."""
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while self.look() in _OPEN or self._awaits():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            with self._changed:
+                # Nobody tells of a run that has failed: it is looked after.
+                self._changed.wait_for(lambda: self.state not in _OPEN, min(left, _LOOK_SECONDS))
+        return True

@@ -1,0 +1,73 @@
+"""A run that is over for its callbacks, in a loop that goes on: it runs out on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from unicb.guidance._owner import Owner
+from unicb.ops import Tensor
+from unicb.run.loop import Outputs
+from unicb.run.stopping import Replay, stops_by_flag
+
+if TYPE_CHECKING:
+    from unicb.pipelines.target import Target
+
+
+class RunningOut:
+    """Makes the rest of a loop that reads no interrupt flag do nothing, once it is stopped.
+
+    Attributes:
+        interrupted: whether no further step is to be computed.
+
+    Args:
+        target: whose loop it is.
+        owner: the run.
+    """
+
+    def __init__(self, target: Target, owner: Owner) -> None:
+        self.interrupted = False
+        self._target, self._owner = target, owner
+        self._replay: Replay | None = None
+        self._stopped_with: dict[str, Tensor] | None = None
+
+    def watch(self) -> None:
+        """Look on from the first step's end, where a stop would need it."""
+        target = self._target
+        if not stops_by_flag(target.pipeline) and target.models:
+            replay = Replay(
+                target.backend, target.pipeline, target.facts, self._owner.owns_current_call
+            )
+            self._replay = replay
+            self._owner.on_finish(replay.remove)
+
+    def to_front(self) -> None:
+        """Others have put hooks on the models: have these outermost again."""
+        if self._replay is not None:
+            self._replay.to_front()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the run was stopped, and its loop goes on all the same."""
+        return self._stopped_with is not None
+
+    def stop(self, outputs: Mapping[str, Tensor]) -> None:
+        """The run is stopped at a step's end, with these handed back; nothing to do where the
+        loop ends by its flag."""
+        if self._replay is not None:
+            self._stopped_with = dict(outputs)
+            self._replay.stopped = True
+
+    def outputs(self, tensors: Mapping[str, Tensor]) -> Outputs:
+        """What goes back into the loop at a further step's end: the tensors stay what they were."""
+        assert self._stopped_with is not None
+        for name, tensor in tensors.items():
+            # A loop may go on to another resolution: its own are of the size that it expects.
+            shapes = [getattr(x, "shape", None) for x in (tensor, self._stopped_with.get(name))]
+            if shapes[0] != shapes[1]:
+                self._stopped_with[name] = tensor
+        return Outputs({name: self._stopped_with[name] for name in tensors})
+
+    def forget(self) -> None:
+        """The run is over."""
+        self._stopped_with = None

@@ -1,0 +1,60 @@
+"""Another pipeline on the same models, to run beside the first."""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import Any, TypeVar
+
+from unicb.backend import backend_for
+from unicb.errors import UnsupportedPipelineError
+
+P = TypeVar("P")
+
+#: What a call changes, or what is not for two threads, by the names that pipelines have for it.
+_OWN = re.compile(r"scheduler$|tokenizer(_\d+)?$|processor$|feature_extractor$")
+
+
+def sibling(pipeline: P) -> P:
+    """Make another pipeline of the same class on the same models, with schedulers, tokenizers and
+    processors of its own: so two runs at the same time do not count each other's steps.
+
+    What is set on one of the two afterwards (a scheduler, a guidance scale) is not set on the
+    other; what is done to a model (LoRA, offloading, compiling) is done for both.
+
+    Example:
+        >>> other = sibling(pipe)
+        >>> threads = [Thread(target=bind(p), args=(prompt,)) for p in (pipe, other)]
+
+    Args:
+        pipeline: a pipeline of a framework for which a backend is installed.
+
+    Raises:
+        BackendNotFoundError: ``pipeline`` is none.
+        UnsupportedPipelineError: one of its models keeps what one call has computed for the next
+            (caching is enabled on it), or a part that has to be its own cannot be copied.
+    """
+    backend_for(pipeline)
+    kind = type(pipeline).__name__
+    for name, part in vars(pipeline).items():
+        if getattr(part, "is_cache_enabled", False):
+            raise UnsupportedPipelineError(
+                f"cannot make a sibling of this {kind}: caching is enabled on its {name}, which "
+                "keeps what one call has computed, and two runs would get each other's; call "
+                f"disable_cache() on it, or load a second {kind}"
+            )
+    other = copy.copy(pipeline)
+    for name, part in vars(pipeline).items():
+        if _OWN.search(name) and part is not None:
+            setattr(other, name, _copied(kind, name, part))
+    return other
+
+
+def _copied(kind: str, name: str, part: Any) -> Any:
+    try:
+        return copy.deepcopy(part)
+    except Exception as error:
+        raise UnsupportedPipelineError(
+            f"cannot make a sibling of this {kind}: its {name}, a {type(part).__name__}, cannot be "
+            f"copied ({type(error).__name__}: {error})"
+        ) from error
