@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,15 +9,15 @@ from unicb._official import ObjectCallback, PlainCallback, names_its_tensors
 from unicb.callback import Callback, FunctionCallback
 from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines import PipelineFacts
-
-CALLBACK = "callback_on_step_end"
+from unicb.pipelines.source import CALLBACK as CALLBACK
+from unicb.pipelines.source import CallSource
 
 
 def offered_tensors(pipeline: Any) -> tuple[str, ...]:
     """Names of what the pipeline hands to step-end callbacks."""
     kind = type(pipeline)
     offered = getattr(pipeline, "_callback_tensor_inputs", None)
-    if CALLBACK not in inspect.signature(kind.__call__).parameters:
+    if CALLBACK not in CallSource.of(kind).parameters:
         raise UnsupportedPipelineError(
             f"{kind.__name__} calls no callback at the end of a step: its __call__ takes no "
             f"{CALLBACK}"

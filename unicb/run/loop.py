@@ -17,21 +17,15 @@ import sys
 from collections.abc import Callable, Iterable
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+
+from unicb.pipelines.source import CALLBACK, CallSource
 
 _GENERATORS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
-
-_codes: WeakKeyDictionary[type, frozenset[CodeType]] = WeakKeyDictionary()
 
 
 def code_of(pipeline_class: type) -> frozenset[CodeType]:
     """The code of all methods of the class and its bases, below any decorators."""
-    if (known := _codes.get(pipeline_class)) is not None:
-        return known
-    members = [member for base in pipeline_class.__mro__ for member in vars(base).values()]
-    functions = [inspect.unwrap(member) for member in members if inspect.isfunction(member)]
-    _codes[pipeline_class] = found = frozenset(function.__code__ for function in functions)
-    return found
+    return CallSource.of(pipeline_class).codes
 
 
 class FrameId(NamedTuple):
@@ -95,9 +89,9 @@ def loop_frame_given(pipeline: Any, callback: Callable[..., Any]) -> FrameId | N
 def _given(callback: Callable[..., Any], frame: FrameType | None) -> FrameType | None:
     """The innermost frame, from ``frame`` outwards, that was given this callback."""
     while frame is not None:
-        if "callback_on_step_end" in frame.f_code.co_varnames:
-            found = loop_locals(_id_of(frame), ["callback_on_step_end"])
-            if found.get("callback_on_step_end") == callback:
+        if CALLBACK in frame.f_code.co_varnames:
+            found = loop_locals(_id_of(frame), [CALLBACK])
+            if found.get(CALLBACK) == callback:
                 return frame
         frame = frame.f_back
     return None
