@@ -18,7 +18,7 @@ from _common import figure, interleaved, parser, write
 from _tiny import build, zoo_framework
 
 from unicb import Callback, CFGCutoff, Preview, bind
-from unicb.pipelines import facts_for
+from unicb.pipelines import facts_for, source
 
 TITLE = "What `bind` takes"
 METHOD = """\
@@ -51,6 +51,7 @@ def forget_data() -> None:
             for value in list(vars(module).values()):
                 if hasattr(value, "cache_clear"):
                     value.cache_clear()
+    source._sources.clear()
 
 
 def as_new_class(pipeline: Any) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from unicb import UnsupportedPipelineError, bind
-from unicb.guidance import _inference
 from unicb.guidance._inference import hands_on_callback
+from unicb.pipelines import source
 from unicb_numpy.pipelines import ToyPipeline
 
 
@@ -92,10 +92,11 @@ def test_no_source_is_parsed_where_no_call_has_the_keyword(monkeypatch: pytest.M
         def __call__(self, *args: Any, callback_on_step_end: Any = None, **kwargs: Any) -> Any:
             return ToyPipeline()(*args, callback_on_step_end=callback_on_step_end)
 
-    parsed: list[type] = []
-    code_of = _inference._code_of
-    monkeypatch.setattr(_inference, "_code_of", lambda kind: parsed.append(kind) or code_of(kind))
+    parsed: list[Any] = []
+    read = source.WrittenCall
+    monkeypatch.setattr(source, "WrittenCall", lambda call: parsed.append(call) or read(call))
     assert not hands_on_callback(Plain)
     assert parsed == []
     assert hands_on_callback(Handing)
-    assert parsed == [Handing]
+    assert hands_on_callback(Handing)
+    assert parsed == [Handing.__call__]

@@ -186,6 +186,14 @@ def test_cannot_be_told(pipe: Any, match: str) -> None:
         initial_latents(pipe, 0)
 
 
+def test_a_call_that_hands_its_keywords_on() -> None:
+    class Passes(Starts):
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return super().__call__(*args, **kwargs)
+
+    assert (initial_latents(Passes(), 0).data == initial_latents(Starts(), 0).data).all()
+
+
 @pytest.mark.parametrize("layout", ["bcthw", ""])
 def test_no_picture(layout: str) -> None:
     facts = PipelineFacts(source="here", denoisers=("unet",), layout=layout)

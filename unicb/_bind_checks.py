@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,14 +9,12 @@ from unicb._official import ObjectCallback, PlainCallback, names_its_tensors
 from unicb.backend import backend_for
 from unicb.callback import Callback, PlainFunction, name_of
 from unicb.errors import UnsupportedPipelineError
-from unicb.guidance._inference import hands_on_callback
 from unicb.pipelines import PipelineFacts, facts_for
+from unicb.pipelines.source import CALLBACK, CallSource
 from unicb.pipelines.target import Target
 from unicb.run.first_call import models_to_watch
 from unicb.run.run import Bound, Run
 from unicb.run.sigint import OnSigint, check_sigint
-
-CALLBACK = "callback_on_step_end"
 
 
 def bound_to(
@@ -51,7 +48,7 @@ def bound_to(
     refuse_conflicts(adapted)
     facts = target.facts
     # Those that are known to have guidance are known to call it, too.
-    if (facts is None or facts.cfg == "none") and hands_on_callback(type(pipeline)):
+    if (facts is None or facts.cfg == "none") and target.source.hands_on:
         raise UnsupportedPipelineError(
             f"{target.name} calls no callback itself: it hands it on to a pipeline inside it; "
             "bind that one"
@@ -70,7 +67,7 @@ def offered_tensors(pipeline: Any) -> tuple[str, ...]:
     """Names of what the pipeline hands to step-end callbacks."""
     kind = type(pipeline)
     offered = getattr(pipeline, "_callback_tensor_inputs", None)
-    if CALLBACK not in inspect.signature(kind.__call__).parameters:
+    if CALLBACK not in CallSource.of(kind).parameters:
         raise UnsupportedPipelineError(
             f"{kind.__name__} calls no callback at the end of a step: its __call__ takes no "
             f"{CALLBACK}"

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, Self
 from unicb._bind_checks import bound_to
 from unicb.callback import Callback, PlainFunction, name_of
 from unicb.errors import UnicbError
+from unicb.pipelines.source import CALLBACK
 from unicb.run.busy import Holder, Lease, User
 from unicb.run.call import Call, call_in_scope
 from unicb.run.handle import Handle, Request, State
@@ -19,7 +20,6 @@ from unicb.run.sigint import OnSigint
 
 __all__ = ["Binding", "State", "bind"]
 
-CALLBACK = "callback_on_step_end"
 TENSOR_INPUTS = "callback_on_step_end_tensor_inputs"
 
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 from unicb.errors import UnsupportedPipelineError
+from unicb.pipelines.source import CallSource
 
 #: Where an argument of ``encode_prompt`` comes from: a local of the loop, an attribute of the
 #: pipeline, or the value itself.
@@ -142,7 +142,7 @@ class PromptLoop:
     kept: tuple[str, ...]
 
 
-_found: WeakKeyDictionary[type, PromptLoop] = WeakKeyDictionary()
+_found: WeakKeyDictionary[CallSource, PromptLoop] = WeakKeyDictionary()
 
 
 def prompt_loop(kind: type) -> PromptLoop:
@@ -151,16 +151,17 @@ def prompt_loop(kind: type) -> PromptLoop:
     Raises:
         UnsupportedPipelineError: it cannot be told, or its loop takes no embeddings back.
     """
-    if kind not in _found:
-        _found[kind] = _read(kind)
-    return _found[kind]
+    source = CallSource.of(kind)
+    if source not in _found:
+        _found[source] = _read(kind, source)
+    return _found[source]
 
 
-def _read(kind: type) -> PromptLoop:
+def _read(kind: type, source: CallSource) -> PromptLoop:
     name = kind.__name__
     if not hasattr(kind, "encode_prompt"):
         raise UnsupportedPipelineError(f"{name} has no encode_prompt: it makes no embeddings")
-    tree = _call_of(kind)
+    tree = _call_of(kind, source)
     calls = tuple(_encoder_calls(tree, kind))
     taken = frozenset(_taken(tree))
     slots, kept = [], []
@@ -180,19 +181,15 @@ def _read(kind: type) -> PromptLoop:
     return PromptLoop(calls, tuple(slots), taken, tuple(kept))
 
 
-def _call_of(kind: type) -> ast.FunctionDef:
-    for base in kind.__mro__:
-        if "__call__" not in vars(base):
-            continue
-        try:
-            source = textwrap.dedent(inspect.getsource(inspect.unwrap(vars(base)["__call__"])))
-        except (OSError, TypeError) as error:
+def _call_of(kind: type, source: CallSource) -> ast.FunctionDef:
+    for written in (call.written for call in source.calls):
+        if written.tree is None:
             raise UnsupportedPipelineError(
                 f"{kind.__name__}: its code cannot be read, so that nothing can be told of how "
                 "it encodes prompts"
-            ) from error
-        tree = ast.parse(source).body[0]
-        if isinstance(tree, ast.FunctionDef) and "encode_prompt" in source:
+            ) from written.unreadable
+        tree = written.tree.body[0]
+        if isinstance(tree, ast.FunctionDef) and "encode_prompt" in written.text:
             return tree
     raise UnsupportedPipelineError(f"{kind.__name__} does not call its encode_prompt")
 

@@ -9,25 +9,20 @@ anything is unclear, it tells nothing. What it tells is verified in the first st
 from __future__ import annotations
 
 import ast
-import inspect
 import logging
 import re
-import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
-from types import CodeType
 from typing import Any, Literal, cast
 from weakref import WeakKeyDictionary
 
 from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines import Part, PipelineFacts, facts_owner, known_pipelines, usual_unbatched
+from unicb.pipelines.source import CallSource, self_attribute, text_of
 
 log = logging.getLogger("unicb")
 
-_CALLBACK = "callback_on_step_end"
-
-_found: WeakKeyDictionary[type, PipelineFacts] = WeakKeyDictionary()
-_handing_on: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
+_found: WeakKeyDictionary[CallSource, PipelineFacts] = WeakKeyDictionary()
 
 #: Attributes by these names hold models whose output is guided; other models are companions.
 _DENOISER = re.compile(r"unet|transformer|prior|decoder|denoiser|dit")
@@ -45,17 +40,18 @@ def facts_of_class(kind: type, known: PipelineFacts | None) -> PipelineFacts:
     Raises:
         UnsupportedPipelineError: nothing is known, and nothing can be told.
     """
-    caller = _owner_of_call(kind)
+    source = CallSource.of(kind)
+    caller = source.owner or kind
     if known is not None and issubclass(facts_owner(kind) or kind, caller):
         return known
-    if kind not in _found:
-        _found[kind] = _told(kind, caller, known)
-    return _found[kind]
+    if source not in _found:
+        _found[source] = _told(kind, caller, known)
+    return _found[source]
 
 
 def _told(kind: type, caller: type, known: PipelineFacts | None) -> PipelineFacts:
     told = infer(caller)
-    if known is not None and _loop_of(caller) is None:
+    if known is not None and CallSource.of(caller).written.loop is None:
         return known  # it wraps the call of its base
     if told is not None and known is not None and _agree(told, known):
         return replace(known, verify=True)
@@ -91,61 +87,13 @@ def _described(facts: PipelineFacts) -> str:
 
 def hands_on_callback(kind: type) -> bool:
     """Whether a class's ``__call__`` only hands its callback on, to a pipeline inside it."""
-    if kind not in _handing_on:
-        _handing_on[kind] = _hands_on(kind)
-    return _handing_on[kind]
-
-
-def _hands_on(kind: type) -> bool:
-    call = getattr(inspect.unwrap(kind.__call__), "__code__", None)
-    # To read and to parse a source takes 20 ms: not where no call in the code has that keyword.
-    tree = _code_of(kind) if call is not None and _has_keyword(call) else None
-    if tree is None:
-        return False
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    handing = [
-        c
-        for c in calls
-        if any(isinstance(w.value, ast.Name) and w.value.id == _CALLBACK for w in c.keywords)
-    ]
-    called = any(isinstance(c.func, ast.Name) and c.func.id == _CALLBACK for c in calls)
-    if not handing or called:
-        return False
-    targets = [c.func for c in handing]
-    if any(hasattr(kind, _self_attribute(target) or "") for target in targets):
-        return False  # to a method of its own
-    if any(_is_base_call(target) for target in targets):
-        further = [base for base in _owner_of_call(kind).__mro__[1:] if "__call__" in vars(base)]
-        return bool(further) and hands_on_callback(further[0])
-    return True
-
-
-def _is_base_call(node: ast.AST) -> bool:
-    """``super().__call__``."""
-    of = node.value if isinstance(node, ast.Attribute) and node.attr == "__call__" else None
-    return isinstance(of, ast.Call) and isinstance(of.func, ast.Name) and of.func.id == "super"
-
-
-def _has_keyword(code: CodeType) -> bool:
-    """Whether a call may have the callback as a keyword argument: the compiler keeps the names of
-    keywords among the constants, in tuples, or alone where there are ``*args`` or ``**kwargs``."""
-    return any(
-        _has_keyword(constant) if isinstance(constant, CodeType) else _names_callback(constant)
-        for constant in code.co_consts
-    )
-
-
-def _names_callback(constant: object) -> bool:
-    return constant == _CALLBACK or (isinstance(constant, tuple) and _CALLBACK in constant)
-
-
-def _owner_of_call(kind: type) -> type:
-    return next(base for base in kind.__mro__ if "__call__" in vars(base))
+    return CallSource.of(kind).hands_on
 
 
 def infer(kind: Any) -> PipelineFacts | None:
     """Facts told from the code of a class's ``__call__``; None where it does not tell."""
-    tree, loop = _code_of(kind), _loop_of(kind)
+    written = CallSource.of(kind).written
+    tree, loop = written.tree, written.loop
     if tree is None or loop is None or "perturbed" in ast.unparse(loop):
         return None
     aliases = _aliases(tree)
@@ -174,44 +122,12 @@ def infer(kind: Any) -> PipelineFacts | None:
     return _two_calls(kind, loop, sites, denoisers, companions)
 
 
-def _code_of(kind: Any) -> ast.AST | None:
-    try:
-        return ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(kind.__call__))))
-    except (OSError, TypeError, SyntaxError):
-        return None
-
-
-def _loop_of(kind: Any) -> ast.AST | None:
-    """The innermost loop of ``__call__`` that calls the callback."""
-    tree = _code_of(kind)
-    if tree is None:
-        return None
-    loops = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.For | ast.While)
-        and any(
-            isinstance(part, ast.Call)
-            and isinstance(part.func, ast.Name)
-            and part.func.id == "callback_on_step_end"
-            for part in ast.walk(node)
-        )
-    ]
-    return loops[-1] if loops else None
-
-
-def _self_attribute(node: ast.AST) -> str | None:
-    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-        return node.attr if node.value.id == "self" else None
-    return None
-
-
 def _aliases(tree: ast.AST) -> dict[str, list[str]]:
     """Locals that stand for models: ``model = self.transformer``."""
     found: dict[str, list[str]] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            name = _self_attribute(node.value)
+            name = self_attribute(node.value)
             if name is not None and _DENOISER.search(name):
                 found.setdefault(node.targets[0].id, []).append(name)
     return found
@@ -225,7 +141,7 @@ def _model_calls(
     for node in sorted(calls, key=lambda call: (call.lineno, call.col_offset)):
         if isinstance(node.func, ast.Name) and node.func.id in aliases:
             yield node, aliases[node.func.id]
-        name = _self_attribute(node.func)
+        name = self_attribute(node.func)
         if name is not None and re.search(_DENOISER.pattern + "|controlnet", name):
             yield node, [name]
 
@@ -287,7 +203,7 @@ def _two_calls(
 def _scale_read(loop: ast.AST) -> Literal["property", "local"]:
     """Where the loop has its guidance scale. How it combines the parts with it is not told."""
     named = {node.id for node in ast.walk(loop) if isinstance(node, ast.Name)}
-    read = {_self_attribute(node) for node in ast.walk(loop)}
+    read = {self_attribute(node) for node in ast.walk(loop)}
     is_property = read & {"guidance_scale", "_guidance_scale"} and "guidance_scale" not in named
     return "property" if is_property else "local"
 
@@ -317,7 +233,7 @@ def _off(kind: Any) -> dict[str, float] | None:
     if not isinstance(switch, property):
         return None
     try:
-        code = inspect.getsource(cast(Any, switch.fget))
+        code = text_of(switch.fget)
     except (OSError, TypeError):
         return None
     compared = re.fullmatch(

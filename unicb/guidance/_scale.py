@@ -11,7 +11,6 @@ the norm or the deviation of c.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from functools import partial
@@ -27,6 +26,7 @@ from unicb.guidance._owner import Owner
 from unicb.guidance._tree import leaves, mapped
 from unicb.ops import Tensor
 from unicb.pipelines import PipelineFacts
+from unicb.pipelines.source import CallSource
 
 AIM = "set guidance"
 _ATTRIBUTE = "self."
@@ -56,7 +56,7 @@ def without_guidance(
 ) -> UnsupportedPipelineError:
     """The error for a run that was called without the guidance that is to be set."""
     kind = type(pipeline)
-    taken = inspect.signature(kind.__call__).parameters
+    taken = CallSource.of(kind).parameters
     names = [name.removeprefix(_ATTRIBUTE).lstrip("_") for name in facts.scale_names]
     argument = next((name for name in names if name in taken), "guidance_scale")
     found = "" if scale is None else f" (its {argument} is {scale:g})"

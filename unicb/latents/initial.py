@@ -13,6 +13,7 @@ from unicb.errors import UnsupportedPipelineError
 from unicb.latents.layouts import layout_of
 from unicb.ops import Tensor
 from unicb.pipelines import PipelineFacts, facts_for
+from unicb.pipelines.source import CallSource
 
 #: Layouts whose shape follows from a picture's size, and how many cells are one token's.
 _CELLS_PER_TOKEN = {"bchw": 1, "b(hw)(cpq)": 4}
@@ -90,7 +91,7 @@ def _cells_per_token(pipeline: Any, facts: PipelineFacts | None) -> int:
     layout = layout_of(pipeline, facts).notation if facts is None or facts.layout else ""
     if layout not in _CELLS_PER_TOKEN:
         raise _untold(pipeline, "their layout is none of " + ", ".join(_CELLS_PER_TOKEN))
-    if "latents" not in inspect.signature(type(pipeline).__call__).parameters:
+    if "latents" not in CallSource.of(type(pipeline)).parameters:
         raise _untold(pipeline, "its __call__ takes no latents")
     return _CELLS_PER_TOKEN[layout]
 

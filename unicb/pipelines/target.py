@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from unicb.backend import Backend
 from unicb.pipelines.facts import PipelineFacts
+from unicb.pipelines.source import CallSource
 
 if TYPE_CHECKING:
     from unicb.guidance import Guidance
@@ -61,6 +62,11 @@ class Target:
         from unicb.latents import layout_of
 
         return layout_of(self.pipeline, self.facts)
+
+    @property
+    def source(self) -> CallSource:
+        """What the code of its class says of its call."""
+        return CallSource.of(type(self.pipeline))
 
     @property
     def models(self) -> list[Any]:

@@ -18,24 +18,18 @@ import threading
 from collections.abc import Callable, Iterable
 from types import CodeType, FrameType
 from typing import Any, NamedTuple, Protocol
-from weakref import WeakKeyDictionary, ref
+from weakref import ref
 
 from unicb.ops import Tensor
+from unicb.pipelines.source import CALLBACK, CallSource
 from unicb.run.scope import Scope, innermost
 
 _GENERATORS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
-_codes: WeakKeyDictionary[type, frozenset[CodeType]] = WeakKeyDictionary()
-
 
 def code_of(pipeline_class: type) -> frozenset[CodeType]:
     """The code of all methods of the class and its bases, below any decorators."""
-    if (known := _codes.get(pipeline_class)) is not None:
-        return known
-    members = [member for base in pipeline_class.__mro__ for member in vars(base).values()]
-    functions = [inspect.unwrap(member) for member in members if inspect.isfunction(member)]
-    _codes[pipeline_class] = found = frozenset(function.__code__ for function in functions)
-    return found
+    return CallSource.of(pipeline_class).codes
 
 
 class FrameId(NamedTuple):
@@ -111,10 +105,10 @@ def _given(
     """The innermost frame, from ``frame`` outwards, that was given this callback; ``ours``: whether
     the frames are of this thread."""
     while frame is not None:
-        if "callback_on_step_end" in frame.f_code.co_varnames:
+        if CALLBACK in frame.f_code.co_varnames:
             # Another thread's may be reading its locals just now.
-            found = _locals_of(frame, ["callback_on_step_end"]) if ours else frame.f_locals
-            if found.get("callback_on_step_end") == callback:
+            found = _locals_of(frame, [CALLBACK]) if ours else frame.f_locals
+            if found.get(CALLBACK) == callback:
                 return frame
         frame = frame.f_back
     return None

@@ -8,53 +8,23 @@ stopped after.
 
 from __future__ import annotations
 
-import dis
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
-from types import CodeType, MethodType
+from types import MethodType
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 from unicb.backend import Backend
 from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines import PipelineFacts
+from unicb.pipelines.source import CallSource
 
-_CALLBACK = "callback_on_step_end"
-_FLAG = ("interrupt", "_interrupt")
 _STEP = -1
-
-_reading: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
 
 def reads_flag(kind: type) -> bool:
     """Whether the loop of a pipeline class reads the flag that stops it, told from its code."""
-    if kind not in _reading:
-        loops = [code for code in _used(kind) if _CALLBACK in code.co_varnames]
-        _reading[kind] = hasattr(kind, "interrupt") and any(map(_loads_flag, loops))
-    return _reading[kind]
-
-
-def _used(kind: type) -> Iterator[CodeType]:
-    """The code of the class's methods, below any decorators; of those of its bases that it
-    overrides, where its own calls them."""
-    for name in dir(kind):
-        for base in kind.__mro__:
-            if inspect.isfunction(method := vars(base).get(name)):
-                code = inspect.unwrap(method).__code__
-                yield code
-                if not {"super", name} & {*code.co_names}:
-                    break
-
-
-def _loads_flag(code: CodeType) -> bool:
-    if not {*code.co_names} & {*_FLAG}:
-        return False
-    return any(
-        step.opname.startswith("LOAD_") and step.argval in _FLAG
-        for step in dis.get_instructions(code)
-    )
+    return CallSource.of(kind).reads_flag
 
 
 def stops_by_flag(pipeline: Any) -> bool:

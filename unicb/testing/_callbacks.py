@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +28,7 @@ from unicb import (
     load_trajectory,
 )
 from unicb.ops import Tensor
+from unicb.pipelines.source import CallSource
 from unicb.testing._base import Checks
 from unicb.testing.harness import Case, Harness
 
@@ -189,7 +189,7 @@ class CallbacksChecks(Checks):
         """Where the first kind's call takes latents: in float32 they have the bits that numpy
         draws, a picture's do not depend on the others, and the run starts from them."""
         pipeline = self.pipeline()
-        if "latents" not in inspect.signature(type(pipeline).__call__).parameters:
+        if "latents" not in CallSource.of(type(pipeline)).parameters:
             return
         to_numpy = self.harness.backend.ops.to_numpy
         latents = initial_latents(pipeline, seed=7, batch=2)
