@@ -1,11 +1,14 @@
-"""Tensors that allow what the contract allows and nothing else, and the six operations on them."""
+"""Tensors that allow what the contract allows and nothing else, and the seven operations."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+
+from unicb.ops import joinable
 
 
 class StrictTensor:
@@ -68,6 +71,9 @@ class NumpyOps:
         if n < 1 or x.shape[0] % n:
             raise ValueError(f"cannot chunk shape {x.shape} into {n} equal parts along axis 0")
         return tuple(StrictTensor(part) for part in np.split(x.data, n))
+
+    def concat(self, parts: Sequence[StrictTensor]) -> StrictTensor:
+        return StrictTensor(np.concatenate([part.data for part in joinable(parts)]))
 
     def matmul(self, a: StrictTensor, b: StrictTensor) -> StrictTensor:
         return StrictTensor(np.matmul(a.data, b.data))

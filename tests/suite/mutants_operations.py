@@ -64,6 +64,16 @@ def _bare_chunk_error(chunk: Any) -> Any:
     return broken
 
 
+def _concat_as_torch_does(ops: Any, parts: Any) -> StrictTensor:
+    """Parts of shape (0,) do not count."""
+    kept = [part.data for part in parts if part.shape != (0,)] or [part.data for part in parts]
+    try:
+        return StrictTensor(np.concatenate(kept))
+    except ValueError:
+        shapes = ", ".join(str(part.shape) for part in parts)
+        raise ValueError(f"cannot concat shapes {shapes}") from None
+
+
 def _rows(tensor: StrictTensor) -> int:
     return tensor.shape[0]
 
@@ -377,19 +387,63 @@ OPERATIONS = (
         "concat sorts",
         "the parts come in the order of their length",
         "concat",
-        NumpyBackend,
+        NumpyOps,
         "concat",
         instead(
-            lambda self, parts: StrictTensor(
+            lambda ops, parts: StrictTensor(
                 np.concatenate(sorted((part.data for part in parts), key=len))
             )
         ),
     ),
     mutant(
+        "concat joins each part once",
+        "parts are kept in a set of their ids",
+        "concat",
+        NumpyOps,
+        "concat",
+        lambda concat: (
+            lambda ops, parts: concat(ops, list({id(part): part for part in parts}.values()))
+        ),
+    ),
+    mutant(
+        "concat of one part repeats it",
+        "as if it were asked for both halves",
+        "concat",
+        NumpyOps,
+        "concat",
+        lambda concat: (
+            lambda ops, parts: concat(ops, [*parts, *parts] if len(parts) == 1 else parts)
+        ),
+    ),
+    mutant(
+        "concat skips what has no rows and no columns",
+        "as torch.cat does with a part of shape (0,)",
+        "concat_refuses_what_does_not_fit",
+        NumpyOps,
+        "concat",
+        instead(_concat_as_torch_does),
+    ),
+    mutant(
+        "concat's error names no shapes",
+        "the framework's own is passed on",
+        "concat_refuses_what_does_not_fit",
+        NumpyOps,
+        "concat",
+        instead(lambda ops, parts: StrictTensor(np.concatenate([part.data for part in parts]))),
+    ),
+    mutant(
+        "concat takes the wider dtype",
+        "as the frameworks' own promotion: half-precision latents come out in float32",
+        "concat_refuses_another_dtype",
+        NumpyOps,
+        "concat",
+        instead(lambda ops, parts: StrictTensor(np.concatenate([part.data for part in parts]))),
+    ),
+    mutant(
         "concat widens",
         "copies come in float64",
         "concat",
-        NumpyBackend,
+        NumpyOps,
         "concat",
         onto(lambda data: data.astype(np.float64)),
     ),
