@@ -1,7 +1,8 @@
 """The tensor contract: all that a callback may do to a tensor, on every framework.
 
-On a tensor itself: ``.shape``, ``.dtype``, ``.reshape``, ``.swapaxes``, basic indexing and slicing
-(with positive steps), and ``+ - * /`` with tensors and Python scalars. Everything else is one of
+On a tensor itself: ``.shape``, ``.dtype``, ``.reshape``, ``.swapaxes``, basic indexing (integers,
+slices with positive steps, ``...`` and ``None``), ``+ - * /`` with tensors and Python numbers, and
+``**`` with a Python number (NaN for a negative number to a fraction). Everything else is one of
 seven operations: five verbs (:meth:`~TensorOps.chunk`, :meth:`~TensorOps.concat`,
 :meth:`~TensorOps.matmul`, :meth:`~TensorOps.clamp`, :meth:`~TensorOps.to_uint8`) and two doors
 between host and device (:meth:`~TensorOps.to_numpy`, :meth:`~TensorOps.from_numpy`).

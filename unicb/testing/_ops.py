@@ -244,6 +244,55 @@ class OpsChecks(Checks):
             error = np.abs(ops.to_numpy(tensor).astype(np.float64) - expected)
             assert (error <= EPSILON[dtype] * np.abs(expected)).all()
 
+    def test_indexing(self, dtype: str) -> None:
+        """Integers from either end, slices with steps, ``...`` and ``None``: the elements that
+        numpy gives, dtype kept."""
+        ops = self.harness.backend.ops
+        array = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+        x = self._tensor(array, dtype)
+        keys: list[Any] = [
+            *(1, -1, (0, 2), (2, -1, 3), ..., (..., 0), (1, ..., -2), None, (slice(None), None)),
+            *(slice(None, None, 2), slice(1, None, 2), slice(None, None, 5), slice(-2, None)),
+            (slice(None), slice(1, 4, 2)),
+            (slice(None), slice(None), slice(-4, -1, 2)),
+            (slice(0, 3, 2), slice(3, None, 3), slice(None, None, 4)),
+            (..., slice(1, None, 3)),
+            (-1, slice(None, 3, 2), None),
+        ]
+        for key in keys:
+            part, expected = x[key], array[key]
+            assert part.dtype == x.dtype
+            assert tuple(part.shape) == expected.shape
+            assert np.array_equal(ops.to_numpy(part), expected)
+
+    def test_power(self, dtype: str) -> None:
+        """A tensor to the power of a number, whole or not, positive or negative, dtype kept, to
+        within its rounding; NaN for a negative number to a fraction."""
+        ops = self.harness.backend.ops
+        exponents = (2, 3, 0.5, -1, -0.5, 1.5, 2.0, 1, 0, 0.25)
+        values = st.floats(0.0625, 16, width=32)
+
+        @_moderate
+        @given(_arrays(values=values), st.sampled_from(exponents))
+        def check(array: npt.NDArray[Any], exponent: float) -> None:
+            tensor = self._tensor(array, dtype)
+            power = tensor**exponent
+            assert power.dtype == tensor.dtype
+            assert tuple(power.shape) == array.shape
+            expected = ops.to_numpy(tensor).astype(np.float64) ** exponent
+            error = np.abs(ops.to_numpy(power).astype(np.float64) - expected)
+            assert (error <= 2 * EPSILON[dtype] * expected).all()
+
+        check()
+        special = self._tensor(np.array([-2.0, 0.0, math.nan], np.float32), dtype)
+        for exponent, numbers in (
+            (2, [4.0, 0.0, math.nan]),
+            (3, [-8.0, 0.0, math.nan]),
+            (-1, [-0.5, math.inf, math.nan]),
+            (0.5, [math.nan, 0.0, math.nan]),
+        ):
+            assert np.array_equal(ops.to_numpy(special**exponent), numbers, equal_nan=True)
+
     def test_verbs_leave_their_arguments_alone(self, dtype: str) -> None:
         """No verb writes to the tensor that it is given."""
         ops = self.harness.backend.ops
