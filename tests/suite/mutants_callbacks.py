@@ -118,7 +118,7 @@ CALLBACKS = (
         unicb.callbacks.nan_guard,
         "_is_finite",
         instead(
-            lambda latents, checked, ops: bool(
+            lambda latents, ops: bool(
                 np.isfinite(latents.data.sum(dtype=latents.dtype) * latents.dtype.type(2))
             )
         ),

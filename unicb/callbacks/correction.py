@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from unicb.callback import Callback
-from unicb.callbacks._per_run import PerRun
 from unicb.callbacks._schedules import Schedule, Scheduled, number
 from unicb.errors import UnsupportedPipelineError
 from unicb.latents.layouts import layout_of
 from unicb.ops import Tensor, TensorOps
 from unicb.pipelines import PipelineFacts
 from unicb.step import Step
+from unicb.tensors import mean
 
 #: Where the soft clamp begins, as a share of its bound: 3.5 of 4, the article's figures.
 _KNEE = 0.875
-
-
-class _Means(NamedTuple):
-    """What to multiply rows and columns of cells with, for their means."""
-
-    over_width: Tensor
-    over_height: Tensor
 
 
 class LatentCorrection(Callback):
@@ -80,7 +73,6 @@ class LatentCorrection(Callback):
         self._centre = None if centre is None else Scheduled("centre", centre, _strength)
         self._clamp = None if clamp is None else Scheduled("clamp", clamp, _bound)
         self._stretch = None if stretch is None else Scheduled("stretch", stretch, _range)
-        self._runs: PerRun[dict[tuple[Any, ...], _Means]] = PerRun()
 
     def on_bind(self, pipeline: Any, facts: PipelineFacts | None) -> None:
         layout = layout_of(pipeline, facts).notation if facts is None or facts.layout else ""
@@ -89,9 +81,6 @@ class LatentCorrection(Callback):
                 f"LatentCorrection works on latents [rows, channels, height, width] (bchw); those "
                 f"of {type(pipeline).__name__} are {layout or 'no picture'}"
             )
-
-    def on_run_end(self) -> None:
-        self._runs.ended()
 
     def on_step_end(self, step: Step) -> None:
         progress, x, ops = step.progress, step["latents"], step.ops
@@ -106,7 +95,7 @@ class LatentCorrection(Callback):
         bound = math.inf if self._clamp is None else self._clamp.at(progress)
         reach = 0.0 if self._stretch is None else self._stretch.at(progress)
         if strength:
-            x = x - _channel_means(x, self._means(step, x), ops) * strength
+            x = x - mean(ops, x, kept=2) * strength
         if bound < math.inf or reach:
             host = ops.to_numpy(x).astype(np.float64)
             sizes = np.sqrt(np.mean(host**2, axis=(1, 2, 3)))
@@ -116,26 +105,6 @@ class LatentCorrection(Callback):
                 x = x * _of_rows(_factors(host, sizes * reach), x, ops)
         if strength or bound < math.inf or reach:
             step["latents"] = x
-
-    def _means(self, step: Step, x: Tensor) -> _Means:
-        """Made once for latents of a size: a copy to the device each time would take longer."""
-        made = self._runs.of(step, dict)
-        height, width = x.shape[-2:]
-        key = int(height), int(width), x.dtype
-        if key not in made:
-            weights = [
-                step.ops.from_numpy(np.full((n, 1), 1 / n, np.float32), like=x)
-                for n in (key[1], key[0])
-            ]
-            made[key] = _Means(*weights)
-        return made[key]
-
-
-def _channel_means(x: Tensor, means: _Means, ops: TensorOps) -> Tensor:
-    """``[rows, channels, 1, 1]``. First of the lines, then of these: 1 / (h * w) would be too
-    small a number for float16."""
-    lines = ops.matmul(x, means.over_width)
-    return ops.matmul(lines.swapaxes(2, 3), means.over_height)
 
 
 def _soft_clamp(
