@@ -26,9 +26,7 @@ T = TypeVar("T")
 
 ENTRY_POINT_GROUP = "unicb.backends"
 
-_VERBS = (
-    *("owns", "is_tensor", "concat", "aside", "untouched", "hook", "reset_caches", "versions"),
-)
+_VERBS = ("owns", "is_tensor", "aside", "untouched", "hook", "reset_caches", "versions")
 _PARTS = ("name", "install", "ops", *_VERBS)
 
 
@@ -52,10 +50,6 @@ class Backend(Protocol):
 
     def is_tensor(self, value: object) -> bool:
         """Whether ``value`` is one of this framework's tensors."""
-        ...
-
-    def concat(self, parts: Sequence[Tensor]) -> Tensor:
-        """The tensors, one after another, along axis 0. One may be there several times."""
         ...
 
     def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:

@@ -1,14 +1,16 @@
 """The tensor contract: all that a callback may do to a tensor, on every framework.
 
-On a tensor itself: ``.shape``, ``.dtype``, ``.reshape``, ``.swapaxes``, basic indexing and slicing
-(with positive steps), and ``+ - * /`` with tensors and Python scalars. Everything else is one of
-six operations: four verbs (:meth:`~TensorOps.chunk`, :meth:`~TensorOps.matmul`,
-:meth:`~TensorOps.clamp`, :meth:`~TensorOps.to_uint8`) and two doors between host and device
-(:meth:`~TensorOps.to_numpy`, :meth:`~TensorOps.from_numpy`).
+On a tensor itself: ``.shape``, ``.dtype``, ``.reshape``, ``.swapaxes``, basic indexing (integers,
+slices with positive steps, ``...`` and ``None``), ``+ - * /`` with tensors and Python numbers, and
+``**`` with a Python number (NaN for a negative number to a fraction). Everything else is one of
+seven operations: five verbs (:meth:`~TensorOps.chunk`, :meth:`~TensorOps.concat`,
+:meth:`~TensorOps.matmul`, :meth:`~TensorOps.clamp`, :meth:`~TensorOps.to_uint8`) and two doors
+between host and device (:meth:`~TensorOps.to_numpy`, :meth:`~TensorOps.from_numpy`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -19,7 +21,7 @@ Tensor: TypeAlias = Any
 
 
 class TensorOps(Protocol):
-    """Six operations that a backend supplies for its framework's tensors.
+    """Seven operations that a backend supplies for its framework's tensors.
 
     No verb changes its argument. Every verb but :meth:`to_uint8` keeps dtype and device. Only
     :meth:`to_uint8` and :meth:`to_numpy` wait for the device.
@@ -30,6 +32,17 @@ class TensorOps(Protocol):
 
         Raises:
             ValueError: ``n`` does not divide ``x.shape[0]``, or is not positive; names the shape.
+        """
+        ...
+
+    def concat(self, parts: Sequence[Tensor]) -> Tensor:
+        """Join tensors, one after another, along axis 0. A part may be there several times.
+
+        The parts have one dtype, one device, and the same sizes along all other axes.
+
+        Raises:
+            ValueError: there are no parts, a part has no axes, or they do not fit together; names
+                the shapes and dtypes. :func:`joinable` raises it for a backend.
         """
         ...
 
@@ -61,3 +74,25 @@ class TensorOps(Protocol):
     def from_numpy(self, a: npt.NDArray[Any], like: Tensor) -> Tensor:
         """Copy of a host array as a tensor with the dtype and on the device of ``like``."""
         ...
+
+
+def joinable(parts: Sequence[Tensor]) -> list[Tensor]:
+    """The parts as a list, checked, for a backend's :meth:`TensorOps.concat`.
+
+    Frameworks differ here: some skip empty parts, some widen dtypes, some raise at a later line.
+
+    Raises:
+        ValueError: they cannot be joined along axis 0.
+    """
+    checked = list(parts)
+    if not checked:
+        raise ValueError("cannot concat an empty list of tensors")
+    first = checked[0]
+    shape, dtype = tuple(first.shape), first.dtype
+    if not shape or any(
+        len(part.shape) != len(shape) or tuple(part.shape[1:]) != shape[1:] or part.dtype != dtype
+        for part in checked
+    ):
+        found = ", ".join(f"{tuple(part.shape)} ({part.dtype})" for part in checked)
+        raise ValueError(f"cannot concat tensors of these shapes and dtypes along axis 0: {found}")
+    return checked

@@ -35,11 +35,6 @@ class MindSporeBackend:
     def is_tensor(self, value: object) -> bool:
         return isinstance(value, self._tensor)
 
-    def concat(self, parts: Sequence[Tensor]) -> Tensor:
-        from mindspore import ops
-
-        return ops.cat(list(parts))
-
     def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
         from unicb_mindspore.aside import aside
 

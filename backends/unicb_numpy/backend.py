@@ -36,11 +36,6 @@ class NumpyBackend:
     def is_tensor(self, value: object) -> bool:
         return isinstance(value, self._tensor)
 
-    def concat(self, parts: Sequence[Tensor]) -> Tensor:
-        from unicb_numpy.ops import StrictTensor
-
-        return StrictTensor(np.concatenate([part.data for part in parts]))
-
     def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
         return at_once(work, self.ops, tensors)
 

@@ -1,11 +1,14 @@
-"""Tensors that allow what the contract allows and nothing else, and the six operations on them."""
+"""Tensors that allow what the contract allows and nothing else, and the seven operations."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+
+from unicb.ops import joinable
 
 
 class StrictTensor:
@@ -31,7 +34,7 @@ class StrictTensor:
         return StrictTensor(self.data.swapaxes(axis1, axis2))
 
     def __getitem__(self, key: Any) -> StrictTensor:
-        return StrictTensor(self.data[key])
+        return StrictTensor(self.data[_basic(key)])
 
     def __add__(self, other: StrictTensor | float) -> StrictTensor:
         return StrictTensor(self.data + _operand(other))
@@ -51,16 +54,36 @@ class StrictTensor:
     def __rtruediv__(self, other: float) -> StrictTensor:
         return StrictTensor(_operand(other) / self.data)
 
+    def __pow__(self, exponent: float) -> StrictTensor:
+        with np.errstate(all="ignore"):
+            return StrictTensor(self.data ** _number(exponent))
+
     __radd__ = __add__
     __rmul__ = __mul__
 
 
 def _operand(value: Any) -> Any:
-    if isinstance(value, StrictTensor):
-        return value.data
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    return value.data if isinstance(value, StrictTensor) else _number(value)
+
+
+def _number(value: Any) -> float:
+    # numpy's float64 is a float, and would widen the tensor.
+    if type(value) not in (int, float):
         raise TypeError(f"tensors combine with tensors and Python numbers, not {type(value)}")
-    return value
+    return cast(float, value)
+
+
+def _basic(key: Any) -> Any:
+    """The key, if every framework takes it: MindSpore takes no numbers of numpy's, torch no
+    negative steps, and lists and arrays mean something else."""
+    for part in key if type(key) is tuple else (key,):
+        sliced = isinstance(part, slice)
+        numbers = (part.start, part.stop, part.step) if sliced else (part,)
+        if part is not ... and any(n is not None and type(n) is not int for n in numbers):
+            raise TypeError(f"tensors are indexed by integers, slices, ... and None, not {part!r}")
+        if sliced and part.step is not None and part.step < 1:
+            raise ValueError(f"slices have positive steps, not {part.step}")
+    return key
 
 
 class NumpyOps:
@@ -68,6 +91,9 @@ class NumpyOps:
         if n < 1 or x.shape[0] % n:
             raise ValueError(f"cannot chunk shape {x.shape} into {n} equal parts along axis 0")
         return tuple(StrictTensor(part) for part in np.split(x.data, n))
+
+    def concat(self, parts: Sequence[StrictTensor]) -> StrictTensor:
+        return StrictTensor(np.concatenate([part.data for part in joinable(parts)]))
 
     def matmul(self, a: StrictTensor, b: StrictTensor) -> StrictTensor:
         return StrictTensor(np.matmul(a.data, b.data))

@@ -35,11 +35,6 @@ class TorchBackend:
     def is_tensor(self, value: object) -> bool:
         return isinstance(value, self._tensor)
 
-    def concat(self, parts: Sequence[Tensor]) -> Tensor:
-        import torch
-
-        return torch.cat(list(parts))
-
     def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
         from unicb_torch.aside import aside
 

@@ -1,14 +1,15 @@
-"""The six tensor operations, on torch."""
+"""The seven tensor operations, on torch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from unicb.ops import Tensor
+from unicb.ops import Tensor, joinable
 
 
 class TorchOps:
@@ -17,6 +18,9 @@ class TorchOps:
         if n < 1 or shape[0] % n:
             raise ValueError(f"cannot chunk shape {shape} into {n} equal parts along axis 0")
         return tuple(x.split(shape[0] // n)) if shape[0] else (x,) * n
+
+    def concat(self, parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat(joinable(parts))
 
     def matmul(self, a: Tensor, b: Tensor) -> Tensor:
         return torch.matmul(a, b)

@@ -8,6 +8,7 @@ from mutants_operations import OPERATIONS
 from mutants_pipeline import PIPELINE
 from mutants_schedules import SCHEDULES
 from mutants_subtle import SUBTLE
+from mutants_tensors import TENSORS
 from mutation import MoreKinds, Mutant
 
 #: What they are made from. Must pass everything.
@@ -17,4 +18,4 @@ REFERENCES = (
     Mutant("reference, more for callbacks", "none", (), harness=MoreCallbacks),
 )
 
-MUTANTS = (*OPERATIONS, *PIPELINE, *CORE, *SUBTLE, *CALLBACKS, *SCHEDULES)
+MUTANTS = (*OPERATIONS, *TENSORS, *PIPELINE, *CORE, *SUBTLE, *CALLBACKS, *SCHEDULES)

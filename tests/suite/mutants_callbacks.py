@@ -15,7 +15,6 @@ from unicb import Run
 from unicb.callbacks._ip_scales import Hold
 from unicb.callbacks._prompt_rows import Rows
 from unicb.callbacks._trajectory_files import TrajectoryFile
-from unicb_numpy import NumpyBackend
 from unicb_numpy.harness import NumpyHarness
 from unicb_numpy.ops import NumpyOps, StrictTensor
 from unicb_numpy.pipelines import ToyPipeline
@@ -119,7 +118,7 @@ CALLBACKS = (
         unicb.callbacks.nan_guard,
         "_is_finite",
         instead(
-            lambda latents, checked, ops: bool(
+            lambda latents, ops: bool(
                 np.isfinite(latents.data.sum(dtype=latents.dtype) * latents.dtype.type(2))
             )
         ),
@@ -144,10 +143,10 @@ CALLBACKS = (
         "concat puts the last part first",
         "rows of prompts are mixed up",
         "other_prompts_reach_the_loop",
-        NumpyBackend,
+        NumpyOps,
         "concat",
         instead(
-            lambda self, parts: StrictTensor(
+            lambda ops, parts: StrictTensor(
                 np.concatenate([part.data for part in (parts[-1], *parts[:-1])])
             )
         ),

@@ -64,6 +64,38 @@ def _bare_chunk_error(chunk: Any) -> Any:
     return broken
 
 
+def _concat_as_torch_does(ops: Any, parts: Any) -> StrictTensor:
+    """Parts of shape (0,) do not count."""
+    kept = [part.data for part in parts if part.shape != (0,)] or [part.data for part in parts]
+    try:
+        return StrictTensor(np.concatenate(kept))
+    except ValueError:
+        shapes = ", ".join(str(part.shape) for part in parts)
+        raise ValueError(f"cannot concat shapes {shapes}") from None
+
+
+def _power_by_logarithm(self: StrictTensor, exponent: float) -> StrictTensor:
+    with np.errstate(all="ignore"):
+        logarithm = np.log(self.data.astype(np.float64))
+        return StrictTensor(np.exp(logarithm * exponent).astype(self.dtype))
+
+
+def _each_slice(key: Any, change: Any) -> Any:
+    parts = key if isinstance(key, tuple) else (key,)
+    changed = tuple(change(part) if isinstance(part, slice) else part for part in parts)
+    return changed if isinstance(key, tuple) else changed[0]
+
+
+def _without_steps(key: Any) -> Any:
+    return _each_slice(key, lambda part: slice(part.start, part.stop))
+
+
+def _from_the_start(key: Any) -> Any:
+    return _each_slice(
+        key, lambda part: part if part.step is None else slice(0, part.stop, part.step)
+    )
+
+
 def _rows(tensor: StrictTensor) -> int:
     return tensor.shape[0]
 
@@ -374,22 +406,138 @@ OPERATIONS = (
         instead(lambda self, shape: StrictTensor(self.data.reshape(shape, order="F"))),
     ),
     mutant(
+        "steps of slices are dropped",
+        "every row where every other one was asked for",
+        "indexing",
+        StrictTensor,
+        "__getitem__",
+        lambda getitem: lambda self, key: getitem(self, _without_steps(key)),
+    ),
+    mutant(
+        "a slice with a step begins at 0",
+        "rows 0, 2, 4 where 1, 3, 5 were asked for",
+        "indexing",
+        StrictTensor,
+        "__getitem__",
+        lambda getitem: lambda self, key: getitem(self, _from_the_start(key)),
+    ),
+    mutant(
+        "indexing widens",
+        "a part of a tensor is float64",
+        "indexing",
+        StrictTensor,
+        "__getitem__",
+        onto(lambda data: data.astype(np.float64)),
+    ),
+    mutant(
+        "an integer keeps its axis",
+        "x[1] is x[1:2]",
+        "indexing",
+        StrictTensor,
+        "__getitem__",
+        lambda getitem: (
+            lambda self, key: getitem(
+                self, slice(key, key + 1 or None) if type(key) is int else key
+            )
+        ),
+    ),
+    mutant(
+        "power of a fraction is of its whole part",
+        "exponents are taken for integers",
+        "power",
+        StrictTensor,
+        "__pow__",
+        lambda power: lambda self, exponent: power(self, int(exponent)),
+    ),
+    mutant(
+        "power by logarithm",
+        "as a device without a kernel for it: a negative number has no square",
+        "power",
+        StrictTensor,
+        "__pow__",
+        instead(_power_by_logarithm),
+    ),
+    mutant(
+        "power widens",
+        "a tensor to a Python number is float64",
+        "power",
+        StrictTensor,
+        "__pow__",
+        onto(lambda data: data.astype(np.float64)),
+    ),
+    mutant(
+        "power in half precision",
+        "a device's fast mode, taken for every dtype",
+        "power",
+        StrictTensor,
+        "__pow__",
+        lambda power: (
+            lambda self, exponent: StrictTensor(
+                power(StrictTensor(self.data.astype(np.float16)), exponent).data.astype(self.dtype)
+            )
+        ),
+    ),
+    mutant(
         "concat sorts",
         "the parts come in the order of their length",
         "concat",
-        NumpyBackend,
+        NumpyOps,
         "concat",
         instead(
-            lambda self, parts: StrictTensor(
+            lambda ops, parts: StrictTensor(
                 np.concatenate(sorted((part.data for part in parts), key=len))
             )
         ),
     ),
     mutant(
+        "concat joins each part once",
+        "parts are kept in a set of their ids",
+        "concat",
+        NumpyOps,
+        "concat",
+        lambda concat: (
+            lambda ops, parts: concat(ops, list({id(part): part for part in parts}.values()))
+        ),
+    ),
+    mutant(
+        "concat of one part repeats it",
+        "as if it were asked for both halves",
+        "concat",
+        NumpyOps,
+        "concat",
+        lambda concat: (
+            lambda ops, parts: concat(ops, [*parts, *parts] if len(parts) == 1 else parts)
+        ),
+    ),
+    mutant(
+        "concat skips what has no rows and no columns",
+        "as torch.cat does with a part of shape (0,)",
+        "concat_refuses_what_does_not_fit",
+        NumpyOps,
+        "concat",
+        instead(_concat_as_torch_does),
+    ),
+    mutant(
+        "concat's error names no shapes",
+        "the framework's own is passed on",
+        "concat_refuses_what_does_not_fit",
+        NumpyOps,
+        "concat",
+        instead(lambda ops, parts: StrictTensor(np.concatenate([part.data for part in parts]))),
+    ),
+    mutant(
+        "concat takes the wider dtype",
+        "as the frameworks' own promotion: half-precision latents come out in float32",
+        "concat_refuses_another_dtype",
+        NumpyOps,
+        "concat",
+        instead(lambda ops, parts: StrictTensor(np.concatenate([part.data for part in parts]))),
+    ),
+    mutant(
         "concat widens",
         "copies come in float64",
         "concat",
-        NumpyBackend,
+        NumpyOps,
         "concat",
         onto(lambda data: data.astype(np.float64)),
     ),

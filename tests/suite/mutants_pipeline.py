@@ -13,7 +13,7 @@ from mutation import after, instead, loop, mutant, onto, value
 from unicb import UnicbError, UnsupportedPipelineError
 from unicb_numpy import NumpyBackend
 from unicb_numpy.harness import NumpyHarness
-from unicb_numpy.ops import StrictTensor
+from unicb_numpy.ops import NumpyOps, StrictTensor
 from unicb_numpy.pipelines import ToyPipeline, ToyScheduler, ToyUNet
 
 WRITE_BACK = 'latents = callback_outputs.pop("latents", latents)'
@@ -288,10 +288,10 @@ PIPELINE = (
         "concat copies the first row",
         "to the size that is asked for: right for one picture only",
         "concat",
-        NumpyBackend,
+        NumpyOps,
         "concat",
         instead(
-            lambda self, parts: StrictTensor(
+            lambda ops, parts: StrictTensor(
                 np.concatenate([parts[0].data[:1]] * sum(len(part.data) for part in parts))
             )
         ),

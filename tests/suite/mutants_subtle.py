@@ -171,9 +171,9 @@ SUBTLE = (
         "concat in place",
         "the arguments are spoilt",
         "concat verbs_leave_their_arguments_alone",
-        NumpyBackend,
+        NumpyOps,
         "concat",
-        after(lambda made, self, parts: parts[0].data.fill(0) or made),
+        after(lambda made, ops, parts: parts[0].data.fill(0) or made),
     ),
     mutant(
         "backend owns everything",

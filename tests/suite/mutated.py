@@ -12,8 +12,9 @@ from mutation import Mutant, checks_of
 from unicb.testing import BackendSuite
 from unicb.testing._callbacks import CallbacksChecks
 from unicb.testing._ops import OpsChecks
+from unicb.testing._tensors import TensorsChecks
 
-_LONG = {*checks_of(OpsChecks), *checks_of(CallbacksChecks)}
+_LONG = {*checks_of(OpsChecks), *checks_of(TensorsChecks), *checks_of(CallbacksChecks)}
 
 
 def _suite_on(mutant: Mutant) -> type:

@@ -162,7 +162,7 @@ class Encoder:
     def _picked(self, tensor: Tensor, indices: Sequence[int]) -> Tensor:
         if list(indices) == list(range(tensor.shape[0])):
             return tensor
-        return self._backend.concat([tensor[index : index + 1] for index in indices])
+        return self._backend.ops.concat([tensor[index : index + 1] for index in indices])
 
     def _check_kept(self, returned: Mapping[str, Any]) -> None:
         """What stays as the pipeline was called with must not say where the call's text ends."""

@@ -69,4 +69,4 @@ class Rows:
             else:
                 rows = [parts[part][row : row + 1] for row in range(self.batch)]
                 blocks += [row for row in rows for _ in range(self._repeats)]
-        return blocks[0] if len(blocks) == 1 else backend.concat(blocks)
+        return blocks[0] if len(blocks) == 1 else backend.ops.concat(blocks)

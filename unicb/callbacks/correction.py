@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,19 +13,13 @@ from unicb.callbacks._schedules import Schedule, Scheduled, number
 from unicb.errors import UnsupportedPipelineError
 from unicb.ops import Tensor, TensorOps
 from unicb.step import Step
+from unicb.tensors import mean
 
 if TYPE_CHECKING:
     from unicb import Target
 
 #: Where the soft clamp begins, as a share of its bound: 3.5 of 4, the article's figures.
 _KNEE = 0.875
-
-
-class _Means(NamedTuple):
-    """What to multiply rows and columns of cells with, for their means."""
-
-    over_width: Tensor
-    over_height: Tensor
 
 
 class LatentCorrection(Callback):
@@ -103,7 +97,7 @@ class LatentCorrection(Callback):
         bound = math.inf if self._clamp is None else self._clamp.at(progress)
         reach = 0.0 if self._stretch is None else self._stretch.at(progress)
         if strength:
-            x = x - _channel_means(x, self._means(step, x), ops) * strength
+            x = x - mean(ops, x, kept=2) * strength
         if bound < math.inf or reach:
             host = ops.to_numpy(x).astype(np.float64)
             sizes = np.sqrt(np.mean(host**2, axis=(1, 2, 3)))
@@ -113,26 +107,6 @@ class LatentCorrection(Callback):
                 x = x * _of_rows(_factors(host, sizes * reach), x, ops)
         if strength or bound < math.inf or reach:
             step["latents"] = x
-
-    def _means(self, step: Step, x: Tensor) -> _Means:
-        """Made once for latents of a size: a copy to the device each time would take longer."""
-        made: dict[tuple[Any, ...], _Means] = step.run.state(self, dict)
-        height, width = x.shape[-2:]
-        key = int(height), int(width), x.dtype
-        if key not in made:
-            weights = [
-                step.ops.from_numpy(np.full((n, 1), 1 / n, np.float32), like=x)
-                for n in (key[1], key[0])
-            ]
-            made[key] = _Means(*weights)
-        return made[key]
-
-
-def _channel_means(x: Tensor, means: _Means, ops: TensorOps) -> Tensor:
-    """``[rows, channels, 1, 1]``. First of the lines, then of these: 1 / (h * w) would be too
-    small a number for float16."""
-    lines = ops.matmul(x, means.over_width)
-    return ops.matmul(lines.swapaxes(2, 3), means.over_height)
 
 
 def _soft_clamp(

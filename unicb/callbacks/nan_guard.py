@@ -15,6 +15,7 @@ from unicb.callbacks._arguments import step_interval
 from unicb.errors import LatentsNotFiniteError
 from unicb.ops import Tensor, TensorOps
 from unicb.step import Step
+from unicb.tensors import dtype_name, mean
 
 if TYPE_CHECKING:
     from unicb import Target
@@ -28,13 +29,10 @@ class _Checked:
     """Of one run.
 
     Attributes:
-        ones: what sums up latents of one shape and dtype.
         before: the latents of the last check, and its step.
         warned: whether it has warned.
     """
 
-    ones: Tensor = None
-    ones_for: tuple[int, Any] | None = None
     before: tuple[int, Tensor] | None = None
     warned: bool = False
 
@@ -81,7 +79,7 @@ class NaNGuard(Callback):
         if checked.warned or (step.index % self._every and not last):
             return
         latents = step["latents"]
-        if _is_finite(latents, checked, step.ops):
+        if _is_finite(latents, step.ops):
             checked.before = step.index, latents
         else:
             self._act(step, checked)
@@ -103,15 +101,9 @@ class NaNGuard(Callback):
         warnings.warn(message, RuntimeWarning, stacklevel=3)
 
 
-def _is_finite(latents: Tensor, checked: _Checked, ops: TensorOps) -> bool:
-    rows = int(latents.shape[0])
-    flat = latents.reshape((rows, -1))
-    key = int(flat.shape[1]), latents.dtype
-    if checked.ones_for != key:
-        checked.ones = ops.from_numpy(np.ones((key[0], 1), np.float32), like=latents)
-        checked.ones_for = key
-    # What is not finite times 0 is NaN, and so is any sum with it; to 8 bits, NaN becomes 0.
-    told = ops.to_uint8(ops.matmul(flat * 0, checked.ones) + 255)
+def _is_finite(latents: Tensor, ops: TensorOps) -> bool:
+    # What is not finite times 0 is NaN, and so is any mean with it; to 8 bits, NaN becomes 0.
+    told = ops.to_uint8(mean(ops, latents * 0) + 255)
     return bool((told == 255).all())
 
 
@@ -130,7 +122,7 @@ def _diagnosis(step: Step, before: tuple[int, Tensor] | None) -> tuple[str, floa
     bad = ~np.isfinite(latents)
     share = float(bad.mean())
     pictures = np.flatnonzero(~_finite_rows(latents)).tolist()
-    dtype = str(step["latents"].dtype).rpartition(".")[2].lower()
+    dtype = dtype_name(step["latents"])
     kinds = [
         f"{int(found.sum())} {name}"
         for name, found in (("NaN", np.isnan(latents)), ("infinite", np.isinf(latents)))

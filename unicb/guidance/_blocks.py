@@ -67,7 +67,7 @@ class Blocks:
         """The blocks as one whole, of the make of ``x``."""
         if isinstance(x, list):
             return [item for block in blocks for item in block]
-        return self._backend.concat(blocks)
+        return self._backend.ops.concat(blocks)
 
     def _cut_argument(self, name: str, value: Any) -> Any:
         if name in self._facts.unbatched:

@@ -76,7 +76,7 @@ class Checks:
 
         def replace(x: Tensor) -> Tensor:
             part = backend.ops.chunk(x, len(order))[order.index("conditional")]
-            return backend.concat([part] * len(order))
+            return backend.ops.concat([part] * len(order))
 
         if backend.is_tensor(out):
             return replace(out)

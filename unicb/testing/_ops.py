@@ -100,6 +100,57 @@ class OpsChecks(Checks):
         with pytest.raises(ValueError, match=rf"\({rows}, 5\)"):
             self.harness.backend.ops.chunk(tensor, n)
 
+    def test_concat(self, dtype: str) -> None:
+        """Tensors one after another along axis 0, in the order given, dtype kept: one alone, empty
+        ones, and one that is there several times."""
+        ops = self.harness.backend.ops
+        orders = st.lists(st.integers(0, 2), min_size=1, max_size=5)
+
+        @_moderate
+        @given(_arrays(), st.integers(0, 4), orders)
+        @example(ALL_SPECIAL.reshape(3, 5), 1, [1, 0, 1])
+        def check(array: npt.NDArray[Any], at: int, order: list[int]) -> None:
+            whole = self._tensor(array, dtype)
+            parts = [whole, whole[:at], whole[at:]]
+            joined = ops.concat([parts[index] for index in order])
+            assert joined.dtype == whole.dtype
+            held = ops.to_numpy(whole)
+            expected = np.concatenate([(held, held[:at], held[at:])[index] for index in order])
+            assert tuple(joined.shape) == expected.shape
+            assert np.array_equal(ops.to_numpy(joined), expected, equal_nan=True)
+
+        check()
+
+    @pytest.mark.parametrize(
+        "shapes", [[(2, 5), (2, 4)], [(2, 5), (5,)], [(1, 3), (0,)], [(2, 1), (1, 3)], [()], []]
+    )
+    def test_concat_refuses_what_does_not_fit(self, shapes: list[tuple[int, ...]]) -> None:
+        """ValueError that names the shapes when parts differ along another axis or in their number
+        of axes, or have none; ValueError for no parts at all."""
+        # Sliced, as not every framework makes a tensor of no elements.
+        parts = [
+            self._tensor(np.zeros([size + 1 for size in shape], np.float32), "float32")[
+                tuple(slice(size) for size in shape)
+            ]
+            for shape in shapes
+        ]
+        said = self._refusal(parts)
+        assert all(str(shape) in said for shape in shapes)
+
+    def test_concat_refuses_another_dtype(self, dtype: str) -> None:
+        """ValueError when the parts are of two dtypes, rather than the wider one for all."""
+        x, others = np.zeros((1, 3), np.float32), {*self.harness.dtypes} - {dtype}
+        for other in sorted(others):
+            assert "(1, 3)" in self._refusal([self._tensor(x, dtype), self._tensor(x, other)])
+
+    def _refusal(self, parts: list[Any]) -> str:
+        """What concat says of parts that it must not join."""
+        try:
+            joined = self.harness.backend.ops.concat(parts)
+        except ValueError as error:
+            return str(error)
+        raise AssertionError(f"concat made a tensor of shape {tuple(joined.shape)} of them")
+
     def test_clamp(self, dtype: str) -> None:
         """Elementwise limits, as numpy's clip; NaN stays NaN."""
         ops = self.harness.backend.ops
@@ -193,6 +244,55 @@ class OpsChecks(Checks):
             error = np.abs(ops.to_numpy(tensor).astype(np.float64) - expected)
             assert (error <= EPSILON[dtype] * np.abs(expected)).all()
 
+    def test_indexing(self, dtype: str) -> None:
+        """Integers from either end, slices with steps, ``...`` and ``None``: the elements that
+        numpy gives, dtype kept."""
+        ops = self.harness.backend.ops
+        array = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+        x = self._tensor(array, dtype)
+        keys: list[Any] = [
+            *(1, -1, (0, 2), (2, -1, 3), ..., (..., 0), (1, ..., -2), None, (slice(None), None)),
+            *(slice(None, None, 2), slice(1, None, 2), slice(None, None, 5), slice(-2, None)),
+            (slice(None), slice(1, 4, 2)),
+            (slice(None), slice(None), slice(-4, -1, 2)),
+            (slice(0, 3, 2), slice(3, None, 3), slice(None, None, 4)),
+            (..., slice(1, None, 3)),
+            (-1, slice(None, 3, 2), None),
+        ]
+        for key in keys:
+            part, expected = x[key], array[key]
+            assert part.dtype == x.dtype
+            assert tuple(part.shape) == expected.shape
+            assert np.array_equal(ops.to_numpy(part), expected)
+
+    def test_power(self, dtype: str) -> None:
+        """A tensor to the power of a number, whole or not, positive or negative, dtype kept, to
+        within its rounding; NaN for a negative number to a fraction."""
+        ops = self.harness.backend.ops
+        exponents = (2, 3, 0.5, -1, -0.5, 1.5, 2.0, 1, 0, 0.25)
+        values = st.floats(0.0625, 16, width=32)
+
+        @_moderate
+        @given(_arrays(values=values), st.sampled_from(exponents))
+        def check(array: npt.NDArray[Any], exponent: float) -> None:
+            tensor = self._tensor(array, dtype)
+            power = tensor**exponent
+            assert power.dtype == tensor.dtype
+            assert tuple(power.shape) == array.shape
+            expected = ops.to_numpy(tensor).astype(np.float64) ** exponent
+            error = np.abs(ops.to_numpy(power).astype(np.float64) - expected)
+            assert (error <= 2 * EPSILON[dtype] * expected).all()
+
+        check()
+        special = self._tensor(np.array([-2.0, 0.0, math.nan], np.float32), dtype)
+        for exponent, numbers in (
+            (2, [4.0, 0.0, math.nan]),
+            (3, [-8.0, 0.0, math.nan]),
+            (-1, [-0.5, math.inf, math.nan]),
+            (0.5, [math.nan, 0.0, math.nan]),
+        ):
+            assert np.array_equal(ops.to_numpy(special**exponent), numbers, equal_nan=True)
+
     def test_verbs_leave_their_arguments_alone(self, dtype: str) -> None:
         """No verb writes to the tensor that it is given."""
         ops = self.harness.backend.ops
@@ -202,7 +302,7 @@ class OpsChecks(Checks):
         ops.clamp(tensor, -1, 1)
         ops.to_uint8(tensor)
         ops.matmul(tensor, tensor)
-        self.harness.backend.concat([tensor, tensor])
+        ops.concat([tensor, tensor])
         assert np.array_equal(ops.to_numpy(tensor), array.astype(dtype_of(dtype)), equal_nan=True)
 
     def test_empty_tensors(self, dtype: str) -> None:
@@ -212,6 +312,7 @@ class OpsChecks(Checks):
         assert [tuple(part.shape) for part in ops.chunk(empty, 2)] == [(0, 3)] * 2
         assert tuple(ops.clamp(empty, 0, 1).shape) == (0, 3)
         assert ops.to_uint8(empty).shape == ops.to_numpy(empty).shape == (0, 3)
+        assert tuple(ops.concat([empty, empty]).shape) == (0, 3)
         square = self._tensor(np.zeros((3, 3), np.float32), dtype)
         assert tuple(ops.matmul(empty, square).shape) == (0, 3)
 
@@ -223,19 +324,6 @@ class OpsChecks(Checks):
         assert ops.to_uint8(tensor).tolist() == [0, 0]
         clamped = ops.to_numpy(ops.clamp(tensor, -4.0, 2.5)).astype(np.float64)
         assert (np.abs(clamped) <= 1.5e-45).all()
-
-    def test_concat(self, dtype: str) -> None:
-        """``backend.concat(parts)`` puts tensors one after another along axis 0, in order, dtype
-        kept; one that is named twice is there twice."""
-        array = np.arange(9, dtype=np.float32).reshape(3, 3)
-        tensor = self._tensor(array, dtype)
-        first, rest = tensor[:1], tensor[1:]
-        joined = self.harness.backend.concat([rest, first, rest])
-        assert joined.dtype == tensor.dtype
-        ops = self.harness.backend.ops
-        expected = np.concatenate([array[1:], array[:1], array[1:]])
-        assert np.array_equal(ops.to_numpy(joined), expected)
-        assert np.array_equal(ops.to_numpy(tensor), array)
 
     def test_aside(self) -> None:
         """``backend.aside(work, tensors)`` gives, in any thread, what ``work`` makes of operations

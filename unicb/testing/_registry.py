@@ -42,11 +42,11 @@ class RegistryChecks(Checks):
         assert self.harness.backend.is_tensor(array) is False
 
     def test_backend_tells_what_it_stands_on(self) -> None:
-        """Versions for reports, an instruction to install, and all six operations."""
+        """Versions for reports, an instruction to install, and all seven operations."""
         backend = self.harness.backend
         assert backend.versions()
         assert all(isinstance(text, str) for pair in backend.versions().items() for text in pair)
         assert backend.install
         operations = [name for name in vars(TensorOps) if not name.startswith("_")]
-        assert len(operations) == 6
+        assert len(operations) == 7
         assert all(callable(getattr(backend.ops, name)) for name in operations)

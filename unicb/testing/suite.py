@@ -15,11 +15,13 @@ from unicb.testing._ops import OpsChecks
 from unicb.testing._preview import PreviewChecks
 from unicb.testing._registry import RegistryChecks
 from unicb.testing._schedules import ScheduleChecks
+from unicb.testing._tensors import TensorsChecks
 from unicb.testing.harness import Harness, check_harness
 
 
 class BackendSuite(
     OpsChecks,
+    TensorsChecks,
     RegistryChecks,
     BindingChecks,
     GuidanceChecks,

@@ -30,11 +30,6 @@ class JaxBackend:
 
         return isinstance(value, jax.Array)
 
-    def concat(self, parts: Sequence[Tensor]) -> Tensor:
-        import jax.numpy as jnp
-
-        return jnp.concatenate(list(parts))
-
     def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
         return at_once(work, self.ops, tensors)
 

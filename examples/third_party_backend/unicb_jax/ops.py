@@ -1,13 +1,15 @@
-"""The six tensor operations, on JAX arrays."""
+"""The seven tensor operations, on JAX arrays."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+from unicb.ops import joinable
 
 
 class JaxOps:
@@ -15,6 +17,9 @@ class JaxOps:
         if n < 1 or x.shape[0] % n:
             raise ValueError(f"cannot chunk shape {x.shape} into {n} equal parts along axis 0")
         return tuple(jnp.split(x, n))
+
+    def concat(self, parts: Sequence[jax.Array]) -> jax.Array:
+        return jnp.concatenate(joinable(parts))
 
     def matmul(self, a: jax.Array, b: jax.Array) -> jax.Array:
         # By default JAX multiplies float32 in fewer bits, where the device is faster at that.

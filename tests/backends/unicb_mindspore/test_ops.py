@@ -1,4 +1,4 @@
-"""bfloat16 on MindSpore CPU, where the framework itself can do little with it: the six
+"""bfloat16 on MindSpore CPU, where the framework itself can do little with it: the seven
 operations do what they promise all the same."""
 
 from __future__ import annotations
@@ -61,9 +61,10 @@ def test_matmul(ops: TensorOps) -> None:
     np.testing.assert_array_equal(ops.to_numpy(product), a @ a)
 
 
-def test_concat(tensor: mindspore.Tensor) -> None:
-    repeated = backend.ops.to_numpy(backend.concat([tensor, tensor]))
-    np.testing.assert_array_equal(repeated, np.concatenate([HELD, HELD]))
+def test_concat(ops: TensorOps, tensor: mindspore.Tensor) -> None:
+    repeated = ops.concat([tensor, tensor])
+    assert repeated.dtype == mindspore.bfloat16
+    np.testing.assert_array_equal(ops.to_numpy(repeated), np.concatenate([HELD, HELD]))
 
 
 def test_preview_colours(ops: TensorOps) -> None:
