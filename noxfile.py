@@ -120,6 +120,55 @@ def both(session: nox.Session) -> None:
     session.run("pytest", "-q", *(session.posargs or ["tests/both"]))
 
 
+#: Other arithmetic than the processor's best, as older or other processors have it, by name. Each
+#: library is told in its own way; one that does not know what it is told takes no notice.
+ARITHMETIC = {
+    "compatible": {
+        "ATEN_CPU_CAPABILITY": "default",
+        "MKL_CBWR": "COMPATIBLE",
+        "DNNL_MAX_CPU_ISA": "SSE41",
+        "OPENBLAS_CORETYPE": "Nehalem",
+        "OMP_NUM_THREADS": "1",
+    },
+    "avx2": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_CBWR": "AVX2",
+        "DNNL_MAX_CPU_ISA": "AVX2",
+        "OPENBLAS_CORETYPE": "Haswell",
+        "OMP_NUM_THREADS": "2",
+    },
+}
+#: Prints the features of this processor that numpy has code of its own for, and can do without.
+NUMPY_FEATURES = """
+try:
+    from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
+except ImportError:  # numpy 1
+    from numpy.core._multiarray_umath import __cpu_dispatch__, __cpu_features__
+print(*(name for name in __cpu_dispatch__ if __cpu_features__.get(name)))
+"""
+
+
+@nox.session(python=PYTHON)
+@nox.parametrize("backend", BACKENDS, ids=BACKENDS)
+@nox.parametrize("variation", list(ARITHMETIC), ids=list(ARITHMETIC))
+def arithmetic(session: nox.Session, backend: str, variation: str) -> None:
+    """Run a backend's tests with the arithmetic of other processors, as far as libraries let us."""
+    install_wheel(session, backend, "testing")
+    install_plotting(session, backend)
+    suites = [f"tests/backends/unicb_{backend}"]
+    if backend == "numpy":
+        install_tools(session, "rich", "safetensors", "tqdm")  # as in the session called tests
+        suites = ["tests"]
+    env = dict(ARITHMETIC[variation])
+    if variation == "compatible":
+        printed = str(session.run("python", "-P", "-c", NUMPY_FEATURES, silent=True))
+        env["NPY_DISABLE_CPU_FEATURES"] = printed.splitlines()[-1]
+        session.log(f"numpy does without {env['NPY_DISABLE_CPU_FEATURES']}")
+    if not session.posargs:
+        session.run("python", "-P", "-m", "unicb.testing", backend, "-q", env=env)
+    session.run("pytest", "-q", *(session.posargs or suites), env=env)
+
+
 def find_chromium(session: nox.Session) -> str:
     """Path of a Chromium, installed first where Debian has it and this is root.
 

@@ -136,11 +136,23 @@ def test_task_cancelled_twice(pipe: ToyPipeline) -> None:
 def test_timeout(pipe: ToyPipeline) -> None:
     hold, count = Hold(1), Count()
 
-    async def main() -> None:
-        asyncio.get_running_loop().call_later(0.05, hold.go.set)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
+    async def expire(limit: asyncio.Timeout) -> None:
+        await until(hold.there)
+        limit.reschedule(asyncio.get_running_loop().time())
+        await asyncio.sleep(0.01)  # the task is told in one of the loop's next turns
+        hold.go.set()
+
+    async def limited() -> None:
+        async with asyncio.timeout(None) as limit:
+            expiring = asyncio.create_task(expire(limit))
+            try:
                 await run_async(pipe, "x", [count, hold])
+            finally:
+                await expiring
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            await limited()
 
     run(main())
     assert count.steps == 2
@@ -248,6 +260,7 @@ def test_cancelled_task_leaves_no_tensor(pipe: ToyPipeline) -> None:
         task = asyncio.create_task(run_async(pipe, "x", [Swap(), hold]))
         await until(hold.there)
         task.cancel()
+        await asyncio.sleep(0.01)  # the task is told in the loop's next turn
         hold.go.set()
         await asyncio.wait([task])
         kept = task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,7 +16,8 @@ from unicb.testing import Case, Harness
 from unicb_torch import backend
 from unicb_torch.pipelines import IMAGE_WIDTH, KINDS, PIXELS, POOLED_WIDTH, TEXT_WIDTH, build
 
-torch.set_num_threads(1)  # on tensors this small, threads do nothing but wait for each other
+if "OMP_NUM_THREADS" not in os.environ:
+    torch.set_num_threads(1)  # on tensors this small, threads do nothing but wait for each other
 
 
 class TorchHarness(Harness):

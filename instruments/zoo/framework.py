@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -116,7 +117,8 @@ class Torch(Framework):
         super().__init__()
         import torch
 
-        torch.set_num_threads(1)  # on tensors this small, threads wait for each other
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(1)  # on tensors this small, threads wait for each other
 
     @property
     def library(self) -> Any:
