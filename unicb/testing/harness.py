@@ -67,6 +67,8 @@ class Harness(ABC):
     single_prompt_kinds: tuple[str, ...] = ()
     #: Names of the floating dtypes that the framework has on this device, widest last.
     dtypes: tuple[str, ...]
+    #: Whether the framework crashes where two pipelines run in two threads at once.
+    one_thread: bool = False
     #: Where the checks run, for the report.
     device: str = "cpu"
     #: Checks that fail through no fault of the backend: test id, such as "test_clamp[float16]",

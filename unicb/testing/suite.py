@@ -12,6 +12,7 @@ from unicb.testing._callbacks import CallbacksChecks
 from unicb.testing._guidance import GuidanceChecks
 from unicb.testing._interrupt import InterruptChecks
 from unicb.testing._ops import OpsChecks
+from unicb.testing._ownership import OwnershipChecks
 from unicb.testing._preview import PreviewChecks
 from unicb.testing._registry import RegistryChecks
 from unicb.testing._schedules import ScheduleChecks
@@ -24,6 +25,7 @@ class BackendSuite(
     TensorsChecks,
     RegistryChecks,
     BindingChecks,
+    OwnershipChecks,
     GuidanceChecks,
     ScheduleChecks,
     InterruptChecks,
