@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nox
 
-nox.needs_version = ">=2024.4.15"
+nox.needs_version = ">=2025.2.9"  # for requires=
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
@@ -19,6 +20,10 @@ PYTHON = "3.11"
 FRAMEWORKS = ["torch", "mindspore"]
 BACKENDS = ["numpy", *FRAMEWORKS]
 STRANGER = "examples/third_party_backend"
+#: Where the session "wheel" puts what it has built; inside of nox's folder, which is ignored.
+WHEELS = Path(".nox", "wheels")
+#: pytest's options: a worker for each core, up to 4, as each needs memory for a framework.
+WORKERS = ["-n", "logical", "--maxprocesses", "4", "--dist", "worksteal"]
 
 #: Those that need no GPU; preview_cuda and guidance_cuda are run by name.
 BENCHMARKS = [
@@ -36,6 +41,8 @@ PACKAGES = {
 }
 # Benchmarks draw plots, and their tests look at one.
 PLOTTING = {"torch": ["matplotlib"]}
+# Which callbacks use or write for.
+OPTIONAL = ["rich", "safetensors", "tqdm"]
 PACKAGES["both"] = [*PACKAGES["torch"], *PACKAGES["mindspore"]]
 PACKAGES["webui"] = [*PACKAGES["torch"], "playwright", "pytest"]
 PACKAGES["webui-mindspore"] = [*PACKAGES["mindspore"], "playwright", "pytest"]
@@ -50,33 +57,63 @@ CHROMIUMS = [
 ]
 
 
-def install_tools(session: nox.Session, *names: str) -> None:
-    session.install("-q", "-c", "constraints/tools.txt", *names)
+def install(session: nox.Session, constraints: str, *names: str) -> None:
+    """Install the pinned versions. What is imported is compiled then, which is a part of it."""
+    session.install("-q", "--no-compile", "-c", f"constraints/{constraints}.txt", *names)
 
 
-def install_wheel(session: nox.Session, backend: str, *extras: str) -> None:
-    """Build the wheel and install it, as users would get it, with the backend's pinned versions."""
+@nox.session(python=PYTHON)
+def wheel(session: nox.Session) -> None:
+    """Build the wheel that the other sessions install, as users would get it."""
+    install(session, "tools", "hatchling")
     folder = Path(session.create_tmp())
-    for old in folder.glob("unicb-*.whl"):
-        old.unlink()
-    session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), ".")
-    wheel = next(folder.glob("unicb-*.whl"))
+    # By the hatchling that is here, so that a second build needs no network.
+    build = ["python", "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    session.run_install(*build, "-w", str(folder), ".")
+    WHEELS.mkdir(parents=True, exist_ok=True)
+    for built in folder.glob("unicb-*.whl"):
+        # In one go: another nox may be installing from there.
+        built.replace(WHEELS / built.name)
+        for old in set(WHEELS.iterdir()) - {WHEELS / built.name}:
+            old.unlink()
+
+
+def find_wheel(session: nox.Session) -> Path:
+    """Path of the wheel that the session of this name has built."""
+    found = next(WHEELS.glob("unicb-*.whl"), None)
+    if found is None:
+        session.error(f"there is no wheel in {WHEELS}: build it with nox -s wheel")
+    return found
+
+
+def install_wheel(
+    session: nox.Session, backend: str, *extras: str, also: Sequence[str] = ()
+) -> None:
+    """Install the wheel and the backend's packages, in pinned versions."""
+    wheel = find_wheel(session)
     # The framework by name rather than by unicb's extra, which allows more than we pin.
-    wanted = [f"{wheel}[{','.join(extras)}]" if extras else str(wheel), *PACKAGES[backend]]
-    session.install("-q", "-c", f"constraints/{backend}.txt", *wanted)
+    wanted = [f"{wheel}[{','.join(extras)}]" if extras else str(wheel), *PACKAGES[backend], *also]
+    install(session, backend, *wanted, *(["pytest-xdist"] if "testing" in extras else []))
     # An environment that is used again has an older build of the same version.
     session.install("-q", "--no-deps", "--force-reinstall", str(wheel))
 
 
-def install_plotting(session: nox.Session, backend: str) -> None:
-    if backend in PLOTTING:
-        session.install("-q", "-c", f"constraints/{backend}.txt", *PLOTTING[backend])
+def run_pytest(
+    session: nox.Session,
+    *arguments: str,
+    command: Sequence[str] = ("pytest",),
+    options: Sequence[str] = WORKERS,
+    env: Mapping[str, str] | None = None,
+) -> None:
+    """Run tests side by side, each with one thread."""
+    one_thread = {"OMP_NUM_THREADS": "1", **(env or {})}
+    session.run(*command, "-q", *options, *arguments, env=one_thread)
 
 
 @nox.session(python=PYTHON)
 def lint(session: nox.Session) -> None:
     """Check style and formatting with ruff."""
-    install_tools(session, "ruff")
+    install(session, "tools", "ruff")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
 
@@ -84,40 +121,39 @@ def lint(session: nox.Session) -> None:
 @nox.session(python=PYTHON)
 def types(session: nox.Session) -> None:
     """Check types in unicb/ and backends/ with mypy --strict."""
-    install_tools(session, "mypy", "numpy", "pillow", "pytest", "hypothesis")
+    install(session, "tools", "mypy", "numpy", "pillow", "pytest", "hypothesis")
     session.run("mypy")
 
 
-@nox.session(python=PYTHON)
+@nox.session(python=PYTHON, requires=["wheel"])
 def tests(session: nox.Session) -> None:
     """Test unicb itself on the reference backend, with no framework installed."""
-    install_wheel(session, "numpy", "testing")
-    install_tools(session, "rich", "safetensors", "tqdm")  # which callbacks use or write for
-    session.run("pytest", "-q", *(session.posargs or ["tests"]))
+    install_wheel(session, "numpy", "testing", also=OPTIONAL)
+    run_pytest(session, *(session.posargs or ["tests"]))
 
 
-@nox.session(python=PYTHON)
+@nox.session(python=PYTHON, requires=["wheel"])
 @nox.parametrize("backend", [*BACKENDS, "third-party"], ids=[*BACKENDS, "third-party"])
 def conformance(session: nox.Session, backend: str) -> None:
     """Run the conformance suite, and the backend's own tests, on the installed wheel."""
-    install_wheel(session, backend, "testing")
-    install_plotting(session, backend)
+    install_wheel(session, backend, "testing", also=PLOTTING.get(backend, ()))
     own, name, env = Path("tests/backends", f"unicb_{backend}"), backend, {}
     if backend == "third-party":
-        session.install("-q", "-c", "constraints/third-party.txt", f"./{STRANGER}")
+        install(session, backend, f"./{STRANGER}")
         # JAX has float64 only where it is told so: the first run is without, the second with it.
         own, name, env = Path(STRANGER, "tests"), "jax", {"JAX_ENABLE_X64": "1"}
     # -P: what is tested is the installed wheel, not the folder that this runs in.
-    session.run("python", "-P", "-m", "unicb.testing", name, "-q", *session.posargs)
+    suite = ["python", "-P", "-m", "unicb.testing", name]
+    run_pytest(session, *session.posargs, command=suite)
     if own.is_dir():
-        session.run("pytest", "-q", str(own), env=env)
+        run_pytest(session, str(own), env=env)
 
 
-@nox.session(python=PYTHON)
+@nox.session(python=PYTHON, requires=["wheel"])
 def both(session: nox.Session) -> None:
     """Test PyTorch and MindSpore side by side in one process: the same picture from both."""
     install_wheel(session, "both", "testing")
-    session.run("pytest", "-q", *(session.posargs or ["tests/both"]))
+    run_pytest(session, *(session.posargs or ["tests/both"]))
 
 
 def find_chromium(session: nox.Session) -> str:
@@ -143,22 +179,21 @@ def find_chromium(session: nox.Session) -> str:
     session.skip(reason)
 
 
-@nox.session(python=PYTHON)
+@nox.session(python=PYTHON, requires=["wheel"])
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
 def webui(session: nox.Session, framework: str) -> None:
     """Test examples/webui.py end to end in Chromium, without a window."""
     env = {
         "CHROMIUM": find_chromium(session),
-        "OMP_NUM_THREADS": "1",  # the browser needs a core, too
         "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_TEMP_DIR": session.create_tmp(),
     }
     install_wheel(session, "webui" if framework == "torch" else f"webui-{framework}", "webui")
     arguments = ["tests/webui", "--framework", framework, *session.posargs]
-    session.run("pytest", "-q", *arguments, env=env)
+    run_pytest(session, *arguments, options=[], env=env)
 
 
-@nox.session(python=PYTHON, name="coverage-cfg")
+@nox.session(python=PYTHON, requires=["wheel"], name="coverage-cfg")
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
 def coverage_cfg(session: nox.Session, framework: str) -> None:
     """Measure the cut on a tiny pipeline of every class (or of the families named); writes
@@ -168,7 +203,7 @@ def coverage_cfg(session: nox.Session, framework: str) -> None:
     session.run(*script, env={"PYTHONPATH": "instruments"})
 
 
-@nox.session(python=PYTHON, name="coverage-guidance")
+@nox.session(python=PYTHON, requires=["wheel"], name="coverage-guidance")
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
 def coverage_guidance(session: nox.Session, framework: str) -> None:
     """Measure intervals and schedules of guidance on a tiny pipeline of every class (or of the
@@ -178,7 +213,7 @@ def coverage_guidance(session: nox.Session, framework: str) -> None:
     session.run(*script, env={"PYTHONPATH": "instruments"})
 
 
-@nox.session(python=PYTHON, name="coverage-previews")
+@nox.session(python=PYTHON, requires=["wheel"], name="coverage-previews")
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
 def coverage_previews(session: nox.Session, framework: str) -> None:
     """Measure previews on a tiny pipeline of every class (or of the families named); writes
@@ -188,7 +223,7 @@ def coverage_previews(session: nox.Session, framework: str) -> None:
     session.run(*script, env={"PYTHONPATH": "instruments"})
 
 
-@nox.session(python=PYTHON, name="coverage-stops")
+@nox.session(python=PYTHON, requires=["wheel"], name="coverage-stops")
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
 def coverage_stops(session: nox.Session, framework: str) -> None:
     """Stop a tiny pipeline of every class (or of the families named); writes docs/coverage.md."""
@@ -197,7 +232,7 @@ def coverage_stops(session: nox.Session, framework: str) -> None:
     session.run(*script, env={"PYTHONPATH": "instruments"})
 
 
-@nox.session(python=PYTHON)
+@nox.session(python=PYTHON, requires=["wheel"])
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
 def demo(session: nox.Session, framework: str) -> None:
     """Generate with the trained checkpoint on PyTorch and on MindSpore: pictures in out/."""
@@ -208,12 +243,11 @@ def demo(session: nox.Session, framework: str) -> None:
     session.run(*script, "--out", f"{out}-stopped", "--stop-at", "14", *session.posargs)
 
 
-@nox.session(python=PYTHON)
+@nox.session(python=PYTHON, requires=["wheel"])
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
 def bench(session: nox.Session, framework: str) -> None:
     """Measure the costs: scripts that need no GPU, or those named; writes docs/benchmarks.md."""
-    install_wheel(session, framework)
-    install_plotting(session, framework)
+    install_wheel(session, framework, also=PLOTTING.get(framework, ()))
     usual = [*BENCHMARKS, *(TORCH_BENCHMARKS if framework == "torch" else [])]
     for name in session.posargs or usual:
         script = ["python", f"benchmarks/{name}.py", "--framework", framework]
