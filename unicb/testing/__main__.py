@@ -22,6 +22,7 @@ from unicb.errors import UnicbError
 from unicb.testing import load_harness
 from unicb.testing._summary import Summary
 
+_PLUGINS = ("-p", "no:cacheprovider", "-p", "unicb.testing._groups")
 # Other people's plug-ins, imported before pytest was up.
 _QUIET = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 
@@ -50,7 +51,7 @@ def main(arguments: list[str]) -> int:
 def _run(name: str, summary: Summary, arguments: list[str]) -> int:
     os.environ["UNICB_TESTING_BACKEND"] = name
     suite = str(Path(__file__).with_name("selected.py"))
-    code = int(pytest.main([suite, "-p", "no:cacheprovider", *_QUIET, *arguments], [summary]))
+    code = int(pytest.main([suite, *_PLUGINS, *_QUIET, *arguments], [summary]))
     listing = any(word.startswith(("--co", "--help", "--fixtures")) for word in arguments)
     if code == 0 and not summary.passed and not listing:
         print("unicb.testing: no check passed; a run that checks nothing fails", file=sys.stderr)
