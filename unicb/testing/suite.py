@@ -71,6 +71,8 @@ class BackendSuite(
     def _expect_failure(self, request: pytest.FixtureRequest) -> None:
         """Mark the checks that the harness expects to fail, strictly."""
         expected = self.harness.expected_failures
+        if not expected:
+            return
         function = request.node.name.partition("[")[0]
         siblings = {
             item.name
