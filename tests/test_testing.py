@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,8 +17,22 @@ from unicb import BackendLoadError
 from unicb.testing import BackendSuite, Harness, load_harness
 from unicb.testing import harness as harness_module
 from unicb.testing.__main__ import main
+from unicb.testing._summary import Summary
+from unicb.testing.harness import EVERY_KIND
 from unicb.testing.suite import GROUPS, check_names
 from unicb_numpy.harness import NumpyHarness
+
+SAMPLING = """
+from unicb.testing import BackendSuite
+from unicb_numpy.harness import NumpyHarness
+
+class Sampling(NumpyHarness):
+    kinds = ("text2img", "other", "third")
+    sampled_kinds = ("other",)
+
+class TestMine(BackendSuite):
+    harness = Sampling()
+"""
 
 OWN_PYTEST = """
 from unicb import BackendLoadError
@@ -219,6 +234,48 @@ def test_a_group_can_be_chosen(run: Run) -> None:
     chosen = {name.partition("[")[0] for name in ids(done.stdout)}
     assert {"test_cut_is_exact", "test_documented_recipe"} <= chosen
     assert not chosen & {"test_chunk", "test_preview_colours"}
+
+
+def test_state_is_checked_on_sampled_kinds_and_guidance_on_all(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("test_mine.py").write_text(SAMPLING)
+
+    def kinds(check: str) -> list[str]:
+        done = run("pytest", "--co", "-q", "-k", check, "-p", "no:cacheprovider")
+        assert done.returncode == 0
+        return [name.partition("[")[2].rstrip("]") for name in ids(done.stdout)]
+
+    assert kinds("test_interrupt_stops_after_step") == ["other"]
+    assert kinds("test_cut_leaves_nothing_behind") == ["other", "text2img", "third"]
+    monkeypatch.setenv(EVERY_KIND, "1")
+    assert kinds("test_interrupt_stops_after_step") == ["other", "text2img", "third"]
+
+
+def test_summary_tells_of_sampled_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sampling(NumpyHarness):
+        kinds = ("text2img", "other")
+        sampled_kinds = ("other",)
+
+    assert "on 1 of 2 kinds, all with --every-kind: other" in Summary(Sampling()).sampled
+    assert Summary(NumpyHarness()).sampled == ""
+    monkeypatch.setenv(EVERY_KIND, "1")
+    assert Summary(Sampling()).sampled == ""
+
+
+def test_sampled_kinds_are_kinds() -> None:
+    class Lost(NumpyHarness):
+        sampled_kinds = ("text2img", "nonesuch")
+
+    with pytest.raises(TypeError, match="Lost samples kinds that it has not: nonesuch"):
+        type("TestLost", (BackendSuite,), {"harness": Lost()})
+
+
+def test_every_kind_is_an_option(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(EVERY_KIND, "")
+    monkeypatch.delenv(EVERY_KIND)
+    assert run("unicb.testing", "numpy", "--co", "-q", "--every-kind").returncode == 0
+    assert os.environ[EVERY_KIND]
 
 
 def test_missing_extra_is_told(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from unicb.testing._groups import GROUP, name_of
-from unicb.testing.harness import Harness, missing_capabilities
+from unicb.testing.harness import Harness, kinds_of, missing_capabilities
 
 _OUTCOMES = ("passed", "expected failures", "skipped", "failed")
 
@@ -22,6 +22,7 @@ class Summary:
             f"device: {harness.device}"
         )
         self.missing = ", ".join(missing_capabilities(harness))
+        self.sampled = _sampled(harness)
         self.counts: dict[str, Counter[str]] = {}
         self.reasons: dict[str, str] = {}
 
@@ -50,6 +51,8 @@ class Summary:
             write("".join([f"{group:12}", *(f"{count[outcome]:20}" for outcome in _OUTCOMES)]))
         if self.missing:
             write(f"not covered, for the harness lists no such kind or dtype: {self.missing}")
+        if self.sampled:
+            write(self.sampled)
         for name, reason in self.reasons.items():
             write(f"expected: {name}: {reason}")
 
@@ -61,6 +64,15 @@ class Summary:
         return sorted(
             self.counts.items(), key=lambda item: order.index(item[0]) if item[0] in order else -1
         )
+
+
+def _sampled(harness: Harness) -> str:
+    """What the summary says where not every check is made on every kind."""
+    some, all_kinds = kinds_of(harness, sampled=True), harness.kinds
+    if some == all_kinds:
+        return ""
+    number = f"{len(some)} of {len(all_kinds)} kinds"
+    return f"state and end of a run on {number}, all with --every-kind: {', '.join(some)}"
 
 
 def _outcome(report: pytest.TestReport) -> str | None:

@@ -15,7 +15,7 @@ from unicb.testing._ops import OpsChecks
 from unicb.testing._preview import PreviewChecks
 from unicb.testing._registry import RegistryChecks
 from unicb.testing._schedules import ScheduleChecks
-from unicb.testing.harness import Harness, check_harness
+from unicb.testing.harness import Harness, check_harness, kinds_of
 
 
 class BackendSuite(
@@ -63,7 +63,8 @@ class BackendSuite(
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Run a check for each kind of pipeline and each dtype that the harness has."""
         if "kind" in metafunc.fixturenames:
-            metafunc.parametrize("kind", self.harness.kinds)
+            sampled = hasattr(metafunc.function, "on_sampled_kinds")
+            metafunc.parametrize("kind", kinds_of(self.harness, sampled=sampled))
         if "dtype" in metafunc.fixturenames:
             metafunc.parametrize("dtype", self.harness.dtypes)
 
