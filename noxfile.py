@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NoReturn
 
 import nox
+
+sys.path.insert(0, str(Path(__file__).parent / "instruments"))
+
+from one_at_a_time import one_at_a_time
+from session_table import SessionTable
 
 nox.needs_version = ">=2025.2.9"  # for requires=
 nox.options.default_venv_backend = "virtualenv"
@@ -57,12 +67,34 @@ CHROMIUMS = [
 ]
 
 
+TABLE = SessionTable()
+atexit.register(TABLE.print)
+
+
+def noted(session_function: Callable[..., None]) -> Callable[..., None]:
+    """Have the session noted in the table, and two of the same name not run at once."""
+
+    @functools.wraps(session_function)
+    def run(session: nox.Session, *args: Any, **parameters: Any) -> None:
+        with TABLE.row(session.name), one_at_a_time(Path(session.bin).parent, session.log):
+            session_function(session, *args, **parameters)
+
+    return run
+
+
+def skip(session: nox.Session, reason: str) -> NoReturn:
+    """End the session, which is no failure."""
+    TABLE.skip()
+    session.skip(reason)
+
+
 def install(session: nox.Session, constraints: str, *names: str) -> None:
     """Install the pinned versions. What is imported is compiled then, which is a part of it."""
     session.install("-q", "--no-compile", "-c", f"constraints/{constraints}.txt", *names)
 
 
 @nox.session(python=PYTHON)
+@noted
 def wheel(session: nox.Session) -> None:
     """Build the wheel that the other sessions install, as users would get it."""
     install(session, "tools", "hatchling")
@@ -107,10 +139,17 @@ def run_pytest(
 ) -> None:
     """Run tests side by side, each with one thread."""
     one_thread = {"OMP_NUM_THREADS": "1", **(env or {})}
-    session.run(*command, "-q", *options, *arguments, env=one_thread)
+    with TemporaryDirectory() as folder:
+        report = Path(folder, "report.xml")
+        options = ["-q", *options, f"--junit-xml={report}"]
+        try:
+            session.run(*command, *options, *arguments, env=one_thread)
+        finally:
+            TABLE.count(report)
 
 
 @nox.session(python=PYTHON)
+@noted
 def lint(session: nox.Session) -> None:
     """Check style and formatting with ruff."""
     install(session, "tools", "ruff")
@@ -119,27 +158,65 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHON)
+@noted
 def types(session: nox.Session) -> None:
     """Check types in unicb/ and backends/ with mypy --strict."""
     install(session, "tools", "mypy", "numpy", "pillow", "pytest", "hypothesis")
     session.run("mypy")
 
 
+def download_for_porting(session: nox.Session) -> Path:
+    """Folder of the wheels that docs/porting.md installs, for a second test without a network."""
+    folder = Path(session.bin).parent / "porting"
+    sources = ("constraints/third-party.txt", "constraints/tools.txt", "pyproject.toml")
+    made_for = "".join(Path(source).read_text(encoding="utf-8") for source in sources)
+    stamp = folder / "made-for.txt"
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != made_for:
+        shutil.rmtree(folder, ignore_errors=True)
+        pip = ["python", "-m", "pip", "download", "-q", "-c", sources[0], "-d", str(folder)]
+        # The page builds with hatchling, once editable.
+        wanted = [f"{find_wheel(session)}[testing]", "hatchling", "editables"]
+        session.run_install(*pip, *wanted)
+        stamp.write_text(made_for, encoding="utf-8")
+    return folder
+
+
 @nox.session(python=PYTHON, requires=["wheel"])
+@noted
 def tests(session: nox.Session) -> None:
     """Test unicb itself on the reference backend, with no framework installed."""
     install_wheel(session, "numpy", "testing", also=OPTIONAL)
-    run_pytest(session, *(session.posargs or ["tests"]))
+    env = {"UNICB_PORTING_WHEELS": str(download_for_porting(session).resolve())}
+    run_pytest(session, *(session.posargs or ["tests"]), env=env)
+
+
+@nox.session(python=PYTHON, requires=["wheel"], tags=["more"])
+@noted
+def mutants(session: nox.Session) -> None:
+    """Hold every mutant against every check of the suite, and print which fails on which."""
+    install_wheel(session, "numpy", "testing", also=OPTIONAL)
+    run_pytest(session, "tests/suite", "--matrix", *session.posargs, options=[])
+
+
+@nox.session(python=PYTHON, requires=["wheel"], tags=["more"], name="every-kind")
+@noted
+def every_kind(session: nox.Session) -> None:
+    """Make every check of the suite on every kind of pipeline of MindSpore's, not on some."""
+    install_wheel(session, "mindspore", "testing")
+    suite = ["python", "-P", "-m", "unicb.testing", "mindspore", "--every-kind"]
+    run_pytest(session, *session.posargs, command=suite)
 
 
 @nox.session(python=PYTHON, requires=["wheel"])
 @nox.parametrize("backend", [*BACKENDS, "third-party"], ids=[*BACKENDS, "third-party"])
+@noted
 def conformance(session: nox.Session, backend: str) -> None:
     """Run the conformance suite, and the backend's own tests, on the installed wheel."""
-    install_wheel(session, backend, "testing", also=PLOTTING.get(backend, ()))
+    also = ["hatchling"] if backend == "third-party" else PLOTTING.get(backend, ())
+    install_wheel(session, backend, "testing", also=also)
     own, name, env = Path("tests/backends", f"unicb_{backend}"), backend, {}
     if backend == "third-party":
-        install(session, backend, f"./{STRANGER}")
+        install(session, backend, "--no-build-isolation", f"./{STRANGER}")
         # JAX has float64 only where it is told so: the first run is without, the second with it.
         own, name, env = Path(STRANGER, "tests"), "jax", {"JAX_ENABLE_X64": "1"}
     # -P: what is tested is the installed wheel, not the folder that this runs in.
@@ -150,6 +227,7 @@ def conformance(session: nox.Session, backend: str) -> None:
 
 
 @nox.session(python=PYTHON, requires=["wheel"])
+@noted
 def both(session: nox.Session) -> None:
     """Test PyTorch and MindSpore side by side in one process: the same picture from both."""
     install_wheel(session, "both", "testing")
@@ -176,11 +254,15 @@ def find_chromium(session: nox.Session) -> str:
     )
     if os.environ.get("CI") == "true":
         session.error(reason)
-    session.skip(reason)
+    skip(session, reason)
 
 
 @nox.session(python=PYTHON, requires=["wheel"])
-@nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+@nox.parametrize(
+    "framework",
+    [nox.param("torch", id="torch"), nox.param("mindspore", id="mindspore", tags=["more"])],
+)
+@noted
 def webui(session: nox.Session, framework: str) -> None:
     """Test examples/webui.py end to end in Chromium, without a window."""
     env = {
@@ -193,8 +275,9 @@ def webui(session: nox.Session, framework: str) -> None:
     run_pytest(session, *arguments, options=[], env=env)
 
 
-@nox.session(python=PYTHON, requires=["wheel"], name="coverage-cfg")
+@nox.session(python=PYTHON, requires=["wheel"], name="coverage-cfg", tags=["more"])
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+@noted
 def coverage_cfg(session: nox.Session, framework: str) -> None:
     """Measure the cut on a tiny pipeline of every class (or of the families named); writes
     docs/coverage.md."""
@@ -203,8 +286,9 @@ def coverage_cfg(session: nox.Session, framework: str) -> None:
     session.run(*script, env={"PYTHONPATH": "instruments"})
 
 
-@nox.session(python=PYTHON, requires=["wheel"], name="coverage-guidance")
+@nox.session(python=PYTHON, requires=["wheel"], name="coverage-guidance", tags=["more"])
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+@noted
 def coverage_guidance(session: nox.Session, framework: str) -> None:
     """Measure intervals and schedules of guidance on a tiny pipeline of every class (or of the
     families named); writes docs/coverage.md."""
@@ -213,8 +297,9 @@ def coverage_guidance(session: nox.Session, framework: str) -> None:
     session.run(*script, env={"PYTHONPATH": "instruments"})
 
 
-@nox.session(python=PYTHON, requires=["wheel"], name="coverage-previews")
+@nox.session(python=PYTHON, requires=["wheel"], name="coverage-previews", tags=["more"])
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+@noted
 def coverage_previews(session: nox.Session, framework: str) -> None:
     """Measure previews on a tiny pipeline of every class (or of the families named); writes
     docs/coverage.md."""
@@ -223,8 +308,9 @@ def coverage_previews(session: nox.Session, framework: str) -> None:
     session.run(*script, env={"PYTHONPATH": "instruments"})
 
 
-@nox.session(python=PYTHON, requires=["wheel"], name="coverage-stops")
+@nox.session(python=PYTHON, requires=["wheel"], name="coverage-stops", tags=["more"])
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+@noted
 def coverage_stops(session: nox.Session, framework: str) -> None:
     """Stop a tiny pipeline of every class (or of the families named); writes docs/coverage.md."""
     install_wheel(session, framework)
@@ -234,6 +320,7 @@ def coverage_stops(session: nox.Session, framework: str) -> None:
 
 @nox.session(python=PYTHON, requires=["wheel"])
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+@noted
 def demo(session: nox.Session, framework: str) -> None:
     """Generate with the trained checkpoint on PyTorch and on MindSpore: pictures in out/."""
     install_wheel(session, framework)
@@ -243,8 +330,9 @@ def demo(session: nox.Session, framework: str) -> None:
     session.run(*script, "--out", f"{out}-stopped", "--stop-at", "14", *session.posargs)
 
 
-@nox.session(python=PYTHON, requires=["wheel"])
+@nox.session(python=PYTHON, requires=["wheel"], tags=["more"])
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+@noted
 def bench(session: nox.Session, framework: str) -> None:
     """Measure the costs: scripts that need no GPU, or those named; writes docs/benchmarks.md."""
     install_wheel(session, framework, also=PLOTTING.get(framework, ()))
