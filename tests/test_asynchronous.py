@@ -136,11 +136,23 @@ def test_task_cancelled_twice(pipe: ToyPipeline) -> None:
 def test_timeout(pipe: ToyPipeline) -> None:
     hold, count = Hold(1), Count()
 
+    async def expire(limit: asyncio.Timeout) -> None:
+        await until(hold.there)
+        limit.reschedule(asyncio.get_running_loop().time())
+        await until_expired(limit)
+        hold.go.set()
+
+    async def until_expired(limit: asyncio.Timeout) -> None:
+        while not limit.expired():
+            await asyncio.sleep(0)
+
     async def main() -> None:
-        asyncio.get_running_loop().call_later(0.05, hold.go.set)
+        limit = asyncio.timeout(None)
+        task = asyncio.create_task(expire(limit))
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
+            async with limit:
                 await run_async(pipe, "x", [count, hold])
+        await task
 
     run(main())
     assert count.steps == 2
