@@ -231,7 +231,9 @@ def conformance(session: nox.Session, backend: str) -> None:
 def both(session: nox.Session) -> None:
     """Test PyTorch and MindSpore side by side in one process: the same picture from both."""
     install_wheel(session, "both", "testing")
-    run_pytest(session, *(session.posargs or ["tests/both"]))
+    # Runs are shared within a file.
+    by_file = [*WORKERS, "--dist", "loadfile"]
+    run_pytest(session, *(session.posargs or ["tests/both"]), options=by_file)
 
 
 def find_chromium(session: nox.Session) -> str:
