@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NoReturn
 
 import nox
 
-nox.needs_version = ">=2024.4.15"
+sys.path.insert(0, str(Path(__file__).parent / "instruments"))
+
+from one_at_a_time import one_at_a_time
+from session_table import SessionTable
+
+nox.needs_version = ">=2025.2.9"  # for requires=
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
@@ -19,6 +30,10 @@ PYTHON = "3.11"
 FRAMEWORKS = ["torch", "mindspore"]
 BACKENDS = ["numpy", *FRAMEWORKS]
 STRANGER = "examples/third_party_backend"
+#: Where the session "wheel" puts what it has built; inside of nox's folder, which is ignored.
+WHEELS = Path(".nox", "wheels")
+#: pytest's options: a worker for each core, up to 4, as each needs memory for a framework.
+WORKERS = ["-n", "logical", "--maxprocesses", "4", "--dist", "worksteal"]
 
 #: Those that need no GPU; preview_cuda and guidance_cuda are run by name.
 BENCHMARKS = [
@@ -36,6 +51,8 @@ PACKAGES = {
 }
 # Benchmarks draw plots, and their tests look at one.
 PLOTTING = {"torch": ["matplotlib"]}
+# Which callbacks use or write for.
+OPTIONAL = ["rich", "safetensors", "tqdm"]
 PACKAGES["both"] = [*PACKAGES["torch"], *PACKAGES["mindspore"]]
 PACKAGES["webui"] = [*PACKAGES["torch"], "playwright", "pytest"]
 PACKAGES["webui-mindspore"] = [*PACKAGES["mindspore"], "playwright", "pytest"]
@@ -50,74 +67,173 @@ CHROMIUMS = [
 ]
 
 
-def install_tools(session: nox.Session, *names: str) -> None:
-    session.install("-q", "-c", "constraints/tools.txt", *names)
+TABLE = SessionTable()
+atexit.register(TABLE.print)
 
 
-def install_wheel(session: nox.Session, backend: str, *extras: str) -> None:
-    """Build the wheel and install it, as users would get it, with the backend's pinned versions."""
+def noted(session_function: Callable[..., None]) -> Callable[..., None]:
+    """Have the session noted in the table, and two of the same name not run at once."""
+
+    @functools.wraps(session_function)
+    def run(session: nox.Session, *args: Any, **parameters: Any) -> None:
+        with TABLE.row(session.name), one_at_a_time(Path(session.bin).parent, session.log):
+            session_function(session, *args, **parameters)
+
+    return run
+
+
+def skip(session: nox.Session, reason: str) -> NoReturn:
+    """End the session, which is no failure."""
+    TABLE.skip()
+    session.skip(reason)
+
+
+def install(session: nox.Session, constraints: str, *names: str) -> None:
+    """Install the pinned versions. What is imported is compiled then, which is a part of it."""
+    session.install("-q", "--no-compile", "-c", f"constraints/{constraints}.txt", *names)
+
+
+@nox.session(python=PYTHON)
+@noted
+def wheel(session: nox.Session) -> None:
+    """Build the wheel that the other sessions install, as users would get it."""
+    install(session, "tools", "hatchling")
     folder = Path(session.create_tmp())
-    for old in folder.glob("unicb-*.whl"):
-        old.unlink()
-    session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), ".")
-    wheel = next(folder.glob("unicb-*.whl"))
+    # By the hatchling that is here, so that a second build needs no network.
+    build = ["python", "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    session.run_install(*build, "-w", str(folder), ".")
+    WHEELS.mkdir(parents=True, exist_ok=True)
+    for built in folder.glob("unicb-*.whl"):
+        # In one go: another nox may be installing from there.
+        built.replace(WHEELS / built.name)
+        for old in set(WHEELS.iterdir()) - {WHEELS / built.name}:
+            old.unlink()
+
+
+def find_wheel(session: nox.Session) -> Path:
+    """Path of the wheel that the session of this name has built."""
+    found = next(WHEELS.glob("unicb-*.whl"), None)
+    if found is None:
+        session.error(f"there is no wheel in {WHEELS}: build it with nox -s wheel")
+    return found
+
+
+def install_wheel(
+    session: nox.Session, backend: str, *extras: str, also: Sequence[str] = ()
+) -> None:
+    """Install the wheel and the backend's packages, in pinned versions."""
+    wheel = find_wheel(session)
     # The framework by name rather than by unicb's extra, which allows more than we pin.
-    wanted = [f"{wheel}[{','.join(extras)}]" if extras else str(wheel), *PACKAGES[backend]]
-    session.install("-q", "-c", f"constraints/{backend}.txt", *wanted)
+    wanted = [f"{wheel}[{','.join(extras)}]" if extras else str(wheel), *PACKAGES[backend], *also]
+    install(session, backend, *wanted, *(["pytest-xdist"] if "testing" in extras else []))
     # An environment that is used again has an older build of the same version.
     session.install("-q", "--no-deps", "--force-reinstall", str(wheel))
 
 
-def install_plotting(session: nox.Session, backend: str) -> None:
-    if backend in PLOTTING:
-        session.install("-q", "-c", f"constraints/{backend}.txt", *PLOTTING[backend])
+def run_pytest(
+    session: nox.Session,
+    *arguments: str,
+    command: Sequence[str] = ("pytest",),
+    options: Sequence[str] = WORKERS,
+    env: Mapping[str, str] | None = None,
+) -> None:
+    """Run tests side by side, each with one thread."""
+    one_thread = {"OMP_NUM_THREADS": "1", **(env or {})}
+    with TemporaryDirectory() as folder:
+        report = Path(folder, "report.xml")
+        options = ["-q", *options, f"--junit-xml={report}"]
+        try:
+            session.run(*command, *options, *arguments, env=one_thread)
+        finally:
+            TABLE.count(report)
 
 
 @nox.session(python=PYTHON)
+@noted
 def lint(session: nox.Session) -> None:
     """Check style and formatting with ruff."""
-    install_tools(session, "ruff")
+    install(session, "tools", "ruff")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
 
 
 @nox.session(python=PYTHON)
+@noted
 def types(session: nox.Session) -> None:
     """Check types in unicb/ and backends/ with mypy --strict."""
-    install_tools(session, "mypy", "numpy", "pillow", "pytest", "hypothesis")
+    install(session, "tools", "mypy", "numpy", "pillow", "pytest", "hypothesis")
     session.run("mypy")
 
 
-@nox.session(python=PYTHON)
+def download_for_porting(session: nox.Session) -> Path:
+    """Folder of the wheels that docs/porting.md installs, for a second test without a network."""
+    folder = Path(session.bin).parent / "porting"
+    sources = ("constraints/third-party.txt", "constraints/tools.txt", "pyproject.toml")
+    made_for = "".join(Path(source).read_text(encoding="utf-8") for source in sources)
+    stamp = folder / "made-for.txt"
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != made_for:
+        shutil.rmtree(folder, ignore_errors=True)
+        pip = ["python", "-m", "pip", "download", "-q", "-c", sources[0], "-d", str(folder)]
+        # The page builds with hatchling, once editable.
+        wanted = [f"{find_wheel(session)}[testing]", "hatchling", "editables"]
+        session.run_install(*pip, *wanted)
+        stamp.write_text(made_for, encoding="utf-8")
+    return folder
+
+
+@nox.session(python=PYTHON, requires=["wheel"])
+@noted
 def tests(session: nox.Session) -> None:
     """Test unicb itself on the reference backend, with no framework installed."""
-    install_wheel(session, "numpy", "testing")
-    install_tools(session, "rich", "safetensors", "tqdm")  # which callbacks use or write for
-    session.run("pytest", "-q", *(session.posargs or ["tests"]))
+    install_wheel(session, "numpy", "testing", also=OPTIONAL)
+    env = {"UNICB_PORTING_WHEELS": str(download_for_porting(session).resolve())}
+    run_pytest(session, *(session.posargs or ["tests"]), env=env)
 
 
-@nox.session(python=PYTHON)
+@nox.session(python=PYTHON, requires=["wheel"], tags=["more"])
+@noted
+def mutants(session: nox.Session) -> None:
+    """Hold every mutant against every check of the suite, and print which fails on which."""
+    install_wheel(session, "numpy", "testing", also=OPTIONAL)
+    run_pytest(session, "tests/suite", "--matrix", *session.posargs, options=[])
+
+
+@nox.session(python=PYTHON, requires=["wheel"], tags=["more"], name="every-kind")
+@noted
+def every_kind(session: nox.Session) -> None:
+    """Make every check of the suite on every kind of pipeline of MindSpore's, not on some."""
+    install_wheel(session, "mindspore", "testing")
+    suite = ["python", "-P", "-m", "unicb.testing", "mindspore", "--every-kind"]
+    run_pytest(session, *session.posargs, command=suite)
+
+
+@nox.session(python=PYTHON, requires=["wheel"])
 @nox.parametrize("backend", [*BACKENDS, "third-party"], ids=[*BACKENDS, "third-party"])
+@noted
 def conformance(session: nox.Session, backend: str) -> None:
     """Run the conformance suite, and the backend's own tests, on the installed wheel."""
-    install_wheel(session, backend, "testing")
-    install_plotting(session, backend)
+    also = ["hatchling"] if backend == "third-party" else PLOTTING.get(backend, ())
+    install_wheel(session, backend, "testing", also=also)
     own, name, env = Path("tests/backends", f"unicb_{backend}"), backend, {}
     if backend == "third-party":
-        session.install("-q", "-c", "constraints/third-party.txt", f"./{STRANGER}")
+        install(session, backend, "--no-build-isolation", f"./{STRANGER}")
         # JAX has float64 only where it is told so: the first run is without, the second with it.
         own, name, env = Path(STRANGER, "tests"), "jax", {"JAX_ENABLE_X64": "1"}
     # -P: what is tested is the installed wheel, not the folder that this runs in.
-    session.run("python", "-P", "-m", "unicb.testing", name, "-q", *session.posargs)
+    suite = ["python", "-P", "-m", "unicb.testing", name]
+    run_pytest(session, *session.posargs, command=suite)
     if own.is_dir():
-        session.run("pytest", "-q", str(own), env=env)
+        run_pytest(session, str(own), env=env)
 
 
-@nox.session(python=PYTHON)
+@nox.session(python=PYTHON, requires=["wheel"])
+@noted
 def both(session: nox.Session) -> None:
     """Test PyTorch and MindSpore side by side in one process: the same picture from both."""
     install_wheel(session, "both", "testing")
-    session.run("pytest", "-q", *(session.posargs or ["tests/both"]))
+    # Runs are shared within a file.
+    by_file = [*WORKERS, "--dist", "loadfile"]
+    run_pytest(session, *(session.posargs or ["tests/both"]), options=by_file)
 
 
 #: Other arithmetic than the processor's best, as older or other processors have it, by name. Each
@@ -148,25 +264,24 @@ print(*(name for name in __cpu_dispatch__ if __cpu_features__.get(name)))
 """
 
 
-@nox.session(python=PYTHON)
+@nox.session(python=PYTHON, tags=["more"], requires=["wheel"])
 @nox.parametrize("backend", BACKENDS, ids=BACKENDS)
 @nox.parametrize("variation", list(ARITHMETIC), ids=list(ARITHMETIC))
+@noted
 def arithmetic(session: nox.Session, backend: str, variation: str) -> None:
     """Run a backend's tests with the arithmetic of other processors, as far as libraries let us."""
-    install_wheel(session, backend, "testing")
-    install_plotting(session, backend)
-    suites = [f"tests/backends/unicb_{backend}"]
-    if backend == "numpy":
-        install_tools(session, "rich", "safetensors", "tqdm")  # as in the session called tests
-        suites = ["tests"]
+    also = OPTIONAL if backend == "numpy" else PLOTTING.get(backend, [])
+    install_wheel(session, backend, "testing", also=also)
+    suites = ["tests"] if backend == "numpy" else [f"tests/backends/unicb_{backend}"]
     env = dict(ARITHMETIC[variation])
     if variation == "compatible":
         printed = str(session.run("python", "-P", "-c", NUMPY_FEATURES, silent=True))
         env["NPY_DISABLE_CPU_FEATURES"] = printed.splitlines()[-1]
         session.log(f"numpy does without {env['NPY_DISABLE_CPU_FEATURES']}")
     if not session.posargs:
-        session.run("python", "-P", "-m", "unicb.testing", backend, "-q", env=env)
-    session.run("pytest", "-q", *(session.posargs or suites), env=env)
+        suite = ["python", "-P", "-m", "unicb.testing", backend]
+        run_pytest(session, command=suite, options=[], env=env)
+    run_pytest(session, *(session.posargs or suites), options=[], env=env)
 
 
 def find_chromium(session: nox.Session) -> str:
@@ -189,26 +304,30 @@ def find_chromium(session: nox.Session) -> str:
     )
     if os.environ.get("CI") == "true":
         session.error(reason)
-    session.skip(reason)
+    skip(session, reason)
 
 
-@nox.session(python=PYTHON)
-@nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+@nox.session(python=PYTHON, requires=["wheel"])
+@nox.parametrize(
+    "framework",
+    [nox.param("torch", id="torch"), nox.param("mindspore", id="mindspore", tags=["more"])],
+)
+@noted
 def webui(session: nox.Session, framework: str) -> None:
     """Test examples/webui.py end to end in Chromium, without a window."""
     env = {
         "CHROMIUM": find_chromium(session),
-        "OMP_NUM_THREADS": "1",  # the browser needs a core, too
         "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_TEMP_DIR": session.create_tmp(),
     }
     install_wheel(session, "webui" if framework == "torch" else f"webui-{framework}", "webui")
     arguments = ["tests/webui", "--framework", framework, *session.posargs]
-    session.run("pytest", "-q", *arguments, env=env)
+    run_pytest(session, *arguments, options=[], env=env)
 
 
-@nox.session(python=PYTHON, name="coverage-cfg")
+@nox.session(python=PYTHON, requires=["wheel"], name="coverage-cfg", tags=["more"])
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+@noted
 def coverage_cfg(session: nox.Session, framework: str) -> None:
     """Measure the cut on a tiny pipeline of every class (or of the families named); writes
     docs/coverage.md."""
@@ -217,8 +336,9 @@ def coverage_cfg(session: nox.Session, framework: str) -> None:
     session.run(*script, env={"PYTHONPATH": "instruments"})
 
 
-@nox.session(python=PYTHON, name="coverage-guidance")
+@nox.session(python=PYTHON, requires=["wheel"], name="coverage-guidance", tags=["more"])
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+@noted
 def coverage_guidance(session: nox.Session, framework: str) -> None:
     """Measure intervals and schedules of guidance on a tiny pipeline of every class (or of the
     families named); writes docs/coverage.md."""
@@ -227,8 +347,9 @@ def coverage_guidance(session: nox.Session, framework: str) -> None:
     session.run(*script, env={"PYTHONPATH": "instruments"})
 
 
-@nox.session(python=PYTHON, name="coverage-previews")
+@nox.session(python=PYTHON, requires=["wheel"], name="coverage-previews", tags=["more"])
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+@noted
 def coverage_previews(session: nox.Session, framework: str) -> None:
     """Measure previews on a tiny pipeline of every class (or of the families named); writes
     docs/coverage.md."""
@@ -237,8 +358,9 @@ def coverage_previews(session: nox.Session, framework: str) -> None:
     session.run(*script, env={"PYTHONPATH": "instruments"})
 
 
-@nox.session(python=PYTHON, name="coverage-stops")
+@nox.session(python=PYTHON, requires=["wheel"], name="coverage-stops", tags=["more"])
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+@noted
 def coverage_stops(session: nox.Session, framework: str) -> None:
     """Stop a tiny pipeline of every class (or of the families named); writes docs/coverage.md."""
     install_wheel(session, framework)
@@ -246,8 +368,9 @@ def coverage_stops(session: nox.Session, framework: str) -> None:
     session.run(*script, env={"PYTHONPATH": "instruments"})
 
 
-@nox.session(python=PYTHON)
+@nox.session(python=PYTHON, requires=["wheel"])
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+@noted
 def demo(session: nox.Session, framework: str) -> None:
     """Generate with the trained checkpoint on PyTorch and on MindSpore: pictures in out/."""
     install_wheel(session, framework)
@@ -257,12 +380,12 @@ def demo(session: nox.Session, framework: str) -> None:
     session.run(*script, "--out", f"{out}-stopped", "--stop-at", "14", *session.posargs)
 
 
-@nox.session(python=PYTHON)
+@nox.session(python=PYTHON, requires=["wheel"], tags=["more"])
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+@noted
 def bench(session: nox.Session, framework: str) -> None:
     """Measure the costs: scripts that need no GPU, or those named; writes docs/benchmarks.md."""
-    install_wheel(session, framework)
-    install_plotting(session, framework)
+    install_wheel(session, framework, also=PLOTTING.get(framework, ()))
     usual = [*BENCHMARKS, *(TORCH_BENCHMARKS if framework == "torch" else [])]
     for name in session.posargs or usual:
         script = ["python", f"benchmarks/{name}.py", "--framework", framework]

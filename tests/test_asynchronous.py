@@ -139,20 +139,20 @@ def test_timeout(pipe: ToyPipeline) -> None:
     async def expire(limit: asyncio.Timeout) -> None:
         await until(hold.there)
         limit.reschedule(asyncio.get_running_loop().time())
-        await asyncio.sleep(0.01)  # the task is told in one of the loop's next turns
+        await until_expired(limit)
         hold.go.set()
 
-    async def limited() -> None:
-        async with asyncio.timeout(None) as limit:
-            expiring = asyncio.create_task(expire(limit))
-            try:
-                await run_async(pipe, "x", [count, hold])
-            finally:
-                await expiring
+    async def until_expired(limit: asyncio.Timeout) -> None:
+        while not limit.expired():
+            await asyncio.sleep(0)
 
     async def main() -> None:
+        limit = asyncio.timeout(None)
+        task = asyncio.create_task(expire(limit))
         with pytest.raises(TimeoutError):
-            await limited()
+            async with limit:
+                await run_async(pipe, "x", [count, hold])
+        await task
 
     run(main())
     assert count.steps == 2

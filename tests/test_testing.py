@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
+from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from unicb import BackendLoadError
 from unicb.testing import BackendSuite, Harness, load_harness
 from unicb.testing import harness as harness_module
+from unicb.testing.__main__ import main
+from unicb.testing._summary import Summary
+from unicb.testing.harness import EVERY_KIND
 from unicb.testing.suite import GROUPS, check_names
 from unicb_numpy.harness import NumpyHarness
+
+SAMPLING = """
+from unicb.testing import BackendSuite
+from unicb_numpy.harness import NumpyHarness
+
+class Sampling(NumpyHarness):
+    kinds = ("text2img", "other", "third")
+    sampled_kinds = ("other",)
+
+class TestMine(BackendSuite):
+    harness = Sampling()
+"""
 
 OWN_PYTEST = """
 from unicb import BackendLoadError
@@ -29,7 +48,39 @@ class TestMine(BackendSuite):
 """
 
 
-def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+class Done(NamedTuple):
+    """What came of a command."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Does in this process what ``python -m`` would do, in an empty folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("UNICB_TESTING_BACKEND", "")
+    before = set(sys.modules)
+    modules: dict[str, Callable[[list[str]], int]] = {"pytest": pytest.main, "unicb.testing": main}
+
+    def run(module: str, *arguments: str) -> Done:
+        capsys.readouterr()
+        code = int(modules[module]([*arguments]))
+        for name in set(sys.modules) - before:
+            if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+                del sys.modules[name]
+        return Done(code, *capsys.readouterr())
+
+    return run
+
+
+def start(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run in another process."""
     command = [sys.executable, "-m", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder)
 
@@ -46,17 +97,17 @@ def test_every_check_says_what_it_promises() -> None:
     assert all(sys.modules[group.__module__].__doc__ for group in GROUPS)
 
 
-def test_both_ways_run_the_same_checks(tmp_path: Path) -> None:
-    (tmp_path / "test_mine.py").write_text(OWN_PYTEST.format(expected={}))
-    own = run("pytest", "--co", "-q", "-p", "no:cacheprovider", folder=tmp_path)
-    installed = run("unicb.testing", "numpy", "--co", "-q", folder=tmp_path)
+def test_both_ways_run_the_same_checks(run: Run) -> None:
+    Path("test_mine.py").write_text(OWN_PYTEST.format(expected={}))
+    own = run("pytest", "--co", "-q", "-p", "no:cacheprovider")
+    installed = run("unicb.testing", "numpy", "--co", "-q")
     assert own.returncode == installed.returncode == 0
     assert "test_clamp[float16]" in ids(own.stdout)
     assert ids(own.stdout) == ids(installed.stdout)
 
 
 def test_summary_tells_groups_versions_and_device(tmp_path: Path) -> None:
-    done = run("unicb.testing", "numpy", "-q", "-k", "chunk", folder=tmp_path)
+    done = start("unicb.testing", "numpy", "-q", "-k", "chunk", folder=tmp_path)
     assert done.returncode == 0
     assert "backend numpy: numpy 2." in done.stdout
     assert "device: cpu" in done.stdout
@@ -65,13 +116,10 @@ def test_summary_tells_groups_versions_and_device(tmp_path: Path) -> None:
     assert "ops " in done.stdout
 
 
-def test_report_is_a_page(tmp_path: Path) -> None:
-    report = tmp_path / "report.html"
-    done = run(
-        "unicb.testing", "numpy", "-q", "-k", "concat", "--report", str(report), folder=tmp_path
-    )
+def test_report_is_a_page(run: Run) -> None:
+    done = run("unicb.testing", "numpy", "-q", "-k", "concat", "--report", "report.html")
     assert done.returncode == 0
-    assert "test_concat" in report.read_text(encoding="utf-8")
+    assert "test_concat" in Path("report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -83,41 +131,38 @@ def test_report_is_a_page(tmp_path: Path) -> None:
     ],
 )
 def test_run_that_checks_nothing_fails(
-    tmp_path: Path, arguments: list[str], code: int, said: str
+    run: Run, arguments: list[str], code: int, said: str
 ) -> None:
-    if arguments == ["torch"] and _has("torch"):
+    if arguments == ["torch"] and find_spec("torch"):
         arguments = ["mindspore"]  # whichever framework is not here
-    done = run("unicb.testing", *arguments, folder=tmp_path)
+    done = run("unicb.testing", *arguments)
     assert done.returncode == code
     assert said in done.stderr
 
 
-def _has(module: str) -> bool:
-    return subprocess.run([sys.executable, "-c", f"import {module}"]).returncode == 0
-
-
-def test_run_in_which_everything_is_skipped_fails(tmp_path: Path) -> None:
-    (tmp_path / "skip_all.py").write_text(
+def test_run_in_which_everything_is_skipped_fails(run: Run) -> None:
+    Path("skip_all.py").write_text(
         "import pytest\n\n\n@pytest.hookimpl\ndef pytest_runtest_setup(item):\n    pytest.skip()\n"
     )
-    done = run("unicb.testing", "numpy", "-q", "-k", "chunk", "-p", "skip_all", folder=tmp_path)
+    sys.path.insert(0, str(Path.cwd()))
+    done = run("unicb.testing", "numpy", "-q", "-k", "chunk", "-p", "skip_all")
     assert done.returncode == 1
     assert "no check passed" in done.stderr
 
 
-def test_expected_failure_that_passes_is_an_error(tmp_path: Path) -> None:
+def test_expected_failure_that_passes_is_an_error(run: Run) -> None:
     code = OWN_PYTEST.format(expected={"test_clamp[float16]": "it is a Tuesday"})
-    (tmp_path / "test_mine.py").write_text(code)
-    done = run("pytest", "-q", "-k", "clamp", "-p", "no:cacheprovider", folder=tmp_path)
+    Path("test_mine.py").write_text(code)
+    done = run("pytest", "-q", "-k", "clamp", "-p", "no:cacheprovider")
     assert done.returncode == 1
     assert "[XPASS(strict)] it is a Tuesday" in done.stdout
     assert "1 failed, 2 passed" in done.stdout
 
 
-def test_expected_failure_with_unknown_parameters_is_an_error(tmp_path: Path) -> None:
+def test_expected_failure_with_unknown_parameters_is_an_error(run: Run) -> None:
     code = OWN_PYTEST.format(expected={"test_clamp[float8]": "there is none"})
-    (tmp_path / "test_mine.py").write_text(code)
-    done = run("pytest", "-q", "-k", "clamp", "-p", "no:cacheprovider", folder=tmp_path)
+    Path("test_mine.py").write_text(code)
+    done = run("pytest", "-q", "-k", "clamp", "-p", "no:cacheprovider")
     assert done.returncode != 0
     assert "expected failures that do not exist: test_clamp[float8]" in done.stdout + done.stderr
 
@@ -184,15 +229,72 @@ def test_backend_without_a_harness_is_told(
     assert caught.value.__cause__ is not None
 
 
-def test_a_group_can_be_chosen(tmp_path: Path) -> None:
-    done = run("unicb.testing", "numpy", "--co", "-q", "-k", "guidance", folder=tmp_path)
+def test_a_group_can_be_chosen(run: Run) -> None:
+    done = run("unicb.testing", "numpy", "--co", "-q", "-k", "guidance")
     chosen = {name.partition("[")[0] for name in ids(done.stdout)}
     assert {"test_cut_is_exact", "test_documented_recipe"} <= chosen
     assert not chosen & {"test_chunk", "test_preview_colours"}
 
 
+def test_state_is_checked_on_sampled_kinds_and_guidance_on_all(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("test_mine.py").write_text(SAMPLING)
+
+    def kinds(check: str) -> list[str]:
+        done = run("pytest", "--co", "-q", "-k", check, "-p", "no:cacheprovider")
+        assert done.returncode == 0
+        return [name.partition("[")[2].rstrip("]") for name in ids(done.stdout)]
+
+    assert kinds("test_interrupt_stops_after_step") == ["other"]
+    assert kinds("test_cut_leaves_nothing_behind") == ["other", "text2img", "third"]
+    monkeypatch.setenv(EVERY_KIND, "1")
+    assert kinds("test_interrupt_stops_after_step") == ["other", "text2img", "third"]
+
+
+def test_summary_tells_of_sampled_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sampling(NumpyHarness):
+        kinds = ("text2img", "other")
+        sampled_kinds = ("other",)
+
+    assert "on 1 of 2 kinds, all with --every-kind: other" in Summary(Sampling()).sampled
+    assert Summary(NumpyHarness()).sampled == ""
+    monkeypatch.setenv(EVERY_KIND, "1")
+    assert Summary(Sampling()).sampled == ""
+
+
+def test_sampled_kinds_are_kinds() -> None:
+    class Lost(NumpyHarness):
+        sampled_kinds = ("text2img", "nonesuch")
+
+    with pytest.raises(TypeError, match="Lost samples kinds that it has not: nonesuch"):
+        type("TestLost", (BackendSuite,), {"harness": Lost()})
+
+
+def test_every_kind_is_an_option(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(EVERY_KIND, "")
+    monkeypatch.delenv(EVERY_KIND)
+    assert run("unicb.testing", "numpy", "--co", "-q", "--every-kind").returncode == 0
+    assert os.environ[EVERY_KIND]
+
+
 def test_missing_extra_is_told(tmp_path: Path) -> None:
     (tmp_path / "hypothesis.py").write_text("raise ImportError('not installed')")
-    done = run("unicb.testing", "numpy", folder=tmp_path)
+    done = start("unicb.testing", "numpy", folder=tmp_path)
     assert done.returncode == 1
     assert "pip install 'unicb[testing]'" in done.stderr
+
+
+@pytest.mark.skipif(find_spec("xdist") is None, reason="pytest-xdist is not installed")
+def test_summary_is_the_same_from_processes_side_by_side(run: Run, tmp_path: Path) -> None:
+    chosen = ("unicb.testing", "numpy", "-q", "-k", "registry or test_concat")
+    alone = run(*chosen)
+    beside = start(*chosen, "-n", "2", folder=tmp_path)
+    assert alone.returncode == beside.returncode == 0
+    summaries = [
+        done.stdout.partition("= unicb conformance")[2].rpartition(" passed")[0]
+        for done in (alone, beside)
+    ]
+    assert "registry" in summaries[0]
+    assert "ops" in summaries[0]
+    assert summaries[0] == summaries[1]

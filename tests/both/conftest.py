@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from figures import Figures
+from figures import FIGURE, Distance, Figures, Noted
 from recording import load
 from sides import SIDES
 
 _FIGURES = pytest.StashKey[Figures]()
+
+
+class _Collector:
+    """Collects what tests have noted with their reports."""
+
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for name, value in report.user_properties:
+            if name == FIGURE:
+                scheduler, what, largest, mean = value
+                self._figures.add(scheduler, what, Distance(largest, mean))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    figures = config.stash[_FIGURES] = Figures()
+    config.pluginmanager.register(_Collector(figures))
 
 
 @pytest.fixture(scope="session")
@@ -24,17 +43,17 @@ def tiny() -> dict[str, Any]:
     return {name: side.harness.build("text2img") for name, side in SIDES.items()}
 
 
-@pytest.fixture(scope="session")
-def figures(pytestconfig: pytest.Config) -> Figures:
+@pytest.fixture
+def figures(record_property: Callable[[str, object], None]) -> Noted:
     """What the tests measure; printed at the end."""
-    return pytestconfig.stash.setdefault(_FIGURES, Figures())
+    return Noted(record_property)
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    figures = config.stash.get(_FIGURES, None)
-    if figures is None or not figures.rows:
+    figures = config.stash[_FIGURES]
+    if not figures.rows:
         return
     versions = [part for side in SIDES.values() for part in side.harness.backend.versions().items()]
     terminalreporter.section("PyTorch and MindSpore: absolute differences, the shapes checkpoint")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,6 +36,20 @@ def previews_apart(torch: Record, mindspore: Record) -> Distance:
 def latents_apart(torch: Record, mindspore: Record) -> Distance:
     """Over all steps."""
     return Distance.between(np.stack(torch.latents), np.stack(mindspore.latents))
+
+
+#: Name of the property of a test's report that has a figure.
+FIGURE = "figure"
+
+
+@dataclass(frozen=True)
+class Noted:
+    """Where a test notes what it measures: with its report, which comes from any process."""
+
+    record_property: Callable[[str, object], None]
+
+    def add(self, scheduler: str, what: str, distance: Distance) -> None:
+        self.record_property(FIGURE, (scheduler, what, distance.largest, distance.mean))
 
 
 @dataclass

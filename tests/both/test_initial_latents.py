@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from figures import Distance, Figures
+from figures import Distance, Noted
 from recording import GUIDANCE, PROMPTS, Array, set_scheduler
 from sides import SIDES
 
@@ -35,7 +35,7 @@ def pictures(pipes: dict[str, Any], name: str, seed: int) -> tuple[Array, Array]
 
 
 @pytest.mark.parametrize("scheduler", ["DDIMScheduler", "EulerDiscreteScheduler"])
-def test_same_picture(pipes: dict[str, Any], figures: Figures, scheduler: str) -> None:
+def test_same_picture(pipes: dict[str, Any], figures: Noted, scheduler: str) -> None:
     """Also where the pipeline multiplies what it is given: Euler's first noise level is 14.6."""
     for name, side in SIDES.items():
         set_scheduler(side, pipes[name], scheduler)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from figures import Distance, Figures, latents_apart, pictures_apart, previews_apart
+from figures import Distance, Noted, latents_apart, pictures_apart, previews_apart
 from recording import PROMPTS, STEPS, Record, record_all
 from sides import SIDES
 
@@ -53,7 +53,7 @@ def stopped(pipes: dict[str, Any]) -> Runs:
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 class TestParity:
-    def test_pictures(self, cut: Runs, figures: Figures, scheduler: str) -> None:
+    def test_pictures(self, cut: Runs, figures: Noted, scheduler: str) -> None:
         records = cut(scheduler)
         apart = pictures_apart(**records)
         figures.add(scheduler, "pictures", apart)
@@ -64,7 +64,7 @@ class TestParity:
             assert all(np.abs(a - b).max() > 0.1 for a, b in combinations(record.pictures, 2))
         assert apart.largest < SAME_PICTURE
 
-    def test_previews(self, cut: Runs, figures: Figures, scheduler: str) -> None:
+    def test_previews(self, cut: Runs, figures: Noted, scheduler: str) -> None:
         records = cut(scheduler)
         apart = previews_apart(**records)
         figures.add(scheduler, "previews", apart)
@@ -74,7 +74,7 @@ class TestParity:
         assert apart.largest <= SAME_PREVIEW
         assert apart.mean < SAME_PREVIEWS
 
-    def test_steps_and_latents(self, cut: Runs, figures: Figures, scheduler: str) -> None:
+    def test_steps_and_latents(self, cut: Runs, figures: Noted, scheduler: str) -> None:
         records = cut(scheduler)
         apart = latents_apart(**records)
         figures.add(scheduler, "latents", apart)
@@ -89,7 +89,7 @@ class TestParity:
         for record in cut(scheduler).values():
             assert record.rows == [2 * rows] * GUIDED + [rows] * (STEPS - GUIDED)
 
-    def test_stop(self, stopped: Runs, cut: Runs, figures: Figures, scheduler: str) -> None:
+    def test_stop(self, stopped: Runs, cut: Runs, figures: Noted, scheduler: str) -> None:
         """Both stop after the same step, with the latents of the full run there, and decode
         them to the same picture.
         """

@@ -65,8 +65,12 @@ def script(blocks: list[Block]) -> str:
 def environment() -> dict[str, str]:
     """Ours, without what would tie the page's Python to ours, and with the versions we pin."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PY", "VIRTUAL_ENV"))}
+    # Where nox has downloaded what the page installs, no network is needed.
+    wheels = os.environ.get("UNICB_PORTING_WHEELS")
     return {
         **kept,
+        **({"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": wheels} if wheels else {}),
+        "PIP_NO_COMPILE": "1",
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]]),
         "PIP_CONSTRAINT": str(ROOT / "constraints" / "third-party.txt"),
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",

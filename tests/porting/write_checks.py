@@ -33,6 +33,8 @@ def _each(function: Callable[..., object]) -> str:
     """What a check is repeated for."""
     parameters = inspect.signature(function).parameters
     words = [word for word in ("kind", "dtype") if word in parameters]
+    if hasattr(function, "on_sampled_kinds"):
+        words[0] = "sampled kind"
     return f" (each {' and '.join(words)})" if words else ""
 
 

@@ -1,4 +1,8 @@
-"""Runs the suite on the mutants once for all tests here, and prints which check fails on which."""
+"""Runs the suite on the mutants once for all tests here.
+
+With ``--matrix`` every mutant is held against every check, rather than against those only that must
+notice it, and which check fails on which is printed: ``nox -s mutants``.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,20 @@ from outcomes import Outcomes
 _OUTCOMES = pytest.StashKey[Outcomes]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.getgroup("mutants").addoption(
+        "--matrix", action="store_true", help="hold every mutant against every check"
+    )
+
+
 @pytest.fixture(scope="session")
 def outcomes(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
-    recorded = Outcomes.record(tmp_path_factory.mktemp("mutants") / "outcomes.json")
-    pytestconfig.stash[_OUTCOMES] = recorded
+    # Where this folder is not named on the command line, pytest knows no option of it.
+    matrix = pytestconfig.getoption("matrix", False)
+    file = tmp_path_factory.mktemp("mutants") / "outcomes.json"
+    recorded = Outcomes.record(file, matrix=matrix)
+    if matrix:
+        pytestconfig.stash[_OUTCOMES] = recorded
     return recorded
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mutants_callbacks import CALLBACKS, MoreCallbacks
 from mutants_core import CORE
 from mutants_operations import OPERATIONS
+from mutants_ownership import OWNERSHIP
 from mutants_pipeline import PIPELINE
 from mutants_schedules import SCHEDULES
 from mutants_subtle import SUBTLE
@@ -18,4 +19,7 @@ REFERENCES = (
     Mutant("reference, more for callbacks", "none", (), harness=MoreCallbacks),
 )
 
-MUTANTS = (*OPERATIONS, *TENSORS, *PIPELINE, *CORE, *SUBTLE, *CALLBACKS, *SCHEDULES)
+MUTANTS = (
+    *(*OPERATIONS, *TENSORS, *PIPELINE, *CORE, *OWNERSHIP),
+    *(*SUBTLE, *CALLBACKS, *SCHEDULES),
+)

@@ -17,6 +17,9 @@ from unicb_numpy.harness import NumpyHarness
 from unicb_numpy.ops import StrictTensor
 from unicb_numpy.pipelines import ToyPipeline
 
+#: Set where every mutant is held against every check, not only against those that must notice it.
+MATRIX = "UNICB_TESTS_MATRIX"
+
 
 @dataclass(frozen=True)
 class Patch:

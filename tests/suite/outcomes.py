@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from mutants import MUTANTS
-from mutation import Mutant
+from mutation import MATRIX, Mutant
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,11 @@ class Outcomes:
         self.all = outcomes
 
     @classmethod
-    def record(cls, file: Path) -> Self:
+    def record(cls, file: Path, *, matrix: bool) -> Self:
         """Run the suite on all mutants, in another process (see ``record.py``)."""
-        script = Path(__file__).with_name("record.py")
-        done = subprocess.run(
-            [sys.executable, str(script), str(file)], capture_output=True, text=True, timeout=900
-        )
+        command = [sys.executable, str(Path(__file__).with_name("record.py")), str(file)]
+        env = {**os.environ, MATRIX: "1"} if matrix else None
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900)
         if done.returncode != 0:
             raise RuntimeError(f"recording failed:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
         return cls([Outcome(**entry) for entry in json.loads(file.read_text())])

@@ -1,10 +1,11 @@
 """Run the conformance suite on an installed backend.
 
-    python -m unicb.testing NAME [--report FILE.html] [pytest arguments]
+    python -m unicb.testing NAME [--report FILE.html] [--every-kind] [pytest arguments]
 
 NAME is the name of an entry point in the group unicb.backends. With --report, the result is also
-written as a page (needs pytest-html, which comes with unicb[testing]). All other arguments go to
-pytest: -k cut, -x, --tb=short.
+written as a page (needs pytest-html, which comes with unicb[testing]). With --every-kind, every
+check is made on every kind of pipeline, where the harness has it made on some to save time. All
+other arguments go to pytest: -k cut, -x, --tb=short; and -n 2, where pytest-xdist is installed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from unicb.backend import backend_names
 from unicb.errors import UnicbError
 from unicb.testing import load_harness
 from unicb.testing._summary import Summary
+from unicb.testing.harness import EVERY_KIND
 
+_PLUGINS = ("-p", "no:cacheprovider", "-p", "unicb.testing._groups")
 # Other people's plug-ins, imported before pytest was up.
 _QUIET = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 
@@ -37,9 +40,12 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--report", metavar="FILE.html")
+    parser.add_argument("--every-kind", action="store_true")
     options, rest = parser.parse_known_args(arguments)
     if options.report and find_spec("pytest_html") is None:
         parser.error("--report needs pytest-html: pip install 'unicb[testing]'")
+    if options.every_kind:
+        os.environ[EVERY_KIND] = "1"
     try:
         summary = Summary(load_harness(options.name))
     except UnicbError as error:
@@ -50,7 +56,7 @@ def main(arguments: list[str]) -> int:
 def _run(name: str, summary: Summary, arguments: list[str]) -> int:
     os.environ["UNICB_TESTING_BACKEND"] = name
     suite = str(Path(__file__).with_name("selected.py"))
-    code = int(pytest.main([suite, "-p", "no:cacheprovider", *_QUIET, *arguments], [summary]))
+    code = int(pytest.main([suite, *_PLUGINS, *_QUIET, *arguments], [summary]))
     listing = any(word.startswith(("--co", "--help", "--fixtures")) for word in arguments)
     if code == 0 and not summary.passed and not listing:
         print("unicb.testing: no check passed; a run that checks nothing fails", file=sys.stderr)

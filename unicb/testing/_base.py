@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,14 @@ import numpy.typing as npt
 from unicb.ops import Tensor
 from unicb.pipelines import PipelineFacts, facts_for
 from unicb.testing.harness import Case, Harness
+
+Check = TypeVar("Check", bound=Callable[..., None])
+
+
+def on_sampled_kinds(check: Check) -> Check:
+    """Mark a check that is made on :attr:`Harness.sampled_kinds` alone."""
+    check.on_sampled_kinds = True  # type: ignore[attr-defined]
+    return check
 
 
 class Checks:

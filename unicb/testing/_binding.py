@@ -16,7 +16,7 @@ from unicb import (
     UnsupportedPipelineError,
     bind,
 )
-from unicb.testing._base import Checks
+from unicb.testing._base import Checks, on_sampled_kinds
 from unicb.testing.harness import Case
 
 
@@ -34,6 +34,7 @@ class FailAt(Callback):
 
 
 class BindingChecks(Checks):
+    @on_sampled_kinds
     def test_same_case_gives_same_bits(self, kind: str) -> None:
         """The harness is deterministic, without which no other check means anything."""
         pipeline, case = self.pipeline(kind), Case(kind)
@@ -83,6 +84,7 @@ class BindingChecks(Checks):
         undo.pop()()
         assert self.harness.traces(pipeline) == before
 
+    @on_sampled_kinds
     def test_untouched_run_is_bit_identical(self, kind: str) -> None:
         """Callbacks that read every tensor and change none change nothing."""
         pipeline, case = self.pipeline(kind), Case(kind, images_per_prompt=2)
@@ -96,6 +98,7 @@ class BindingChecks(Checks):
         assert set(read) == set(pipeline._callback_tensor_inputs)
         assert (out == plain).all()
 
+    @on_sampled_kinds
     def test_written_latents_reach_the_loop(self, kind: str) -> None:
         """What a callback writes is what the next callback reads and what the loop goes on with."""
         pipeline, case = self.pipeline(kind), Case(kind)
@@ -186,6 +189,7 @@ class BindingChecks(Checks):
         assert pipeline.guidance_scale == 3.5
         assert not (out == plain).all()
 
+    @on_sampled_kinds
     def test_exception_reaches_caller_and_all_is_put_back(self, kind: str) -> None:
         """An exception in a callback arrives unchanged; hooks are gone, and the next plain run
         is bit-identical to one before."""
@@ -205,9 +209,9 @@ class BindingChecks(Checks):
         pipeline, case = self.pipeline(), self.case()
         plain = self.harness.run(pipeline, case)
         before = self.harness.traces(pipeline)
-        callbacks = bind(pipeline, CFGCutoff(cutoff_step_index=0))
+        keywords = dict(bind(pipeline, CFGCutoff(cutoff_step_index=0)))  # which outlive the call
         with pytest.raises(Shout), failing_scheduler(pipeline, call=2):
-            self.harness.run(pipeline, case, **callbacks)
+            self.harness.run(pipeline, case, **keywords)
         gc.collect()
         assert self.harness.traces(pipeline) == before
         assert (self.harness.run(pipeline, case) == plain).all()

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from unicb import Callback, GenerationCancelled, Interrupt, Step, bind
-from unicb.testing._base import Checks
+from unicb.testing._base import Checks, on_sampled_kinds
 from unicb.testing.harness import Case
 
 
 class InterruptChecks(Checks):
+    @on_sampled_kinds
     def test_interrupt_stops_after_step(self, kind: str) -> None:
         """``Interrupt(k)`` lets k + 1 steps run, and the pipeline returns their latents, whether
         its loop reads an interrupt flag or runs out."""

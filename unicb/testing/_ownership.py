@@ -157,7 +157,7 @@ class OwnershipChecks(Checks):
         """Its error is kept, and with it the loop's frame: the next plain call is plain."""
         pipeline, case = self.pipeline(), self.case()
         plain = self.harness.run(pipeline, case)
-        count: list[int] = []
+        before, count = self.harness.traces(pipeline), list[int]()
 
         def fail(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             count.append(1)
@@ -169,7 +169,10 @@ class OwnershipChecks(Checks):
         with pytest.raises(LookupError) as kept:
             self._run(pipeline, case, bind(pipeline, CFGCutoff(cutoff_step_index=0)), form)
         undo()
+        # Who has made the call knows that it has ended; elsewhere, the next one shows it.
+        assert form == "keywords" or self.harness.traces(pipeline) == before
         assert (self.harness.run(pipeline, case) == plain).all()
+        assert self.harness.traces(pipeline) == before
         assert kept.traceback
 
     def test_one_run_at_a_time_on_one_pipeline(self) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from unicb import Callback, LatentFormat, Preview, PreviewFrame, Step, bind
 from unicb.latents import to_rgb
 from unicb.latents.denoised import DenoisedEstimate
-from unicb.testing._base import Checks
+from unicb.testing._base import Checks, on_sampled_kinds
 from unicb.testing.harness import Case
 
 FORMAT = LatentFormat(
@@ -29,6 +29,7 @@ FORMAT = LatentFormat(
 
 
 class PreviewChecks(Checks):
+    @on_sampled_kinds
     def test_preview_shows_every_step_and_picture(self, kind: str) -> None:
         """One frame a step, one picture a row of the batch, each with its own latents' colours,
         and the latents bit-identical."""
@@ -54,6 +55,7 @@ class PreviewChecks(Checks):
         assert all(image.size == (width, height) for frame in frames for image in frame.images)
         assert (out == plain).all()
 
+    @on_sampled_kinds
     def test_preview_shows_denoised_latents(self, kind: str) -> None:
         """Where the scheduler lets them be told, denoised latents are shown after every whole step
         but the first, and the finished latents last; the latents are bit-identical. Elsewhere

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import pytest
 
-from unicb.testing.harness import Harness, missing_capabilities
+from unicb.testing._groups import GROUP, name_of
+from unicb.testing.harness import Harness, kinds_of, missing_capabilities
 
 _OUTCOMES = ("passed", "expected failures", "skipped", "failed")
 
 
 class Summary:
-    """A pytest plug-in that counts the outcomes of each group of checks."""
+    """A pytest plug-in that counts the outcomes of each group of checks, wherever they run."""
 
     def __init__(self, harness: Harness) -> None:
         versions = [f"{name} {version}" for name, version in harness.backend.versions().items()]
@@ -22,6 +22,7 @@ class Summary:
             f"device: {harness.device}"
         )
         self.missing = ", ".join(missing_capabilities(harness))
+        self.sampled = _sampled(harness)
         self.counts: dict[str, Counter[str]] = {}
         self.reasons: dict[str, str] = {}
 
@@ -33,44 +34,45 @@ class Summary:
     def pytest_report_header(self) -> str:
         return self.title
 
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Let ``-k guidance`` choose a group."""
-        for item in items:
-            if group := _group(item):
-                item.extra_keyword_matches.add(group)
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item) -> Any:
-        report: pytest.TestReport = yield
-        group = _group(item)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        group = dict(report.user_properties).get(GROUP)
         outcome = _outcome(report)
         if group and outcome:
-            self.counts.setdefault(group, Counter())[outcome] += 1
+            self.counts.setdefault(str(group), Counter())[outcome] += 1
             if outcome == "expected failures":
-                self.reasons[item.name] = report.wasxfail
-        return report
+                self.reasons[report.nodeid.rpartition("::")[2]] = report.wasxfail
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         write = terminalreporter.write_line
         terminalreporter.section("unicb conformance")
         write(self.title)
         write("".join([" " * 12, *(f"{outcome:>20}" for outcome in _OUTCOMES)]))
-        for group, count in self.counts.items():
+        for group, count in self._in_order():
             write("".join([f"{group:12}", *(f"{count[outcome]:20}" for outcome in _OUTCOMES)]))
         if self.missing:
             write(f"not covered, for the harness lists no such kind or dtype: {self.missing}")
+        if self.sampled:
+            write(self.sampled)
         for name, reason in self.reasons.items():
             write(f"expected: {name}: {reason}")
 
+    def _in_order(self) -> list[tuple[str, Counter[str]]]:
+        """The groups in the suite's order, in which processes side by side do not finish them."""
+        from unicb.testing.suite import GROUPS  # not before pytest has rewritten its assertions
 
-def _group(item: pytest.Item) -> str | None:
-    """The group that a check belongs to, by the class that defines it."""
-    kind = getattr(item, "cls", None)
-    name = getattr(item, "originalname", item.name)
-    for base in getattr(kind, "__mro__", ()):
-        if name in vars(base):
-            return str(base.__name__).removesuffix("Checks").lower()
-    return None
+        order = [name_of(group) for group in GROUPS]
+        return sorted(
+            self.counts.items(), key=lambda item: order.index(item[0]) if item[0] in order else -1
+        )
+
+
+def _sampled(harness: Harness) -> str:
+    """What the summary says where not every check is made on every kind."""
+    some, all_kinds = kinds_of(harness, sampled=True), harness.kinds
+    if some == all_kinds:
+        return ""
+    number = f"{len(some)} of {len(all_kinds)} kinds"
+    return f"state and end of a run on {number}, all with --every-kind: {', '.join(some)}"
 
 
 def _outcome(report: pytest.TestReport) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,16 @@ CAPABILITIES: Mapping[str, str] = MappingProxyType(
         "prompts": "a kind: text to image that is called with texts, and encodes them itself",
     }
 )
+
+
+#: Set where every check is made on every kind, whatever the harness samples.
+EVERY_KIND = "UNICB_TESTING_EVERY_KIND"
+
+
+def kinds_of(harness: Harness, *, sampled: bool) -> tuple[str, ...]:
+    """Kinds that a check is made on; ``sampled`` as in :attr:`Harness.sampled_kinds`."""
+    every = not sampled or EVERY_KIND in os.environ
+    return harness.kinds if every else harness.sampled_kinds or harness.kinds
 
 
 def missing_capabilities(harness: Harness) -> tuple[str, ...]:
@@ -65,6 +76,9 @@ class Harness(ABC):
     kinds: tuple[str, ...]
     #: Kinds that take one prompt only, however many images of it.
     single_prompt_kinds: tuple[str, ...] = ()
+    #: Kinds that checks of a run's state and end are made on, where all kinds would take too long;
+    #: all, where none is named. Checks of guidance are made on every kind.
+    sampled_kinds: tuple[str, ...] = ()
     #: Names of the floating dtypes that the framework has on this device, widest last.
     dtypes: tuple[str, ...]
     #: Whether the framework crashes where two pipelines run in two threads at once.
@@ -136,3 +150,6 @@ def check_harness(harness: object) -> None:
     missing = [name for name in ("backend", "kinds", "dtypes") if not getattr(harness, name, None)]
     if missing:
         raise TypeError(f"{type(harness).__name__} lacks {', '.join(missing)}")
+    if unknown := set(harness.sampled_kinds) - set(harness.kinds):
+        names = ", ".join(sorted(unknown))
+        raise TypeError(f"{type(harness).__name__} samples kinds that it has not: {names}")

@@ -1,0 +1,130 @@
+"""What noxfile.py prints in the end, and that two processes of it take turns."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "instruments"))
+
+from one_at_a_time import one_at_a_time
+from session_table import SessionTable
+
+INSTRUMENTS = Path(__file__).parents[1] / "instruments"
+
+TESTS = """
+import pytest
+
+def test_passes(): pass
+def test_too(): pass
+def test_fails(): assert 0
+def test_is_skipped(): pytest.skip()
+@pytest.fixture
+def broken(): raise OSError
+def test_has_an_error(broken): pass
+@pytest.fixture
+def ends_badly():
+    yield
+    raise OSError
+def test_fails_twice(ends_badly): assert 0
+@pytest.mark.xfail
+def test_is_expected_to_fail(): assert 0
+"""
+
+
+def give_up(noted: SessionTable, reason: str) -> None:
+    noted.skip()
+    raise ValueError(reason)
+
+
+def table(*seconds: float) -> SessionTable:
+    """One whose clock shows these."""
+    times: Iterator[float] = iter(seconds)
+    return SessionTable(lambda: next(times))
+
+
+def test_rows_say_how_sessions_ended() -> None:
+    noted = table(0.0, 10.0, 11.5, 41.5, 42.0)
+    with noted.row("tests"):
+        pass
+    with pytest.raises(ValueError, match="command failed"), noted.row("conformance(torch)"):
+        raise ValueError("command failed")
+    with pytest.raises(ValueError, match="no Chromium"), noted.row("webui(torch)"):
+        give_up(noted, "no Chromium")
+    with pytest.raises(KeyboardInterrupt), noted.row("both"):
+        raise KeyboardInterrupt
+    assert [(row.session, row.outcome, row.seconds) for row in noted.rows] == [
+        ("tests", "passed", 10.0),
+        ("conformance(torch)", "failed", 1.5),
+        ("webui(torch)", "skipped", 30.0),
+        ("both", "interrupted", 0.5),
+    ]
+
+
+def test_tests_are_counted_from_pytests_reports(tmp_path: Path) -> None:
+    (tmp_path / "test_some.py").write_text(TESTS)
+    report = tmp_path / "report.xml"
+    quiet = ["-q", "-p", "no:cacheprovider", f"--junit-xml={report}"]
+    subprocess.run([sys.executable, "-m", "pytest", *quiet, str(tmp_path)], capture_output=True)
+    noted = table(0.0, 60.4, 61.0)
+    with noted.row("tests"):
+        noted.count(report)
+        noted.count(report)
+    with noted.row("lint"):
+        noted.count(tmp_path / "was never written.xml")
+    assert "\n".join(noted.lines()) == textwrap.dedent("""\
+        session           tests passed  tests failed  tests skipped  seconds
+        tests     passed             4             8              4       60
+        lint      passed                                                   1
+        together                     4             8              4       61""")
+
+
+def test_nothing_is_printed_where_nothing_ran(capsys: pytest.CaptureFixture[str]) -> None:
+    noted = table(0.0, 1.0)
+    noted.print()
+    assert capsys.readouterr().out == ""
+    with noted.row("lint"):
+        pass
+    noted.print()
+    assert capsys.readouterr().out.splitlines()[2].split() == ["lint", "passed", "1"]
+
+
+def test_a_folder_is_used_by_one_at_a_time(tmp_path: Path) -> None:
+    said: list[str] = []
+    order: list[str] = []
+    waits = threading.Event()
+
+    def say(text: str) -> None:
+        said.append(text)
+        waits.set()
+
+    def second() -> None:
+        with one_at_a_time(tmp_path, say):
+            order.append("second")
+
+    other = threading.Thread(target=second)
+    with one_at_a_time(tmp_path, say):
+        assert said == []
+        other.start()
+        assert waits.wait(60)
+        order.append("first")
+    other.join()
+    assert order == ["first", "second"]
+    assert said == [f"waiting for another process, which uses {tmp_path}"]
+
+
+def test_a_folder_is_free_after_a_process_that_was_killed(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from one_at_a_time import one_at_a_time\n"
+        "with one_at_a_time(Path(sys.argv[1]), print): os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=INSTRUMENTS)
+    assert done.returncode == -9
+    with one_at_a_time(tmp_path, lambda text: pytest.fail(text)):
+        pass
