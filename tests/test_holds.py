@@ -157,8 +157,11 @@ def test_it_looks_as_before(kind: type, run: Run) -> None:
     """Frameworks compare classes, and their names."""
     obj = kind()
     held = hold(obj, "scale", "held", run)
-    assert obj.__class__ is kind
+    assert obj.__class__ == kind
+    assert kind == obj.__class__
+    assert obj.__class__ != Slotted
     assert obj.__class__ in (int, kind)
+    assert {kind: "found"}[obj.__class__] == "found"
     assert isinstance(obj, kind)
     for name in ("__name__", "__qualname__", "__module__", "__doc__"):
         assert getattr(type(obj), name) == getattr(kind, name)
@@ -249,7 +252,7 @@ def test_the_class_is_changed_meanwhile(run: Run) -> None:
     held = hold(obj, "scale", "held", run)
     obj.__class__ = Spied
     run.calling = True
-    assert obj.__class__ is Spied
+    assert obj.__class__ == Spied
     assert obj.scale == "held"
     held.release()
     assert type(obj) is Spied

@@ -11,9 +11,10 @@ another object.
 
 from __future__ import annotations
 
+import copyreg
 import threading
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from types import MemberDescriptorType
 from typing import Any, Protocol, cast
 
@@ -76,8 +77,8 @@ def hold(obj: Any, name: str, value: Any, owner: Owner) -> Hold:
 _lock = threading.RLock()
 #: The holds by the attribute's name and the object's id, the latest first. A hold keeps its object.
 _stacks: dict[str, dict[int, tuple[Hold, ...]]] = {}
-#: What each class of ours was made from.
-_made_from: dict[type, type] = {}
+#: In a class of ours: the class that it was made from.
+_OWN = "_unicb_own_class"
 _CLASS = object.__dict__["__class__"]
 
 
@@ -130,9 +131,13 @@ class _Attribute:
             raise AttributeError(self._name)
 
 
+def _own(kind: type) -> type:
+    return cast(type, vars(kind).get(_OWN, kind))
+
+
 def _own_class(obj: Any) -> type:
     """The class that the object has when nothing of it is held."""
-    return _made_from.get(type(obj), type(obj))
+    return _own(type(obj))
 
 
 def _give_class(obj: Any, own: type) -> None:
@@ -144,6 +149,22 @@ def _give_class(obj: Any, own: type) -> None:
 
 
 @cache
+def _equal_to_own(kind: type) -> type:
+    """The type of classes of ours, whose own classes are of type ``kind``.
+
+    Frameworks look whether a class is among some that they know, and would not find ours.
+    """
+
+    def __eq__(self: type, other: object) -> bool:
+        return isinstance(other, type) and _own(self) is _own(other)
+
+    def __hash__(self: type) -> int:
+        return type.__hash__(_own(self))
+
+    return type(kind)(kind.__name__, (kind,), {"__eq__": __eq__, "__hash__": __hash__})
+
+
+@cache
 def _class_with(own: type, names: frozenset[str]) -> type:
     """A class like ``own`` in which these attributes answer by who is calling.
 
@@ -151,11 +172,10 @@ def _class_with(own: type, names: frozenset[str]) -> type:
     """
     attributes = {name: _Attribute() for name in names}
 
-    def set_class(self: Any, new: type) -> None:
-        with _lock:
-            _give_class(self, _made_from.get(new, new))
-
     def __setattr__(self: Any, name: str, value: Any) -> None:
+        if name == "__class__":
+            with _lock:
+                return _give_class(self, _own(value))
         # Frameworks keep submodules apart from other attributes, where no descriptor is asked.
         found = attributes[name].answering(self) if name in attributes else None
         if found is None:
@@ -174,6 +194,9 @@ def _class_with(own: type, names: frozenset[str]) -> type:
             return reduced
         make, arguments, *state = reduced
         as_own = [own if part is kind else part for part in (make, *arguments)]
+        if make in (copyreg.__newobj__, copyreg.__newobj_ex__):  # type: ignore[attr-defined]
+            # Called by name, pickle would insist on the object's class now.
+            as_own[:2] = [partial(make, own)]
         return as_own[0], tuple(as_own[1:]), *state
 
     def copier(name: str) -> Callable[..., Any]:
@@ -187,13 +210,13 @@ def _class_with(own: type, names: frozenset[str]) -> type:
 
     copiers = {name: copier(name) for name in ("__copy__", "__deepcopy__") if hasattr(own, name)}
 
-    kind: Any = type(own)(
+    kind: Any = _equal_to_own(type(own))(
         own.__name__,
         (own,),
         {
             **attributes,
             **copiers,
-            "__class__": property(lambda self: own, set_class),
+            _OWN: own,
             "__setattr__": __setattr__,
             "__delattr__": __delattr__,
             "__reduce_ex__": __reduce_ex__,
@@ -203,5 +226,4 @@ def _class_with(own: type, names: frozenset[str]) -> type:
             "__doc__": own.__doc__,
         },
     )
-    _made_from[kind] = own
     return cast(type, kind)
