@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 from typing import Any
 
@@ -82,6 +83,37 @@ class BindingChecks(Checks):
         assert called[2:] == [("outer", "inner")[first]]
         undo.pop()()
         assert self.harness.traces(pipeline) == before
+
+    def test_copies_made_in_a_run_are_plain(self, kind: str) -> None:
+        """Models that a step-end function copies after a cut have nothing of the run, answer their
+        calls themselves, and give the plain run's bits. The run has the bits that it has without.
+        """
+        pipeline, case = self.pipeline(kind), Case(kind)
+        plain = self.harness.run(pipeline, case)
+        cutoff = CFGCutoff(cutoff_step_index=0)
+        cut = self.harness.run(pipeline, case, **bind(pipeline, cutoff))
+        before = self.harness.traces(pipeline)
+        facts = self.facts(pipeline)
+        models = {name: getattr(pipeline, name) for name in (*facts.denoisers, *facts.companions)}
+        copies: dict[str, Any] = {}
+
+        def copy_all(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> None:
+            if index == 1:
+                hooked.append(self.harness.traces(pipe) != before)
+                copies.update(copy.deepcopy(models))
+
+        hooked: list[bool] = []
+        out = self.harness.run(pipeline, case, **bind(pipeline, cutoff, copy_all))
+        assert hooked == [True]
+        assert (out == cut).all()
+        with self.spied(pipeline) as rows:
+            for name, model in copies.items():
+                setattr(pipeline, name, model)
+            assert self.harness.traces(pipeline) == before
+            assert (self.harness.run(pipeline, case) == plain).all()
+            cut = self.harness.run(pipeline, case, **bind(pipeline, CFGCutoff(cutoff_step_index=0)))
+            assert (out == cut).all()
+        assert rows == []
 
     def test_untouched_run_is_bit_identical(self, kind: str) -> None:
         """Callbacks that read every tensor and change none change nothing."""
