@@ -24,9 +24,8 @@ def make_plain_copies(
         A function that ends it. Idempotent.
     """
 
-    kind: Any = type(module)
-
     def reduce(protocol: Any) -> Any:
+        kind: Any = type(module)
         with lock:
             reduced = kind.__reduce_ex__(module, protocol)
             return tuple(map(plain, reduced)) if isinstance(reduced, tuple) else reduced
