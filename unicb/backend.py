@@ -77,6 +77,9 @@ class Backend(Protocol):
         takes the hook away and leaves the module as it was found. Hooks on one module nest, the
         latest outermost, and may be taken away in any order. Both may happen in any thread, also
         while the module is being called.
+
+        Meanwhile ``copy.deepcopy`` of the module, or of what contains it, is a copy of the module
+        as it would be without the hooks: see :func:`unicb.plain_copies.make_plain_copies`.
         """
         ...
 

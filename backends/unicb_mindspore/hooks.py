@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +13,7 @@ from mindone.diffusers.hooks.hooks import HookFunctionReference
 
 from unicb.backend import Around
 from unicb.errors import UnsupportedPipelineError
+from unicb.plain_copies import make_plain_copies
 
 NAME = "unicb"
 _lock = threading.RLock()
@@ -26,6 +28,20 @@ class _Arounds(ModelHook):  # type: ignore[misc]
         super().__init__()
         self.found_bare = found_bare
         self.arounds: list[Around] = []
+        self.end_plain_copies: Callable[[], None]
+
+    def take_away(self, attributes: dict[str, Any]) -> None:
+        """Do to a copy of the cell's attributes what is done to the cell when our hooks go."""
+        registry = attributes["_diffusers_hook"]
+        if registry._hook_order[-1] == NAME:
+            attributes["construct"] = self.fn_ref.original_construct
+        attributes["_diffusers_hook"] = registry = _without_ours(registry)
+        if self.found_bare and not registry.hooks:
+            del attributes["_diffusers_hook"], attributes["construct"]
+
+    def __reduce__(self) -> Any:
+        """In a copy, whoever else refers to it has a hook that does nothing."""
+        return ModelHook, ()
 
     def new_construct(self, module: Any, *args: Any, **kwargs: Any) -> Any:
         call = self.fn_ref.original_construct
@@ -48,6 +64,7 @@ def hook(module: Any, around: Around) -> Callable[[], None]:
             # The registry sets this last, and another thread may be calling the cell meanwhile.
             ours.fn_ref = HookFunctionReference()
             ours.fn_ref.original_construct = module.construct
+            ours.end_plain_copies = make_plain_copies(module, _lock, ours.take_away)
             registry.register_hook(ours, NAME)
         ours.arounds.append(around)
 
@@ -58,6 +75,7 @@ def hook(module: Any, around: Around) -> Callable[[], None]:
                 _unregister(registry)
                 if ours.found_bare and not registry.hooks:
                     _clear(module)
+                ours.end_plain_copies()
 
     return remove
 
@@ -74,6 +92,23 @@ def _unregister(registry: Any) -> None:
     registry.remove_hook(NAME, recurse=False)
     for ref, construct in zip(later, replaced, strict=True):
         ref.original_construct, ref.construct = ref.construct, construct
+
+
+def _without_ours(registry: Any) -> Any:
+    """A copy of the registry in which we have no entry; the hooks in it are those of others."""
+    ours, position = registry.hooks[NAME], registry._hook_order.index(NAME)
+    registry = copy.copy(registry)
+    registry.hooks = {name: hook for name, hook in registry.hooks.items() if name != NAME}
+    registry._hook_order = [name for name in registry._hook_order if name != NAME]
+    registry._fn_refs = [ref for ref in registry._fn_refs if ref is not ours.fn_ref]
+    if position < len(registry._fn_refs):  # what the next one calls is what we would
+        above = registry._hook_order[position]
+        hook, ref = copy.copy(registry.hooks[above]), copy.copy(registry._fn_refs[position])
+        calls = "construct" if ref.original_construct is None else "original_construct"
+        setattr(ref, calls, ours.fn_ref.original_construct)
+        registry.hooks[above] = hook
+        hook.fn_ref = registry._fn_refs[position] = ref
+    return registry
 
 
 def _clear(module: Any) -> None:

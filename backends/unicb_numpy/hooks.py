@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from unicb.backend import Around
+from unicb.plain_copies import make_plain_copies
 
 _lock = threading.RLock()
 
@@ -15,9 +16,11 @@ _lock = threading.RLock()
 class Hooks:
     """Stands before a module's ``forward`` while there are hooks on it."""
 
-    def __init__(self, forward: Callable[..., Any]) -> None:
-        self.forward = forward
+    def __init__(self, module: Any) -> None:
+        self.forward = module.forward
         self.arounds: list[Around] = []
+        self.end_plain_copies = make_plain_copies(module, _lock, lambda found: found.pop("forward"))
+        module.forward = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         call = self.forward
@@ -35,7 +38,7 @@ def hook(module: Any, around: Around) -> Callable[[], None]:
     with _lock:
         hooks = module.forward
         if not isinstance(hooks, Hooks):
-            hooks = module.forward = Hooks(hooks)
+            hooks = Hooks(module)
         hooks.arounds.append(around)
 
     def remove() -> None:
@@ -43,5 +46,6 @@ def hook(module: Any, around: Around) -> Callable[[], None]:
             hooks.arounds.remove(around)
             if not hooks.arounds:
                 del module.forward
+                hooks.end_plain_copies()
 
     return remove

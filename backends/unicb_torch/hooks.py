@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,6 +14,7 @@ from diffusers.utils.torch_utils import is_compiled_module
 
 from unicb.backend import Around
 from unicb.errors import UnsupportedPipelineError
+from unicb.plain_copies import make_plain_copies
 
 NAME = "unicb"
 _lock = threading.RLock()
@@ -28,6 +30,7 @@ class _Arounds(ModelHook):  # type: ignore[misc]
         self.arounds: list[Around] = []
         #: Which of the attributes that the registry sets were not there before us.
         self._new = {"_diffusers_hook", "forward"} - set(vars(module))
+        self._end_plain_copies = make_plain_copies(module, _lock, self._take_away)
         self._registry = HookRegistry.check_if_exists_or_initialize(module)
         # The registry sets this last, and another thread may be calling the module meanwhile.
         self.fn_ref = HookFunctionReference()
@@ -57,6 +60,22 @@ class _Arounds(ModelHook):  # type: ignore[misc]
         if not self._registry.hooks:
             for name in new:
                 vars(module).pop(name, None)
+        self._end_plain_copies()
+
+    def _take_away(self, attributes: dict[str, Any]) -> None:
+        """Do to a copy of the module's attributes what :meth:`remove` does to the module."""
+        replaced = attributes.get("forward") is not self._forward
+        # accelerate keeps the call that it has replaced, which may be ours, under another name.
+        for name in [name for name, value in attributes.items() if value is self._forward]:
+            attributes[name] = self.fn_ref.original_forward
+        attributes["_diffusers_hook"] = registry = _without_ours(self._registry)
+        if not registry.hooks:
+            for name in self._new - ({"forward"} if replaced else set()):
+                attributes.pop(name, None)
+
+    def __reduce__(self) -> Any:
+        """In a copy, whoever else refers to it has a hook that does nothing."""
+        return ModelHook, ()
 
 
 class _Kept(HookFunctionReference):  # type: ignore[misc]
@@ -160,6 +179,24 @@ def _forget(registry: Any) -> None:
     for entries in (registry._hook_order, registry._fn_refs):
         del entries[position]
     del registry.hooks[NAME]
+
+
+def _without_ours(registry: Any) -> Any:
+    """A copy of the registry in which we have no entry; the hooks in it are those of others."""
+    ours, position = registry.hooks[NAME], registry._hook_order.index(NAME)
+    registry = copy.copy(registry)
+    registry.hooks = {name: hook for name, hook in registry.hooks.items() if name != NAME}
+    registry._hook_order = [name for name in registry._hook_order if name != NAME]
+    registry._fn_refs = [ref for ref in registry._fn_refs if ref is not ours.fn_ref]
+    registry._child_registries_cache = None  # where ours may be the only hook
+    if position < len(registry._fn_refs):  # what the next one calls is what we would
+        above = registry._hook_order[position]
+        hook, ref = copy.copy(registry.hooks[above]), copy.copy(registry._fn_refs[position])
+        calls = "forward" if ref.original_forward is None else "original_forward"
+        setattr(ref, calls, ours.fn_ref.original_forward)
+        registry.hooks[above] = hook
+        hook.fn_ref = registry._fn_refs[position] = ref
+    return registry
 
 
 def reset_caches(module: Any, rehearse: bool) -> None:

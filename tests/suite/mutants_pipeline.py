@@ -32,6 +32,11 @@ def _sticky_hook(self: NumpyBackend, module: Any, around: Any) -> Callable[[], N
     return lambda: setattr(module, "forward", call)
 
 
+def _copied_too(remove: Any, _: NumpyBackend, module: Any, around: Any) -> Any:
+    module.forward.end_plain_copies()
+    return remove
+
+
 def _on_error(act: Callable[[Exception], Any]) -> Callable[[Any], Any]:
     """A pipeline's call that acts on exceptions of its loop instead of letting them pass."""
 
@@ -250,6 +255,14 @@ PIPELINE = (
         NumpyBackend,
         "hook",
         instead(_sticky_hook),
+    ),
+    mutant(
+        "copies have the hook",
+        "what is copied is the module as it is found in a run",
+        "copies_made_in_a_run_are_plain",
+        NumpyBackend,
+        "hook",
+        after(_copied_too),
     ),
     mutant(
         "hook loses keywords",

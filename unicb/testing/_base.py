@@ -97,3 +97,28 @@ class Checks:
 def relative_error(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
     """Largest difference, in standard deviations of ``b``."""
     return float(np.abs(a - b).max() / b.std())
+
+
+class Shout(Exception):
+    """Raised by callbacks under test; nobody else raises or catches it."""
+
+
+class failing_scheduler:
+    """While open, the pipeline's scheduler raises Shout at its n-th step."""
+
+    def __init__(self, pipeline: Any, call: int) -> None:
+        self.scheduler, self.left = pipeline.scheduler, call
+
+    def __enter__(self) -> None:
+        step = self.scheduler.step
+
+        def fail(*args: Any, **kwargs: Any) -> Any:
+            self.left -= 1
+            if self.left <= 0:
+                raise Shout
+            return step(*args, **kwargs)
+
+        self.scheduler.step = fail
+
+    def __exit__(self, *_: object) -> None:
+        del self.scheduler.step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 from typing import Any
 
@@ -16,12 +17,8 @@ from unicb import (
     UnsupportedPipelineError,
     bind,
 )
-from unicb.testing._base import Checks, on_sampled_kinds
+from unicb.testing._base import Checks, Shout, failing_scheduler, on_sampled_kinds
 from unicb.testing.harness import Case
-
-
-class Shout(Exception):
-    """Raised by callbacks under test; nobody else raises or catches it."""
 
 
 class FailAt(Callback):
@@ -83,6 +80,42 @@ class BindingChecks(Checks):
         assert called[2:] == [("outer", "inner")[first]]
         undo.pop()()
         assert self.harness.traces(pipeline) == before
+
+    @on_sampled_kinds
+    def test_copies_made_in_a_run_are_plain(self, kind: str) -> None:
+        """Models that a step-end function copies after a cut have nothing of the run, answer their
+        calls themselves, and give the plain run's bits. The run has the bits that it has without.
+        """
+        pipeline, case = self.pipeline(kind), Case(kind)
+        plain = self.harness.run(pipeline, case)
+        cutoff = CFGCutoff(cutoff_step_index=0)
+        cut = self.harness.run(pipeline, case, **bind(pipeline, cutoff))
+        before = self.harness.traces(pipeline)
+        facts = self.facts(pipeline)
+        models = {name: getattr(pipeline, name) for name in (*facts.denoisers, *facts.companions)}
+        copies: dict[str, Any] = {}
+
+        def copy_all(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> None:
+            if index == 1:
+                hooked.append(self.harness.traces(pipe) != before)
+                copies.update(copy.deepcopy(models))
+
+        hooked: list[bool] = []
+        out = self.harness.run(pipeline, case, **bind(pipeline, cutoff, copy_all))
+        assert hooked == [True]
+        assert (out == cut).all()
+        try:
+            with self.spied(pipeline) as rows:
+                for name, model in copies.items():
+                    setattr(pipeline, name, model)
+                assert self.harness.traces(pipeline) == before
+                assert (self.harness.run(pipeline, case) == plain).all()
+                again = self.harness.run(pipeline, case, **bind(pipeline, cutoff))
+                assert (again == cut).all()
+            assert rows == []
+        finally:
+            for name, model in models.items():
+                setattr(pipeline, name, model)
 
     @on_sampled_kinds
     def test_untouched_run_is_bit_identical(self, kind: str) -> None:
@@ -294,24 +327,3 @@ class BindingChecks(Checks):
 
         with pytest.raises(TypeError, match="returns_latents"):
             self.harness.run(pipeline, self.case(), **bind(pipeline, returns_latents))
-
-
-class failing_scheduler:
-    """While open, the pipeline's scheduler raises Shout at its n-th step."""
-
-    def __init__(self, pipeline: Any, call: int) -> None:
-        self.scheduler, self.left = pipeline.scheduler, call
-
-    def __enter__(self) -> None:
-        step = self.scheduler.step
-
-        def fail(*args: Any, **kwargs: Any) -> Any:
-            self.left -= 1
-            if self.left <= 0:
-                raise Shout
-            return step(*args, **kwargs)
-
-        self.scheduler.step = fail
-
-    def __exit__(self, *_: object) -> None:
-        del self.scheduler.step

@@ -21,7 +21,7 @@ from unicb import (
     bind,
     sibling,
 )
-from unicb.testing._base import Checks
+from unicb.testing._base import Checks, Shout, failing_scheduler
 from unicb.testing.harness import Case
 
 #: Each has changed the calls of the denoiser by the end of the second of four steps.
@@ -157,18 +157,10 @@ class OwnershipChecks(Checks):
         """Its error is kept, and with it the loop's frame: the next plain call is plain."""
         pipeline, case = self.pipeline(), self.case()
         plain = self.harness.run(pipeline, case)
-        before, count = self.harness.traces(pipeline), list[int]()
-
-        def fail(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            count.append(1)
-            if len(count) == 3:
-                raise LookupError
-            return call(*args, **kwargs)
-
-        undo = self.harness.spy(pipeline, fail)
-        with pytest.raises(LookupError) as kept:
-            self._run(pipeline, case, bind(pipeline, CFGCutoff(cutoff_step_index=0)), form)
-        undo()
+        before = self.harness.traces(pipeline)
+        callbacks = bind(pipeline, CFGCutoff(cutoff_step_index=0))
+        with pytest.raises(Shout) as kept, failing_scheduler(pipeline, call=3):
+            self._run(pipeline, case, callbacks, form)
         # Who has made the call knows that it has ended; elsewhere, the next one shows it.
         assert form == "keywords" or self.harness.traces(pipeline) == before
         assert (self.harness.run(pipeline, case) == plain).all()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import copied
 import numpy as np
+import pytest
 from mindone.diffusers.hooks import HookRegistry, ModelHook
 
 from unicb.testing import Case
@@ -56,3 +58,27 @@ def test_hook_of_others_below_ours_stays() -> None:
     assert harness.traces(pipe) == before
     assert np.array_equal(harness.run(pipe, CASE), plain)
     assert other.calls == 1
+
+
+def test_copy_of_the_whole_pipeline() -> None:
+    copied.check_whole_pipeline(harness)
+
+
+def test_copy_of_a_model_whose_parts_are_hooked() -> None:
+    def keep(unet: Any) -> None:
+        registry = HookRegistry.check_if_exists_or_initialize(unet)
+        registry.kept = [unet.mid_block._diffusers_hook]
+
+    copied.check_parts(harness, lambda unet: [*unet.down_blocks, unet.mid_block], keep)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_copy_with_hooks_of_others(first: bool) -> None:
+    def put_other(unet: Any) -> None:
+        HookRegistry.check_if_exists_or_initialize(unet).register_hook(Other(), "other")
+
+    copied.check_others(harness, put_other, first)
+
+
+def test_copy_while_others_call() -> None:
+    copied.check_threads(harness)
