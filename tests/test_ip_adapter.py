@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 from adapted import AdaptedPipeline, AdapterProcessor
 
-from unicb import Binding, Callback, CFGCutoff, Interrupt, Step, UnsupportedPipelineError, bind
+from unicb import (
+    Binding,
+    Callback,
+    CFGCutoff,
+    Interrupt,
+    Step,
+    UnsupportedPipelineError,
+    bind,
+    sibling,
+)
 from unicb.callbacks._schedules import linear
 from unicb.callbacks.ip_adapter import IPAdapterCutoff, IPAdapterScale
 
@@ -220,10 +229,13 @@ def fail_unnoticed(
     pytest.fail("the run did not fail")
 
 
-def test_what_a_kept_error_leaves_is_put_back_by_the_next_binding() -> None:
+def test_a_kept_error_leaves_nothing() -> None:
     pipe = AdaptedPipeline()
     kept = fail_unnoticed(pipe, IPAdapterCutoff(0.0))
-    assert pipe.unet.scales() == [[0.0]] * 4
+    assert pipe.unet.scales() == [[1.0]] * 4
+    pipe.unet.seen.clear()
+    pipe("x")
+    assert [_alike(scales) for scales in pipe.unet.seen] == [1.0] * 10
     assert seen(pipe, IPAdapterCutoff(0.4)) == [1.0] * 5 + [0.0] * 5
     assert pipe.unet.scales() == [[1.0]] * 4
     del kept
@@ -231,7 +243,7 @@ def test_what_a_kept_error_leaves_is_put_back_by_the_next_binding() -> None:
 
 
 def test_a_run_that_fails_unnoticed_does_not_disturb_the_next() -> None:
-    """Bound before the failure: the next run starts with what is left, and ends with what was."""
+    """Bound before the failure: nothing that is left of that is seen in the next run."""
     pipe = AdaptedPipeline()
     bound = bind(pipe, IPAdapterScale([(0.0, 0.0), (0.5, 0.7)]))
     kept = fail_unnoticed(pipe, IPAdapterCutoff(0.0))
@@ -247,9 +259,10 @@ def test_a_run_that_fails_unnoticed_does_not_disturb_the_next() -> None:
                 gc.collect()
                 noticed.append(failing._handle.run is None)  # in the middle of this run
 
+    pipe.set_ip_adapter_scale(0.0)
     pipe("x", **bound)
     assert [_alike(scales) for scales in pipe.unet.seen] == [0.0] * 5 + [0.7] * 5
-    assert pipe.unet.scales() == [[1.0]] * 4
+    assert pipe.unet.scales() == [[0.0]] * 4
     both = bind(pipe, LettingGo(), IPAdapterScale([(0.0, 0.0), (0.5, 0.7)]))
     failing = bind(pipe, IPAdapterCutoff(0.0))
     kept = fail_unnoticed(pipe, IPAdapterCutoff(0.0), failing)
@@ -258,6 +271,29 @@ def test_a_run_that_fails_unnoticed_does_not_disturb_the_next() -> None:
     pipe("x", **both)
     assert noticed == [True]
     assert [_alike(scales) for scales in pipe.unet.seen] == [0.0] * 5 + [0.7] * 5
+    assert pipe.unet.scales() == [[0.0]] * 4
+
+
+def test_two_runs_on_one_denoiser() -> None:
+    """One inside the other, on a sibling: each has its own scales, and a plain call the pipeline's."""
+    pipe = AdaptedPipeline()
+    other = sibling(pipe)
+    inner: list[list[Any]] = []
+
+    class Within(Callback):
+        def on_step_end(self, step: Step) -> None:
+            if step.index == 6:
+                outer = list(pipe.unet.seen)
+                for call in (other, bind(other, IPAdapterCutoff(0.3))):
+                    pipe.unet.seen.clear()
+                    call("x")
+                    inner.append([_alike(scales) for scales in pipe.unet.seen])
+                pipe.unet.seen[:] = outer
+
+    pipe.unet.seen.clear()
+    bind(pipe, IPAdapterCutoff(0.0), Within())("x")
+    assert [_alike(scales) for scales in pipe.unet.seen] == [1.0] + [0.0] * 9
+    assert inner == [[1.0] * 10, [1.0] * 4 + [0.0] * 6]
     assert pipe.unet.scales() == [[1.0]] * 4
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import loops
@@ -14,6 +13,13 @@ from unicb import CFGCutoff, Interrupt, PipelineFacts, UnsupportedPipelineError,
 from unicb_numpy.pipelines import ToyPipeline
 
 CUT = 3
+
+
+class Processor:
+    """The attention of an IP-Adapter."""
+
+    def __init__(self, scale: Any) -> None:
+        self.scale, self.to_k_ip = scale, object()
 
 
 class SDCFGCutoffCallback:
@@ -56,9 +62,9 @@ class WithAdapter(ToyPipeline):
 
     def __init__(self, scale: Any) -> None:
         super().__init__()
-        processor = SimpleNamespace(scale=scale, to_k_ip=object())
+        processor = Processor(scale)
         self.processor = processor
-        self.unet.attn_processors = {"attn2": processor, "attn1": SimpleNamespace()}
+        self.unet.attn_processors = {"attn2": processor, "attn1": object()}
         forward = self.unet.forward
         self.unet.forward = lambda *args, **kwargs: forward(*args, **kwargs) * self.ip_adapter()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -135,12 +136,17 @@ class ObjectCallback(PlainCallback):
         if kept.adapters is None:
             self._check_ip_adapter(pipeline)  # one may have been loaded since
             kept.adapters = [(one, _copy(one.scale)) for one in _scaled(pipeline)]
+            if _IP_ADAPTER in self.owns:
+                for processor, scale in kept.adapters:
+                    step.run.hold(processor, "scale", scale)
+                kept.adapters.clear()  # what is held needs no putting back
         before = {name: step._tensors[name] for name in self.tensors}
         scale = getattr(pipeline, _SCALE, None)
-        super().on_step_end(step)
-        cuts = _GUIDANCE in self.owns and getattr(pipeline, _SCALE, None) is not scale
-        if cuts and any(_is_on(processor) for processor in _scaled(pipeline)):
-            raise self._leaves_half_in(pipeline)
+        with step.run.as_own() if _IP_ADAPTER in self.owns else nullcontext():
+            super().on_step_end(step)
+            cuts = _GUIDANCE in self.owns and getattr(pipeline, _SCALE, None) is not scale
+            if cuts and any(_is_on(processor) for processor in _scaled(pipeline)):
+                raise self._leaves_half_in(pipeline)
         self._check_rows(step, before)
 
     def on_run_end(self, run: Run) -> None:

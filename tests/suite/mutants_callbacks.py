@@ -12,7 +12,7 @@ from mutation import after, edited, instead, mutant
 
 import unicb.callbacks.nan_guard
 from unicb import Run
-from unicb.callbacks._ip_scales import Hold
+from unicb.callbacks._ip_scales import HeldScales
 from unicb.callbacks._prompt_rows import Rows
 from unicb.callbacks._trajectory_files import TrajectoryFile
 from unicb_numpy.harness import NumpyHarness
@@ -166,12 +166,12 @@ CALLBACKS = (
         harness=MoreCallbacks,
     ),
     mutant(
-        "scales of adapters are not put back",
+        "scales of adapters are everybody's",
         "the next run begins without the adapter",
         "adapter_is_switched_off",
-        Hold,
-        "release",
-        instead(lambda self: None),
+        HeldScales,
+        "assign",
+        instead(lambda self, scale: self.adapters.assign(scale)),
         harness=MoreCallbacks,
     ),
     mutant(

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
-import threading
-import weakref
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, TypeAlias
-from weakref import WeakKeyDictionary
 
 from unicb.callbacks._schedules import number
 from unicb.errors import UnsupportedPipelineError
@@ -20,8 +17,6 @@ Scale: TypeAlias = float | dict[str, Any] | list[Any]
 
 # diffusers' load_ip_adapter puts the adapters' attention into the one or the other.
 _MODELS = ("unet", "transformer")
-#: A processor, the object in its ``scale``, and a copy of what that holds.
-_Before: TypeAlias = tuple[Any, Any, Any]
 _IN_BLOCK = re.compile(r"(down|up)_blocks\.(\d+)\.attentions\.(\d+)\.|(mid)_block\.")
 
 
@@ -197,62 +192,25 @@ class Adapters:
                 )
 
 
-class Hold:
-    """A run that has scales of its own on a denoiser.
-
-    At the end of the run, :meth:`release` puts back those that were there before it, unless
-    somebody else has set others since. A run that has failed may be noticed late; another that
-    begins meanwhile takes over what the first one found.
+class HeldScales:
+    """The scales of a pipeline's IP-Adapters in one run. In other calls on the same denoiser, each
+    attention has its own meanwhile.
     """
 
     def __init__(self, adapters: Adapters, run: Run) -> None:
-        self.adapters, self._run = adapters, weakref.ref(run)
-        with _lock:
-            other = _holds.get(adapters.model)
-            inherits = other is not None and other._is_intact()
-            self._scale: Scale | None = None
-            self._before: list[_Before]
-            self._before = other._before if other is not None and inherits else _snapshot(adapters)
-            self._last = adapters.values()
-            _holds[adapters.model] = self
+        self.adapters, self._run = adapters, run
+        self._scale: Scale | None = None
+        for processor in adapters.processors.values():
+            run.hold(processor, "scale", deepcopy(processor.scale))
 
     def assign(self, scale: Scale) -> None:
         """Give the pipeline ``scale``, if it is another than the last that was given here."""
         if scale != self._scale:
-            self.adapters.assign(scale)
-            self._scale, self._last = scale, self.adapters.values()
+            with self._run.as_own():
+                self.adapters.assign(scale)
+            self._scale = scale
 
-    def release(self) -> None:
-        """Put back what was there. Idempotent."""
-        with _lock:
-            if _holds.get(self.adapters.model) is not self:
-                return
-            del _holds[self.adapters.model]
-            if self._is_intact():
-                for processor, scale, copied in self._before:
-                    if isinstance(scale, list):
-                        scale[:] = copied
-                    processor.scale = scale
-
-    def _is_intact(self) -> bool:
-        return self.adapters.values() == self._last
-
-    def _is_stale(self) -> bool:
-        run: Any = self._run()
-        return run is None or not run.is_executing()
-
-
-def release_stale(model: Any) -> None:
-    """Put back what a run that has failed unnoticed has left on ``model``."""
-    hold = _holds.get(model)
-    if hold is not None and hold._is_stale():
-        hold.release()
-
-
-_holds: WeakKeyDictionary[Any, Hold] = WeakKeyDictionary()
-_lock = threading.RLock()
-
-
-def _snapshot(adapters: Adapters) -> list[_Before]:
-    found = adapters.processors.values()
-    return [(processor, processor.scale, deepcopy(processor.scale)) for processor in found]
+    def values(self) -> list[Any]:
+        """Copies of what the processors have in the run."""
+        with self._run.as_own():
+            return self.adapters.values()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from unicb.callback import Callback
 from unicb.callbacks._cutoff import Cutoff
-from unicb.callbacks._ip_scales import Adapters, Hold, Scale, checked_scale, release_stale
+from unicb.callbacks._ip_scales import Adapters, HeldScales, Scale, checked_scale
 from unicb.callbacks._schedules import Schedule, Scheduled
 from unicb.errors import UnsupportedPipelineError
 from unicb.step import Step
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class _Kept:
     """What a run has on its adapters' scales; None as long as it has not changed any."""
 
-    hold: Hold | None = None
+    held: HeldScales | None = None
 
 
 class _OnAdapters(Callback):
@@ -30,17 +30,16 @@ class _OnAdapters(Callback):
     owns = ("ip_adapter_scale",)
 
     def on_bind(self, target: Target) -> None:
-        release_stale(self._adapters(target.pipeline).model)
+        self._adapters(target.pipeline)
 
     def _adapters(self, pipeline: Any) -> Adapters:
         return Adapters(type(self).__name__, pipeline)
 
-    def _hold(self, step: Step) -> Hold:
+    def _held(self, step: Step) -> HeldScales:
         kept = step.run.state(self, _Kept)
-        if kept.hold is None:
-            kept.hold = Hold(self._adapters(step.pipeline), step.run)
-            step.run.on_finish(kept.hold.release)
-        return kept.hold
+        if kept.held is None:
+            kept.held = HeldScales(self._adapters(step.pipeline), step.run)
+        return kept.held
 
 
 class IPAdapterScale(_OnAdapters):
@@ -84,21 +83,21 @@ class IPAdapterScale(_OnAdapters):
     def on_step_end(self, step: Step) -> None:
         if not step.is_whole:
             return
-        begins = step.run.state(self, _Kept).hold is None
-        hold = self._hold(step)
+        begins = step.run.state(self, _Kept).held is None
+        held = self._held(step)
         if begins:
             _check_is_used(step.pipeline)
-            self._compare_first(hold)
+            self._compare_first(held)
         if step.index + 1 < step.num_timesteps:
             scale = self._schedule.at(step.progress)
-            hold.adapters.check("IPAdapterScale", scale)
-            hold.assign(scale)
+            held.adapters.check("IPAdapterScale", scale)
+            held.assign(scale)
 
-    def _compare_first(self, hold: Hold) -> None:
-        found, first = hold.adapters.values(), self._schedule.at(0.0)
-        hold.adapters.check("IPAdapterScale", first)
-        hold.assign(first)
-        if hold.adapters.values() != found:
+    def _compare_first(self, held: HeldScales) -> None:
+        found, first = held.values(), self._schedule.at(0.0)
+        held.adapters.check("IPAdapterScale", first)
+        held.assign(first)
+        if held.values() != found:
             warnings.warn(
                 f"the schedule of IPAdapterScale starts with {first!r}, and the first step had "
                 f"another scale, that of the pipeline: call set_ip_adapter_scale({first!r}) "
@@ -133,8 +132,8 @@ class IPAdapterCutoff(_OnAdapters):
         self._cutoff = Cutoff("IPAdapterCutoff", cutoff_step_ratio, cutoff_step_index)
 
     def on_step_end(self, step: Step) -> None:
-        if self._cutoff.is_over(step) and step.run.state(self, _Kept).hold is None:
-            self._hold(step).assign(0.0)
+        if self._cutoff.is_over(step) and step.run.state(self, _Kept).held is None:
+            self._held(step).assign(0.0)
 
 
 def _check_is_used(pipeline: Any) -> None:

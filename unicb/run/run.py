@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
@@ -13,6 +14,7 @@ from unicb.ops import Tensor, TensorOps
 from unicb.pipelines import num_timesteps_of
 from unicb.run.ending import Ending, Outcome
 from unicb.run.first_call import Hooked, NotingHooks
+from unicb.run.holds import Hold, hold
 from unicb.run.loop import Loop, Outputs, loop_locals
 from unicb.run.running_out import RunningOut
 from unicb.run.stopping import stops_by_flag
@@ -154,6 +156,28 @@ class Run:
     def on_finish(self, undo: Callable[[], None]) -> None:
         """Have ``undo`` called when the run is over, however it ends."""
         self.ending.changes.callback(undo)
+
+    def hold(self, obj: Any, name: str, value: Any) -> Hold:
+        """Have an attribute of an object that others use too be ``value`` in the run's own calls,
+        to its end; in all others it is what it was. See :meth:`as_own` for how to change it.
+
+        Raises:
+            AttributeError, TypeError: the object has no such attribute, or cannot have one that
+                answers by who is calling.
+        """
+        held = hold(obj, name, value, self)
+        self.on_finish(held.release)
+        return held
+
+    @contextmanager
+    def as_own(self) -> Iterator[None]:
+        """A block of a callback that acts as the run's own loop does: what is held has the run's
+        values in it."""
+        before, self._calls_back = self._calls_back, False
+        try:
+            yield
+        finally:
+            self._calls_back = before
 
     # Whose calls are its own.
 
