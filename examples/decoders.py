@@ -63,13 +63,12 @@ def main() -> None:
         "tiny": TimedPreview([], options.every, decoder=tiny_autoencoder(options.framework)),
         "VAE": TimedPreview([], options.every, decoder="vae"),
     }
-    image = pipe(
+    image = bind(pipe, *previews.values())(
         options.prompt,
         num_inference_steps=options.steps,
         guidance_scale=options.guidance,
         latents=seeded_latents(pipe, options.seed),
         return_dict=False,
-        **bind(pipe, *previews.values()),
     )[0][0]
 
     print("step   linear    tiny     VAE   correlation with the finished picture")

@@ -35,12 +35,11 @@ def main() -> None:
     pipe.set_progress_bar_config(disable=True)
 
     def picture(*callbacks: Any, guidance: float = options.guidance) -> Image.Image:
-        image: Image.Image = pipe(
+        image: Image.Image = bind(pipe, *callbacks)(
             options.prompt,
             num_inference_steps=options.steps,
             guidance_scale=guidance,
             latents=seeded_latents(pipe, options.seed),
-            **bind(pipe, *callbacks),
         )[0][0]
         return image
 

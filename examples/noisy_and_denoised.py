@@ -44,12 +44,11 @@ def main() -> None:
         Preview(noisy, every=options.every, source="noisy"),
         Preview(denoised, every=options.every, source="denoised"),
     )
-    image = pipe(
+    image = bind(pipe, *previews)(
         options.prompt,
         num_inference_steps=options.steps,
         guidance_scale=options.guidance,
         latents=seeded_latents(pipe, options.seed),
-        **bind(pipe, *previews),
     )[0][0]
 
     print("step    noisy  denoised   correlation with the finished picture")

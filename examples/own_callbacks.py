@@ -72,7 +72,7 @@ def main() -> None:
         partial(interrupt, after=options.stop_after),
         tensor_inputs=["latents", "prompt_embeds"],
     )
-    images = pipe(PROMPTS, num_inference_steps=options.steps, return_dict=False, **callbacks)[0]
+    images = callbacks(PROMPTS, num_inference_steps=options.steps, return_dict=False)[0]
     for index, image in enumerate(images):
         image.save(options.out / f"picture-{index}.png")
     print(f"{callbacks.state} after step {callbacks.step}; look at {options.out}")

@@ -43,12 +43,11 @@ def main() -> None:
     pipe.set_progress_bar_config(disable=True)
 
     def picture(prompt: str, *callbacks: Any) -> Image.Image:
-        image: Image.Image = pipe(
+        image: Image.Image = bind(pipe, *callbacks)(
             prompt,
             num_inference_steps=options.steps,
             guidance_scale=options.guidance,
             latents=seeded_latents(pipe, options.seed),
-            **bind(pipe, *callbacks),
         )[0][0]
         return image
 

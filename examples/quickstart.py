@@ -64,13 +64,12 @@ def main() -> None:
     if options.stop_at is not None:
         callbacks.append(Interrupt(options.stop_at))
 
-    image = pipe(
+    image = bind(pipe, *callbacks)(
         options.prompt,
         num_inference_steps=options.steps,
         guidance_scale=options.guidance,
         latents=seeded_latents(pipe, options.seed),
         return_dict=False,
-        **bind(pipe, *callbacks),
     )[0][0]
 
     image.save(options.out / "picture.png")

@@ -275,7 +275,7 @@ def test_a_run_that_fails_unnoticed_does_not_disturb_the_next() -> None:
 
 
 def test_two_runs_on_one_denoiser() -> None:
-    """One inside the other, on a sibling: each has its own scales, and a plain call the pipeline's."""
+    """One inside the other, on a sibling: each has its own, and a plain call the pipeline's."""
     pipe = AdaptedPipeline()
     other = sibling(pipe)
     inner: list[list[Any]] = []
