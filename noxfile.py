@@ -252,6 +252,7 @@ ARITHMETIC = {
         "DNNL_MAX_CPU_ISA": "AVX2",
         "OPENBLAS_CORETYPE": "Haswell",
         "OMP_NUM_THREADS": "2",
+        "OMP_WAIT_POLICY": "PASSIVE",  # a thread that waits leaves the core to one that works
     },
 }
 #: Prints the features of this processor that numpy has code of its own for, and can do without.
