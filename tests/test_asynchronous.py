@@ -16,7 +16,17 @@ import numpy as np
 import pytest
 from stop_helpers import WAIT, BlockPipeline, Hold, hooked
 
-from unicb import Callback, CFGCutoff, GenerationCancelled, Interrupt, Step, UnicbError, bind
+from unicb import (
+    Callback,
+    CFGCutoff,
+    GenerationCancelled,
+    Interrupt,
+    PipelineBusyError,
+    Step,
+    UnicbError,
+    bind,
+    sibling,
+)
 from unicb.asynchronous import run_async
 from unicb_numpy.ops import StrictTensor
 from unicb_numpy.pipelines import ToyPipeline
@@ -365,3 +375,19 @@ def test_binding_with_on_sigint(pipe: ToyPipeline) -> None:
     with pytest.raises(UnicbError, match="main thread"):
         run(run_async(pipe, "x", binding))
     assert binding.state == "failed"
+
+
+def test_a_second_run_on_the_pipeline_is_refused(pipe: ToyPipeline) -> None:
+    """And goes on a sibling of it."""
+    plain, hold = pipe("x"), Hold(1)
+
+    async def main() -> Any:
+        first = asyncio.create_task(run_async(pipe, "x", [hold]))
+        await until(hold.there)
+        with pytest.raises(PipelineBusyError, match="this ToyPipeline is in use"):
+            await run_async(pipe, "x")
+        second = await run_async(sibling(pipe), "x")
+        hold.go.set()
+        return await first, second
+
+    assert all(np.array_equal(out, plain) for out in run(main()))

@@ -30,6 +30,7 @@ from unicb import (
     Step,
     UnsupportedPipelineError,
     bind,
+    sibling,
     streaming,
 )
 from unicb.streaming import Result, Stream, stream
@@ -498,6 +499,79 @@ def test_second_stream_on_the_same_pipeline_is_refused(pipe: ToyPipeline) -> Non
     gate.open.set()
     assert isinstance(list(first)[-1], Result)
     assert isinstance(list(stream(pipe, "y", callbacks=[other]))[-1], Result)
+
+
+def test_streams_that_share_a_scheduler_are_refused(pipe: ToyPipeline) -> None:
+    """As those of siblings made by ``from_pipe`` do; not those of ``unicb.sibling``."""
+    other, gate = ToyPipeline(), Gate(1)
+    other.scheduler = pipe.scheduler
+    first = stream(pipe, "x", callbacks=[gate])
+    next(first)
+    with pytest.raises(PipelineBusyError, match=r"the ToyScheduler of this ToyPipeline is also"):
+        stream(other, "x")
+    plain = list(stream(sibling(pipe), "x"))[-1]
+    gate.open.set()
+    last = list(first)[-1]
+    assert isinstance(plain, Result)
+    assert isinstance(last, Result)
+    assert (plain.output == last.output).all()
+
+
+def test_loop_that_was_left_does_not_lock_the_pipeline(pipe: ToyPipeline) -> None:
+    """Though the stream still has a name; a loop that goes on takes it up again."""
+    plain, gate = pipe("y"), Gate()
+    first = stream(pipe, "x", num_inference_steps=ENDLESS, callbacks=[gate])
+    for _ in range(2):
+        leave_by_break(first)
+    second = stream(pipe, "y")
+    assert (list(second)[-1].output == plain).all()  # type: ignore[union-attr]
+    assert gate.ended.is_set()
+    assert [event for event in first if isinstance(event, Result)] == []
+
+
+def test_loop_that_goes_on_keeps_the_pipeline(pipe: ToyPipeline) -> None:
+    first = stream(pipe, "x", num_inference_steps=ENDLESS)
+    for _ in first:
+        with pytest.raises(PipelineBusyError):
+            stream(pipe, "y")
+        break
+    first.close()
+
+
+def test_ctrl_c_while_waiting_for_an_item_cancels(
+    pipe: ToyPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, gate = pipe("y"), Gate(2)
+    first = stream(pipe, "x", num_inference_steps=ENDLESS, callbacks=[gate])
+    next(first)
+    changed = first._job._changed
+
+    def pressed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as keyboard:
+        keyboard.setattr(changed, "wait_for", pressed)
+        with pytest.raises(KeyboardInterrupt) as kept:
+            next(first)
+    gate.open.set()
+    assert (list(stream(pipe, "y"))[-1].output == plain).all()  # type: ignore[union-attr]
+    assert len(gate.steps) < ENDLESS
+    assert kept.traceback
+
+
+def test_call_of_a_binding_waits_for_a_stream_that_was_left(pipe: ToyPipeline) -> None:
+    plain, gate = pipe("y"), Gate(1)
+    first = stream(pipe, "x", num_inference_steps=ENDLESS, callbacks=[gate])
+    next(first)
+    first.cancel()
+    ended: list[bool] = []
+    callbacks = bind(pipe, lambda *_: ended.append(gate.ended.is_set()))
+    taken: list[Any] = []
+    taker = in_thread(lambda: taken.append(callbacks("y")))
+    gate.open.set()
+    taker.join(LONG)
+    assert (taken[0] == plain).all()
+    assert all(ended)
 
 
 def test_streams_on_two_pipelines_run_at_the_same_time() -> None:
