@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import ways
 
-from unicb import Callback, CFGCutoff, Step, bind
+from unicb import Callback, CFGCutoff, Step, bind, sibling
 from unicb.callbacks.ip_adapter import IPAdapterCutoff, IPAdapterScale
 from zoo.entry import CASES
 
@@ -34,6 +35,17 @@ class Last(Callback):
 
     def on_step_end(self, step: Step) -> None:
         self.latents = step.ops.to_numpy(step["latents"])
+
+
+class Look(Callback):
+    """Keeps the scales that the run has at the end of each step, by attention."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[Any]] = []
+
+    def on_step_end(self, step: Step) -> None:
+        with step.run.as_own():
+            self.seen.append(scales(step.pipeline))
 
 
 def processors(pipe: Any) -> list[Any]:
@@ -109,17 +121,52 @@ def check_schedule(name: str, title: str) -> None:
     pipe = _parts(name, title)[2]
     pipe.set_ip_adapter_scale(0.9 if TITLES[title] else [0.9, 0.9])
     before = scales(pipe)
-    seen: list[float] = []
-
-    def see(pipeline: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> None:
-        found = np.unique(np.array(scales(pipeline)))
-        assert len(found) == 1
-        seen.append(float(found[0]))
-
-    latents(name, title, IPAdapterScale([(0.0, 0.9), (0.5, 0.4), (0.75, 0.2)]), see)
+    look = Look()
+    latents(name, title, IPAdapterScale([(0.0, 0.9), (0.5, 0.4), (0.75, 0.2)]), look)
     # At the ends of four steps: what the next step has.
-    assert seen[:3] == [0.9, 0.4, 0.2]
+    assert [np.unique(np.array(found)).tolist() for found in look.seen[:3]] == [[0.9], [0.4], [0.2]]
     assert scales(pipe) == before
+
+
+def check_company(name: str, title: str) -> None:
+    """On siblings of one denoiser, one inside the other: every picture has the bits that it has
+    alone, also a plain one, and one after an error that is kept."""
+    entry, fx, pipe = _parts(name, title)
+    case = CASES[next(case for case in CASES if case not in entry.impossible)]
+    other = sibling(pipe)
+    schedule = [(0.0, 0.9), (0.5, 0.4), (0.75, 0.2)]
+    pipe.set_ip_adapter_scale(0.9 if TITLES[title] else [0.9, 0.9])
+
+    def picture(call: Any, one: Any, *more: Any) -> Array:
+        last = Last()
+        bound = bind(one, *call, *more, last)
+        bound(**entry.arguments(fx, one, case))
+        return last.latents
+
+    calls: list[list[Callback]] = [[], [IPAdapterScale(schedule)], [IPAdapterCutoff(0.25)]]
+    alone = [picture(call, pipe) for call in calls]
+    assert (alone[0] != alone[1]).any()
+    assert (alone[1] != alone[2]).any()
+    before, found = scales(pipe), list[Array]()
+
+    def nested(pipeline: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> None:
+        if index == 2:
+            found.extend(picture(call, other) for call in calls)
+
+    for number, call in enumerate(calls[1:], 1):
+        found.clear()
+        assert np.array_equal(picture(call, pipe, nested), alone[number])
+        assert all(map(np.array_equal, found, alone))
+        assert scales(pipe) == before
+
+    def fail(*_: Any) -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError) as kept:
+        pipe(**entry.arguments(fx, pipe, case), **bind(pipe, IPAdapterCutoff(0.0), fail))
+    assert np.array_equal(picture([], pipe), alone[0])
+    assert scales(pipe) == before
+    assert kept.traceback
 
 
 def _parts(name: str, title: str) -> tuple[Any, Any, Any]:

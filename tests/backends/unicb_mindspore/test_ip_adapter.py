@@ -27,6 +27,11 @@ def test_schedule(title: str) -> None:
     runs.check_schedule("mindspore", title)
 
 
+@pytest.mark.parametrize("title", [*TITLES][:1])
+def test_company(title: str) -> None:
+    runs.check_company("mindspore", title)
+
+
 def test_no_adapter() -> None:
     pipe = ways.pipeline("mindspore", "StableDiffusionPipeline")
     with pytest.raises(UnsupportedPipelineError, match=r"call its load_ip_adapter\(\) first"):

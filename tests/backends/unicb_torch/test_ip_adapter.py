@@ -32,6 +32,11 @@ def test_schedule(title: str) -> None:
     runs.check_schedule("torch", title)
 
 
+@pytest.mark.parametrize("title", runs.TITLES)
+def test_company(title: str) -> None:
+    runs.check_company("torch", title)
+
+
 def counted(pipe: Any) -> list[int]:
     """Grows by one with every use of an adapter's weights."""
     calls: list[int] = []
@@ -136,15 +141,15 @@ def test_put_back_after_an_error(fails: str) -> None:
     pipe = harness.build("ip-adapter")
     pipe.set_ip_adapter_scale(0.6)
     before = runs.scales(pipe)
-    counts: list[int] = []
+    counts, look = list[int](), runs.Look()
 
     def raising(*_: Any) -> None:
         counts.append(1)
         if len(counts) == 3:
-            assert set(np.ravel(runs.scales(pipe))) == {0.0}
+            assert set(np.ravel(look.seen[-1])) == {0.0}
             raise RuntimeError("the third")
 
-    more = [raising] if fails == "callback" else []
+    more = [look, raising] if fails == "callback" else [look]
     if fails == "denoiser":
         pipe.unet.mid_block.register_forward_pre_hook(raising)
     try:
@@ -176,16 +181,13 @@ def test_transformers_take_layers_and_no_blocks() -> None:
     with pytest.raises(ValueError, match=f"takes a number, or {layers} numbers"):
         bind(flux, IPAdapterScale([0.5] * (layers + 1)))
     each = [0.5 + 0.1 * i for i in range(layers)]
-    seen: list[Any] = []
+    look = runs.Look()
     first = [scale for (scale,) in before]
     schedule = IPAdapterScale([(0.0, first), (0.5, each)])
 
-    def spy(*_: Any) -> None:
-        seen.append(runs.scales(flux))
-
-    runs.latents("torch", "FluxPipeline (ip-adapter)", schedule, spy)
-    assert seen[0] == before
-    assert seen[1] == [[scale] for scale in each]
+    runs.latents("torch", "FluxPipeline (ip-adapter)", schedule, look)
+    assert look.seen[0] == before
+    assert look.seen[1] == [[scale] for scale in each]
     assert runs.scales(flux) == before
 
 
