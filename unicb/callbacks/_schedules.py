@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from numbers import Real
 from typing import Any, Generic, TypeAlias, TypeVar, cast
@@ -84,13 +85,21 @@ def number(name: str, value: Any) -> float:
 def linear(start: float, end: float) -> Callable[[float], float]:
     """A schedule that goes from ``start`` at progress 0.0 to ``end`` at 1.0 in a straight line."""
     first, last = number("start", start), number("end", end)
-    return lambda progress: first + (last - first) * progress
+    return partial(_straight, first, last)
 
 
 def cosine(start: float, end: float) -> Callable[[float], float]:
     """A schedule from ``start`` to ``end`` on half a wave of the cosine: slow at both ends."""
     first, last = number("start", start), number("end", end)
-    return lambda progress: first + (last - first) * (1 - math.cos(math.pi * progress)) / 2
+    return partial(_wave, first, last)
+
+
+def _straight(first: float, last: float, progress: float) -> float:
+    return first + (last - first) * progress
+
+
+def _wave(first: float, last: float, progress: float) -> float:
+    return first + (last - first) * (1 - math.cos(math.pi * progress)) / 2
 
 
 def _is_table(schedule: Any) -> bool:

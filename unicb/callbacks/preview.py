@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -61,11 +62,17 @@ class _RunState:
     """What is known of a run under way; one Preview may serve several at a time.
 
     Attributes:
+        sink: where its frames go.
+        throttle: which of its steps are shown.
+        number: which of the Preview's runs it is, from 0.
         estimate: tells the denoised latents; None before the first step, and where none can.
         cells: the latents' shape, and their size where that does not follow from it.
         part: what is shown of latents of that shape.
     """
 
+    sink: Background
+    throttle: Throttle
+    number: int
     begun: bool = False
     failed: bool = False
     warned_not_finite: bool = False
@@ -111,7 +118,7 @@ class Preview(Callback):
     Args:
         to: a path template such as ``"steps/{step:03d}.png"``, a callable that takes a
             :class:`PreviewFrame`, a list to collect them in, or a sink of :mod:`unicb.sinks`. A
-            template may use ``{step}``, ``{image}`` (index in the batch) and ``{num_timesteps}``;
+            template may use ``{step}``, ``{image}`` (index in the batch), ``{num_timesteps}``, ``{run}``;
             folders are made, and in a batch a template without ``{image}`` gets ``-0``, ``-1``, …
             before its suffix. What is too slow for the run misses steps, the oldest of 16 that
             wait (a list misses none); see :class:`unicb.sinks.Background`.
@@ -153,7 +160,9 @@ class Preview(Callback):
         decoder: Decoder | None = None,
     ) -> None:
         self._sink = _beside_the_run(to)
-        self._throttle = Throttle(every, max_fps)
+        self._every, self._max_fps = every, max_fps
+        Throttle(every, max_fps)  # which says what is wrong with them
+        self._count = itertools.count()
         self._size, self._batch = check_size(size), check_batch(batch)
         self._frames: Frames = _one_of("frames", frames, get_args(Frames))
         self._denoises = _one_of("source", source, get_args(Source)) == "denoised"
@@ -177,14 +186,18 @@ class Preview(Callback):
             return _Bound(None, decoder, facts)
         return _Bound(ColourMap(self._factors or find_format(pipeline, facts), layout), None, facts)
 
-    def on_run_start(self, run: Run) -> None:
-        self._throttle.reset()
-
     def on_run_end(self, run: Run) -> None:
-        self._sink.close()
+        self._state(run).sink.close()
+
+    def _state(self, run: Run) -> _RunState:
+        return run.state(self, self._begun)
+
+    def _begun(self) -> _RunState:
+        throttle = Throttle(self._every, self._max_fps)
+        return _RunState(self._sink.for_run(), throttle, next(self._count))
 
     def on_step_end(self, step: Step) -> None:
-        state = step.run.state(self, _RunState)
+        state = self._state(step.run)
         if state.failed:
             return
         try:
@@ -197,14 +210,14 @@ class Preview(Callback):
         last = step.index + 1 == step.num_timesteps
         untold = self._observed(step, state)
         between = state.estimate is not None and not step.is_whole
-        if (between and not last) or not self._throttle.shows(step.index, step.num_timesteps):
+        if (between and not last) or not state.throttle.shows(step.index, step.num_timesteps):
             return
-        if not self._sink.wants_more():
+        if not state.sink.wants_more():
             state.failed, state.estimate = True, None
             return
         pixels = self._pixels(step, state, None if last else untold)
         kind = "noisy" if state.estimate is None else state.estimate.kind
-        self._sink.put(self._maker(step.index, step.num_timesteps, kind, pixels, state))
+        state.sink.put(self._maker(step.index, step.num_timesteps, kind, pixels, state))
 
     def _observed(self, step: Step, state: _RunState) -> Untold | None:
         """Asked for at every step, since an estimate compares the latents of two."""
@@ -241,12 +254,12 @@ class Preview(Callback):
             made = pixels()
             if not made.finite and not state.warned_not_finite:
                 state.warned_not_finite = True
-                self._sink.complain(
+                state.sink.complain(
                     f"latents are not finite at step {index}; these are shown black"
                 )
             source = kind if made.denoised or index + 1 == count else "noisy"
             images, videos = self._shaped(made.pixels)
-            return PreviewFrame(index, count, made.timestep, images, source, videos)
+            return PreviewFrame(index, count, made.timestep, images, source, videos, state.number)
 
         return make
 

@@ -156,7 +156,8 @@ class Progress(Callback):
     """
 
     def __init__(self, display: Display | None = None) -> None:
-        self._make = _maker(display)
+        _maker(display)  # which says what is wrong with it
+        self._display = display
 
     def on_run_end(self, run: Run) -> None:
         self._shown(run).close()
@@ -165,7 +166,7 @@ class Progress(Callback):
         self._shown(step.run).update(step, time.monotonic())
 
     def _shown(self, run: Run) -> _RunShown:
-        return run.state(self, lambda: _RunShown(self._make))
+        return run.state(self, lambda: _RunShown(_maker(self._display)))
 
 
 class _RunShown:

@@ -31,6 +31,10 @@ class Thinned:
         self._count = 0  # of those that came before the newest
         self._stride = 1
 
+    def empty(self) -> Thinned:
+        """Another with the same limit, and nothing in it."""
+        return Thinned(self._limit)
+
     def add(self, step: int, picture: Image.Image) -> None:
         if self._newest is not None:
             self._keep(self._newest)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
+from typing import Self
 
 from unicb.sinks._animated import can_animate, save_animation
 from unicb.sinks._arguments import number_within, whole_number
@@ -54,6 +56,12 @@ class Animation:
         self._hold = number_within("hold", hold, 0.01, _LONGEST)
         self._size, self._batch = check_size(size), check_batch(batch)
         self._frames = Thinned(whole_number("max_frames", max_frames, least=2))
+
+    def for_run(self) -> Self:
+        """Another one for one of several runs: it collects by itself, and writes the same file."""
+        other = copy.copy(self)
+        other._frames = self._frames.empty()
+        return other
 
     def __call__(self, frame: PreviewFrame) -> None:
         pictures = shape_images(frame.images, self._size, self._batch)

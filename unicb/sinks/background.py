@@ -8,13 +8,15 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable
-from typing import TypeAlias
+from functools import partial
+from typing import Any, TypeAlias
 
 from unicb.sinks._arguments import number_within, whole_number
 from unicb.sinks.frame import PreviewFrame
 from unicb.sinks.sink import Sink, SinkLike, as_sink
 
 _LONGEST_WAIT = 86400.0
+_LOOK_SECONDS = 0.05
 
 #: Gives a frame, or None if there is nothing to show after all. Called in the thread.
 Make: TypeAlias = Callable[[], PreviewFrame | None]
@@ -49,11 +51,29 @@ class Background:
     def __init__(
         self, sink: SinkLike, maxsize: int | None = 16, *, flush_timeout: float = 10.0
     ) -> None:
-        self._turn = _Turn(as_sink(sink))
+        self._turn = _Turn(as_sink(sink), threading.Lock())
         self._maxsize = None if maxsize is None else whole_number("maxsize", maxsize)
         self._flush_timeout = number_within("flush_timeout", flush_timeout, 0.0, _LONGEST_WAIT)
         self._lock = threading.RLock()
         self._worker: _Worker | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        made = partial(type(self), flush_timeout=self._flush_timeout)
+        return made, (self.sink, self._maxsize)
+
+    def for_run(self) -> Background:
+        """Another one for one of several runs, with a queue and a thread of its own.
+
+        A sink with a method ``for_run`` of its own says what this run's frames are handed to; any
+        other is handed those of all runs, by one thread at a time.
+        """
+        own = getattr(self.sink, "for_run", None)
+        other = Background(
+            self.sink if own is None else own(), self._maxsize, flush_timeout=self._flush_timeout
+        )
+        if own is None:
+            other._turn.calling = self._turn.calling
+        return other
 
     def __call__(self, frame: PreviewFrame) -> None:
         if self.wants_more():
@@ -107,10 +127,10 @@ def _tell(complaint: str) -> None:
 
 
 class _Turn:
-    """The sink, and whose turn it is to call it."""
+    """The sink, and whose turn it is to call it. ``calling`` is locked while it is called."""
 
-    def __init__(self, sink: Sink) -> None:
-        self.sink = sink
+    def __init__(self, sink: Sink, calling: threading.Lock) -> None:
+        self.sink, self.calling = sink, calling
         self.changed = threading.Condition()  # of a lock that one thread may take twice
         self.worker: _Worker | None = None
 
@@ -198,13 +218,23 @@ class _Worker:
                 frame = make()
                 del make  # it keeps tensors on the device
                 if frame is not None:
-                    self._turn.sink(frame)
+                    self._call(frame)
         except BaseException as error:
             self._switch_off(error)
         try:
             self._turn.sink.close()
         except BaseException as error:
             self._switch_off(error)
+
+    def _call(self, frame: PreviewFrame) -> None:
+        # Another run's thread may be in the sink, and may stay there.
+        while not self._turn.calling.acquire(timeout=_LOOK_SECONDS):
+            if self._given_up:
+                return
+        try:
+            self._turn.sink(frame)
+        finally:
+            self._turn.calling.release()
 
     def _next(self) -> Make | None:
         with self._turn.changed:

@@ -14,7 +14,7 @@ from unicb.sinks._arguments import number_within
 from unicb.sinks._save import save
 from unicb.sinks.frame import PreviewFrame
 
-_EXAMPLE = {"step": 0, "image": 0, "num_timesteps": 1}
+_EXAMPLE = {"step": 0, "image": 0, "num_timesteps": 1, "run": 0}
 
 
 class FileSink:
@@ -24,10 +24,11 @@ class FileSink:
     ``animates``); elsewhere, the middle latent frame of each video is.
 
     Args:
-        template: a path with the fields ``{step}`` (needed), ``{image}`` (index in the batch) and
-            ``{num_timesteps}``, and a suffix that pillow can write. Folders are made. Where a
-            frame has several pictures, a template without ``{image}`` gets ``-0``, ``-1``, …
-            before its suffix. A file appears under its name when it is complete.
+        template: a path with the fields ``{step}`` (needed), ``{image}`` (index in the batch),
+            ``{num_timesteps}`` and ``{run}`` (which of the Preview's runs, from 0), and a suffix
+            that pillow can write. Folders are made. Where a frame has several pictures, a template
+            without ``{image}`` gets ``-0``, ``-1``, … before its suffix. A file appears under its
+            name when it is complete.
         fps: latent frames a second of an animation, 0.1..50. GIF counts hundredths of a second.
             The time of the video is its frame rate divided by the frames that a latent one stands
             for (4 for Wan, 8 for LTX, 1 for AnimateDiff); latents do not tell either.
@@ -67,7 +68,12 @@ class FileSink:
         template = self._single if len(shown) == 1 else self._batched
         for index, each in enumerate(shown):
             path = Path(
-                template.format(step=frame.step, image=index, num_timesteps=frame.num_timesteps)
+                template.format(
+                    step=frame.step,
+                    image=index,
+                    num_timesteps=frame.num_timesteps,
+                    run=frame.run,
+                )
             )
             if isinstance(each, Image.Image):
                 save(each, path)

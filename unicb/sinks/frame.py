@@ -19,6 +19,7 @@ class PreviewFrame:
             what was asked for instead (see :func:`unicb.sinks.shape_images`).
         source: what they show. "exact": the denoised latents of the step, to rounding; "estimate":
             nearly those; "noisy": the latents as they are.
+        run: which of its Preview's runs it is of, counted from 0.
         videos: with ``Preview(frames="animation")``, for each row all of its latent frames, in
             order, as ``images`` has its middle one; otherwise empty. (With ``batch="grid"``, one
             video of grids.) How long a latent frame lasts is not known of it.
@@ -30,3 +31,4 @@ class PreviewFrame:
     images: list[Image.Image]
     source: str = "noisy"
     videos: list[list[Image.Image]] = field(default_factory=list)
+    run: int = 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
+from typing import Self
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -53,6 +55,12 @@ class ContactSheet:
         self._label = bool(label)
         self._size, self._batch = check_size(size), check_batch(batch)
         self._frames = Thinned(whole_number("max_frames", max_frames, least=2))
+
+    def for_run(self) -> Self:
+        """Another one for one of several runs: it collects by itself, and writes the same file."""
+        other = copy.copy(self)
+        other._frames = self._frames.empty()
+        return other
 
     def __call__(self, frame: PreviewFrame) -> None:
         pictures = shape_images(frame.images, self._size, self._batch)

@@ -14,7 +14,8 @@ class Sink(Protocol):
     """Where previews go.
 
     ``close`` is optional in a sink that is handed to :func:`as_sink`; what comes out has it.
-    After ``close`` a sink may be called again: that is the next run.
+    After ``close`` a sink may be called again: that is the next run. One that keeps something of a
+    run, and is to serve several at once, has a method ``for_run()`` that returns a sink for one.
     """
 
     def __call__(self, frame: PreviewFrame, /) -> object:
