@@ -24,7 +24,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
         ours = SimpleNamespace(monotonic=lambda: self.now)
-        for module in ("callbacks.interrupt", "run.call", "run.handle"):
+        for module in ("callbacks.interrupt", "run.call", "run.decoding", "run.handle"):
             monkeypatch.setattr(f"unicb.{module}.time", ours)
 
 

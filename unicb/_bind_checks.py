@@ -12,8 +12,9 @@ from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines import PipelineFacts, facts_for
 from unicb.pipelines.source import CALLBACK, CallSource
 from unicb.pipelines.target import Target
+from unicb.run.asked import Bound
 from unicb.run.first_call import models_to_watch
-from unicb.run.run import Bound, Run
+from unicb.run.run import Run
 from unicb.run.sigint import OnSigint, check_sigint
 
 

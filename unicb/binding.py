@@ -10,12 +10,13 @@ from typing import Any, NoReturn, Self
 
 from unicb._bind_checks import bound_to
 from unicb.callback import Callback, PlainFunction, name_of
-from unicb.errors import UnicbError
 from unicb.pipelines.source import CALLBACK
+from unicb.run.asked import Bound
 from unicb.run.busy import Holder, Lease, User
-from unicb.run.call import Call, call_in_scope
-from unicb.run.handle import Handle, Request, State
-from unicb.run.run import Bound
+from unicb.run.call import Call
+from unicb.run.controls import Controls
+from unicb.run.handle import Handle, State
+from unicb.run.scoped_call import call_in_scope
 from unicb.run.sigint import OnSigint
 
 __all__ = ["Binding", "State", "bind"]
@@ -56,7 +57,7 @@ def bind(
     return Binding(bound, handle, tensors, on_sigint is not None)
 
 
-class Binding(Mapping[str, Any]):
+class Binding(Controls, Mapping[str, Any]):
     """Callbacks tied to a pipeline: the call of the pipeline with them, the two keyword arguments
     that its call takes, and a handle on the run.
 
@@ -65,14 +66,10 @@ class Binding(Mapping[str, Any]):
     callback. To read it as a mapping changes nothing. It serves for one run after another, not for
     two at once.
 
-    What is asked of the handle is asked of one run: of the one that is under way, or else of the
-    next one, if the pipeline has not been called since :func:`bind`, or has just been called.
-    :meth:`interrupt`, :meth:`cancel` and :meth:`wait` may be called in any thread, and as often as
-    one likes.
     """
 
     def __init__(self, bound: Bound, handle: Handle, tensors: list[str], sigint: bool) -> None:
-        self._bound, self._handle = bound, handle
+        super().__init__(bound, handle)
         self._tensors, self._sigint = tensors, sigint
         self._used = False
 
@@ -153,76 +150,3 @@ class Binding(Mapping[str, Any]):
         traceback: TracebackType | None,
     ) -> None:
         self._handle.close()
-
-    @property
-    def pipeline(self) -> Any:
-        """The pipeline that it was made for."""
-        return self._bound.target.pipeline
-
-    @property
-    def state(self) -> State:
-        """What has become of the run.
-
-        ``"pending"``: no step has ended yet, nor has a callback acted before the first.
-        ``"running"``. ``"finished"``: its last step has ended. ``"interrupted"``, ``"cancelled"``:
-        it was ended as asked. ``"failed"``: its loop ended before its last step otherwise, with an
-        error. The next call of the pipeline makes it ``"pending"`` again. Whether a pipeline
-        decodes afterwards is not part of it.
-        """
-        return self._handle.look()
-
-    @property
-    def step(self) -> int | None:
-        """Index of the last step that has ended, from 0; None before the first has."""
-        return self._handle.step
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the run has ended, however; also for one that has not begun.
-
-        Args:
-            timeout: seconds; None waits for ever.
-
-        Returns:
-            Whether it has.
-
-        Raises:
-            UnicbError: this is the thread that the run is in, such as in a callback.
-        """
-        run = self._handle.run
-        if run is not None and run.is_calling():
-            raise UnicbError("a run cannot wait for its own end: call wait() in another thread")
-        return self._handle.wait(timeout)
-
-    def interrupt(self) -> bool:
-        """Finish the run at the end of its step, and decode what there is. From any thread.
-
-        Called before the run's first step has ended, or before the pipeline is called, it takes
-        effect at the end of the first step. Once a run has ended, it does nothing, and of a run
-        that is to be cancelled neither. Where a loop reads no interrupt flag, it runs out without
-        computing anything (after the first step alone, one more is computed).
-
-        Returns:
-            Whether there is a run to interrupt.
-
-        Raises:
-            UnsupportedPipelineError: the pipeline's loop can be stopped in neither way.
-        """
-        self._bound.target.check_interruptible()
-        return self._handle.ask(Request("interrupt"))
-
-    def cancel(self, now: bool = False) -> bool:
-        """End the run at the end of its step by raising :class:`GenerationCancelled` out of the
-        pipeline's call; nothing is decoded. From any thread, and when as for :meth:`interrupt`.
-        ``callbacks(...)`` that is to be cancelled before it is called raises at once.
-
-        Args:
-            now: do not wait for the step's end: raise as soon as the denoiser calls its next
-                block, or is called. (Not in the middle of a compiled model.)
-
-        Returns:
-            Whether there is a run to cancel.
-        """
-        asked = self._handle.ask(Request("cancel"))
-        if asked and now:
-            self._handle.put_gates(self._bound.target)
-        return asked

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Generator
 from functools import partial
 from sys import _getframe
 from types import FrameType
@@ -13,9 +12,11 @@ from typing import Any
 from unicb.callback import name_of
 from unicb.errors import GenerationCancelled, UnicbError
 from unicb.ops import Tensor
+from unicb.run.asked import Bound, CallTimes
 from unicb.run.busy import Lease, User
-from unicb.run.first_call import FirstCalls, Hooked, models_to_watch
-from unicb.run.handle import Handle, Request, State
+from unicb.run.decoding import Decoding
+from unicb.run.first_call import Hooked
+from unicb.run.handle import Handle, State
 from unicb.run.loop import (
     FrameId,
     Loop,
@@ -27,11 +28,10 @@ from unicb.run.loop import (
     loop_frame_given,
     loop_frame_id,
     loop_locals,
-    runs_code_of,
 )
-from unicb.run.run import Bound, CallTimes, Run
+from unicb.run.run import Run
 from unicb.run.scope import Scope, innermost
-from unicb.run.sigint import SigintHandler
+from unicb.run.waiting import Waiting
 from unicb.step import timestep_number
 
 
@@ -47,9 +47,7 @@ class Call:
             but that call must refer to this object: it dies with the call.
 
     Raises:
-        UnicbError: ``sigint`` in another thread than the main one.
-        UnsupportedPipelineError: a callback acts before the first step, and which models the loop
-            calls is not known.
+        UnicbError, UnsupportedPipelineError: as from :class:`Waiting`.
     """
 
     def __init__(
@@ -59,16 +57,8 @@ class Call:
         self._called_at = time.monotonic()
         self._run: Run | None = None
         self._is_over = False
-        self._first_calls: FirstCalls | None = None
-        self._stopwatch: weakref.ref[Outputs] | None = None
-        self._denoised_at: float | None = None
-        self._sigint = SigintHandler(self._interrupted_by) if sigint else None
-        if self._sigint is not None:
-            self._sigint.install()
-        if bound.early:
-            models = models_to_watch(bound.target, name_of(bound.early[0]))
-            self._first_calls = FirstCalls(bound.target.backend, models, self._first_model_call)
-        self._number = handle.add(self)
+        self._waiting = Waiting(bound, handle, sigint, scope, self._first_model_call)
+        self._decoding = Decoding(handle, handle.add(self))
 
     def __call__(
         self, pipeline: Any, index: int, timestep: Any, callback_kwargs: dict[str, Tensor]
@@ -113,9 +103,7 @@ class Call:
 
     def end(self, error: BaseException | None) -> None:
         """The pipeline's call is over, with this error or without any. Idempotent."""
-        if self._denoised_at is not None and error is None:
-            self._handle.decoded_since(self._denoised_at, self._number)
-        self._stopwatch = self._denoised_at = None
+        self._decoding.stop(failed=error is not None)
         run = self._run
         if run is not None and error is not None:
             self._fail(run, error)
@@ -123,13 +111,13 @@ class Call:
             self._handle.settle(run, "finished")
             run.finish("finished")
         else:
-            self._handle.settle(None, "finished" if error is None else _state_after(error))
+            self._handle.settle(None, "finished" if error is None else state_after(error))
         self._handle.remove_gates()
         self.release()
         self._handle.forget()
 
     def __del__(self) -> None:
-        if self._scope is None:
+        if self._scope is None and hasattr(self, "_decoding"):  # it was made in full
             self.release()
             self._handle.forget()
             if self._run is not None and not self._run.is_executing():
@@ -154,8 +142,6 @@ class Call:
             self._handle.remove_gates()
             raise GenerationCancelled(-1, None)
 
-    # How a run begins.
-
     def _run_of(self, pipeline: Any, frame: FrameType) -> Run:
         """The run whose loop is the frame, or has called it; if there is none, it begins."""
         run = self._run
@@ -167,7 +153,8 @@ class Call:
             run = self._begin(pipeline, frame_id)
         if self._bound.early and run.index < 0:
             try:
-                self._check_begun(pipeline, early)
+                _check_pipeline(self._bound, pipeline)
+                _check_begun(self._bound, early)
             except BaseException as error:
                 self._fail(run, error)
                 raise
@@ -197,34 +184,13 @@ class Call:
     def _loop_calling(self) -> FrameId | None:
         """The loop of this call that is calling us; None where it is another's."""
         pipeline = self._bound.target.pipeline
-        if self._scope is None:
-            return loop_frame_given(pipeline, self)
-        if innermost() is not self._scope:
+        if self._scope is not None and innermost() is not self._scope:
             return None
-        return loop_frame_given(pipeline, self) or loop_frame_id(pipeline, _getframe(1))
-
-    def _check_begun(self, pipeline: Any, early: bool) -> None:
-        """At the end of a run's first step, where callbacks had to act before it."""
-        self._check_pipeline(pipeline)
-        if not early:
-            raise UnicbError(
-                f"{name_of(self._bound.early[0])} acts before a run's first step, and the run has "
-                "been noticed only now: call the binding, as in callbacks(prompt), or unpack it in "
-                "each call of the pipeline, as in pipe(prompt, **callbacks), and hand on its "
-                "callback as it is"
-            )
-
-    def _check_pipeline(self, pipeline: Any) -> None:
-        target = self._bound.target
-        if pipeline is not target.pipeline:
-            raise UnicbError(
-                f"a binding of a {target.name} was called by another pipeline, a "
-                f"{type(pipeline).__name__}; a binding serves the pipeline it was made for: call "
-                "bind() for the other one"
-            )
+        given = loop_frame_given(pipeline, self)
+        return given if self._scope is None else given or loop_frame_id(pipeline, _getframe(1))
 
     def _begin(self, pipeline: Any, frame_id: FrameId) -> Run:
-        self._check_pipeline(pipeline)
+        _check_pipeline(self._bound, pipeline)
         if self._run is not None:
             self._run.finish()
         run = self._handle.begin(lambda: self._new_run(frame_id))
@@ -234,24 +200,16 @@ class Call:
             lease = Lease(pipeline, User(run.is_executing))
             lease.take_free()
             run.on_finish(lease.release)
-        elif self._sigint is not None:
-            self._sigint.install()
+        else:
+            self._waiting.begin()
         return run
 
     def _new_run(self, frame_id: FrameId) -> Run:
         times = CallTimes(self._called_at, self._handle.decode_seconds)
-        return Run(self._bound, self._loop_in(frame_id), times)
-
-    def _loop_in(self, frame_id: FrameId) -> Callable[[Run], Loop]:
-        scope = self._scope
-        if scope is not None:
-            return lambda run: ScopedLoop(frame_id, scope)
-        return lambda run: WatchedLoop(frame_id, run.finish)
-
-    # How it ends.
+        return Run(self._bound, partial(_loop_of, frame_id, self._scope), times)
 
     def _fail(self, run: Run, error: BaseException | None) -> None:
-        state = _state_after(error)
+        state = state_after(error)
         if self._handle.settle(run, state):
             self.settled()
         run.finish("cancelled" if state == "cancelled" else "failed", error)
@@ -259,45 +217,53 @@ class Call:
     def settled(self) -> None:
         """The call's run has ended, or has failed: nobody waits for a stop of it any more."""
         self._handle.remove_gates()
-        if self._sigint is not None:
-            self._sigint.remove()
-        # A call of ours may have another loop, and tells when it ends.
-        if self._scope is None and self._handle.state != "finished":
-            self._ignore_first_calls()
+        self._waiting.run_ended()
 
     def _timed(self, run: Run, outputs: Outputs) -> Outputs:
-        """Time what the pipeline does from here to its return: decoding, mostly."""
-        self._denoised_at = began = time.monotonic()
+        """Time what the pipeline does from here to its return."""
+        self._decoding.start()
         if self._scope is None:
-            call, handle, loop = weakref.ref(self), self._handle, run.loop
-            number = self._number
+            call, loop = weakref.ref(self), run.loop
 
-            def returned(_: object) -> None:
-                handle.decoded_since(began, number)
+            def returned() -> None:
                 if (ours := call()) is not None and not loop.is_executing():
                     ours.release()
 
-            # Nobody tells when the call returns; but the frame that has these dies with it.
-            self._stopwatch = weakref.ref(outputs, returned)
+            self._decoding.watch(outputs, returned)
         return outputs
 
-    def _interrupted_by(self, frame: FrameType | None) -> bool:
-        """Ctrl-C, while this frame is executed. Returns whether that is an interrupt of the run."""
-        ours = self._scope is not None or runs_code_of(type(self._bound.target.pipeline), frame)
-        return ours and self._handle.ask(Request("interrupt"))
-
-    def _ignore_first_calls(self) -> None:
-        watching, self._first_calls = self._first_calls, None
-        if watching is not None:
-            watching.remove()
-
     def release(self) -> None:
-        self._ignore_first_calls()
-        if self._sigint is not None:
-            self._sigint.remove()
+        """Take away what waits for the call's first step, or for Ctrl-C. Idempotent."""
+        self._waiting.release()
 
 
-def _state_after(error: BaseException | None) -> State:
+def _loop_of(frame_id: FrameId, scope: Scope | None, run: Run) -> Loop:
+    if scope is not None:
+        return ScopedLoop(frame_id, scope)
+    return WatchedLoop(frame_id, run.finish)
+
+
+def _check_begun(bound: Bound, early: bool) -> None:
+    """At the end of a run's first step, where callbacks had to act before it."""
+    if not early:
+        raise UnicbError(
+            f"{name_of(bound.early[0])} acts before a run's first step, and the run has been "
+            "noticed only now: call the binding, as in callbacks(prompt), or unpack it in each "
+            "call of the pipeline, as in pipe(prompt, **callbacks), and hand on its callback as it "
+            "is"
+        )
+
+
+def _check_pipeline(bound: Bound, pipeline: Any) -> None:
+    if pipeline is not bound.target.pipeline:
+        raise UnicbError(
+            f"a binding of a {bound.target.name} was called by another pipeline, a "
+            f"{type(pipeline).__name__}; a binding serves the pipeline it was made for: call "
+            "bind() for the other one"
+        )
+
+
+def state_after(error: BaseException | None) -> State:
     return "cancelled" if isinstance(error, GenerationCancelled) else "failed"
 
 
@@ -306,82 +272,3 @@ def _cancelled(run: Run, latents: Tensor | None) -> GenerationCancelled:
         return GenerationCancelled(-1, None)
     host = run.ops.to_numpy(latents) if run.is_tensor(latents) else None
     return GenerationCancelled(run.index, timestep_number(run.timestep, run.ops), host)
-
-
-def call_in_scope(
-    bound: Bound,
-    handle: Handle,
-    lease: Lease,
-    sigint: bool,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
-    """Call the pipeline, and end what the call has begun. Returns what it returns; where that is a
-    generator, one that does the same.
-
-    Raises:
-        GenerationCancelled: the call was cancelled, before it or during it.
-        Exception: whatever the pipeline's call raises.
-    """
-    scope = Scope()
-    try:
-        lease.wait()
-        call = _called(bound, handle, sigint, scope)
-    except BaseException as error:
-        handle.settle(None, _state_after(error))
-        handle.remove_gates()
-        lease.release()
-        raise
-    try:
-        with scope.entered():
-            returned = bound.target.pipeline(*args, **kwargs, callback_on_step_end=call)
-    except BaseException as error:
-        _end(call, scope, lease, error)
-        raise
-    if isinstance(returned, Generator):
-        return _Generated(returned, scope, call, lease)
-    _end(call, scope, lease, None)
-    return returned
-
-
-def _called(bound: Bound, handle: Handle, sigint: bool, scope: Scope) -> Call:
-    request = handle.calling()
-    if request is not None and request.what == "cancel":
-        raise GenerationCancelled(-1, None)
-    return Call(bound, handle, sigint, scope)
-
-
-class _Generated(Generator[Any, Any, Any]):
-    """The generator that a pipeline's call has returned, each of whose parts is in the scope."""
-
-    def __init__(
-        self, generator: Generator[Any, Any, Any], scope: Scope, call: Call, lease: Lease
-    ) -> None:
-        self._generator, self._scope = generator, scope
-        self._call, self._lease = call, lease
-
-    def send(self, value: Any) -> Any:
-        return self._resumed(partial(self._generator.send, value))
-
-    def throw(self, error: Any, value: Any = None, traceback: Any = None) -> Any:
-        return self._resumed(partial(self._generator.throw, error))
-
-    def __del__(self) -> None:
-        self.close()
-
-    def _resumed(self, resume: Callable[[], Any]) -> Any:
-        try:
-            with self._scope.entered():
-                return resume()
-        except BaseException as error:
-            ended = None if isinstance(error, StopIteration) else error
-            _end(self._call, self._scope, self._lease, ended)
-            raise
-
-
-def _end(call: Call, scope: Scope, lease: Lease, error: BaseException | None) -> None:
-    scope.is_open = False
-    try:
-        call.end(error)
-    finally:
-        lease.release()

@@ -1,0 +1,160 @@
+"""What the callbacks of a run may ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+
+from unicb.callback import Callback
+from unicb.ops import Tensor, TensorOps
+from unicb.run.ending import Ending, Outcome
+from unicb.run.holds import Hold, hold
+from unicb.run.loop import Loop, loop_locals
+
+if TYPE_CHECKING:
+    from unicb.pipelines.target import Target
+    from unicb.run.run import Run
+
+T = TypeVar("T")
+
+
+class Bound(NamedTuple):
+    """What a binding's runs have in common.
+
+    Attributes:
+        target: the pipeline.
+        callbacks: in their order, each with the names of the tensors that it is handed.
+        early: those that act before the first step.
+        on_over: called when nothing is left of a run.
+        tensor_types: of what has been found to be a tensor.
+    """
+
+    target: Target
+    callbacks: tuple[tuple[Callback, Sequence[str]], ...]
+    early: tuple[Callback, ...]
+    on_over: Callable[[Run], None]
+    tensor_types: set[type]
+
+
+class CallTimes(NamedTuple):
+    """What is known of time.
+
+    Attributes:
+        called_at: seconds on ``time.monotonic``'s clock when the pipeline was called.
+        decode_seconds: what an earlier call took from its last step to its return; None if that is
+            not known.
+    """
+
+    called_at: float
+    decode_seconds: float | None
+
+
+class AskedRun:
+    """A run, as its callbacks see it.
+
+    Attributes:
+        loop: which calls the pipeline's models.
+        ending: what is done at its end.
+    """
+
+    loop: Loop
+
+    def __init__(self, bound: Bound, times: CallTimes) -> None:
+        self.ending = Ending()
+        self._bound, self._times = bound, times
+        self._calls_back = False
+        self._states: dict[int, tuple[Callback, Any]] = {}
+
+    def owns_current_call(self) -> bool:
+        """Whether who is calling is the run's own loop: not another pipeline, and not one of the
+        run's callbacks."""
+        return not self._calls_back and not self.ending.begun and self.loop.is_calling()
+
+    @property
+    def pipeline(self) -> Any:
+        """The pipeline that is running."""
+        return self._bound.target.pipeline
+
+    @property
+    def ops(self) -> TensorOps:
+        """The tensor operations of its framework."""
+        return self._bound.target.backend.ops
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How it has ended; None while it runs."""
+        return self.ending.outcome
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended it, where it has failed or was cancelled, and that is known; else None. It is
+        kept until :meth:`unicb.Callback.on_run_end` has returned."""
+        return self.ending.error
+
+    @property
+    def called_at(self) -> float:
+        """When the pipeline was called: seconds on ``time.monotonic``'s clock."""
+        return self._times.called_at
+
+    @property
+    def decode_seconds(self) -> float | None:
+        """What an earlier call took from its last step to its return; None if that is unknown."""
+        return self._times.decode_seconds
+
+    @property
+    def target(self) -> Target:
+        """What is known of the pipeline."""
+        return self._bound.target
+
+    def state(self, callback: Callback, make: Callable[[], T]) -> T:
+        """What ``callback`` keeps of this run; ``make`` gives it the first time."""
+        kept = self._states.get(id(callback))
+        if kept is None:
+            kept = self._states[id(callback)] = callback, make()
+        return cast(T, kept[1])
+
+    def is_tensor(self, value: object) -> bool:
+        """Whether it is a tensor of the pipeline's framework."""
+        known = self._bound.tensor_types
+        if type(value) in known:
+            return True
+        found = self._bound.target.backend.is_tensor(value)
+        if found:
+            known.add(type(value))
+        return found
+
+    def aside(self, work: Callable[..., T], *tensors: Tensor) -> Callable[[], T]:
+        """See :meth:`unicb.Step.aside`."""
+        return self._bound.target.backend.aside(work, tensors)
+
+    def loop_locals(self, names: Sequence[str]) -> dict[str, Any]:
+        """Values of the loop's local variables by these names, as far as there are such. Only
+        while the loop is calling: in the methods of a callback that are handed a step."""
+        return loop_locals(self.loop.frame_id, names)
+
+    def on_finish(self, undo: Callable[[], None]) -> None:
+        """Have ``undo`` called when the run is over, however it ends."""
+        self.ending.changes.callback(undo)
+
+    def hold(self, obj: Any, name: str, value: Any) -> Hold:
+        """Have an attribute of an object that others use too be ``value`` in the run's own calls,
+        to its end; in all others it is what it was. See :meth:`as_own` for how to change it.
+
+        Raises:
+            AttributeError, TypeError: the object has no such attribute, or cannot have one that
+                answers by who is calling.
+        """
+        held = hold(obj, name, value, self)
+        self.on_finish(held.release)
+        return held
+
+    @contextmanager
+    def as_own(self) -> Iterator[None]:
+        """A block of a callback that acts as the run's own loop does: what is held has the run's
+        values in it."""
+        before, self._calls_back = self._calls_back, False
+        try:
+            yield
+        finally:
+            self._calls_back = before

@@ -1,0 +1,95 @@
+"""The handle on a binding's run, for whoever has started it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unicb.errors import UnicbError
+from unicb.run.asked import Bound
+from unicb.run.handle import Handle, Request, State
+
+
+class Controls:
+    """What is known of a binding's run, and what can be asked of it.
+
+    What is asked is asked of one run: of the one that is under way, or else of the next one, if the
+    pipeline has not been called since :func:`unicb.bind`, or has just been called.
+    :meth:`interrupt`, :meth:`cancel` and :meth:`wait` may be called in any thread, and as often as
+    one likes.
+    """
+
+    def __init__(self, bound: Bound, handle: Handle) -> None:
+        self._bound, self._handle = bound, handle
+
+    @property
+    def pipeline(self) -> Any:
+        """The pipeline that it was made for."""
+        return self._bound.target.pipeline
+
+    @property
+    def state(self) -> State:
+        """What has become of the run.
+
+        ``"pending"``: no step has ended yet, nor has a callback acted before the first.
+        ``"running"``. ``"finished"``: its last step has ended. ``"interrupted"``, ``"cancelled"``:
+        it was ended as asked. ``"failed"``: its loop ended before its last step otherwise, with an
+        error. The next call of the pipeline makes it ``"pending"`` again. Whether a pipeline
+        decodes afterwards is not part of it.
+        """
+        return self._handle.look()
+
+    @property
+    def step(self) -> int | None:
+        """Index of the last step that has ended, from 0; None before the first has."""
+        return self._handle.step
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the run has ended, however; also for one that has not begun.
+
+        Args:
+            timeout: seconds; None waits for ever.
+
+        Returns:
+            Whether it has.
+
+        Raises:
+            UnicbError: this is the thread that the run is in, such as in a callback.
+        """
+        run = self._handle.run
+        if run is not None and run.is_calling():
+            raise UnicbError("a run cannot wait for its own end: call wait() in another thread")
+        return self._handle.wait(timeout)
+
+    def interrupt(self) -> bool:
+        """Finish the run at the end of its step, and decode what there is. From any thread.
+
+        Called before the run's first step has ended, or before the pipeline is called, it takes
+        effect at the end of the first step. Once a run has ended, it does nothing, and of a run
+        that is to be cancelled neither. Where a loop reads no interrupt flag, it runs out without
+        computing anything (after the first step alone, one more is computed).
+
+        Returns:
+            Whether there is a run to interrupt.
+
+        Raises:
+            UnsupportedPipelineError: the pipeline's loop can be stopped in neither way.
+        """
+        self._bound.target.check_interruptible()
+        return self._handle.ask(Request("interrupt"))
+
+    def cancel(self, now: bool = False) -> bool:
+        """End the run at the end of its step by raising :class:`GenerationCancelled` out of the
+        pipeline's call; nothing is decoded. From any thread, and when as for :meth:`interrupt`.
+        ``callbacks(...)`` that is to be cancelled before it is called raises at once.
+
+        Args:
+            now: do not wait for the step's end: raise as soon as the denoiser calls its next
+                block, or is called. (Not in the middle of a compiled model.)
+
+        Returns:
+            Whether there is a run to cancel.
+        """
+        asked = self._handle.ask(Request("cancel"))
+        if asked and now:
+            self._handle.put_gates(self._bound.target)
+        return asked

@@ -1,0 +1,46 @@
+"""How long a pipeline takes from its last step to its return: decoding, mostly."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from unicb.run.handle import Handle
+
+
+class Decoding:
+    """Measures it for one call, and tells the handle.
+
+    Args:
+        handle: the binding's.
+        call: the call's number.
+    """
+
+    def __init__(self, handle: Handle, call: int) -> None:
+        self._handle, self._call = handle, call
+        self._began: float | None = None
+        self._watched: weakref.ref[Any] | None = None
+
+    def start(self) -> None:
+        """The last step has ended."""
+        self._began = time.monotonic()
+
+    def watch(self, outputs: Any, returned: Callable[[], None]) -> None:
+        """Have it stopped, and ``returned`` called, when ``outputs`` dies: nobody tells when the
+        call returns, but the frame that has these dies with it."""
+        handle, began, call = self._handle, self._began, self._call
+        assert began is not None
+
+        def died(_: object) -> None:
+            handle.decoded_since(began, call)
+            returned()
+
+        self._watched = weakref.ref(outputs, died)
+
+    def stop(self, failed: bool) -> None:
+        """The call has returned, or has failed."""
+        if self._began is not None and not failed:
+            self._handle.decoded_since(self._began, self._call)
+        self._began = self._watched = None

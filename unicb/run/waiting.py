@@ -1,0 +1,77 @@
+"""What waits for a call's first step, or for Ctrl-C."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FrameType
+
+from unicb.callback import name_of
+from unicb.run.asked import Bound
+from unicb.run.first_call import FirstCalls, Hooked, models_to_watch
+from unicb.run.handle import Handle, Request
+from unicb.run.loop import runs_code_of
+from unicb.run.scope import Scope
+from unicb.run.sigint import SigintHandler
+
+
+class Waiting:
+    """Hooks and a handler for one call, until they are released.
+
+    Args:
+        bound: the pipeline and its callbacks.
+        handle: the binding's.
+        sigint: whether the first Ctrl-C interrupts the run.
+        scope: of a call that unicb makes itself; else None.
+        first_call: a bound method, not kept alive; see :class:`FirstCalls`.
+
+    Raises:
+        UnicbError: ``sigint`` in another thread than the main one.
+        UnsupportedPipelineError: a callback acts before the first step, and which models the loop
+            calls is not known.
+    """
+
+    def __init__(
+        self,
+        bound: Bound,
+        handle: Handle,
+        sigint: bool,
+        scope: Scope | None,
+        first_call: Callable[[], Hooked],
+    ) -> None:
+        self._pipeline_class = type(bound.target.pipeline)
+        self._handle, self._scope = handle, scope
+        self._first_calls: FirstCalls | None = None
+        self._sigint = SigintHandler(self._interrupted) if sigint else None
+        self.begin()
+        if bound.early:
+            models = models_to_watch(bound.target, name_of(bound.early[0]))
+            self._first_calls = FirstCalls(bound.target.backend, models, first_call)
+
+    def begin(self) -> None:
+        """The call begins, or another of its loops: wait for Ctrl-C."""
+        if self._sigint is not None:
+            self._sigint.install()
+
+    def run_ended(self) -> None:
+        """A run of the call has ended, or has failed."""
+        if self._sigint is not None:
+            self._sigint.remove()
+        # A call of ours may have another loop, and tells when it ends.
+        if self._scope is None and self._handle.state != "finished":
+            self._ignore_first_calls()
+
+    def release(self) -> None:
+        """Wait for nothing any more. Idempotent."""
+        self._ignore_first_calls()
+        if self._sigint is not None:
+            self._sigint.remove()
+
+    def _ignore_first_calls(self) -> None:
+        watching, self._first_calls = self._first_calls, None
+        if watching is not None:
+            watching.remove()
+
+    def _interrupted(self, frame: FrameType | None) -> bool:
+        """Ctrl-C, while this frame is executed. Returns whether that is an interrupt of the run."""
+        ours = self._scope is not None or runs_code_of(self._pipeline_class, frame)
+        return ours and self._handle.ask(Request("interrupt"))
