@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unicb import pipelines
-from unicb.pipelines import facts_for
+from unicb.pipelines import facts, facts_for
 from unicb_numpy.pipelines import ToyPipeline
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -93,7 +92,7 @@ def check_circumstances_are_what_they_say() -> None:
 
     pipe = ToyPipeline()
     cases = dict(bind_cost.circumstances(pipe))
-    pipelines.known_pipelines()
+    facts.known_pipelines()
     cases["a new class"]()
     first = type(pipe)
     cases["a new class"]()
@@ -101,6 +100,6 @@ def check_circumstances_are_what_they_say() -> None:
     assert type(pipe).__name__ == "ToyPipeline"
     assert type(pipe).__mro__[1] is ToyPipeline
     assert facts_for(pipe) is ToyPipeline.unicb_facts
-    assert pipelines._table.cache_info().currsize == 1
+    assert facts._table.cache_info().currsize == 1
     cases["in a new process"]()
-    assert pipelines._table.cache_info().currsize == 0
+    assert facts._table.cache_info().currsize == 0
