@@ -9,13 +9,13 @@ Its buttons are the two ways to end a run: see docs/webui.md.
 from __future__ import annotations
 
 import argparse
-import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gradio as gr
 from quickstart import CHECKPOINT, pipeline_class, seeded_latents
 
+from unicb import sibling
 from unicb.streaming import Result, Stream, stream
 
 GUIDANCE_SCALE = 7.0
@@ -32,16 +32,6 @@ def load(framework: str) -> Any:
     pipe.scheduler = scheduler.from_config(config, timestep_spacing="trailing")
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-def sibling(pipe: Any) -> Any:
-    """A pipeline for one more run at the same time: the same weights, a scheduler of its own.
-
-    What a run keeps on its pipeline are plain attributes, and the scheduler's timesteps.
-    """
-    own = copy.copy(pipe)
-    own.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
-    return own
 
 
 def build(pipe: Any, *, at_once: bool, steps: int = 200) -> gr.Blocks:
