@@ -189,6 +189,11 @@ class Step:
             )
         self._tensors[name] = value
 
+    def handed(self, name: str) -> Tensor | None:
+        """A tensor as the loop has handed it over, before any callback of this step changed it;
+        None where it was not asked for."""
+        return self._handed.get(name)
+
     def hand_back(self, name: str, value: Tensor) -> None:
         """Write a tensor that the loop takes back from callbacks without offering it to them. A
         loop that does not take it drops it."""

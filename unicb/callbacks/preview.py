@@ -228,7 +228,7 @@ class Preview(Callback):
             return None
         # Not what other callbacks make of the latents, before or behind this one: the scheduler's
         # step led from what the loop got back to what it hands over.
-        return state.estimate.observe(step._handed.get("latents"), step.run.returned)
+        return state.estimate.observe(step.handed("latents"), step.run.returned)
 
     def _pixels(self, step: Step, state: _RunState, untold: Untold | None) -> Callable[[], _Pixels]:
         target = step.run.target

@@ -33,7 +33,6 @@ class StepTimes:
 
     first: float = 0.0
     seconds: list[float] = field(default_factory=list)
-    _ended: float = 0.0
 
     @property
     def median(self) -> float | None:
@@ -56,6 +55,14 @@ class StepTimes:
             f"{line}: {self.median:.3g} s a step ({low:.3g}..{high:.3g}), "
             f"the first after {self.first:.3g} s"
         )
+
+
+@dataclass
+class _Timed:
+    """One run's times, and when its last step has ended; None before the first has."""
+
+    times: StepTimes = field(default_factory=StepTimes)
+    ended: float | None = None
 
 
 class StepTimer(Callback):
@@ -91,13 +98,13 @@ class StepTimer(Callback):
         if self.tensors:
             step.ops.to_numpy(step["latents"].reshape((-1,))[:1])
         now = time.monotonic()
-        times = step.run.state(self, StepTimes)
-        if not times._ended:
-            times.first = now - step.run.called_at
-            self.times = times
+        timed = step.run.state(self, _Timed)
+        if timed.ended is None:
+            timed.times.first = now - step.run.called_at
+            self.times = timed.times
         else:
-            times.seconds.append(now - times._ended)
-        times._ended = now
+            timed.times.seconds.append(now - timed.ended)
+        timed.ended = now
 
 
 @dataclass(frozen=True)
