@@ -574,6 +574,34 @@ def test_call_of_a_binding_waits_for_a_stream_that_was_left(pipe: ToyPipeline) -
     assert all(ended)
 
 
+def test_a_stream_that_was_dropped_keeps_no_pipeline() -> None:
+    for started in (False, True):
+        pipe = ToyPipeline()
+        events: Any = stream(pipe, "x")
+        if started:
+            list(events)
+        gone = weakref.ref(pipe.unet)
+        del events, pipe
+        gc.collect()
+        assert gone() is None
+
+
+def test_a_callback_of_a_stream_that_was_left_cannot_call_its_pipeline(pipe: ToyPipeline) -> None:
+    refused: list[bool] = []
+
+    class Again(Callback):
+        def on_step_end(self, step: Step) -> None:
+            events.cancel()
+            for call in (lambda: bind(pipe)("y"), lambda: stream(pipe, "y")):
+                with pytest.raises(PipelineBusyError):
+                    call()
+                refused.append(True)
+
+    events = stream(pipe, "x", callbacks=[Again()])
+    assert [event for event in events if isinstance(event, Result)] == []
+    assert refused == [True, True]
+
+
 def test_streams_on_two_pipelines_run_at_the_same_time() -> None:
     pipes, gates = [ToyPipeline(), ToyPipeline()], [Gate(1), Gate(1)]
     plain = pipes[0]("x")

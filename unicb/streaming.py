@@ -129,8 +129,8 @@ class Stream(Iterator[PreviewFrame | Result]):
         self._lease = lease
         self._lock = threading.Lock()
         # The thread knows the job and not the stream, so that a stream that is dropped dies. That
-        # may be in the middle of anything, so it takes no lock and waits for nobody.
-        weakref.finalize(self, job.cancel).atexit = False
+        # may be in the middle of anything, so it waits for nobody's run.
+        weakref.finalize(self, job.drop, lease).atexit = False
 
     def __iter__(self) -> Iterator[PreviewFrame | Result]:
         return _Iteration(self)
@@ -255,8 +255,16 @@ class _Job:
         return not self._over and (self._thread is not None or not self.cancelled)
 
     def is_leaving(self) -> bool:
-        """Whether nobody wants it any more, so that who is next waits for its end."""
-        return self.cancelled or self.is_left
+        """Whether nobody wants it any more, so that who is next waits for its end. In the run's own
+        thread, nobody can."""
+        unwanted = self.cancelled or self.is_left
+        return unwanted and self._thread is not threading.current_thread()
+
+    def drop(self, lease: Lease) -> None:
+        """Nobody refers to the stream any more."""
+        self.cancel()
+        if self._thread is None:
+            lease.release()  # which has kept the pipeline
 
     def put(self, frame: PreviewFrame) -> None:
         with self._changed:
