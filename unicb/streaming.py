@@ -246,8 +246,8 @@ class _Job:
         )
         with _jobs_lock:
             _jobs.add(self)
+            self._thread = thread  # first: the run's callbacks may ask whose thread it is
             thread.start()
-            self._thread = thread
 
     def is_executing(self) -> bool:
         """Whether the pipeline is in use: from the stream's beginning, unless it was dropped before
@@ -309,9 +309,11 @@ class _Job:
         self.cancelled = True  # seen at the end of the step, by _StopWhenCancelled
 
     def join(self, timeout: float | None = None) -> None:
+        with _jobs_lock:  # which is held until it has started
+            thread = self._thread
         # A callback, or the garbage collector in the middle of a step, may be who closes.
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout)
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
 
 
 def _generate(job: _Job, call: Callable[[], Any], lease: Lease) -> None:
