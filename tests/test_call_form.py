@@ -254,6 +254,22 @@ def test_a_generator_is_driven_within_the_run() -> None:
     assert note.noted[-1] == ("finished", type(None))
 
 
+def test_a_generator_that_is_closed_late_leaves_the_next_call_alone() -> None:
+    pipe = Generates()
+    callbacks = bind(pipe)
+    first = callbacks()
+    assert len(list(first)) == 4
+    assert callbacks.cancel() is False
+    second = callbacks()
+    assert callbacks.cancel(now=True)  # of the second, before its first step
+    first.close()
+    del first
+    gc.collect()
+    with pytest.raises(GenerationCancelled) as caught:
+        next(second)
+    assert (callbacks.state, caught.value.step) == ("cancelled", -1)  # at once
+
+
 @pytest.mark.parametrize("steps", [0, 2])
 def test_a_generator_that_is_left(steps: int) -> None:
     pipe, note = Generates(), Note()

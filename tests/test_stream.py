@@ -574,6 +574,35 @@ def test_call_of_a_binding_waits_for_a_stream_that_was_left(pipe: ToyPipeline) -
     assert all(ended)
 
 
+@pytest.mark.parametrize("given_up", ["cancelled", "dropped", "closed"])
+def test_next_call_waits_also_past_a_stream_that_never_began(
+    pipe: ToyPipeline, given_up: str
+) -> None:
+    """The first is still in its step; the second was to wait for it, and is given up before."""
+    plain, gate = pipe("y"), Gate(1)
+    first = stream(pipe, "x", num_inference_steps=ENDLESS, callbacks=[gate])
+    next(first)
+    assert gate.reached.wait(LONG)
+    first.cancel()
+    second: Any = stream(pipe, "z")
+    if given_up == "cancelled":
+        second.cancel()
+    elif given_up == "closed":
+        second.close()
+    else:
+        del second
+        gc.collect()
+    ended: list[bool] = []
+    callbacks = bind(pipe, lambda *_: ended.append(gate.ended.is_set()))
+    taken: list[Any] = []
+    taker = in_thread(lambda: taken.append(callbacks("y")))
+    taker.join(0.3)
+    gate.open.set()
+    taker.join(LONG)
+    assert (taken[0] == plain).all()
+    assert all(ended)
+
+
 def test_a_stream_that_was_dropped_keeps_no_pipeline() -> None:
     for started in (False, True):
         pipe = ToyPipeline()

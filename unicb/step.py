@@ -35,7 +35,7 @@ class Step:
         index: the step's number, from 0; -1 before the first. A scheduler of order 2 counts its
             half steps too, as the frameworks do.
         num_timesteps: how many there are (``pipeline.num_timesteps``, or what the scheduler has).
-        ops: the six tensor operations of the pipeline's framework.
+        ops: the seven tensor operations of the pipeline's framework.
     """
 
     __slots__ = (

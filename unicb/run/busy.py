@@ -35,7 +35,7 @@ class Lease:
     def __init__(self, pipeline: Any, holder: Holder) -> None:
         self.pipeline, self.holder = pipeline, holder
         self._kept = [pipeline, *_schedulers(pipeline)]
-        self._before: list[Holder] = []
+        self._before: list[Lease] = []
 
     def take(self) -> None:
         """Take what is free, or is used by somebody who is leaving; :meth:`wait` waits for these.
@@ -50,15 +50,22 @@ class Lease:
                     raise PipelineBusyError(_message(self.pipeline, thing, other.pipeline))
             for _, other in others:
                 other.holder.cancel()
-                self._before.append(other.holder)
+                self._before.append(other)
             for thing in self._kept:
                 _leases[id(thing)] = self
 
     def wait(self) -> None:
         """Wait until those who were leaving have left."""
         while self._before:
-            self._before[-1].join()
+            self._before[-1].holder.join()
             self._before.pop()  # it has a run's callbacks and previews
+
+    def user(self) -> Lease | None:
+        """The lease whose holder uses it: this one's, or one that this one would have waited for,
+        where it was given up before."""
+        if self.holder.is_executing():
+            return self
+        return next(filter(None, (other.user() for other in self._before)), None)
 
     def take_free(self) -> None:
         """Take those that nobody uses: of a run that has begun already, and is not refused."""
@@ -73,6 +80,8 @@ class Lease:
             for thing in self._kept:
                 if _leases.get(id(thing)) is self:
                     del _leases[id(thing)]
+            if (other := self.user()) is not None and other is not self:
+                other.take_free()
 
 
 class User:
@@ -100,7 +109,7 @@ class User:
 
 def _in_use(thing: Any) -> Lease | None:
     lease = _leases.get(id(thing))
-    return lease if lease is not None and lease.holder.is_executing() else None
+    return None if lease is None else lease.user()
 
 
 def _schedulers(pipeline: Any) -> Iterator[Any]:

@@ -86,6 +86,8 @@ class _Generated(Generator[Any, Any, Any]):
 
 
 def _end(call: Call, scope: Scope, lease: Lease, error: BaseException | None) -> None:
+    if not scope.is_open:
+        return  # a generator that is closed once more; the handle may be another call's by now
     scope.is_open = False
     try:
         call.end(error)
