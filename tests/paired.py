@@ -202,7 +202,7 @@ class Guidance(Member):
 class Stops(Member):
     def __init__(self, number: int) -> None:
         self.index = STOP + number
-        super().__init__(unicb.Interrupt(self.index))
+        super().__init__(unicb.Interrupt(self.index, picture="latents"))
 
     def last(self) -> int:
         return self.index

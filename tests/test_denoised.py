@@ -215,7 +215,7 @@ def test_where_a_loop_starts(first: float | None, number: int | None, found: int
 def test_unknown_schedulers_are_refused() -> None:
     made = scheduler("NobodysScheduler")
     assert DenoisedEstimate.kind_of(made) is None
-    with pytest.raises(ValueError, match="NobodysScheduler cannot be told"):
+    with pytest.raises(ValueError, match="NobodysScheduler cannot be computed"):
         DenoisedEstimate(made, backend.ops)
 
 

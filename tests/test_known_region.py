@@ -11,7 +11,7 @@ import pytest
 
 from unicb import PipelineFacts, Preview, PreviewFrame, bind
 from unicb.latents import builtin_formats, to_rgb
-from unicb.latents.denoised import Untold
+from unicb.latents.denoised import LazyDenoised
 from unicb.latents.schedules import SchedulerFacts
 from unicb_numpy import backend
 from unicb_numpy.ops import StrictTensor
@@ -104,25 +104,27 @@ def test_merged_are_both_to_the_bit(dtype: str) -> None:
         StrictTensor(x.astype(dtype)) for x in np.random.default_rng(0).normal(size=(2, *SHAPE))
     )
     mask = StrictTensor(right_half().data.astype(dtype))
-    untold = Untold((x0,), lambda x: x * 2).with_known(known, mask)
-    told = untold.tell(*untold.tensors)
+    lazy = LazyDenoised((x0,), lambda x: x * 2).with_known(known, mask)
+    told = lazy.compute(*lazy.tensors)
     assert told is not None
     np.testing.assert_array_equal(told.data[..., :4], known.data[..., :4])
     np.testing.assert_array_equal(told.data[..., 4:], 2 * x0.data[..., 4:])
-    assert not untold.is_linear
+    assert not lazy.is_linear
 
 
 def test_a_soft_mask_blends() -> None:
     known, mask = given_picture(), StrictTensor(np.full((1, 1, 8, 8), 0.25, np.float32))
-    untold = Untold((known,), lambda x: x * 5).with_known(known, mask)
-    told = untold.tell(*untold.tensors)
+    lazy = LazyDenoised((known,), lambda x: x * 5).with_known(known, mask)
+    told = lazy.compute(*lazy.tensors)
     assert told is not None
     np.testing.assert_allclose(told.data, 2 * known.data, rtol=1e-6)
 
 
 def test_none_stays_none() -> None:
-    untold = Untold((given_picture(),), lambda x: None).with_known(given_picture(), right_half())
-    assert untold.tell(*untold.tensors) is None
+    lazy = LazyDenoised((given_picture(),), lambda x: None).with_known(
+        given_picture(), right_half()
+    )
+    assert lazy.compute(*lazy.tensors) is None
 
 
 def test_the_given_part_is_shown_as_given() -> None:

@@ -331,6 +331,8 @@ def test_a_functions_flag_interrupts_the_run(kind: Any) -> None:
     assert ends == [*range(CUT + 1)] * 2
     assert (callbacks.state, callbacks.step) == ("interrupted", CUT)
     assert np.array_equal(*pictures)
-    assert np.array_equal(pictures[0], pipe(["a dog"], **bind(pipe, Interrupt(CUT))))
+    assert np.array_equal(
+        pictures[0], pipe(["a dog"], **bind(pipe, Interrupt(CUT, picture="latents")))
+    )
     assert np.abs(pictures[0] - pipe(["a dog"])).max() > 1e-3
     assert pipe._interrupt is False

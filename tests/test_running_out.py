@@ -163,10 +163,18 @@ class Note(Callback):
 
     def __init__(self) -> None:
         self.latents: list[Any] = []
+        self.denoised: list[Any] = []
         self.ends = 0
 
     def on_step_end(self, step: Step) -> None:
         self.latents.append(step.ops.to_numpy(step["latents"]))
+        x0 = step.denoised()
+        self.denoised.append(None if x0 is None else step.ops.to_numpy(x0))
+
+    def picture(self, index: int, picture: str) -> Any:
+        """What a run that is interrupted after this step is to give."""
+        x0, latents = self.denoised[index], self.latents[index]
+        return latents if picture == "latents" or x0 is None else x0
 
     def on_run_end(self, run: Run) -> None:
         self.ends += 1
@@ -198,16 +206,17 @@ def test_class_that_calls_the_loop_that_it_overrides() -> None:
     assert reads_flag(Names)
 
 
+@pytest.mark.parametrize("picture", ["denoised", "latents"])
 @pytest.mark.parametrize("index", [1, 2, STEPS - 2, STEPS - 1])
-def test_stopped_loop_computes_nothing_more(unflagged: Any, index: int) -> None:
+def test_stopped_loop_computes_nothing_more(unflagged: Any, index: int, picture: Any) -> None:
     note = Note()
     plain = unflagged(["x", "y"])
-    callbacks = bind(unflagged, note, Interrupt(index))
+    callbacks = bind(unflagged, note, Interrupt(index, picture=picture))
     with Spying().spied(unflagged) as rows:
         out = unflagged(["x", "y"], **callbacks)
     assert len(rows) == (index + 1) * CALLS.get(type(unflagged), 1)
     assert len(note.latents) == index + 1
-    assert np.array_equal(out, note.latents[-1])
+    assert np.array_equal(out, note.picture(index, picture))
     assert note.ends == 1
     assert (callbacks.state, callbacks.step) == ("interrupted", index)
     gc.collect()
@@ -240,9 +249,10 @@ def test_with_guidance_cut(kind: Any, cutoff: int, index: int) -> None:
     pipe, note = kind(), Note()
     plain = pipe(["x", "y"])
     cut, whole = CFGCutoff(cutoff_step_index=cutoff), Note()
+    stop = Interrupt(index, picture="latents")
     uncut = pipe(["x", "y"], **bind(pipe, cut, whole))
     assert not np.array_equal(uncut, plain)
-    for callbacks in ([cut, note, Interrupt(index)], [Interrupt(index), note, cut]):
+    for callbacks in ([cut, note, stop], [stop, note, cut]):
         note.latents.clear()
         out = pipe(["x", "y"], **bind(pipe, *callbacks))
         assert len(note.latents) == index + 1
@@ -252,18 +262,19 @@ def test_with_guidance_cut(kind: Any, cutoff: int, index: int) -> None:
     assert np.array_equal(pipe(["x", "y"]), plain)
 
 
-def test_interrupted_from_outside(unflagged: Any) -> None:
+@pytest.mark.parametrize("picture", ["denoised", "latents"])
+def test_interrupted_from_outside(unflagged: Any, picture: Any) -> None:
     def stop(pipe: Any, index: int, timestep: Any, tensors: Any) -> None:
         if index == 2:
-            assert callbacks.interrupt() is True
-            assert callbacks.interrupt() is True
+            assert callbacks.interrupt(picture=picture) is True
+            assert callbacks.interrupt(picture=picture) is True
 
     note = Note()
     callbacks = bind(unflagged, note, stop, tensor_inputs=["latents"])
     with Spying().spied(unflagged) as rows:
         out = unflagged(["x"], **callbacks)
     assert len(rows) == 3 * CALLS.get(type(unflagged), 1)
-    assert np.array_equal(out, note.latents[2])
+    assert np.array_equal(out, note.picture(2, picture))
     assert callbacks.interrupt() is False
 
 
@@ -334,7 +345,7 @@ def test_another_run_of_the_models_meanwhile() -> None:
     plain = other(["z"])
     out = between(["x"], **bind(between, note, Interrupt(1)))
     assert alike == [True]
-    assert np.array_equal(out, note.latents[-1])
+    assert np.array_equal(out, note.picture(1, "denoised"))
 
 
 # --- several loops in one call
@@ -382,7 +393,7 @@ def test_stop_in_the_first_of_two_loops(index: int) -> None:
     with Spying().spied(pipe) as rows:
         out = pipe(["x"], **bind(pipe, note, Interrupt(index)))
     assert len(rows) == index + 1
-    assert np.array_equal(out, note.latents[index])
+    assert np.array_equal(out, note.picture(index, "denoised"))
     gc.collect()
     assert hooked(pipe) == []
     assert np.array_equal(pipe(["x"]), plain)
@@ -400,7 +411,7 @@ def test_stop_in_the_second_of_two_loops(kind: Any) -> None:
     with Spying().spied(pipe) as rows:
         out = pipe(["x"], **callbacks)
     assert len(rows) == STEPS + 2
-    assert np.array_equal(out, note.latents[-1])
+    assert np.array_equal(out, note.picture(STEPS + 1, "denoised"))
     assert callbacks.state == "interrupted"
     gc.collect()
     assert hooked(pipe) == []

@@ -58,7 +58,9 @@ def eager_threads() -> Iterator[None]:
 
 
 def ask(binding: Binding, how: str) -> bool:
-    return binding.interrupt() if how == "interrupt" else binding.cancel(now="now" in how)
+    if how == "interrupt":
+        return binding.interrupt(picture="latents")
+    return binding.cancel(now="now" in how)
 
 
 def press(binding: Binding, how: str, wanted: int, over: threading.Event) -> list[bool]:

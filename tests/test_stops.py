@@ -99,7 +99,10 @@ def test_states_of_a_run_that_is_stopped(how: str) -> None:
     pipe.unet.computed.clear()
 
     def stop() -> None:
-        assert callbacks.interrupt() if how == "interrupt" else callbacks.cancel("now" in how)
+        if how == "interrupt":
+            assert callbacks.interrupt(picture="latents")
+        else:
+            assert callbacks.cancel("now" in how)
 
     callbacks = bind(pipe, keep, Once(2, stop))
     if how == "interrupt":

@@ -88,7 +88,7 @@ class PlainCallback(FunctionCallback):
                     del pipeline._interrupt
                 else:
                     pipeline._interrupt = flag
-                step.interrupt()
+                step.interrupt(picture="latents")
 
     def _keep_scale(self, step: Step, before: object) -> None:
         """Not by ``step.guidance_scale``: that refuses a scale of which the loop keeps a copy. The

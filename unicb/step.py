@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from unicb.errors import UnsupportedPipelineError
+from unicb._guidance_controls import GuidanceControls
 from unicb.ops import Tensor, TensorOps
 
 if TYPE_CHECKING:
+    from unicb.latents.denoised import LazyDenoised
+    from unicb.run.denoised import DenoisedKind, Picture
     from unicb.run.run import Run
 
 T = TypeVar("T")
@@ -22,7 +24,7 @@ def timestep_number(timestep: Any, ops: TensorOps) -> float:
     return float(np.max(timestep if on_host else ops.to_numpy(timestep)))
 
 
-class Step:
+class Step(GuidanceControls):
     """The end of one denoising step, as handed to :meth:`unicb.Callback.on_step_end`.
 
     ``step[name]`` reads and writes the tensors that the callback declared in ``tensors``. What is
@@ -94,26 +96,6 @@ class Step:
         return self.run.pipeline
 
     @property
-    def guidance_scale(self) -> float:
-        """The pipeline's guidance scale. Assigning changes it from the next step on, to the end
-        of the run; afterwards the pipeline has its own again.
-
-        Raises:
-            UnsupportedPipelineError: the pipeline has no guidance scale, or (on assignment) its
-                loop is known to read a local copy, so that a new value would change nothing.
-        """
-        try:
-            return float(self.pipeline.guidance_scale)
-        except AttributeError as error:
-            raise UnsupportedPipelineError(
-                f"{type(self.pipeline).__name__} has no guidance_scale"
-            ) from error
-
-    @guidance_scale.setter
-    def guidance_scale(self, value: float) -> None:
-        self.run.guidance.set_scale_attribute(value)
-
-    @property
     def raw_timestep(self) -> Any:
         """The timestep as the loop has handed it over: a number, or a tensor, which may be on the
         device; None before the first step. To read it waits for nothing."""
@@ -134,45 +116,59 @@ class Step:
         """
         return self.run.aside(work, *tensors)
 
-    def interrupt(self) -> None:
-        """Finish now: no further step is computed, and the pipeline decodes what there is."""
-        self.run.interrupt()
+    def interrupt(self, *, picture: Picture | None = None) -> None:
+        """Finish now: no further step is computed, and the pipeline decodes what there is.
+
+        Args:
+            picture: what is decoded. ``"denoised"``: the denoised latents of this step
+                (:meth:`denoised`), where they can be computed, and otherwise the latents as the
+                callbacks leave them. ``"latents"``: these in any case, as the frameworks do. None:
+                the first, unless a callback has written the latents in this step before.
+
+        Raises:
+            ValueError: ``picture`` is another word.
+            UnsupportedPipelineError: the pipeline's loop cannot be stopped.
+        """
+        if picture is None:
+            written = self._tensors.get("latents") is not self._handed.get("latents")
+            picture = "latents" if written else "denoised"
+        self.run.interrupt(picture)
+
+    def denoised(self) -> Tensor | None:
+        """What the model takes the finished latents to be (x0), as a Preview shows it; at the last
+        step, the latents.
+
+        Returns:
+            A tensor of the latents' shape and dtype, on their device; not to be changed in place,
+            for it may be the scheduler's own. What callbacks do to the latents in this step is not
+            in it. None where there is none: with a scheduler whose x0 cannot be computed, mostly
+            at the first step, and before it. :attr:`denoised_kind` says which it is.
+
+        Raises:
+            Exception: whatever goes wrong in a scheduler that is not as its class says.
+        """
+        if self.denoised_kind == "none":
+            return None
+        latents = self._tensors["latents"]
+        is_last = self.index + 1 == self.num_timesteps
+        return latents if is_last else self.run.denoised.compute(latents)
 
     @property
-    def guidance_is_off(self) -> bool:
-        """Whether the pipeline was called without guidance, as far as that can be known by now."""
-        return self.run.guidance.is_off()
+    def denoised_kind(self) -> DenoisedKind:
+        """How good :meth:`denoised` is: ``"exact"`` is x0 to rounding; ``"estimate"`` the same
+        formula where it holds only nearly; ``"none"``: there is none at this step, or with this
+        scheduler at all (docs/denoised.md)."""
+        if self.index < 0 or "latents" not in self._tensors:
+            return "none"
+        if self.index + 1 != self.num_timesteps and self.run.denoised.lazy() is None:
+            return "none"
+        return self.run.denoised.kind
 
-    def cut_guidance(self) -> bool:
-        """Leave out the unconditional half of the denoiser's work from the next step on.
-
-        Returns False if it is left out already, or if the pipeline says that its guidance is off.
-
-        Raises:
-            UnsupportedPipelineError: the class has no CFG, or how it works is not known.
-        """
-        return self.run.guidance.cut(self._handed)
-
-    def restore_guidance(self) -> bool:
-        """Undo :meth:`cut_guidance`: both halves are computed from the next step on.
-
-        Returns False if nothing was left out.
-        """
-        return self.run.guidance.restore()
-
-    def set_guidance(self, scale: float) -> None:
-        """Have classifier-free guidance of this scale from the next step on, to the end of the run.
-
-        Unlike an assignment to :attr:`guidance_scale`, it also works where the loop keeps a copy
-        of its scale: there, what the denoiser predicts without the prompt is moved, so that the
-        loop's own arithmetic gives what the other scale would. At a scale at which the pipeline
-        would have no guidance (mostly 1 and below), it is cut as by :meth:`cut_guidance`.
-
-        Raises:
-            UnsupportedPipelineError: the class has no CFG; how it works, or how its loop combines
-                the two halves, is not known; the pipeline was called without guidance.
-        """
-        self.run.guidance.set(scale, self._handed)
+    def lazy_denoised(self) -> LazyDenoised | None:
+        """What :meth:`denoised` would compute, not computed yet: for :meth:`aside`. None where
+        there is none, and at the last step."""
+        is_last = self.index + 1 == self.num_timesteps
+        return None if is_last or self.index < 0 else self.run.denoised.lazy()
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:

@@ -27,6 +27,7 @@ from unicb.step import Step
 
 if TYPE_CHECKING:
     from unicb.latents.decoders import Decoder
+    from unicb.run.denoised import Picture
 
 _CALLBACK = "callback_on_step_end"
 _EXIT_TIMEOUT = 10.0
@@ -155,13 +156,13 @@ class Stream(Iterator[PreviewFrame | Result]):
     ) -> None:
         self.close()
 
-    def interrupt(self) -> bool:
+    def interrupt(self, *, picture: Picture = "denoised") -> bool:
         """Finish at the end of the step, and decode what there is: the result comes early.
 
-        From any thread; see :meth:`unicb.Binding.interrupt`, also for what it raises. Returns
-        whether there is a run to interrupt.
+        From any thread; see :meth:`unicb.Binding.interrupt`, also for ``picture`` and for what it
+        raises. Returns whether there is a run to interrupt.
         """
-        return self._job.interrupt()
+        return self._job.binding.interrupt(picture=picture)
 
     def cancel(self) -> None:
         """End the run at the end of its step; no further item comes. From any thread, at once."""
@@ -301,9 +302,6 @@ class _Job:
             raise outcome
         finally:
             del outcome  # or this frame and the error's traceback would keep each other alive
-
-    def interrupt(self) -> bool:
-        return self.binding.interrupt()
 
     def cancel(self) -> None:
         self.cancelled = True  # seen at the end of the step, by _StopWhenCancelled

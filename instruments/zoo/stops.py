@@ -141,12 +141,15 @@ class _Runs:
                     model.__class__ = _counted(type(model), self.decoded, name)
             yield
 
-    def without_unicb(self, at_stop: str = "") -> tuple[list[Array], list[Array]]:
+    def without_unicb(
+        self, at_stop: str = "", held: Array | None = None
+    ) -> tuple[list[Array], list[Array]]:
         """What a run returns, and the latents of its steps.
 
         Args:
             at_stop: "hold": the latents of the stop take the place of all later ones. "flag": the
                 pipeline's interrupt flag is set. "": nothing.
+            held: what is held instead of the latents of the stop.
         """
         meter, latents, kept = self.new_meter(), [], []
 
@@ -157,7 +160,7 @@ class _Runs:
             meter.step_end(num_timesteps_of(pipe), own)
             latents.append(self.fx.backend.ops.to_numpy(own).copy())
             if len(latents) == STOP + 1:
-                kept.append(latents[-1])
+                kept.append(latents[-1] if held is None else held)
                 if at_stop == "flag":
                     pipe._interrupt = True
             if at_stop == "hold" and kept and kept[0].shape == latents[-1].shape:
@@ -252,6 +255,7 @@ def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Sto
         why = _interrupted(runs, latents, before)
         saved = 1 - runs.calls() / whole if whole else None
         otherwise = "" if why else _unlike_its_reference(runs, way == "flag")
+        why = why or ("" if otherwise else _not_the_denoised(runs))
     except UnsupportedPipelineError as refused:
         refusal = str(refused)
     except Exception as failure:
@@ -277,7 +281,7 @@ def _left(when: str, before: Traces, runs: _Runs) -> str:
 def _interrupted(runs: _Runs, latents: list[Array], before: Traces) -> str:
     """Why the interrupted run is not right; "" if it is."""
     watching = _Watching(runs.name, runs.new_meter())
-    callbacks = bind(runs.pipeline, watching, Interrupt(STOP))
+    callbacks = bind(runs.pipeline, watching, Interrupt(STOP, picture="latents"))
     runs.interrupted = runs.call(watching.meter, callbacks)
     if left := _left("interrupted", before, runs):  # before the binding is asked, which would see
         return left
@@ -305,6 +309,32 @@ def _unlike_its_reference(runs: _Runs, flag: bool) -> str:
     known = OTHERWISE.get(runs.entry.title, "")
     assert known, "what is returned is not what the latents of the stop decode to"
     return known
+
+
+class _KeepDenoised(Callback):
+    tensors = ("latents",)
+
+    def __init__(self) -> None:
+        self.last: Array | None = None
+
+    def on_step_end(self, step: Step) -> None:
+        x0 = step.denoised()
+        self.last = None if x0 is None else step.ops.to_numpy(x0)
+
+
+def _not_the_denoised(runs: _Runs) -> str:
+    """Why an interrupted run does not return what its denoised latents decode to; "" if it does,
+    or there are none."""
+    if runs.name != "latents" or runs.entry.name in BY_SCHEDULER:
+        return ""
+    keep = _KeepDenoised()
+    out = runs.call(runs.new_meter(), bind(runs.pipeline, keep, Interrupt(STOP)))
+    expected = runs.interrupted
+    if keep.last is not None:
+        expected = runs.without_unicb("hold", keep.last)[0]
+    if runs.differs(out, expected):
+        return "interrupted, it does not return what its denoised latents decode to"
+    return ""
 
 
 def _cancelled(runs: _Runs, latents: list[Array], before: Traces) -> str:

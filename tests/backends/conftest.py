@@ -57,13 +57,13 @@ def own_callbacks(tmp_path: Path) -> Callable[[str], list[str]]:
 
 
 @pytest.fixture
-def example(tmp_path: Path) -> Callable[[str, str], list[list[float]]]:
+def example(tmp_path: Path) -> Callable[..., list[list[float]]]:
     """Run one of examples/ by its name; returns the rows of the table that it prints."""
 
-    def start(name: str, framework: str) -> list[list[float]]:
+    def start(name: str, framework: str, *more: str) -> list[list[float]]:
         script = str(ROOT / "examples" / f"{name}.py")
         out = tmp_path / "sheet.png"
-        printed = run([script, "--framework", framework, "--out", str(out)], tmp_path)
+        printed = run([script, "--framework", framework, "--out", str(out), *more], tmp_path)
         assert out.is_file()
         rows = [line.split() for line in printed.splitlines()]
         return [[float(x) for x in row] for row in rows if row[0].isdigit()]

@@ -47,7 +47,7 @@ def cut(pipes: dict[str, Any]) -> Runs:
 @pytest.fixture(scope="module")
 def stopped(pipes: dict[str, Any]) -> Runs:
     """A run of one picture on each framework, with guidance cut, and stopped after a step."""
-    callbacks = CFGCutoff(CUT), Interrupt(STOP)
+    callbacks = CFGCutoff(CUT), Interrupt(STOP, picture="latents")
     return cache(lambda name: record_all(SIDES, pipes, name, *callbacks, prompts=PROMPTS[:1]))
 
 

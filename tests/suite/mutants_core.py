@@ -21,8 +21,9 @@ from unicb.callbacks._cutoff import Cutoff
 from unicb.guidance._batch import BatchCut
 from unicb.guidance._blocks import Blocks
 from unicb.guidance._guided import RunGuidance
-from unicb.latents.denoised import DenoisedEstimate, Untold
+from unicb.latents.denoised import DenoisedEstimate, LazyDenoised
 from unicb.run.call import Call
+from unicb.run.denoised import RunDenoised
 from unicb.run.handle import Handle
 from unicb.run.loop import Outputs, WatchedLoop
 from unicb.run.run import Run
@@ -439,6 +440,22 @@ CORE = (
         _cut_once,
     ),
     mutant(
+        "interrupted run gives noisy latents",
+        "the denoised ones are not put into its loop",
+        "interrupt_gives_the_denoised_picture",
+        RunDenoised,
+        "put_into",
+        instead(lambda self, outputs: None),
+    ),
+    mutant(
+        "denoised latents are the noisy ones",
+        "they are handed out as they are",
+        "interrupt_gives_the_denoised_picture",
+        RunDenoised,
+        "compute",
+        instead(lambda self, like: like),
+    ),
+    mutant(
         "interrupt one step late",
         "the index is counted from 1",
         "interrupt_stops_after_step",
@@ -580,9 +597,9 @@ CORE = (
         "denoised preview is noisy",
         "the estimate is thrown away",
         "preview_shows_denoised_latents",
-        Preview,
-        "_observed",
-        after(lambda estimate, *_: None),
+        Step,
+        "lazy_denoised",
+        after(lambda lazy, *_: None),
     ),
     mutant(
         "denoised preview of half steps",
@@ -597,8 +614,8 @@ CORE = (
         "it says that it is denoised",
         "preview_shows_denoised_latents",
         DenoisedEstimate,
-        "observe",
-        after(lambda untold, self, latents: untold and Untold((latents,), lambda x: x)),
+        "lazy",
+        after(lambda lazy, self: lazy and LazyDenoised((self._last.latents,), lambda x: x)),
     ),
     mutant(
         "preview makes no folders",

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -18,9 +18,12 @@ from unicb.step import Step
 if TYPE_CHECKING:
     from unicb import Target
 
+#: What an interrupted run decodes.
+Picture: TypeAlias = Literal["denoised", "latents"]
+
 
 class Interrupt(Callback):
-    """Stop early; the pipeline decodes the latents of the step that was the last.
+    """Stop early; the pipeline decodes the picture that the model saw coming in its last step.
 
     Of several conditions, the one that comes first counts.
 
@@ -28,18 +31,22 @@ class Interrupt(Callback):
         step: index of the last step to run, from 0. One at or beyond the last changes nothing.
         when: asked at the end of every step; stop if it says so. It answers with a bool, or with a
             tensor of one element, which costs one wait for the device a step. It may change the
-            tensors, such as to decode something else than the latents as they are. What it raises
-            ends the run and reaches the caller.
+            tensors; latents that it writes as it stops are decoded. What it raises ends the run
+            and reaches the caller.
         deadline: seconds from the pipeline's call by which it should return. The run is stopped
             where one more step, and decoding, would take longer. A step is taken to last as long as
             the longest of the last three. At the end of the first, nothing is known but the time
             since the call, with all that came before the loop; so a deadline below twice that
             stops there. Decoding is counted if an earlier call of the same binding has timed it.
         tensors: names of the tensors that ``when`` reads or writes.
+        picture: ``"denoised"``: the denoised latents of the last step are decoded
+            (``step.denoised()``), or the latents where there are none. ``"latents"``: the latents
+            as they are, which have some noise on them; the frameworks do this.
 
     Raises:
         TypeError, ValueError: there is no condition, ``step`` is no index, ``deadline`` no number
-            of seconds above 0, ``when`` not callable; (in the run) its answer is no bool.
+            of seconds above 0, ``when`` not callable, ``picture`` another word; (in the run) its
+            answer is no bool.
         UnsupportedPipelineError: from ``bind``, for a pipeline whose loop cannot be stopped.
     """
 
@@ -50,6 +57,7 @@ class Interrupt(Callback):
         when: Callable[[Step], Any] | None = None,
         deadline: float | None = None,
         tensors: Sequence[str] = ("latents",),
+        picture: Picture = "denoised",
     ) -> None:
         if step is None and when is None and deadline is None:
             raise ValueError("Interrupt needs a step, when=... or deadline=...")
@@ -59,11 +67,15 @@ class Interrupt(Callback):
         self._when = when
         self._deadline = None if deadline is None else _seconds(deadline)
         self.tensors = tuple(tensors) if when is not None else ()
+        if picture not in get_args(Picture):
+            raise ValueError(f"picture must be 'denoised' or 'latents', not {picture!r}")
+        self._picture: Picture = picture
 
     def on_bind(self, target: Target) -> None:
         target.check_interruptible()
 
     def on_step_end(self, step: Step) -> None:
+        before = step["latents"] if "latents" in self.tensors else None
         # Each is asked at every step: `when` may change the tensors.
         reasons = [
             self._step is not None and step.index >= self._step,
@@ -71,7 +83,8 @@ class Interrupt(Callback):
             self._when is not None and _truth(self._when(step), step),
         ]
         if any(reasons):
-            step.interrupt()
+            written = before is not None and step["latents"] is not before
+            step.interrupt(picture="latents" if written else self._picture)
 
     def _is_late(self, step: Step, deadline: float) -> bool:
         now, run = time.monotonic(), step.run

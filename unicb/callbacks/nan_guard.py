@@ -95,7 +95,7 @@ class NaNGuard(Callback):
         if self._action == "stop":
             assert checked.before is not None
             step["latents"] = checked.before[1]
-            step.interrupt()
+            step.interrupt(picture="latents")
             message += f"; stopped, and went back to the latents of step {checked.before[0]}"
         checked.before = None
         warnings.warn(message, RuntimeWarning, stacklevel=3)

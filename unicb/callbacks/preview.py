@@ -21,7 +21,7 @@ from unicb.latents import (
     find_format,
     size_of_latents,
 )
-from unicb.latents.denoised import DenoisedEstimate, Untold
+from unicb.latents.denoised import LazyDenoised
 from unicb.latents.rgb import Part, as_shown
 from unicb.ops import Tensor, TensorOps
 from unicb.pipelines import PipelineFacts
@@ -65,7 +65,6 @@ class _RunState:
         sink: where its frames go.
         throttle: which of its steps are shown.
         number: which of the Preview's runs it is, from 0.
-        estimate: tells the denoised latents; None before the first step, and where none can.
         cells: the latents' shape, and their size where that does not follow from it.
         part: what is shown of latents of that shape.
     """
@@ -73,10 +72,8 @@ class _RunState:
     sink: Background
     throttle: Throttle
     number: int
-    begun: bool = False
     failed: bool = False
     warned_not_finite: bool = False
-    estimate: DenoisedEstimate | None = None
     cells: tuple[tuple[int, ...], tuple[int, ...] | None] | None = None
     part: Part | None = None
 
@@ -203,47 +200,36 @@ class Preview(Callback):
         try:
             self._show(step, state)
         except Exception as error:
-            state.failed, state.estimate = True, None
+            state.failed = True
             _warn(f"previews are off for the rest of this run: {type(error).__name__}: {error}")
 
     def _show(self, step: Step, state: _RunState) -> None:
         last = step.index + 1 == step.num_timesteps
-        untold = self._observed(step, state)
-        between = state.estimate is not None and not step.is_whole
+        kind = step.run.denoised_kind if self._denoises else "none"
+        between = kind != "none" and not step.is_whole
         if (between and not last) or not state.throttle.shows(step.index, step.num_timesteps):
             return
         if not state.sink.wants_more():
-            state.failed, state.estimate = True, None
+            state.failed = True
             return
-        pixels = self._pixels(step, state, None if last else untold)
-        kind = "noisy" if state.estimate is None else state.estimate.kind
-        state.sink.put(self._maker(step.index, step.num_timesteps, kind, pixels, state))
+        pixels = self._pixels(step, state, step.lazy_denoised() if self._denoises else None)
+        shown = "noisy" if kind == "none" else kind
+        state.sink.put(self._maker(step.index, step.num_timesteps, shown, pixels, state))
 
-    def _observed(self, step: Step, state: _RunState) -> Untold | None:
-        """Asked for at every step, since an estimate compares the latents of two."""
-        if not state.begun:
-            state.begun = True
-            state.estimate = _estimate(step) if self._denoises else None
-        if state.estimate is None:
-            return None
-        # Not what other callbacks make of the latents, before or behind this one: the scheduler's
-        # step led from what the loop got back to what it hands over.
-        return state.estimate.observe(step.handed("latents"), step.run.returned)
-
-    def _pixels(self, step: Step, state: _RunState, untold: Untold | None) -> Callable[[], _Pixels]:
+    def _pixels(
+        self, step: Step, state: _RunState, lazy: LazyDenoised | None
+    ) -> Callable[[], _Pixels]:
         target = step.run.target
         colours, decoder, facts = target.state(self, lambda: self._shown_by(target))
         latents, shape = step["latents"], tuple(step["latents"].shape)
-        if untold is not None and state.estimate is not None and state.estimate.is_from_kept:
-            untold = _with_known_region(step, facts, untold)
         if state.cells is None or state.cells[0] != shape:
             state.cells, state.part = (shape, _size(step, facts)), None
         if decoder is not None:
-            return _decoded(step, decoder, latents, untold, state.cells[1], self._frames)
+            return _decoded(step, decoder, latents, lazy, state.cells[1], self._frames)
         assert colours is not None
         if state.part is None:
             state.part = colours.part(shape, state.cells[1], self._frames)
-        return _mapped(step, colours, state.part, latents, untold)
+        return _mapped(step, colours, state.part, latents, lazy)
 
     def _maker(
         self, index: int, count: int, kind: str, pixels: Callable[[], _Pixels], state: _RunState
@@ -275,13 +261,13 @@ class Preview(Callback):
 
 
 def _mapped(
-    step: Step, colours: ColourMap, part: Part, latents: Tensor, untold: Untold | None
+    step: Step, colours: ColourMap, part: Part, latents: Tensor, lazy: LazyDenoised | None
 ) -> Callable[[], _Pixels]:
     """Pictures by the linear map; of each tensor, no more is kept for them than they show."""
-    tell = None if untold is None else untold.tell
-    parts = [part.of(x) for x in (latents, *(() if untold is None else untold.tensors))]
-    levels = None if untold is None else untold.levels
-    is_linear = untold is None or untold.is_linear
+    compute = None if lazy is None else lazy.compute
+    parts = [part.of(x) for x in (latents, *(() if lazy is None else lazy.tensors))]
+    levels = None if lazy is None else lazy.levels
+    is_linear = lazy is None or lazy.is_linear
     unread = () if levels is None else levels.unread()
     timestep = step.raw_timestep
     # All that is the framework's goes through aside(), and nothing else of it is asked elsewhere.
@@ -293,16 +279,16 @@ def _mapped(
         others, more = more[: len(parts) - 1], more[len(parts) - 1 :]
         if levels is not None and unread:
             levels.read(ops, more[: len(unread)])
-        if tell is None:
-            told = None
+        if compute is None:
+            denoised = None
         elif is_linear:
-            told = colours.planes_of(others, tell, part, ops)
+            denoised = colours.planes_of(others, compute, part, ops)
         else:
-            x0 = tell(*others)
-            told = None if x0 is None else colours.planes(x0, part, ops)
-        planes = colours.planes(latents, part, ops) if told is None else told
+            x0 = compute(*others)
+            denoised = None if x0 is None else colours.planes(x0, part, ops)
+        planes = colours.planes(latents, part, ops) if denoised is None else denoised
         number = timestep_number(more[-1] if len(rest) > len(unread) else timestep, ops)
-        return planes, told is not None, number
+        return planes, denoised is not None, number
 
     result = step.aside(work, *parts, *rest)
 
@@ -317,13 +303,13 @@ def _decoded(
     step: Step,
     decoder: PictureDecoder,
     latents: Tensor,
-    untold: Untold | None,
+    lazy: LazyDenoised | None,
     size: Sequence[int] | None,
     frames: Frames,
 ) -> Callable[[], _Pixels]:
     """Pictures by a decoder, here and now: it may be the pipeline's own, and may draw numbers."""
-    told = None if untold is None else untold.tell(*untold.tensors)
-    decoded = decoder.decode(latents if told is None else told, size, frames)
+    x0 = None if lazy is None else lazy.compute(*lazy.tensors)
+    decoded = decoder.decode(latents if x0 is None else x0, size, frames)
     timestep = step.raw_timestep
     # As in _mapped: what is the framework's goes through aside() and nowhere else.
     pictures = () if decoded.tensor is None else (decoded.tensor,)
@@ -338,7 +324,7 @@ def _decoded(
 
     def pixels() -> _Pixels:
         made, timestep = result()
-        return _Pixels(as_shown(arrange(made), frames), True, told is not None, timestep)
+        return _Pixels(as_shown(arrange(made), frames), True, x0 is not None, timestep)
 
     return pixels
 
@@ -348,26 +334,6 @@ def _size(step: Step, facts: PipelineFacts | None) -> tuple[int, ...] | None:
     if facts is None or not facts.size_from:
         return None
     return size_of_latents(step.pipeline, facts, step.run.loop_locals(facts.size_from))
-
-
-def _with_known_region(step: Step, facts: PipelineFacts | None, untold: Untold) -> Untold:
-    """With what the loop puts back into the latents, where it inpaints; the model guesses that."""
-    if facts is None or not facts.known_region:
-        return untold
-    found = step.run.loop_locals(facts.known_region)
-    mask, known = (found.get(name) for name in facts.known_region)
-    if not (step.run.is_tensor(mask) and step.run.is_tensor(known)):
-        return untold
-    return untold.with_known(known, mask)
-
-
-def _estimate(step: Step) -> DenoisedEstimate | None:
-    scheduler = getattr(step.pipeline, "scheduler", None)
-    if DenoisedEstimate.kind_of(scheduler) is None:
-        return None
-    return DenoisedEstimate(
-        scheduler, step.ops, first_timestep=step.raw_timestep, num_timesteps=step.num_timesteps
-    )
 
 
 def _beside_the_run(to: SinkLike) -> Background:

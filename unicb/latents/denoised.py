@@ -1,4 +1,4 @@
-"""What the model takes the finished latents to be (x0), told from the latents between its steps.
+"""What the model takes the finished latents to be (x0), from the latents between its steps.
 
 A sample at a noise level is ``x = alpha * x0 + sigma * noise``. A sampler's step keeps the model's
 idea of x0 and of the noise, and goes to the next level:
@@ -10,8 +10,8 @@ Two latents that follow each other are two equations for x0 (:func:`_solve`). Th
 samplers of order 1 without fresh noise: Euler in any parametrisation (arXiv 2206.00364, eq. 5 and
 algorithm 1 without churn), rectified flow (arXiv 2209.03003), DDIM with eta = 0 (arXiv 2010.02502,
 eq. 12). Schedulers of order 2 (Heun, KDPM2) begin every step with such a one. Multistep solvers
-(arXiv 2211.01095, 2302.04867) mix the model's outputs of several steps, so that two latents tell
-x0 only nearly; but these solvers keep the last output, as x0 or as noise.
+(arXiv 2211.01095, 2302.04867) mix the model's outputs of several steps, so that x0 follows
+from two latents only nearly; but these solvers keep the last output, as x0 or as noise.
 
 Which scheduler is which: ``schedulers.toml``.
 """
@@ -19,9 +19,10 @@ Which scheduler is which: ``schedulers.toml``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 from unicb.latents.schedules import (
@@ -37,37 +38,42 @@ from unicb.ops import Tensor, TensorOps
 
 Kind: TypeAlias = Literal["exact", "estimate"]
 
+NO_ARGUMENTS: Mapping[str, Any] = MappingProxyType({})
+
 
 @dataclass(frozen=True)
-class Untold:
-    """x0 that has been seen and not been computed.
+class LazyDenoised:
+    """The denoised latents (x0) of a step, not computed yet.
 
     Attributes:
         tensors: what it follows from, all of the latents' shape (a mask may have 1 for an axis).
-        tell: computes it from these, or from one and the same part of each. None where there is
-            none after all. The first call of a run waits for the device, to read the scheduler's
+        compute: x0 from these, or from one and the same part of each. None where there is none
+            after all. The first call of a run waits for the device, to read the scheduler's
             noise levels; it may be made in another thread, and while the loop goes on.
-        is_linear: whether ``tell`` may be given the same linear map of each tensor, too, and
-            tells that map of x0.
+        is_linear: whether ``compute`` may be given the same linear map of each tensor, too, and
+            returns that map of x0.
     """
 
     tensors: tuple[Tensor, ...]
-    tell: Callable[..., Tensor | None]
+    compute: Callable[..., Tensor | None]
     levels: LazySchedule | None = None
     is_linear: bool = True
 
-    def with_known(self, known: Tensor, mask: Tensor) -> Untold:
+    def with_known(self, known: Tensor, mask: Tensor) -> LazyDenoised:
         """x0 where ``mask`` is 1, and ``known`` where it is 0.
 
         Args:
             known: clean latents, of the latents' shape.
             mask: 0 to 1, of a shape that broadcasts to it.
         """
-        return Untold((*self.tensors, known, mask), partial(_merged, self.tell), self.levels, False)
+        merged = partial(_merged, self.compute)
+        return LazyDenoised((*self.tensors, known, mask), merged, self.levels, False)
 
 
 class DenoisedEstimate:
     """The x0 of each step of one run. Make a new one for every run.
+
+    In a callback, ``step.denoised()`` is this, with what is known of the pipeline's loop.
 
     It never changes latents, and keeps one tensor: the latents of the last step end, or
     after half a step the two that the estimate of the whole one follows from.
@@ -79,10 +85,12 @@ class DenoisedEstimate:
             comes in, and
         num_timesteps: how many there are. Schedulers that count their steps need neither. DDIM
             and PNDM do not count: without these, a run is taken to start with the schedule, and
-            one that does not (image to image with a strength below 1) is told wrongly.
+            the estimates of one that does not (image to image with a strength below 1) are wrong.
+        step_arguments: what the loop hands to the scheduler's ``step`` besides, such as DDIM's
+            ``eta``.
 
     Raises:
-        ValueError: x0 cannot be told on this scheduler.
+        ValueError: x0 cannot be computed on this scheduler.
     """
 
     def __init__(
@@ -92,39 +100,50 @@ class DenoisedEstimate:
         *,
         first_timestep: Any = None,
         num_timesteps: int | None = None,
+        step_arguments: Mapping[str, Any] = NO_ARGUMENTS,
     ) -> None:
-        facts, kind = facts_for_scheduler(scheduler), self.kind_of(scheduler)
+        facts, kind = facts_for_scheduler(scheduler), self.kind_of(scheduler, step_arguments)
         if facts is None or kind is None:
-            raise ValueError(f"the denoised latents of {type(scheduler).__name__} cannot be told")
+            raise ValueError(
+                f"the denoised latents of {type(scheduler).__name__} cannot be computed"
+            )
         self.kind: Kind = kind
         self._scheduler, self._ops, self._facts = scheduler, ops, facts
         self._first_timestep, self._num_timesteps = first_timestep, num_timesteps
         self._kept_is = _kept_type(scheduler, facts) if facts.kept else None
+        # Asked once: for an attribute that is not there, the frameworks' schedulers take long.
+        self._has_halves = hasattr(scheduler, "state_in_first_order")
+        self._counts = hasattr(scheduler, "step_index")
         self._schedule: LazySchedule | None = None
-        self._count = 0
-        self._before: tuple[Tensor, int] | None = None
-        self._kept_id: int | None = None
-        self._waiting: Untold | None = None
+        self._last = _Noted()
 
     @property
     def is_from_kept(self) -> bool:
-        """Whether x0 is what the model said, all over. Told from two latents, it has heard of what
-        the loop did to them in between: it has the known region of an inpainted picture.
+        """Whether x0 is what the model said, all over. Computed from two latents, it has heard of
+        what the loop did to them in between: it has the known region of an inpainted picture.
         """
         return self._kept_is is not None
 
     @classmethod
-    def kind_of(cls, scheduler: Any) -> Kind | None:
-        """What :meth:`step_end` can tell on a scheduler, as it is configured.
+    def kind_of(
+        cls, scheduler: Any, step_arguments: Mapping[str, Any] = NO_ARGUMENTS
+    ) -> Kind | None:
+        """What :meth:`step_end` can compute on a scheduler, as it is configured.
 
         "exact": x0 to rounding, if no callback changes the latents in between. "estimate": the
-        same formulas where they hold nearly. None: x0 cannot be told, or not better than by the
-        noisy latents themselves.
+        same formulas where they hold nearly. None: x0 cannot be computed, or not better than by
+        the noisy latents themselves.
+
+        Args:
+            scheduler: of either framework.
+            step_arguments: as for the class. Without DDIM's ``eta``, that is taken to be 0.
         """
         facts = facts_for_scheduler(scheduler)
         if facts is None or facts.noisy:
             return None
         if any(setting(scheduler, n) for n in facts.noisy_if):
+            return None
+        if any(_is_given(step_arguments.get(n)) for n in facts.noisy_if_passed):
             return None
         if not all(hasattr(scheduler, name) for name in attributes_needed(facts)):
             return None
@@ -136,7 +155,7 @@ class DenoisedEstimate:
     def step_end(self, latents: Tensor) -> Tensor | None:
         """x0 as of the step that ends, given its latents; to be called at the end of every step.
 
-        The first call that has something to tell waits for the device; see :meth:`observe`.
+        The first call that has something to compute waits for the device; see :meth:`note`.
 
         Args:
             latents: of any shape and floating dtype, as the loop hands them to a callback.
@@ -148,60 +167,89 @@ class DenoisedEstimate:
             (unless the scheduler keeps x0), after half a step of a scheduler of order 2, and
             after a last step that leaves the noise level as it was.
         """
-        untold = self.observe(latents)
-        return None if untold is None else untold.tell(*untold.tensors)
+        self.note(latents)
+        lazy = None if self._last.is_half else self.lazy()
+        self.goes_on_with(latents)
+        return None if lazy is None else lazy.compute(*lazy.tensors)
 
-    def observe(self, latents: Tensor, start: Tensor | None = None) -> Untold | None:
-        """As :meth:`step_end`, and in its place: but it computes nothing and waits for nothing.
+    def note(self, latents: Tensor) -> None:
+        """A step has ended. Computes nothing, and waits for nothing.
 
         Args:
             latents: as the scheduler has made them, before any callback changes them.
-            start: what the step that ends began with, where that may be something else than the
-                latents of the call before: what callbacks made of them.
         """
-        self._note_schedule()
-        half = self._is_half()
-        now = self._steps_done(half)
-        before, self._before = self._before, None
-        if now <= 0:
-            return None  # the loop steps a copy of the pipeline's scheduler
-        if before is not None and start is not None:
-            before = start, before[1]
-        if before is not None and tuple(before[0].shape) != tuple(latents.shape):
-            before = None
-        if self._kept_is != "x0" and not half:
-            self._before = (latents, now)
+        if schedule_source(self._scheduler, self._facts) is not self._last.source:
+            self._begin_schedule()
+        last = self._last
+        half = last.is_half = self._has_halves and self._is_half()
+        last.first = last.now
+        if self._counts:
+            # None where the loop steps a copy of the pipeline's scheduler.
+            last.now = int(self._scheduler.step_index or 0)
+        else:
+            last.count += not half
+            last.now = last.count + half
+        last.before, last.latents = last.latents, latents
+        if half:
+            last.halfway = None
         if self._kept_is is not None:
-            return self._from_kept(before, now, latents)
-        untold = self._waiting
-        if untold is None and before is not None:
-            previous, first = before
-            tell = partial(_from_two, self._levels, first, now, half)
-            untold = Untold((previous, latents), tell, self._levels)
-        self._waiting = untold if half else None
-        return None if half else untold
+            items = getattr(self._scheduler, self._facts.kept)
+            kept = items[-1] if items else None
+            # PNDM keeps no output of the second, third and fourth of its Runge-Kutta evaluations.
+            # The list still holds the item before the last when a new one comes: no id comes twice.
+            last.kept = None if id(kept) == last.kept_id else kept
+            last.kept_id = id(kept)
 
-    def _from_kept(
-        self, before: tuple[Tensor, int] | None, now: int, latents: Tensor
-    ) -> Untold | None:
-        items = getattr(self._scheduler, self._facts.kept)
-        kept = items[-1] if items else None
-        # PNDM keeps no output of the second, third and fourth of its Runge-Kutta evaluations.
-        # The list still holds the item before the last when a new one comes: no id comes twice.
-        fresh, self._kept_id = id(kept) != self._kept_id, id(kept)
-        if kept is None or not fresh:
+    def goes_on_with(self, latents: Tensor | None) -> None:
+        """The step's callbacks have returned. From here on, :meth:`lazy` has nothing of it.
+
+        Args:
+            latents: with which the loop begins the next step, and None if that is not known.
+        """
+        last = self._last
+        last.halfway = self._from_two() if last.is_half else None
+        last.kept = last.before = None
+        # What follows from a half step's start is not computed from its end again.
+        last.latents = None if last.is_half or self._kept_is == "x0" else latents
+
+    def lazy(self) -> LazyDenoised | None:
+        """x0 of the step that was noted last, to be computed; None where there is none.
+
+        After half a step there is one already, the one of the whole step.
+        """
+        if self._last.now <= 0:
+            return None  # the loop steps a copy of the pipeline's scheduler
+        if self._kept_is is not None:
+            return self._from_kept()
+        return self._last.halfway or self._from_two()
+
+    def _from_two(self) -> LazyDenoised | None:
+        last = self._last
+        before, after = last.before, last.latents
+        if before is None or after is None or tuple(before.shape) != tuple(after.shape):
+            return None
+        compute = partial(_from_two, self._levels, last.first, last.now, last.is_half)
+        return LazyDenoised((before, after), compute, self._levels)
+
+    def _from_kept(self) -> LazyDenoised | None:
+        last = self._last
+        kept, latents = last.kept, last.latents
+        if kept is None or latents is None:
             return None
         if tuple(kept.shape) != tuple(latents.shape):
             if math.prod(kept.shape) != math.prod(latents.shape):
                 return None
             kept = kept.reshape(tuple(latents.shape))  # some loops step with one more axis
         if self._kept_is == "x0":
-            return Untold((kept,), _itself)
-        if before is None or before[1] != now - 1:
+            return LazyDenoised((kept,), _itself)
+        before = last.before
+        if before is None or last.first != last.now - 1:
+            return None
+        if tuple(before.shape) != tuple(latents.shape):
             return None
         from_output = _from_velocity if self._kept_is == "v_prediction" else _from_noise
-        tell = partial(from_output, self._levels, now - 1)
-        return Untold((before[0], kept), tell, self._levels)
+        compute = partial(from_output, self._levels, last.now - 1)
+        return LazyDenoised((before, kept), compute, self._levels)
 
     @property
     def _levels(self) -> LazySchedule:
@@ -210,31 +258,52 @@ class DenoisedEstimate:
 
     def _is_half(self) -> bool:
         """Whether the step that ends is the first half of one."""
-        if getattr(self._scheduler, "state_in_first_order", True):
+        if self._scheduler.state_in_first_order:
             return False
         # They end with a step that has no second half, and wait for one ever after.
         count = getattr(self._scheduler, "step_index", None)
         return count is None or count < len(self._scheduler.timesteps)
 
-    def _steps_done(self, half: bool) -> int:
-        """Index of the step that comes next; of the half step where the schedule lists these.
-        It counts from the run's first step where the scheduler does not count.
-        """
-        if hasattr(self._scheduler, "step_index"):
-            # None where the loop steps a copy of the pipeline's scheduler.
-            return int(self._scheduler.step_index or 0)
-        self._count += not half
-        return self._count + half
-
-    def _note_schedule(self) -> None:
+    def _begin_schedule(self) -> None:
         source = schedule_source(self._scheduler, self._facts)
-        if self._schedule is not None and source is self._schedule.source:
-            return
-        self._count = 0
-        self._before = self._waiting = None
+        self._last = _Noted(source, kept_id=self._last.kept_id)
         self._schedule = LazySchedule(
             self._scheduler, self._facts, self._ops, self._first_timestep, self._num_timesteps
         )
+
+
+@dataclass(slots=True)
+class _Noted:
+    """What was noted of the last step's end.
+
+    Attributes:
+        source: of the schedule; see :func:`schedule_source`.
+        count: of whole steps, where the scheduler does not count.
+        now: index of the step that comes next; of the half step where the schedule lists these.
+        first: the same, at the end of the step before.
+        is_half: whether it was the first half of a step.
+        before: the latents that it began with.
+        latents: those that it ended with.
+        halfway: x0, as it follows from the first half.
+        kept: what the scheduler keeps of it; None if that is the same as before.
+        kept_id: of what the scheduler kept last.
+    """
+
+    source: Any = None
+    count: int = 0
+    now: int = 0
+    first: int = 0
+    is_half: bool = False
+    before: Tensor | None = None
+    latents: Tensor | None = None
+    halfway: LazyDenoised | None = None
+    kept: Tensor | None = None
+    kept_id: int | None = None
+
+
+def _is_given(value: Any) -> bool:
+    """Whether an argument of a scheduler's step is there, and not 0."""
+    return value is not None and not (isinstance(value, int | float) and value == 0)
 
 
 def _kept_type(scheduler: Any, facts: SchedulerFacts) -> str | None:
@@ -251,9 +320,9 @@ def _itself(kept: Tensor) -> Tensor:
     return kept
 
 
-def _merged(tell: Callable[..., Tensor | None], *tensors: Tensor) -> Tensor | None:
+def _merged(compute: Callable[..., Tensor | None], *tensors: Tensor) -> Tensor | None:
     *others, known, mask = tensors
-    x0 = tell(*others)
+    x0 = compute(*others)
     # With x0 times the mask first, both parts keep their bits where the mask is 0 or 1.
     return None if x0 is None else x0 * mask + known * (1 - mask)
 

@@ -20,11 +20,11 @@ _FIRST = "first_timestep"
 
 @dataclass(frozen=True)
 class SchedulerFacts:
-    """How x0 can be told on one class of scheduler.
+    """How x0 can be computed on one class of scheduler.
 
     Attributes:
         source: where this was read.
-        noisy: why it cannot be told, or not better than by the noisy latents; empty if it can.
+        noisy: why it cannot be computed, or not better than by the noisy latents; empty if it can.
         noise: where the scheduler has its noise levels. "exploding": ``sigmas``, alpha is 1.
             "preserving": ``sigmas`` are sigma / alpha with alpha^2 + sigma^2 = 1, or those of a
             flow with ``use_flow_sigmas``. "flow": ``sigmas``, alpha is 1 - sigma; the other way
@@ -38,7 +38,9 @@ class SchedulerFacts:
             where these are not the levels after the whole ones, or not to rounding.
         half_from: index in that list of the level after the first half of the first step.
         estimate_if: names of settings with which the solution is not exact.
-        noisy_if: names of settings with which x0 cannot be told.
+        noisy_if: names of settings with which x0 cannot be computed.
+        noisy_if_passed: names of arguments of ``step`` with which x0 cannot be computed, unless
+            they are 0.
     """
 
     source: str
@@ -51,6 +53,7 @@ class SchedulerFacts:
     half_from: int = 0
     estimate_if: Sequence[str] = ()
     noisy_if: Sequence[str] = ()
+    noisy_if_passed: Sequence[str] = ()
 
 
 class Level(NamedTuple):

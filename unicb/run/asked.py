@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from unicb.callback import Callback
 from unicb.ops import Tensor, TensorOps
+from unicb.run.denoised import DenoisedKind, RunDenoised
 from unicb.run.ending import Ending, Outcome
 from unicb.run.holds import Hold, hold
 from unicb.run.loop import Loop, loop_locals
@@ -56,9 +57,11 @@ class AskedRun:
     Attributes:
         loop: which calls the pipeline's models.
         ending: what is done at its end.
+        denoised: the denoised latents of its steps.
     """
 
     loop: Loop
+    denoised: RunDenoised
 
     def __init__(self, bound: Bound, times: CallTimes) -> None:
         self.ending = Ending()
@@ -101,6 +104,11 @@ class AskedRun:
     def decode_seconds(self) -> float | None:
         """What an earlier call took from its last step to its return; None if that is unknown."""
         return self._times.decode_seconds
+
+    @property
+    def denoised_kind(self) -> DenoisedKind:
+        """How good ``step.denoised()`` is on its scheduler, from the end of the first step on."""
+        return self.denoised.kind
 
     @property
     def target(self) -> Target:

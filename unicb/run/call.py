@@ -75,12 +75,13 @@ class Call:
             outputs = run.step_end(index, timestep, callback_kwargs)
             handle.step = run.index
             if run.next_index is not None and handle.request is None:
+                run.denoised.goes_on_with(outputs.get("latents"))
                 return outputs
             request = handle.last_step(run)
             if request is not None:
                 if request.what == "cancel":
                     raise _cancelled(run, outputs.get("latents"))
-                run.interrupt()
+                run.interrupt(request.picture)
         except BaseException as error:
             self._fail(run, error)
             raise

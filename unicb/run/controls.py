@@ -6,6 +6,7 @@ from typing import Any
 
 from unicb.errors import UnicbError
 from unicb.run.asked import Bound
+from unicb.run.denoised import Picture, check_picture
 from unicb.run.handle import Handle, Request, State
 
 
@@ -60,7 +61,7 @@ class Controls:
             raise UnicbError("a run cannot wait for its own end: call wait() in another thread")
         return self._handle.wait(timeout)
 
-    def interrupt(self) -> bool:
+    def interrupt(self, *, picture: Picture = "denoised") -> bool:
         """Finish the run at the end of its step, and decode what there is. From any thread.
 
         Called before the run's first step has ended, or before the pipeline is called, it takes
@@ -68,14 +69,21 @@ class Controls:
         that is to be cancelled neither. Where a loop reads no interrupt flag, it runs out without
         computing anything (after the first step alone, one more is computed).
 
+        Args:
+            picture: what is decoded. ``"denoised"``: the denoised latents of that step, as a
+                Preview shows them, where they can be computed, and otherwise the latents as they
+                are. ``"latents"``: the latents as they are, as the frameworks do.
+
         Returns:
             Whether there is a run to interrupt.
 
         Raises:
+            ValueError: ``picture`` is another word.
             UnsupportedPipelineError: the pipeline's loop can be stopped in neither way.
         """
+        request = Request("interrupt", check_picture(picture))
         self._bound.target.check_interruptible()
-        return self._handle.ask(Request("interrupt"))
+        return self._handle.ask(request)
 
     def cancel(self, now: bool = False) -> bool:
         """End the run at the end of its step by raising :class:`GenerationCancelled` out of the

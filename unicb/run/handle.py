@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 from weakref import WeakSet
 
 from unicb.errors import UnicbError
+from unicb.run.denoised import Picture
 from unicb.run.stopping import Gates
 
 if TYPE_CHECKING:
@@ -25,9 +26,10 @@ _LOOK_SECONDS = 0.05
 
 
 class Request(NamedTuple):
-    """What is asked of a run."""
+    """What is asked of a run; ``picture``: what an interrupted one decodes."""
 
     what: Literal["interrupt", "cancel"]
+    picture: Picture = "denoised"
 
 
 class Handle:

@@ -11,6 +11,7 @@ from unicb.guidance._guided import RunGuidance
 from unicb.ops import Tensor
 from unicb.pipelines import num_timesteps_of
 from unicb.run.asked import AskedRun, Bound, CallTimes
+from unicb.run.denoised import Picture, RunDenoised, check_picture
 from unicb.run.ending import Outcome
 from unicb.run.first_call import Hooked, NotingHooks
 from unicb.run.loop import Loop, Outputs
@@ -36,8 +37,6 @@ class Run(AskedRun):
         super().__init__(bound, times)
         self.index = -1
         self.num_timesteps = 0
-        #: The latents as the callbacks left them at the end of the step before.
-        self.returned: Tensor | None = None
         #: With which the loop calls next, if it goes on in its pass over the timesteps; None where
         #: none has begun, or there is nothing more to compute.
         self.next_index: int | None = None
@@ -45,6 +44,7 @@ class Run(AskedRun):
         self.loop = make_loop(self)
         self._offset = 0
         self._out = RunningOut(bound.target, self)
+        self.denoised = RunDenoised(self)
         self.guidance = RunGuidance(bound.target, self, self._out.to_front)
 
     # Whose calls are its own.
@@ -84,7 +84,8 @@ class Run(AskedRun):
         self._calls_back = True
         try:
             if self.next_index != index:
-                self._begin_pass(index)
+                self._begin_pass(index, timestep)
+            self.denoised.step_end(tensors.get("latents"))
             index += self._offset
             step = Step(self, index, self.num_timesteps, timestep, outputs, tensors)
             self.guidance.step_end()
@@ -94,19 +95,19 @@ class Run(AskedRun):
                 callback.on_step_end(step)
         finally:
             self._calls_back = False
-        self.returned = outputs.get("latents")
         index += 1
         goes_on = index < self.num_timesteps and not self.interrupted
         self.next_index = index - self._offset if goes_on else None
         self.loop.handed(outputs)
         return outputs
 
-    def _begin_pass(self, index: int) -> None:
+    def _begin_pass(self, index: int, timestep: Any) -> None:
         """The loop begins, or counts anew for the next part of a long video."""
         if index < self.index - self._offset:
             self._offset = self.index + 1
         self.num_timesteps = num_timesteps_of(self.pipeline)
         if self.index < 0:
+            self.denoised.begin(timestep, self.num_timesteps)
             self._out.watch()
             for callback, _ in self._bound.callbacks:
                 if not any(callback is early for early in self._bound.early):
@@ -144,18 +145,22 @@ class Run(AskedRun):
 
     # Its end.
 
-    def interrupt(self) -> None:
-        """Compute no further step."""
+    def interrupt(self, picture: Picture) -> None:
+        """Compute no further step, and decode this."""
+        check_picture(picture)
         if stops_by_flag(self.pipeline):
             self.pipeline._interrupt = True
         else:
             self._bound.target.check_interruptible()
-        self._out.interrupted = True
+        self._out.interrupted, self._out.picture = True, picture
 
     def settle(self, outputs: dict[str, Tensor]) -> None:
         """The last step has ended. The callbacks are told; and where the loop does not end here,
         it is made to run out."""
         self.next_index = None
+        is_early = self.index + 1 != self.num_timesteps
+        if self.interrupted and self._out.picture == "denoised" and is_early:
+            self.denoised.put_into(outputs)
         self.ending.outcome = "interrupted" if self.interrupted else "finished"
         ends_unseen = self.loop.lets_go and self.index + 1 >= num_timesteps_of(self.pipeline)
         if self.interrupted and not ends_unseen:
@@ -179,7 +184,8 @@ class Run(AskedRun):
             return
         if self.ending.outcome is None:
             self.ending.outcome, self.ending.error = outcome, error
-        self.next_index = self.returned = None
+        self.next_index = None
+        self.denoised.forget()
         self._out.forget()
         self.loop.forget()
         self._calls_back = True

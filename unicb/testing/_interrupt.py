@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from unicb import Callback, GenerationCancelled, Interrupt, Step, bind
+from unicb.latents.denoised import DenoisedEstimate
 from unicb.testing._base import Checks, on_sampled_kinds
 from unicb.testing.harness import Case
 
@@ -25,13 +26,40 @@ class InterruptChecks(Checks):
             seen.append(self.harness.backend.ops.to_numpy(tensors["latents"]))
 
         with self.spied(pipeline) as rows:
-            callbacks = bind(pipeline, keep, Interrupt(1), tensor_inputs=["latents"])
+            stop = Interrupt(1, picture="latents")
+            callbacks = bind(pipeline, keep, stop, tensor_inputs=["latents"])
             out = self.harness.run(pipeline, case, **callbacks)
         assert len(rows) == 2
         assert len(seen) == 2
         assert np.allclose(out, seen[-1])
         assert callbacks.state == "interrupted"
         assert callbacks.step == 1
+
+    @on_sampled_kinds
+    def test_interrupt_gives_the_denoised_picture(self, kind: str) -> None:
+        """An interrupted run returns ``step.denoised()`` of its last step where the scheduler lets
+        that be computed, and otherwise its latents."""
+        pipeline, case = self.pipeline(kind), Case(kind)
+        to_numpy = self.harness.backend.ops.to_numpy
+        seen: list[Any] = []
+
+        class Keep(Callback):
+            tensors = ("latents",)
+
+            def on_step_end(self, step: Step) -> None:
+                x0, latents = step.denoised(), step["latents"]
+                assert (x0 is None) == (step.denoised_kind == "none")
+                if x0 is not None:
+                    assert (x0.shape, x0.dtype) == (latents.shape, latents.dtype)
+                seen.append((to_numpy(latents), None if x0 is None else to_numpy(x0)))
+
+        out = self.harness.run(pipeline, case, **bind(pipeline, Keep(), Interrupt(2)))
+        latents, x0 = seen[-1]
+        known = DenoisedEstimate.kind_of(pipeline.scheduler) is not None
+        assert len(seen) == 3
+        assert (x0 is not None) == known
+        assert np.allclose(out, latents if x0 is None else x0)
+        assert np.allclose(out, latents) != known
 
     def test_interrupt_spares_next_run(self) -> None:
         """An interrupted run leaves no trace: the next plain run has all of its steps and bits."""

@@ -13,7 +13,7 @@ import torch
 from diffusers.utils import is_scipy_available
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from unicb import bind
+from unicb import Callback, Preview, PreviewFrame, Step, bind
 from unicb.latents.denoised import DenoisedEstimate
 from unicb.latents.schedules import facts_for_scheduler, known_schedulers
 from unicb.testing import Case
@@ -88,7 +88,7 @@ def test_every_kind_of_scheduler_is_run_here() -> None:
 def test_noisy_ones_are_refused(name: str) -> None:
     scheduler = getattr(diffusers, name)()
     assert DenoisedEstimate.kind_of(scheduler) is None
-    with pytest.raises(ValueError, match=f"of {name} cannot be told"):
+    with pytest.raises(ValueError, match=f"of {name} cannot be computed"):
         DenoisedEstimate(scheduler, backend.ops)
 
 
@@ -149,13 +149,15 @@ def test_observing_reads_nothing_and_telling_once(name: str, dtype: torch.dtype)
         said = latents * 0.5
         latents = scheduler.step(said, timestep, latents, return_dict=False)[0].to(dtype)
         with HostReads() as reads:
-            untold = estimate.observe(latents)
+            estimate.note(latents)
+            lazy = estimate.lazy()
+            estimate.goes_on_with(latents)
         assert reads.found == []
         assert len(calls) == (first or 0)
-        if untold is None:
+        if lazy is None:
             continue
         with HostReads() as reads:
-            told = untold.tell(*untold.tensors)
+            told = lazy.compute(*lazy.tensors)
         assert told is None or told.dtype == dtype
         assert first is None or reads.found == []
         first = len(calls) if first is None else first
@@ -233,3 +235,28 @@ def test_inpainting_with_a_model_of_four_channels() -> None:
     watch = runs.watched(pipe)
     harness.run(pipe, Case("inpaint", steps=6), **bind(pipe, watch))
     runs.check_inpainted(watch)
+
+
+@pytest.mark.parametrize(
+    ("eta", "kinds"),
+    [(0.0, ["none", "exact", "exact", "exact"]), (0.3, ["none"] * 4), (1.0, ["none"] * 4)],
+)
+def test_fresh_noise_that_the_pipelines_call_asks_for(eta: float, kinds: list[str]) -> None:
+    """The scheduler does not know eta; the loop's locals do."""
+    pipe, case = harness.build("text2img"), Case("text2img")
+    pipe.scheduler = diffusers.DDIMScheduler(clip_sample=False)
+    found: list[str] = []
+    frames: list[PreviewFrame] = []
+
+    class Watch(Callback):
+        tensors = ("latents",)
+
+        def on_step_end(self, step: Step) -> None:
+            found.append(step.denoised_kind)
+            assert (step.denoised() is None) == (found[-1] == "none")
+
+    pipe(**arguments(case), eta=eta, **bind(pipe, Watch(), Preview(frames)))
+    assert found == kinds
+    assert [frame.source for frame in frames] == [
+        "exact" if kind == "exact" else "noisy" for kind in kinds
+    ]

@@ -39,6 +39,15 @@ def test_denoised_previews_show_the_picture_earlier(
     assert all(denoised >= noisy for noisy, denoised in rows.values())
 
 
+def test_interrupted_runs_give_the_picture(
+    example: Callable[..., list[list[float]]],
+) -> None:
+    """Denoised, it is nearer by far, wherever the run is stopped."""
+    table = example("interrupted", "torch", "--prompts", "2")
+    assert [row[0] for row in table] == [15, 30, 45]
+    assert all(denoised < latents / 3 for _, latents, denoised in table)
+
+
 def test_decoders_show_more_than_colours(
     example: Callable[[str, str], list[list[float]]],
 ) -> None:

@@ -1,0 +1,142 @@
+"""The denoised latents of a run's steps, computed when somebody asks for them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from unicb.latents.denoised import DenoisedEstimate, LazyDenoised
+from unicb.ops import Tensor
+
+if TYPE_CHECKING:
+    from unicb.run.asked import AskedRun
+
+#: How good an estimate is: x0 to rounding; nearly; there is none.
+DenoisedKind: TypeAlias = Literal["exact", "estimate", "none"]
+#: What an interrupted run decodes: the denoised latents, or those that the loop has.
+Picture: TypeAlias = Literal["denoised", "latents"]
+PICTURES: tuple[Picture, ...] = ("denoised", "latents")
+
+#: Locals in which the pipelines' loops have what they hand to ``scheduler.step`` besides.
+_STEP_ARGUMENTS = ("extra_step_kwargs", "eta")
+
+
+def check_picture(picture: Any) -> Picture:
+    """Raises ValueError if that is no word for what an interrupted run decodes."""
+    if picture not in PICTURES:
+        raise ValueError(f"picture must be 'denoised' or 'latents', not {picture!r}")
+    found: Picture = picture
+    return found
+
+
+class RunDenoised:
+    """The estimate for each step of one run, of what its model takes the finished latents to be.
+
+    What goes wrong with it costs no run: it is raised for those who ask.
+
+    Attributes:
+        kind: how good the run's estimates are.
+    """
+
+    def __init__(self, run: AskedRun) -> None:
+        self.kind: DenoisedKind = "none"
+        self._run = run
+        self._estimate: DenoisedEstimate | None = None
+        self._error: Exception | None = None
+
+    def begin(self, timestep: Any, num_timesteps: int) -> None:
+        """The first step of the run has ended, at this timestep."""
+        run = self._run
+        try:
+            scheduler = getattr(run.pipeline, "scheduler", None)
+            given = _step_arguments(run.loop_locals(_STEP_ARGUMENTS))
+            kind = DenoisedEstimate.kind_of(scheduler, given)
+            if kind is not None:
+                self._estimate = DenoisedEstimate(
+                    scheduler,
+                    run.ops,
+                    first_timestep=timestep,
+                    num_timesteps=num_timesteps,
+                    step_arguments=given,
+                )
+                self.kind = kind
+        except Exception as error:
+            self._fail(error)
+
+    def step_end(self, latents: Tensor | None) -> None:
+        """A step has ended, with these latents handed over."""
+        if self._estimate is not None and latents is not None:
+            try:
+                self._estimate.note(latents)
+            except Exception as error:
+                self._fail(error)
+
+    def goes_on_with(self, latents: Tensor | None) -> None:
+        """The loop begins its next step with these."""
+        if self._estimate is not None:
+            self._estimate.goes_on_with(latents)
+
+    def lazy(self) -> LazyDenoised | None:
+        """Of the step that has ended; None where there is none. Nothing is computed yet.
+
+        Where the loop inpaints, the known region is the given picture's.
+
+        Raises:
+            Exception: what has gone wrong with the estimate.
+        """
+        if self._error is not None:
+            raise self._error
+        estimate = self._estimate
+        lazy = None if estimate is None else estimate.lazy()
+        if lazy is None or estimate is None or not estimate.is_from_kept:
+            return lazy
+        facts = self._run.target.facts
+        if facts is None or not facts.known_region:
+            return lazy
+        # What the loop puts back into the latents; the model guesses that.
+        found = self._run.loop_locals(facts.known_region)
+        mask, known = (found.get(name) for name in facts.known_region)
+        if not (self._run.is_tensor(mask) and self._run.is_tensor(known)):
+            return lazy
+        return lazy.with_known(known, mask)
+
+    def compute(self, like: Tensor) -> Tensor | None:
+        """As :meth:`lazy`, computed, in the dtype of ``like``."""
+        lazy = self.lazy()
+        x0 = None if lazy is None else lazy.compute(*lazy.tensors)
+        if x0 is None or x0.dtype == like.dtype:
+            return x0
+        ops = self._run.ops
+        return ops.from_numpy(ops.to_numpy(x0), like)
+
+    def put_into(self, outputs: dict[str, Tensor]) -> None:
+        """Have the loop go on with the denoised latents, where there are such."""
+        latents = outputs.get("latents")
+        if latents is None:
+            return
+        try:
+            x0 = self.compute(latents)
+        except Exception as error:
+            warnings.warn(
+                "the picture of an interrupted run is of the latents as they are, since the "
+                f"denoised ones could not be computed: {type(error).__name__}: {error}",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+            return
+        if x0 is not None and tuple(x0.shape) == tuple(latents.shape):
+            outputs["latents"] = x0
+
+    def forget(self) -> None:
+        """The run is over: no tensor is kept."""
+        self._estimate = None
+
+    def _fail(self, error: Exception) -> None:
+        self.kind, self._estimate, self._error = "none", None, error
+
+
+def _step_arguments(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the loop hands to ``scheduler.step`` besides, of its locals."""
+    given = found.get("extra_step_kwargs")
+    return given if isinstance(given, Mapping) else found
