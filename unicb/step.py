@@ -37,12 +37,11 @@ class Step(GuidanceControls):
         index: the step's number, from 0; -1 before the first. A scheduler of order 2 counts its
             half steps too, as the frameworks do.
         num_timesteps: how many there are (``pipeline.num_timesteps``, or what the scheduler has).
-        ops: the seven tensor operations of the pipeline's framework.
     """
 
     __slots__ = (
         *("_handed", "_names", "_tensors", "_timestep", "run"),
-        *("index", "num_timesteps", "ops"),
+        *("index", "num_timesteps"),
     )
 
     def __init__(
@@ -55,13 +54,17 @@ class Step(GuidanceControls):
         handed: Mapping[str, Tensor],
     ) -> None:
         self.run = run
-        self.ops: TensorOps = run.ops
         self.index = index
         self.num_timesteps = num_timesteps
         self._timestep = timestep
         # What goes back into the loop, and what it has handed over.
         self._tensors, self._handed = tensors, handed
         self._names: Sequence[str] = ()
+
+    @property
+    def ops(self) -> TensorOps:
+        """The seven tensor operations of the pipeline's framework."""
+        return self.run.ops
 
     @property
     def timestep(self) -> float:
@@ -149,9 +152,9 @@ class Step(GuidanceControls):
         """
         if self.denoised_kind == "none":
             return None
-        latents = self._tensors["latents"]
-        is_last = self.index + 1 == self.num_timesteps
-        return latents if is_last else self.run.denoised.compute(latents)
+        if self.index + 1 == self.num_timesteps:
+            return self._tensors["latents"]
+        return self.run.denoised.compute(self._handed.get("latents"))
 
     @property
     def denoised_kind(self) -> DenoisedKind:
@@ -160,15 +163,16 @@ class Step(GuidanceControls):
         scheduler at all (docs/denoised.md)."""
         if self.index < 0 or "latents" not in self._tensors:
             return "none"
-        if self.index + 1 != self.num_timesteps and self.run.denoised.lazy() is None:
-            return "none"
-        return self.run.denoised.kind
+        is_last = self.index + 1 == self.num_timesteps
+        there_is = is_last or self.lazy_denoised() is not None
+        return self.run.denoised.kind if there_is else "none"
 
     def lazy_denoised(self) -> LazyDenoised | None:
         """What :meth:`denoised` would compute, not computed yet: for :meth:`aside`. None where
         there is none, and at the last step."""
-        is_last = self.index + 1 == self.num_timesteps
-        return None if is_last or self.index < 0 else self.run.denoised.lazy()
+        if self.index < 0 or self.index + 1 == self.num_timesteps:
+            return None
+        return self.run.denoised.lazy(self._handed.get("latents"))
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:

@@ -192,9 +192,12 @@ def run(side: Side, case: Case, start: int = 0, scheduler: Any = None) -> list[T
     estimate = DenoisedEstimate(
         scheduler, side.ops, first_timestep=first, num_timesteps=len(timesteps)
     )
+    at_once = DenoisedEstimate(
+        scheduler, side.ops, first_timestep=first, num_timesteps=len(timesteps)
+    )
     found: list[Told] = []
     answered = np.empty(0)
-    for timestep in timesteps:
+    for index, timestep in enumerate(timesteps):
         scale = getattr(scheduler, "scale_model_input", lambda sample, _: sample)
         seen = side.ops.to_numpy(scale(latents, timestep))
         said = side.tensor(model(seen, float(timestep), kind).astype(np.float32))
@@ -212,6 +215,13 @@ def run(side: Side, case: Case, start: int = 0, scheduler: Any = None) -> list[T
         np.testing.assert_array_equal(before, after)
         if told is not None:
             assert told.dtype == latents.dtype
+        if not at_once.needs_notes:
+            start = None if index == 0 else side.tensor(found[-1].latents)
+            lazy = at_once.between(start, latents, index)
+            same = None if lazy is None else lazy.compute(*lazy.tensors)
+            assert (same is None) == (told is None)
+            if same is not None:
+                np.testing.assert_array_equal(side.ops.to_numpy(same), side.ops.to_numpy(told))
         found.append(Told(after, answered, None if told is None else side.ops.to_numpy(told)))
     return found
 

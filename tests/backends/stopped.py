@@ -149,7 +149,10 @@ def _one(harness: Harness, pipe: Any, by_step: list[Any], random_numbers: random
             assert binding.state != "failed"
         for _ in range(looks):
             assert binding.state != "failed"
-        answers.append(binding.interrupt() if how == "interrupt" else binding.cancel(how == "now"))
+        if how == "interrupt":
+            answers.append(binding.interrupt(picture="latents"))
+        else:
+            answers.append(binding.cancel(how == "now"))
 
     pressing = threading.Thread(target=press)
     pressing.start()

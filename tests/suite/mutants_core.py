@@ -21,7 +21,7 @@ from unicb.callbacks._cutoff import Cutoff
 from unicb.guidance._batch import BatchCut
 from unicb.guidance._blocks import Blocks
 from unicb.guidance._guided import RunGuidance
-from unicb.latents.denoised import DenoisedEstimate, LazyDenoised
+from unicb.latents.denoised import LazyDenoised
 from unicb.run.call import Call
 from unicb.run.denoised import RunDenoised
 from unicb.run.handle import Handle
@@ -445,7 +445,7 @@ CORE = (
         "interrupt_gives_the_denoised_picture",
         RunDenoised,
         "put_into",
-        instead(lambda self, outputs: None),
+        instead(lambda self, outputs, handed: None),
     ),
     mutant(
         "denoised latents are the noisy ones",
@@ -453,7 +453,7 @@ CORE = (
         "interrupt_gives_the_denoised_picture",
         RunDenoised,
         "compute",
-        instead(lambda self, like: like),
+        instead(lambda self, latents: latents),
     ),
     mutant(
         "interrupt one step late",
@@ -469,7 +469,7 @@ CORE = (
         "interrupt_stops_after_step",
         Run,
         "settle",
-        instead(lambda self, outputs: self.finish()),
+        instead(lambda self, outputs, handed: self.finish()),
         harness=MoreKinds,
     ),
     mutant(
@@ -613,9 +613,9 @@ CORE = (
         "denoised preview stays noisy in its picture",
         "it says that it is denoised",
         "preview_shows_denoised_latents",
-        DenoisedEstimate,
+        RunDenoised,
         "lazy",
-        after(lambda lazy, self: lazy and LazyDenoised((self._last.latents,), lambda x: x)),
+        after(lambda lazy, self, latents: lazy and LazyDenoised((latents,), lambda x: x)),
     ),
     mutant(
         "preview makes no folders",

@@ -41,8 +41,12 @@ class RunGuidance:
         self._set: dict[str, Ours] = {}
         self._scale_after_cut: float | None = None
 
-    def step_end(self) -> None:
-        """A step has ended. Raises UnsupportedPipelineError if it was not as expected."""
+    def step_end(self, handed: Mapping[str, Tensor]) -> None:
+        """A step has ended. To be called once models have been hooked.
+
+        Raises:
+            UnsupportedPipelineError: the step was not as expected.
+        """
         if self._cut is not None:
             self._cut.step_end()
         if self._scaling is not None:

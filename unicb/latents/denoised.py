@@ -152,6 +152,32 @@ class DenoisedEstimate:
         unclear = any(setting(scheduler, name) for name in facts.estimate_if)
         return "estimate" if unclear else "exact"
 
+    @property
+    def needs_notes(self) -> bool:
+        """Whether an estimate needs more than the latents of two step ends: then every step is to
+        be noted with :meth:`note`, and :meth:`between` is not for it."""
+        return self._has_halves or self._kept_is in ("epsilon", "v_prediction")
+
+    def between(self, before: Tensor | None, latents: Tensor, index: int) -> LazyDenoised | None:
+        """x0 of the step that has just ended, to be computed; None where there is none.
+
+        Args:
+            before: the latents that the step began with; None if these are not known.
+            latents: those that it ended with, as the scheduler has made them.
+            index: of the step, from 0, among those of this pass over the timesteps.
+        """
+        if schedule_source(self._scheduler, self._facts) is not self._last.source:
+            # Between two schedules, the loop may have done more than a step.
+            before = before if self._schedule is None else None
+            self._begin_schedule()
+        now = int(self._scheduler.step_index or 0) if self._counts else index + 1
+        if now <= 0:
+            return None  # the loop steps a copy of the pipeline's scheduler
+        if self._kept_is is not None:
+            kept = getattr(self._scheduler, self._facts.kept)
+            return self._from_kept(kept[-1] if kept else None, None, latents, now)
+        return self._from_two(before, latents, now - 1, now, False)
+
     def step_end(self, latents: Tensor) -> Tensor | None:
         """x0 as of the step that ends, given its latents; to be called at the end of every step.
 
@@ -207,7 +233,7 @@ class DenoisedEstimate:
             latents: with which the loop begins the next step, and None if that is not known.
         """
         last = self._last
-        last.halfway = self._from_two() if last.is_half else None
+        last.halfway = self._from_noted() if last.is_half else None
         last.kept = last.before = None
         # What follows from a half step's start is not computed from its end again.
         last.latents = None if last.is_half or self._kept_is == "x0" else latents
@@ -217,23 +243,30 @@ class DenoisedEstimate:
 
         After half a step there is one already, the one of the whole step.
         """
-        if self._last.now <= 0:
-            return None  # the loop steps a copy of the pipeline's scheduler
-        if self._kept_is is not None:
-            return self._from_kept()
-        return self._last.halfway or self._from_two()
-
-    def _from_two(self) -> LazyDenoised | None:
         last = self._last
-        before, after = last.before, last.latents
+        if last.now <= 0:
+            return None  # the loop steps a copy of the pipeline's scheduler
+        if self._kept_is is None:
+            return last.halfway or self._from_noted()
+        # An output that is not of the step right after the one before tells nothing.
+        before = last.before if last.first == last.now - 1 else None
+        return self._from_kept(last.kept, before, last.latents, last.now)
+
+    def _from_noted(self) -> LazyDenoised | None:
+        last = self._last
+        return self._from_two(last.before, last.latents, last.first, last.now, last.is_half)
+
+    def _from_two(
+        self, before: Tensor | None, after: Tensor | None, first: int, now: int, half: bool
+    ) -> LazyDenoised | None:
         if before is None or after is None or tuple(before.shape) != tuple(after.shape):
             return None
-        compute = partial(_from_two, self._levels, last.first, last.now, last.is_half)
+        compute = partial(_from_two, self._levels, first, now, half)
         return LazyDenoised((before, after), compute, self._levels)
 
-    def _from_kept(self) -> LazyDenoised | None:
-        last = self._last
-        kept, latents = last.kept, last.latents
+    def _from_kept(
+        self, kept: Tensor | None, before: Tensor | None, latents: Tensor | None, now: int
+    ) -> LazyDenoised | None:
         if kept is None or latents is None:
             return None
         if tuple(kept.shape) != tuple(latents.shape):
@@ -242,13 +275,10 @@ class DenoisedEstimate:
             kept = kept.reshape(tuple(latents.shape))  # some loops step with one more axis
         if self._kept_is == "x0":
             return LazyDenoised((kept,), _itself)
-        before = last.before
-        if before is None or last.first != last.now - 1:
-            return None
-        if tuple(before.shape) != tuple(latents.shape):
+        if before is None or tuple(before.shape) != tuple(latents.shape):
             return None
         from_output = _from_velocity if self._kept_is == "v_prediction" else _from_noise
-        compute = partial(from_output, self._levels, last.now - 1)
+        compute = partial(from_output, self._levels, now - 1)
         return LazyDenoised((before, kept), compute, self._levels)
 
     @property

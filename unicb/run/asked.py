@@ -58,6 +58,7 @@ class AskedRun:
         loop: which calls the pipeline's models.
         ending: what is done at its end.
         denoised: the denoised latents of its steps.
+        ops: the tensor operations of the pipeline's framework.
     """
 
     loop: Loop
@@ -66,6 +67,7 @@ class AskedRun:
     def __init__(self, bound: Bound, times: CallTimes) -> None:
         self.ending = Ending()
         self._bound, self._times = bound, times
+        self.ops: TensorOps = bound.target.backend.ops
         self._calls_back = False
         self._states: dict[int, tuple[Callback, Any]] = {}
 
@@ -78,11 +80,6 @@ class AskedRun:
     def pipeline(self) -> Any:
         """The pipeline that is running."""
         return self._bound.target.pipeline
-
-    @property
-    def ops(self) -> TensorOps:
-        """The tensor operations of its framework."""
-        return self._bound.target.backend.ops
 
     @property
     def outcome(self) -> Outcome | None:

@@ -75,7 +75,7 @@ class Call:
             outputs = run.step_end(index, timestep, callback_kwargs)
             handle.step = run.index
             if run.next_index is not None and handle.request is None:
-                run.denoised.goes_on_with(outputs.get("latents"))
+                run.denoised.started_from = outputs.get("latents")
                 return outputs
             request = handle.last_step(run)
             if request is not None:
@@ -86,7 +86,7 @@ class Call:
             self._fail(run, error)
             raise
         self.settled()
-        run.settle(outputs)
+        run.settle(outputs, callback_kwargs)
         return self._timed(run, outputs)
 
     def has_run(self, run: Run) -> bool:

@@ -10,7 +10,7 @@ from unicb.latents.denoised import DenoisedEstimate, LazyDenoised
 from unicb.ops import Tensor
 
 if TYPE_CHECKING:
-    from unicb.run.asked import AskedRun
+    from unicb.run.run import Run
 
 #: How good an estimate is: x0 to rounding; nearly; there is none.
 DenoisedKind: TypeAlias = Literal["exact", "estimate", "none"]
@@ -37,16 +37,22 @@ class RunDenoised:
 
     Attributes:
         kind: how good the run's estimates are.
+        started_from: the latents that the loop's step begins with, as the callbacks have left
+            them; None if these are not known.
+        picture: what is decoded if the run is interrupted.
     """
 
-    def __init__(self, run: AskedRun) -> None:
+    def __init__(self, run: Run) -> None:
         self.kind: DenoisedKind = "none"
+        self.started_from: Tensor | None = None
+        self.picture: Picture = "denoised"
         self._run = run
         self._estimate: DenoisedEstimate | None = None
         self._error: Exception | None = None
 
-    def begin(self, timestep: Any, num_timesteps: int) -> None:
-        """The first step of the run has ended, at this timestep."""
+    def begin(self, timestep: Any, num_timesteps: int) -> bool:
+        """The first step of the run has ended, at this timestep. Returns whether each step is to
+        be noted."""
         run = self._run
         try:
             scheduler = getattr(run.pipeline, "scheduler", None)
@@ -61,26 +67,28 @@ class RunDenoised:
                     step_arguments=given,
                 )
                 self.kind = kind
+                return self._estimate.needs_notes
         except Exception as error:
             self._fail(error)
+        return False
 
-    def step_end(self, latents: Tensor | None) -> None:
-        """A step has ended, with these latents handed over."""
+    def note(self, handed: Mapping[str, Tensor]) -> None:
+        """A step has ended, with these handed over."""
+        latents = handed.get("latents")
         if self._estimate is not None and latents is not None:
             try:
+                self._estimate.goes_on_with(self.started_from)
                 self._estimate.note(latents)
             except Exception as error:
                 self._fail(error)
 
-    def goes_on_with(self, latents: Tensor | None) -> None:
-        """The loop begins its next step with these."""
-        if self._estimate is not None:
-            self._estimate.goes_on_with(latents)
-
-    def lazy(self) -> LazyDenoised | None:
+    def lazy(self, latents: Tensor | None) -> LazyDenoised | None:
         """Of the step that has ended; None where there is none. Nothing is computed yet.
 
         Where the loop inpaints, the known region is the given picture's.
+
+        Args:
+            latents: as the loop has handed them over.
 
         Raises:
             Exception: what has gone wrong with the estimate.
@@ -88,8 +96,14 @@ class RunDenoised:
         if self._error is not None:
             raise self._error
         estimate = self._estimate
-        lazy = None if estimate is None else estimate.lazy()
-        if lazy is None or estimate is None or not estimate.is_from_kept:
+        if estimate is None or latents is None:
+            return None
+        if estimate.needs_notes:
+            lazy = estimate.lazy()
+        else:
+            index = self._run.index_in_pass
+            lazy = estimate.between(self.started_from, latents, index)
+        if lazy is None or not estimate.is_from_kept:
             return lazy
         facts = self._run.target.facts
         if facts is None or not facts.known_region:
@@ -101,20 +115,23 @@ class RunDenoised:
             return lazy
         return lazy.with_known(known, mask)
 
-    def compute(self, like: Tensor) -> Tensor | None:
-        """As :meth:`lazy`, computed, in the dtype of ``like``."""
-        lazy = self.lazy()
+    def compute(self, latents: Tensor | None) -> Tensor | None:
+        """As :meth:`lazy`, computed, in the latents' dtype."""
+        lazy = self.lazy(latents)
         x0 = None if lazy is None else lazy.compute(*lazy.tensors)
-        if x0 is None or x0.dtype == like.dtype:
+        if x0 is None or latents is None or x0.dtype == latents.dtype:
             return x0
         ops = self._run.ops
-        return ops.from_numpy(ops.to_numpy(x0), like)
+        return ops.from_numpy(ops.to_numpy(x0), latents)
 
-    def put_into(self, outputs: dict[str, Tensor]) -> None:
-        """Have the loop go on with the denoised latents, where there are such."""
-        latents = outputs.get("latents")
-        if latents is None:
-            return
+    def put_into(self, outputs: dict[str, Tensor], handed: Mapping[str, Tensor]) -> None:
+        """Have the loop go on with the denoised latents, where there are such.
+
+        Args:
+            outputs: what goes back into the loop.
+            handed: what the loop has handed over.
+        """
+        latents = handed.get("latents")
         try:
             x0 = self.compute(latents)
         except Exception as error:
@@ -125,12 +142,12 @@ class RunDenoised:
                 stacklevel=5,
             )
             return
-        if x0 is not None and tuple(x0.shape) == tuple(latents.shape):
+        if x0 is not None:
             outputs["latents"] = x0
 
     def forget(self) -> None:
         """The run is over: no tensor is kept."""
-        self._estimate = None
+        self._estimate = self.started_from = None
 
     def _fail(self, error: Exception) -> None:
         self.kind, self._estimate, self._error = "none", None, error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, cast
 
@@ -45,9 +45,22 @@ class Run(AskedRun):
         self._offset = 0
         self._out = RunningOut(bound.target, self)
         self.denoised = RunDenoised(self)
-        self.guidance = RunGuidance(bound.target, self, self._out.to_front)
+        #: Called at the end of each step with what the loop has handed over.
+        self._watchers: list[Callable[[Mapping[str, Tensor]], None]] = []
+        self.guidance = RunGuidance(bound.target, self, self._changed_models)
 
     # Whose calls are its own.
+
+    def _changed_models(self) -> None:
+        """Guidance has put hooks on the models."""
+        self._out.to_front()
+        if self.guidance.step_end not in self._watchers:
+            self._watchers.append(self.guidance.step_end)
+
+    @property
+    def index_in_pass(self) -> int:
+        """The index of the last step in its own pass over the timesteps."""
+        return self.index - self._offset
 
     @property
     def interrupted(self) -> bool:
@@ -85,10 +98,10 @@ class Run(AskedRun):
         try:
             if self.next_index != index:
                 self._begin_pass(index, timestep)
-            self.denoised.step_end(tensors.get("latents"))
             index += self._offset
             step = Step(self, index, self.num_timesteps, timestep, outputs, tensors)
-            self.guidance.step_end()
+            for watch in self._watchers:
+                watch(tensors)
             self.index, self.timestep = index, timestep
             for callback, names in self._bound.callbacks:
                 step._names = names
@@ -96,7 +109,7 @@ class Run(AskedRun):
         finally:
             self._calls_back = False
         index += 1
-        goes_on = index < self.num_timesteps and not self.interrupted
+        goes_on = index < self.num_timesteps and not self._out.interrupted
         self.next_index = index - self._offset if goes_on else None
         self.loop.handed(outputs)
         return outputs
@@ -106,8 +119,10 @@ class Run(AskedRun):
         if index < self.index - self._offset:
             self._offset = self.index + 1
         self.num_timesteps = num_timesteps_of(self.pipeline)
+        self.denoised.started_from = None
         if self.index < 0:
-            self.denoised.begin(timestep, self.num_timesteps)
+            if self.denoised.begin(timestep, self.num_timesteps):
+                self._watchers.append(self.denoised.note)
             self._out.watch()
             for callback, _ in self._bound.callbacks:
                 if not any(callback is early for early in self._bound.early):
@@ -152,15 +167,15 @@ class Run(AskedRun):
             self.pipeline._interrupt = True
         else:
             self._bound.target.check_interruptible()
-        self._out.interrupted, self._out.picture = True, picture
+        self._out.interrupted, self.denoised.picture = True, picture
 
-    def settle(self, outputs: dict[str, Tensor]) -> None:
-        """The last step has ended. The callbacks are told; and where the loop does not end here,
-        it is made to run out."""
+    def settle(self, outputs: dict[str, Tensor], handed: Mapping[str, Tensor]) -> None:
+        """The last step has ended, with these tensors handed over. The callbacks are told; and
+        where the loop does not end here, it is made to run out."""
         self.next_index = None
         is_early = self.index + 1 != self.num_timesteps
-        if self.interrupted and self._out.picture == "denoised" and is_early:
-            self.denoised.put_into(outputs)
+        if self.interrupted and self.denoised.picture == "denoised" and is_early:
+            self.denoised.put_into(outputs, handed)
         self.ending.outcome = "interrupted" if self.interrupted else "finished"
         ends_unseen = self.loop.lets_go and self.index + 1 >= num_timesteps_of(self.pipeline)
         if self.interrupted and not ends_unseen:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from unicb.guidance._owner import Owner
 from unicb.ops import Tensor
-from unicb.run.denoised import Picture
 from unicb.run.loop import Outputs
 from unicb.run.stopping import Replay, stops_by_flag
 
@@ -20,7 +19,6 @@ class RunningOut:
 
     Attributes:
         interrupted: whether no further step is to be computed.
-        picture: what is decoded then.
 
     Args:
         target: whose loop it is.
@@ -29,7 +27,6 @@ class RunningOut:
 
     def __init__(self, target: Target, owner: Owner) -> None:
         self.interrupted = False
-        self.picture: Picture = "denoised"
         self._target, self._owner = target, owner
         self._replay: Replay | None = None
         self._stopped_with: dict[str, Tensor] | None = None

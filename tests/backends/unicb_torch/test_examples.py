@@ -45,7 +45,7 @@ def test_interrupted_runs_give_the_picture(
     """Denoised, it is nearer by far, wherever the run is stopped."""
     table = example("interrupted", "torch", "--prompts", "2")
     assert [row[0] for row in table] == [15, 30, 45]
-    assert all(denoised < latents / 3 for _, latents, denoised in table)
+    assert all(denoised < latents / 2 for _, latents, denoised in table)
 
 
 def test_decoders_show_more_than_colours(
