@@ -22,7 +22,7 @@ from unicb import (
     Step,
     bind,
 )
-from unicb.run.stopping import reads_flag
+from unicb.pipelines.stoppable import reads_flag
 from unicb.testing._base import Checks
 from unicb_numpy.harness import harness
 from unicb_numpy.ops import StrictTensor

@@ -19,7 +19,7 @@ import numpy as np
 from unicb import Callback, GenerationCancelled, Interrupt, Step, bind
 from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines import facts_for, num_timesteps_of
-from unicb.run.stopping import models_of, reads_flag, stops_by_flag
+from unicb.pipelines.stoppable import models_of, reads_flag, stops_by_flag
 from zoo.entry import Entry, Request
 from zoo.framework import Framework
 from zoo.measure import Meter, error

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from unicb.backend import Backend
 from unicb.pipelines.facts import PipelineFacts
 from unicb.pipelines.source import CallSource
+from unicb.pipelines.stoppable import check_stoppable, models_of
 
 if TYPE_CHECKING:
     from unicb.guidance import Guidance
@@ -72,12 +73,8 @@ class Target:
     def models(self) -> list[Any]:
         """Its denoisers, and then the models that are called with the same rows, such as
         ControlNets. Empty where they are not known, or the pipeline has no denoiser."""
-        from unicb.run.stopping import models_of
-
         return models_of(self.pipeline, self.facts)
 
     def check_interruptible(self) -> None:
         """Raise UnsupportedPipelineError if a run of the pipeline cannot be ended early."""
-        from unicb.run.stopping import check_stoppable
-
         check_stoppable(self.pipeline, self.facts)

@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 
 from unicb.backend import Around, Backend
 from unicb.errors import UnsupportedPipelineError
+from unicb.pipelines.stoppable import models_of
 from unicb.pipelines.target import Target
-from unicb.run.stopping import models_of
 
 #: Hooks that were put on models: the model, and what answers its calls.
 Hooked: TypeAlias = Sequence[tuple[Any, Around]]

@@ -10,13 +10,13 @@ from unicb.backend import Backend
 from unicb.guidance._guided import RunGuidance
 from unicb.ops import Tensor
 from unicb.pipelines import num_timesteps_of
+from unicb.pipelines.stoppable import stops_by_flag
 from unicb.run.asked import AskedRun, Bound, CallTimes
 from unicb.run.denoised import Picture, RunDenoised, check_picture
 from unicb.run.ending import Outcome
 from unicb.run.first_call import Hooked, NotingHooks
 from unicb.run.loop import Loop, Outputs
 from unicb.run.running_out import RunningOut
-from unicb.run.stopping import stops_by_flag
 from unicb.step import Step
 
 

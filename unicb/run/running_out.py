@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from unicb.guidance._owner import Owner
 from unicb.ops import Tensor
+from unicb.pipelines.stoppable import stops_by_flag
 from unicb.run.loop import Outputs
-from unicb.run.stopping import Replay, stops_by_flag
+from unicb.run.stopping import Replay
 
 if TYPE_CHECKING:
     from unicb.pipelines.target import Target

@@ -1,0 +1,45 @@
+"""Whether a pipeline's run can be ended early, and how."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unicb.errors import UnsupportedPipelineError
+from unicb.pipelines.facts import PipelineFacts
+from unicb.pipelines.source import CallSource
+
+
+def reads_flag(kind: type) -> bool:
+    """Whether the loop of a pipeline class reads the flag that stops it, told from its code."""
+    return CallSource.of(kind).reads_flag
+
+
+def stops_by_flag(pipeline: Any) -> bool:
+    """Whether the flag ends a run as it should: with the latents of the step after which it is set.
+
+    With FreeInit, a call has several passes, and each begins with new noise before it reads the
+    flag.
+    """
+    return reads_flag(type(pipeline)) and not getattr(pipeline, "free_init_enabled", False)
+
+
+def check_stoppable(pipeline: Any, facts: PipelineFacts | None) -> None:
+    """Raise UnsupportedPipelineError if a run of the pipeline cannot be ended early."""
+    if stops_by_flag(pipeline) or models_of(pipeline, facts):
+        return
+    raise UnsupportedPipelineError(
+        f"{type(pipeline).__name__} cannot be interrupted: its loop reads no interrupt flag, and "
+        "which models it calls is not known. cancel() ends it, without a picture; `unicb_facts` on "
+        "the class says what its denoisers are (see unicb.PipelineFacts)"
+    )
+
+
+def models_of(pipeline: Any, facts: PipelineFacts | None) -> list[Any]:
+    """Denoisers that the pipeline has, and then their companions; none if it has no denoiser."""
+    if facts is None:
+        return []
+    denoisers = [getattr(pipeline, name, None) for name in facts.denoisers]
+    companions = [getattr(pipeline, name, None) for name in facts.companions]
+    if all(model is None for model in denoisers):
+        return []
+    return [model for model in (*denoisers, *companions) if model is not None]
