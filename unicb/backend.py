@@ -8,12 +8,14 @@ base classes, and imports its framework only when its operations are first used.
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from unicb.errors import BackendLoadError, BackendNotFoundError
+from unicb.method_hooks import hook_method
 from unicb.ops import Tensor, TensorOps
 
 if TYPE_CHECKING:
@@ -30,27 +32,42 @@ _VERBS = ("owns", "is_tensor", "aside", "untouched", "hook", "reset_caches", "ve
 _PARTS = ("name", "install", "ops", *_VERBS)
 
 
-class Backend(Protocol):
-    """One framework, as unicb sees it."""
+class Backend(ABC):
+    """One framework, as unicb sees it. A backend derives from this, and writes what differs."""
 
     #: The name of the entry point, e.g. ``"torch"``.
     name: str
     #: What to install when the framework is missing, e.g. ``"pip install 'unicb[torch]'"``.
     install: str
+    #: The top-level package of the framework's pipelines, and
+    package: str = ""
+    #: the names of base classes there: of pipelines, and of models.
+    bases: Sequence[str] = ("DiffusionPipeline", "ModelMixin")
+    #: The distributions that the backend stands on, for reports.
+    distributions: Sequence[str] = ()
 
     @property
+    @abstractmethod
     def ops(self) -> TensorOps:
         """The tensor operations. The first use imports the framework (ImportError if it cannot)."""
-        ...
+
+    @property
+    @abstractmethod
+    def tensor_type(self) -> type:
+        """The framework's type of tensors. The first use may import the framework."""
 
     def owns(self, pipeline: object) -> bool:
         """Whether ``pipeline`` is one of this framework's pipelines, or one of its models. Must
-        import nothing to answer."""
-        ...
+        import nothing to answer.
+
+        Unless overridden, it is one if a base class of it is among :attr:`bases`, and lives in
+        :attr:`package`.
+        """
+        return any(has_base(pipeline, self.package, name) for name in self.bases)
 
     def is_tensor(self, value: object) -> bool:
         """Whether ``value`` is one of this framework's tensors."""
-        ...
+        return isinstance(value, self.tensor_type)
 
     def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
         """Have ``work(ops, *tensors)`` done without the pipeline's loop waiting for it, if it can.
@@ -60,14 +77,18 @@ class Backend(Protocol):
         does to them; it reads them, and has its result on the host before it returns. What it is
         handed may be copies, also of another kind, with the operations for that kind.
 
-        A framework that cannot do that calls ``work`` at once, see :func:`at_once`.
+        Unless overridden, ``work`` is called at once.
         """
-        ...
+        return at_once(work, self.ops, tensors)
 
     def untouched(self) -> AbstractContextManager[None]:
         """A block that records no gradients, and after which the framework's global random numbers
-        go on as if it had not been."""
-        ...
+        go on as if it had not been.
+
+        Unless overridden, the block is nothing: for frameworks where gradients are asked for, and
+        that have no global random numbers.
+        """
+        return nullcontext()
 
     def hook(self, module: Any, around: Around) -> Callable[[], None]:
         """Have ``around(call, args, kwargs)`` answer every call of ``module``; ``call`` is what
@@ -80,22 +101,29 @@ class Backend(Protocol):
 
         Meanwhile ``copy.deepcopy`` of the module, or of what contains it, is a copy of the module
         as it would be without the hooks: see :func:`unicb.plain_copies.make_plain_copies`.
+
+        Unless overridden, the module's own ``forward`` is replaced: for frameworks without a
+        registry, whose modules run that when they are called.
         """
-        ...
+        return hook_method(module, "forward", around)
 
     def reset_caches(self, module: Any, *, rehearse: bool = False) -> None:
         """Have the framework's own hooks on ``module`` and inside it forget what they keep of
-        earlier calls, because the next will have fewer rows. Nothing to do where there are none.
-        With ``rehearse``, nothing is forgotten: only whether it could be is told.
+        earlier calls, because the next will have fewer rows. With ``rehearse``, nothing is
+        forgotten: only whether it could be is said.
+
+        Unless overridden, there is nothing to do: for frameworks without such hooks.
 
         Raises:
             UnsupportedPipelineError: one of them cannot do without the rows that are left out.
         """
-        ...
+        return None
 
     def versions(self) -> Mapping[str, str]:
         """Names and versions of the packages that the backend stands on, for reports."""
-        ...
+        from importlib.metadata import version
+
+        return {name: version(name) for name in self.distributions}
 
 
 def at_once(work: Callable[..., T], ops: TensorOps, tensors: Sequence[Tensor]) -> Callable[[], T]:
@@ -106,8 +134,7 @@ def at_once(work: Callable[..., T], ops: TensorOps, tensors: Sequence[Tensor]) -
 
 def has_base(pipeline: object, package: str, class_name: str) -> bool:
     """Whether some base class of ``pipeline`` is called ``class_name`` and lives in ``package``.
-
-    The usual answer to :meth:`Backend.owns`, given without importing ``package``.
+    Imports nothing to answer.
     """
     return any(
         base.__name__ == class_name and base.__module__.partition(".")[0] == package

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
-from importlib.metadata import version
 from typing import Any, cast
 
-from unicb.backend import Around, T, has_base
+from unicb.backend import Around, Backend, T
 from unicb.ops import Tensor, TensorOps
 
 
-class MindSporeBackend:
+class MindSporeBackend(Backend):
     name = "mindspore"
     install = "pip install 'unicb[mindspore]'"
+    package = "mindone"
+    distributions = ("mindspore", "mindone", "transformers")
 
     @cached_property
     def ops(self) -> TensorOps:
@@ -22,18 +23,11 @@ class MindSporeBackend:
 
         return MindSporeOps()
 
-    def owns(self, pipeline: object) -> bool:
-        kinds = ("DiffusionPipeline", "ModelMixin")
-        return any(has_base(pipeline, "mindone", kind) for kind in kinds)
-
     @cached_property
-    def _tensor(self) -> type:
+    def tensor_type(self) -> type:
         import mindspore
 
         return cast(type, mindspore.Tensor)
-
-    def is_tensor(self, value: object) -> bool:
-        return isinstance(value, self._tensor)
 
     def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
         from unicb_mindspore.aside import aside
@@ -54,6 +48,3 @@ class MindSporeBackend:
         from unicb_mindspore.hooks import reset_caches
 
         reset_caches(module, rehearse)
-
-    def versions(self) -> Mapping[str, str]:
-        return {name: version(name) for name in ("mindspore", "mindone", "transformers")}

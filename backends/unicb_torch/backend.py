@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
-from importlib.metadata import version
 from typing import Any, cast
 
-from unicb.backend import Around, T, has_base
+from unicb.backend import Around, Backend, T
 from unicb.ops import Tensor, TensorOps
 
 
-class TorchBackend:
+class TorchBackend(Backend):
     name = "torch"
     install = "pip install 'unicb[torch]'"
+    package = "diffusers"
+    distributions = ("torch", "diffusers", "transformers")
 
     @cached_property
     def ops(self) -> TensorOps:
@@ -22,18 +23,11 @@ class TorchBackend:
 
         return TorchOps()
 
-    def owns(self, pipeline: object) -> bool:
-        kinds = ("DiffusionPipeline", "ModelMixin")
-        return any(has_base(pipeline, "diffusers", kind) for kind in kinds)
-
     @cached_property
-    def _tensor(self) -> type:
+    def tensor_type(self) -> type:
         import torch
 
         return cast(type, torch.Tensor)
-
-    def is_tensor(self, value: object) -> bool:
-        return isinstance(value, self._tensor)
 
     def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
         from unicb_torch.aside import aside
@@ -54,6 +48,3 @@ class TorchBackend:
         from unicb_torch.hooks import reset_caches
 
         reset_caches(module, rehearse)
-
-    def versions(self) -> Mapping[str, str]:
-        return {name: version(name) for name in ("torch", "diffusers", "transformers")}

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from importlib.metadata import version
-from typing import Any
 
-from unicb.backend import Around, T, at_once, has_base
-from unicb.ops import Tensor, TensorOps
+from unicb.backend import Backend
+from unicb.ops import TensorOps
 
 
-class JaxBackend:
+class JaxBackend(Backend):
+    """JAX needs no more than this.
+
+    Gradients are asked for there, and random numbers come from keys that are passed on. A model's
+    ``forward`` is ordinary Python that calls a compiled function: what is inside that function runs
+    once, when it is traced, and is no place for a hook.
+    """
+
     name = "jax"
     install = "pip install unicb-jax-example"
+    package = "unicb_jax"
+    bases = ("JaxPipeline",)
+    distributions = ("jax", "jaxlib")
 
     @cached_property
     def ops(self) -> TensorOps:
@@ -22,28 +28,8 @@ class JaxBackend:
 
         return JaxOps()
 
-    def owns(self, pipeline: object) -> bool:
-        return has_base(pipeline, "unicb_jax", "JaxPipeline")
-
-    def is_tensor(self, value: object) -> bool:
+    @cached_property
+    def tensor_type(self) -> type:
         import jax
 
-        return isinstance(value, jax.Array)
-
-    def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
-        return at_once(work, self.ops, tensors)
-
-    def untouched(self) -> AbstractContextManager[None]:
-        """Gradients are asked for here, and random numbers come from keys that are passed on."""
-        return nullcontext()
-
-    def hook(self, module: Any, around: Around) -> Callable[[], None]:
-        from unicb_jax.hooks import hook
-
-        return hook(module, around)
-
-    def reset_caches(self, module: Any, *, rehearse: bool = False) -> None:
-        """This framework has no hooks that cache."""
-
-    def versions(self) -> Mapping[str, str]:
-        return {name: version(name) for name in ("jax", "jaxlib")}
+        return jax.Array

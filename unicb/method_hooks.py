@@ -1,0 +1,66 @@
+"""Hooks on a module's call, as an attribute of the instance that comes before the class's method.
+
+For frameworks that have no registry of hooks.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from unicb.plain_copies import make_plain_copies
+
+if TYPE_CHECKING:
+    from unicb.backend import Around
+
+_lock = threading.RLock()
+
+
+class MethodHooks:
+    """Stands before a method of a module while there are hooks on it."""
+
+    def __init__(self, module: Any, name: str) -> None:
+        self.method = getattr(module, name)
+        self.arounds: list[Around] = []
+        self.end_plain_copies = make_plain_copies(module, _lock, lambda found: found.pop(name))
+        setattr(module, name, self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        call = self.method
+        for around in self.arounds:
+            call = partial(_call, around, call)
+        return call(*args, **kwargs)
+
+
+def _call(around: Around, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return around(call, args, kwargs)
+
+
+def hook_method(module: Any, name: str, around: Around) -> Callable[[], None]:
+    """Have ``around(call, args, kwargs)`` answer every call of a module's method.
+
+    Args:
+        module: of any class. Its instances keep attributes.
+        name: of the method; ``call`` is what it was.
+        around: hooks nest, the latest outermost.
+
+    Returns:
+        A function that takes the hook away, in any order where there are several, and in any
+        thread; the module is as it was found after the last.
+    """
+    with _lock:
+        hooks = getattr(module, name)
+        if not isinstance(hooks, MethodHooks):
+            hooks = MethodHooks(module, name)
+        hooks.arounds.append(around)
+
+    def remove() -> None:
+        with _lock:
+            hooks.arounds.remove(around)
+            if not hooks.arounds:
+                delattr(module, name)
+                hooks.end_plain_copies()
+
+    return remove
