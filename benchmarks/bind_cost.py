@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -87,6 +88,8 @@ def circumstances(pipeline: Any) -> Iterator[tuple[str, Callable[[], None]]]:
 
 def main() -> int:
     options = parser(__doc__).parse_args()
+    # No pipeline is called here.
+    warnings.filterwarnings("ignore", "<Binding of .* was never called", RuntimeWarning)
     fx = zoo_framework(options.framework)
     figures = []
     for name in CLASSES[options.framework]:

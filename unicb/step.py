@@ -37,11 +37,12 @@ class Step(GuidanceControls):
         index: the step's number, from 0; -1 before the first. A scheduler of order 2 counts its
             half steps too, as the frameworks do.
         num_timesteps: how many there are (``pipeline.num_timesteps``, or what the scheduler has).
+        ops: the seven tensor operations of the pipeline's framework.
     """
 
     __slots__ = (
         *("_handed", "_names", "_tensors", "_timestep", "run"),
-        *("index", "num_timesteps"),
+        *("index", "num_timesteps", "ops"),
     )
 
     def __init__(
@@ -54,17 +55,13 @@ class Step(GuidanceControls):
         handed: Mapping[str, Tensor],
     ) -> None:
         self.run = run
+        self.ops: TensorOps = run.ops
         self.index = index
         self.num_timesteps = num_timesteps
         self._timestep = timestep
         # What goes back into the loop, and what it has handed over.
         self._tensors, self._handed = tensors, handed
         self._names: Sequence[str] = ()
-
-    @property
-    def ops(self) -> TensorOps:
-        """The seven tensor operations of the pipeline's framework."""
-        return self.run.ops
 
     @property
     def timestep(self) -> float:
@@ -182,7 +179,7 @@ class Step(GuidanceControls):
     def __setitem__(self, name: str, value: Tensor) -> None:
         if name not in self._names:
             raise self._undeclared(name)
-        if not self._is_tensors(value):
+        if not (self.run.is_tensor(value) or self._are_tensors(value)):
             raise TypeError(
                 f"step[{name!r}] takes a tensor of the pipeline's framework, not a "
                 f"{type(value).__qualname__}; step.ops.from_numpy turns a host array into one"
@@ -206,11 +203,11 @@ class Step(GuidanceControls):
             return self._tensors[name]
         return self.run.loop_locals([name]).get(name)
 
-    def _is_tensors(self, value: Any) -> bool:
-        """A tensor, or a list of them: with several ControlNets, ``image`` is one."""
-        if isinstance(value, list | tuple):
-            return all(self._is_tensors(item) for item in value)
-        return self.run.is_tensor(value)
+    def _are_tensors(self, value: Any) -> bool:
+        """Whether it is a list of tensors: with several ControlNets, ``image`` is one."""
+        return isinstance(value, list | tuple) and all(
+            self.run.is_tensor(item) or self._are_tensors(item) for item in value
+        )
 
     def _undeclared(self, name: str) -> LookupError:
         if self.index < 0:

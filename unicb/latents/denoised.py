@@ -112,7 +112,9 @@ class DenoisedEstimate:
         self._first_timestep, self._num_timesteps = first_timestep, num_timesteps
         self._kept_is = _kept_type(scheduler, facts) if facts.kept else None
         # Asked once: for an attribute that is not there, the frameworks' schedulers take long.
-        self._has_halves = hasattr(scheduler, "state_in_first_order")
+        self._has_halves = (
+            hasattr(scheduler, "state_in_first_order") and getattr(scheduler, "order", 2) > 1
+        )
         self._counts = hasattr(scheduler, "step_index")
         self._schedule: LazySchedule | None = None
         self._last = _Noted()
