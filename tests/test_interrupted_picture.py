@@ -222,10 +222,10 @@ def test_what_goes_wrong_with_it_costs_no_picture(monkeypatch: pytest.MonkeyPatc
     pipe, note = ToyPipeline(), Note()
     plain = bind(pipe, note)("x", **KEYWORDS)
 
-    def fails(self: Any, latents: Any) -> None:
+    def fails(self: Any, *latents: Any) -> None:
         raise AttributeError("no sigmas")
 
-    monkeypatch.setattr(DenoisedEstimate, "note", fails)
+    monkeypatch.setattr(DenoisedEstimate, "between", fails)
     assert np.array_equal(bind(pipe, Interrupt(STEPS))("x", **KEYWORDS), plain)
     with pytest.warns(RuntimeWarning, match="latents as they are.*AttributeError: no sigmas"):
         out = bind(pipe, Interrupt(3))("x", **KEYWORDS)
