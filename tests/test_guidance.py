@@ -47,6 +47,9 @@ class Running:
     def owns_current_call(self) -> bool:
         return True
 
+    def hook(self, model: Any, around: Any, *, outermost: bool = False) -> Callable[[], None]:
+        return backend.hook(model, around)
+
     def is_executing(self) -> bool:
         return True
 

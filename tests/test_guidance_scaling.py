@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +41,9 @@ class Running:
 
     def owns_current_call(self) -> bool:
         return True
+
+    def hook(self, model: Any, around: Any, *, outermost: bool = False) -> Callable[[], None]:
+        return backend.hook(model, around)
 
     def is_executing(self) -> bool:
         return True

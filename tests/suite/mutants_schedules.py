@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from mutation import MoreKinds, after, instead, mutant, value
@@ -12,15 +13,19 @@ from unicb.callbacks._cutoff import Cutoff
 from unicb.guidance._guided import RunGuidance
 from unicb.guidance._scale import BatchScale, PropertyScale, _Moved
 from unicb.run.first_call import FirstCalls
+from unicb.run.model_hooks import Hooked
 from unicb.run.run import Run
 
 
-def _next_call(before_first_step: Any) -> Any:
+def _next_call(on_call: Any) -> Any:
     """What is hooked in the first call answers from the second on."""
 
-    def broken(self: Run) -> Any:
-        before_first_step(self)
-        return ()
+    def broken(self: Hooked, call: Any, args: Any, kwargs: Any) -> Any:
+        hooked = copy.copy(self)
+        for act in self.before:
+            act()
+        hooked.before = ()
+        return on_call(hooked, call, args, kwargs)
 
     return broken
 
@@ -50,8 +55,8 @@ SCHEDULES = (
         "the first call is not answered",
         "a hook that is put during a call waits for the next",
         "interval_is_exact",
-        Run,
-        "before_first_step",
+        Hooked,
+        "__call__",
         _next_call,
         error=UnsupportedPipelineError,
     ),

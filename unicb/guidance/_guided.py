@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from unicb.backend import Backend
 from unicb.errors import UnsupportedPipelineError
 from unicb.guidance import Cut, Scaling, cut, is_off, scaling
 from unicb.guidance._attributes import Ours, put_back
@@ -21,32 +20,24 @@ _ATTRIBUTE = "_guidance_scale"
 class RunGuidance:
     """What a run does to its pipeline's guidance.
 
-    Attributes:
-        backend: through which models are hooked.
-
     Args:
         target: the pipeline.
         owner: the run.
-        hooked: called when models have been hooked.
     """
 
-    def __init__(self, target: Target, owner: Owner, hooked: Callable[[], None]) -> None:
-        self.backend: Backend = target.backend
+    def __init__(self, target: Target, owner: Owner) -> None:
+        self._backend = target.backend
         facts = target.facts
         self._pipeline, self._facts = target.pipeline, facts
-        self._owner, self._note_hooks = owner, hooked
+        self._owner = owner
         self._batch_of = "latents" if facts is None else facts.batch_of
         self._cut: Cut | None = None
         self._scaling: Scaling | None = None
         self._set: dict[str, Ours] = {}
         self._scale_after_cut: float | None = None
 
-    def step_end(self, handed: Mapping[str, Tensor]) -> None:
-        """A step has ended. To be called once models have been hooked.
-
-        Raises:
-            UnsupportedPipelineError: the step was not as expected.
-        """
+    def _step_end(self, handed: Mapping[str, Tensor]) -> None:
+        """Raises UnsupportedPipelineError if the step that has ended was not as expected."""
         if self._cut is not None:
             self._cut.step_end()
         if self._scaling is not None:
@@ -56,7 +47,7 @@ class RunGuidance:
         """What counts the batch, before the first step has ended: of the loop's locals."""
         before = "" if self._facts is None else self._facts.batch_before
         found = self._owner.loop_locals([self._batch_of, before])
-        rows = next((x for x in found.values() if self.backend.is_tensor(x)), None)
+        rows = next((x for x in found.values() if self._backend.is_tensor(x)), None)
         return {} if rows is None else {self._batch_of: rows}
 
     def is_off(self) -> bool:
@@ -95,12 +86,12 @@ class RunGuidance:
         if first and self.is_off():
             return False
         rows = tensors.get(self._batch_of)
-        made = cut(self.backend, self._pipeline, self._facts, rows, self._owner, within=first)
+        made = cut(self._backend, self._pipeline, self._facts, rows, self._owner, within=first)
         if made is None:
             return False
         self._owner.on_finish(made.remove)
         self._cut = made
-        self._note_hooks()
+        self._owner.watch_steps(self._step_end)
         return True
 
     def restore(self) -> bool:
@@ -119,10 +110,10 @@ class RunGuidance:
         if self._scaling is None:
             # Above a cut, as below it: what a scaling does to one block alone is nothing.
             rows = tensors.get(self._batch_of)
-            made = scaling(self.backend, self._pipeline, self._facts, rows, self._owner)
+            made = scaling(self._backend, self._pipeline, self._facts, rows, self._owner)
             self._owner.on_finish(made.remove)
             self._scaling = made
-            self._note_hooks()
+            self._owner.watch_steps(self._step_end)
         if self._scaling.is_off(scale):
             self._scaling.set(None)
             self.cut(tensors)

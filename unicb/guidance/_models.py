@@ -51,9 +51,10 @@ class Models:
 
     def hook(self, answer: Answer) -> None:
         """Have ``answer`` answer all calls that belong to the run, until :meth:`remove`."""
+        hook = self.backend.hook if self._run is None else self._run.hook
         try:
             for name, model in self._present():
-                self._removers.append(self.backend.hook(model, self._around(name, answer)))
+                self._removers.append(hook(model, self._around(name, answer)))
                 self._hooked[name] = model
         except BaseException:
             self.remove()

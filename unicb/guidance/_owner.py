@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
+
+from unicb.backend import Around
+from unicb.ops import Tensor
 
 
 class Owner(Protocol):
@@ -19,6 +22,12 @@ class Owner(Protocol):
 
     def is_executing(self) -> bool:
         """Whether its loop has not ended."""
+
+    def hook(self, model: Any, around: Around, *, outermost: bool = False) -> Callable[[], None]:
+        """Have ``around`` answer a model's calls, until the returned function is called."""
+
+    def watch_steps(self, watch: Callable[[Mapping[str, Tensor]], None]) -> None:
+        """Have ``watch`` called at the end of each step, with what the loop has handed over."""
 
     def finish(self) -> None:
         """Put back what it has changed: it is over."""

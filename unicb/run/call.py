@@ -15,7 +15,6 @@ from unicb.ops import Tensor
 from unicb.run.asked import Bound, CallTimes
 from unicb.run.busy import Lease, User
 from unicb.run.decoding import Decoding
-from unicb.run.first_call import Hooked
 from unicb.run.handle import Handle, State
 from unicb.run.loop import (
     FrameId,
@@ -29,6 +28,7 @@ from unicb.run.loop import (
     loop_frame_id,
     loop_locals,
 )
+from unicb.run.model_hooks import ModelHooks
 from unicb.run.run import Run
 from unicb.run.scope import Scope, innermost
 from unicb.run.waiting import Waiting
@@ -57,7 +57,8 @@ class Call:
         self._called_at = time.monotonic()
         self._run: Run | None = None
         self._is_over = False
-        self._waiting = Waiting(bound, handle, sigint, scope, self._first_model_call)
+        self._hooks = ModelHooks(bound.target.backend)
+        self._waiting = Waiting(bound, handle, sigint, scope, self._hooks, self._first_model_call)
         self._decoding = Decoding(handle, handle.add(self))
 
     def __call__(
@@ -162,22 +163,22 @@ class Call:
             run.loop.frame_id = frame_id
         return run
 
-    def _first_model_call(self) -> Hooked:
+    def _first_model_call(self) -> None:
         """A model is called: where that is the first call in a loop of ours, the run begins."""
         run = self._run
         if run is not None and (run.calls_back or run.is_calling()):
-            return ()
+            return
         frame_id = self._loop_calling()
         if frame_id is None:
-            return ()
+            return
         # The error for the loop of another pipeline is raised at its first step's end.
         pipeline = self._bound.target.pipeline
         owner = loop_locals(frame_id, ["self"]).get("self", pipeline)
         if owner is not pipeline and hasattr(owner, "_callback_tensor_inputs"):
-            return ()
+            return
         run = self._begin(pipeline, frame_id)
         try:
-            return run.before_first_step()
+            run.before_first_step()
         except BaseException as error:
             self._fail(run, error)
             raise
@@ -207,7 +208,7 @@ class Call:
 
     def _new_run(self, frame_id: FrameId) -> Run:
         times = CallTimes(self._called_at, self._handle.decode_seconds)
-        return Run(self._bound, partial(_loop_of, frame_id, self._scope), times)
+        return Run(self._bound, partial(_loop_of, frame_id, self._scope), times, self._hooks)
 
     def _fail(self, run: Run, error: BaseException | None) -> None:
         state = state_after(error)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
-from unicb.backend import Backend
+from unicb.backend import Around
 from unicb.guidance._guided import RunGuidance
 from unicb.ops import Tensor
 from unicb.pipelines import num_timesteps_of
@@ -14,8 +14,8 @@ from unicb.pipelines.stoppable import stops_by_flag
 from unicb.run.asked import AskedRun, Bound, CallTimes
 from unicb.run.denoised import Picture, RunDenoised, check_picture
 from unicb.run.ending import Outcome
-from unicb.run.first_call import Hooked, NotingHooks
 from unicb.run.loop import Loop, Outputs
+from unicb.run.model_hooks import ModelHooks
 from unicb.run.running_out import RunningOut
 from unicb.step import Step
 
@@ -33,8 +33,10 @@ class Run(AskedRun):
         bound: Bound,
         make_loop: Callable[[Run], Loop],
         times: CallTimes,
+        hooks: ModelHooks,
     ) -> None:
         super().__init__(bound, times)
+        self._hooks = hooks
         self.index = -1
         self.num_timesteps = 0
         #: With which the loop calls next, if it goes on in its pass over the timesteps; None where
@@ -47,15 +49,9 @@ class Run(AskedRun):
         self.denoised = RunDenoised(self)
         #: Called at the end of each step with what the loop has handed over.
         self._watchers: list[Callable[[Mapping[str, Tensor]], None]] = []
-        self.guidance = RunGuidance(bound.target, self, self._changed_models)
+        self.guidance = RunGuidance(bound.target, self)
 
     # Whose calls are its own.
-
-    def _changed_models(self) -> None:
-        """Guidance has put hooks on the models."""
-        self._out.to_front()
-        if self.guidance.step_end not in self._watchers:
-            self._watchers.append(self.guidance.step_end)
 
     @property
     def index_in_pass(self) -> int:
@@ -122,28 +118,34 @@ class Run(AskedRun):
         self.denoised.started_from = None
         if self.index < 0:
             if self.denoised.begin(timestep, self.num_timesteps):
-                self._watchers.append(self.denoised.note)
+                self.watch_steps(self.denoised.note)
             self._out.watch()
             for callback, _ in self._bound.callbacks:
                 if not any(callback is early for early in self._bound.early):
                     self.ending.callbacks.callback(callback.on_run_end, self)
                 callback.on_run_start(self)
 
-    def before_first_step(self) -> Hooked:
-        """Call those of the callbacks that act before the first step. Returns the hooks that they
-        have had put on the models, which do not answer the call that is under way.
-        """
-        target, self.num_timesteps = self._bound.target, num_timesteps_of(self.pipeline)
-        noting = NotingHooks(target.backend)
-        self._calls_back, self.guidance.backend = True, cast(Backend, noting)
+    def before_first_step(self) -> None:
+        """Call those of the callbacks that act before the first step."""
+        self.num_timesteps = num_timesteps_of(self.pipeline)
+        self._calls_back = True
         step = Step(self, -1, self.num_timesteps, None, {}, self.guidance.counted())
         try:
             for callback in self._bound.early:
                 self.ending.callbacks.callback(callback.on_run_end, self)
                 callback.before_first_step(step)
         finally:
-            self._calls_back, self.guidance.backend = False, target.backend
-        return noting.hooked
+            self._calls_back = False
+
+    def hook(self, model: Any, around: Around, *, outermost: bool = False) -> Callable[[], None]:
+        """Have ``around`` answer a model's calls, whoever makes them; see
+        :meth:`unicb.Backend.hook`."""
+        return self._hooks.hook(model, around, outermost=outermost)
+
+    def watch_steps(self, watch: Callable[[Mapping[str, Tensor]], None]) -> None:
+        """Have ``watch`` called at the end of each step, with what the loop has handed over."""
+        if watch not in self._watchers:
+            self._watchers.append(watch)
 
     @property
     def runs_out(self) -> bool:

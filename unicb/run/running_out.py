@@ -36,16 +36,8 @@ class RunningOut:
         """Look on from the first step's end, where a stop would need it."""
         target = self._target
         if not stops_by_flag(target.pipeline) and target.models:
-            replay = Replay(
-                target.backend, target.pipeline, target.facts, self._owner.owns_current_call
-            )
-            self._replay = replay
-            self._owner.on_finish(replay.remove)
-
-    def to_front(self) -> None:
-        """Others have put hooks on the models: have these outermost again."""
-        if self._replay is not None:
-            self._replay.to_front()
+            self._replay = Replay(target.pipeline, target.models, self._owner)
+            self._owner.on_finish(self._replay.remove)
 
     @property
     def is_on(self) -> bool:

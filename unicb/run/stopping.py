@@ -8,13 +8,14 @@ stopped after.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from types import MethodType
 from typing import Any, cast
 
 from unicb.backend import Backend
+from unicb.guidance._owner import Owner
 from unicb.pipelines import PipelineFacts
 from unicb.pipelines.stoppable import models_of
 
@@ -28,38 +29,24 @@ class Replay:
     of the stop (the run was stopped after its first step) is called once more.
 
     Args:
-        backend: of the pipeline's framework.
         pipeline: whose loop it is.
-        facts: about its class.
-        owns: whether the call that is under way is one of the loop's own; others pass.
+        models: that the loop calls.
+        run: whose calls these are; others pass.
     """
 
-    def __init__(
-        self,
-        backend: Backend,
-        pipeline: Any,
-        facts: PipelineFacts | None,
-        owns: Callable[[], bool],
-    ) -> None:
+    def __init__(self, pipeline: Any, models: Sequence[Any], run: Owner) -> None:
         self.stopped = False
-        self._owns = owns
+        self._owns = run.owns_current_call
         self._last: dict[int, Any] = {}
-        self._backend, self._models = backend, models_of(pipeline, facts)
-        self._unhook = ExitStack()
         with ExitStack() as undo:
-            undo.callback(self._unhook.close)
-            self.to_front()
+            for key, model in enumerate(models):
+                # Outermost: what is kept is what the loop gets, of whole size, though a cut leaves
+                # rows out below.
+                undo.callback(run.hook(model, partial(self._answer, key), outermost=True))
             scheduler = getattr(pipeline, "scheduler", None)
             if callable(getattr(scheduler, "step", None)):
                 undo.callback(_SchedulerStep(scheduler, self._step).remove)
             self._undo = undo.pop_all()
-
-    def to_front(self) -> None:
-        """Have the models' hooks outermost: what is kept is what the loop gets, of whole size,
-        though a cut leaves rows out below."""
-        self._unhook.close()
-        for key, model in enumerate(self._models):
-            self._unhook.callback(self._backend.hook(model, partial(self._answer, key)))
 
     def remove(self) -> None:
         """Take the hooks away, and forget what was kept. Idempotent."""

@@ -7,9 +7,10 @@ from types import FrameType
 
 from unicb.callback import name_of
 from unicb.run.asked import Bound
-from unicb.run.first_call import FirstCalls, Hooked, models_to_watch
+from unicb.run.first_call import FirstCalls, models_to_watch
 from unicb.run.handle import Handle, Request
 from unicb.run.loop import runs_code_of
+from unicb.run.model_hooks import ModelHooks
 from unicb.run.scope import Scope
 from unicb.run.sigint import SigintHandler
 
@@ -22,6 +23,7 @@ class Waiting:
         handle: the binding's.
         sigint: whether the first Ctrl-C interrupts the run.
         scope: of a call that unicb makes itself; else None.
+        hooks: on the pipeline's models.
         first_call: a bound method, not kept alive; see :class:`FirstCalls`.
 
     Raises:
@@ -36,7 +38,8 @@ class Waiting:
         handle: Handle,
         sigint: bool,
         scope: Scope | None,
-        first_call: Callable[[], Hooked],
+        hooks: ModelHooks,
+        first_call: Callable[[], None],
     ) -> None:
         self._pipeline_class = type(bound.target.pipeline)
         self._handle, self._scope = handle, scope
@@ -45,7 +48,7 @@ class Waiting:
         self.begin()
         if bound.early:
             models = models_to_watch(bound.target, name_of(bound.early[0]))
-            self._first_calls = FirstCalls(bound.target.backend, models, first_call)
+            self._first_calls = FirstCalls(hooks, models, first_call)
 
     def begin(self) -> None:
         """The call begins, or another of its loops: wait for Ctrl-C."""
