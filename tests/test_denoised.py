@@ -13,7 +13,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from unicb import Callback, Run, Step, bind
-from unicb.latents.denoised import DenoisedEstimate, _solve
+from unicb.latents._x0 import solve
+from unicb.latents.denoised import DenoisedEstimate
 from unicb.latents.schedules import (
     Level,
     SchedulerFacts,
@@ -50,7 +51,7 @@ def test_two_latents_are_two_equations(start: Level, end: Level, seed: int) -> N
     x0, noise = np.random.default_rng(seed).normal(size=(2, 3, 4))
     before, after = noised(x0, noise, start), noised(x0, noise, end)
     kept = before.data.copy(), after.data.copy()
-    told = _solve(before, after, start, end)
+    told = solve(before, after, start, end)
     assert told is not None
     np.testing.assert_allclose(told.data, x0, atol=1e-8 * (1 + 1 / abs(determinant)))
     np.testing.assert_array_equal(before.data, kept[0])
@@ -60,7 +61,7 @@ def test_two_latents_are_two_equations(start: Level, end: Level, seed: int) -> N
 @given(levels)
 def test_one_equation_is_not_enough(level: Level) -> None:
     x = StrictTensor(np.ones(2))
-    assert _solve(x, x, level, level) is None
+    assert solve(x, x, level, level) is None
 
 
 @given(st.floats(0.01, 80), st.floats(0, 1), st.integers(0, 2**32 - 1))
@@ -74,7 +75,7 @@ def test_the_published_formula(sigma: float, share: float, seed: int) -> None:
         (Level(1, sigma), Level(1, following)),
         (Level(1 - sigma, sigma), Level(1 - following, following)),
     ):
-        told = _solve(StrictTensor(x), StrictTensor(y), start, end)
+        told = solve(StrictTensor(x), StrictTensor(y), start, end)
         assert told is not None
         np.testing.assert_allclose(told.data, expected, rtol=1e-6, atol=1e-9 * (1 + sigma) ** 2)
 
@@ -87,7 +88,7 @@ def test_half_precision_loses_little() -> None:
     before, after = (
         StrictTensor(noised(x0, noise, at).data.astype(np.float16)) for at in (start, end)
     )
-    told = _solve(before, after, start, end)
+    told = solve(before, after, start, end)
     assert told is not None
     assert told.dtype == np.float16
     least = 9 * (after.data.astype(float) - before.data.astype(float)) + after.data.astype(float)

@@ -6,7 +6,7 @@ idea of x0 and of the noise, and goes to the next level:
     x_i     = alpha_i     * x0 + sigma_i     * noise
     x_{i+1} = alpha_{i+1} * x0 + sigma_{i+1} * noise
 
-Two latents that follow each other are two equations for x0 (:func:`_solve`). They hold exactly for
+Two latents that follow each other are two equations for x0. They hold exactly for
 samplers of order 1 without fresh noise: Euler in any parametrisation (arXiv 2206.00364, eq. 5 and
 algorithm 1 without churn), rectified flow (arXiv 2209.03003), DDIM with eta = 0 (arXiv 2010.02502,
 eq. 12). Schedulers of order 2 (Heun, KDPM2) begin every step with such a one. Multistep solvers
@@ -19,15 +19,15 @@ Which scheduler is which: ``schedulers.toml``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
+from unicb.latents._x0 import LazyDenoised, from_noise, from_two, from_velocity, itself
 from unicb.latents.schedules import (
     LazySchedule,
-    Level,
     SchedulerFacts,
     attributes_needed,
     facts_for_scheduler,
@@ -36,38 +36,11 @@ from unicb.latents.schedules import (
 )
 from unicb.ops import Tensor, TensorOps
 
+__all__ = ["DenoisedEstimate", "Kind", "LazyDenoised"]
+
 Kind: TypeAlias = Literal["exact", "estimate"]
 
 NO_ARGUMENTS: Mapping[str, Any] = MappingProxyType({})
-
-
-@dataclass(frozen=True)
-class LazyDenoised:
-    """The denoised latents (x0) of a step, not computed yet.
-
-    Attributes:
-        tensors: what it follows from, all of the latents' shape (a mask may have 1 for an axis).
-        compute: x0 from these, or from one and the same part of each. None where there is none
-            after all. The first call of a run waits for the device, to read the scheduler's
-            noise levels; it may be made in another thread, and while the loop goes on.
-        is_linear: whether ``compute`` may be given the same linear map of each tensor, too, and
-            returns that map of x0.
-    """
-
-    tensors: tuple[Tensor, ...]
-    compute: Callable[..., Tensor | None]
-    levels: LazySchedule | None = None
-    is_linear: bool = True
-
-    def with_known(self, known: Tensor, mask: Tensor) -> LazyDenoised:
-        """x0 where ``mask`` is 1, and ``known`` where it is 0.
-
-        Args:
-            known: clean latents, of the latents' shape.
-            mask: 0 to 1, of a shape that broadcasts to it.
-        """
-        merged = partial(_merged, self.compute)
-        return LazyDenoised((*self.tensors, known, mask), merged, self.levels, False)
 
 
 class DenoisedEstimate:
@@ -77,6 +50,13 @@ class DenoisedEstimate:
 
     It never changes latents, and keeps one tensor: the latents of the last step end, or
     after half a step the two that the estimate of the whole one follows from.
+
+    Attributes:
+        kind: as of :meth:`kind_of`.
+        is_from_kept: whether x0 is what the model said, all over. From two latents, it has the
+            known region of an inpainted picture, which the loop put into them in between.
+        needs_notes: whether it takes more than the latents of two step ends: then every step is to
+            be noted with :meth:`note`, and :meth:`between` is not for it.
 
     Args:
         scheduler: the pipeline's, one that :meth:`kind_of` does not say None to.
@@ -116,15 +96,10 @@ class DenoisedEstimate:
             hasattr(scheduler, "state_in_first_order") and getattr(scheduler, "order", 2) > 1
         )
         self._counts = hasattr(scheduler, "step_index")
+        self.is_from_kept = self._kept_is is not None
+        self.needs_notes = self._has_halves or self._kept_is in ("epsilon", "v_prediction")
         self._schedule: LazySchedule | None = None
         self._last = _Noted()
-
-    @property
-    def is_from_kept(self) -> bool:
-        """Whether x0 is what the model said, all over. Computed from two latents, it has heard of
-        what the loop did to them in between: it has the known region of an inpainted picture.
-        """
-        return self._kept_is is not None
 
     @classmethod
     def kind_of(
@@ -134,38 +109,15 @@ class DenoisedEstimate:
 
         "exact": x0 to rounding, if no callback changes the latents in between. "estimate": the
         same formulas where they hold nearly. None: x0 cannot be computed, or not better than by
-        the noisy latents themselves.
-
-        Args:
-            scheduler: of either framework.
-            step_arguments: as for the class. Without DDIM's ``eta``, that is taken to be 0.
+        the noisy latents themselves. Without ``step_arguments``, DDIM's ``eta`` is taken to be 0.
         """
-        facts = facts_for_scheduler(scheduler)
-        if facts is None or facts.noisy:
-            return None
-        if any(setting(scheduler, n) for n in facts.noisy_if):
-            return None
-        if any(_is_given(step_arguments.get(n)) for n in facts.noisy_if_passed):
-            return None
-        if not all(hasattr(scheduler, name) for name in attributes_needed(facts)):
-            return None
-        if facts.kept:
-            return None if _kept_type(scheduler, facts) is None else "exact"
-        unclear = any(setting(scheduler, name) for name in facts.estimate_if)
-        return "estimate" if unclear else "exact"
-
-    @property
-    def needs_notes(self) -> bool:
-        """Whether an estimate needs more than the latents of two step ends: then every step is to
-        be noted with :meth:`note`, and :meth:`between` is not for it."""
-        return self._has_halves or self._kept_is in ("epsilon", "v_prediction")
+        return _kind_of(scheduler, facts_for_scheduler(scheduler), step_arguments)
 
     def between(self, before: Tensor | None, latents: Tensor, index: int) -> LazyDenoised | None:
         """x0 of the step that has just ended, to be computed; None where there is none.
 
         Args:
-            before: the latents that the step began with; None if these are not known.
-            latents: those that it ended with, as the scheduler has made them.
+            before, latents: those that it began with (None if they are not known) and ended with.
             index: of the step, from 0, among those of this pass over the timesteps.
         """
         if schedule_source(self._scheduler, self._facts) is not self._last.source:
@@ -183,8 +135,6 @@ class DenoisedEstimate:
     def step_end(self, latents: Tensor) -> Tensor | None:
         """x0 as of the step that ends, given its latents; to be called at the end of every step.
 
-        The first call that has something to compute waits for the device; see :meth:`note`.
-
         Args:
             latents: of any shape and floating dtype, as the loop hands them to a callback.
 
@@ -201,15 +151,12 @@ class DenoisedEstimate:
         return None if lazy is None else lazy.compute(*lazy.tensors)
 
     def note(self, latents: Tensor) -> None:
-        """A step has ended. Computes nothing, and waits for nothing.
-
-        Args:
-            latents: as the scheduler has made them, before any callback changes them.
-        """
+        """A step has ended, with these latents, before any callback changes them. Computes
+        nothing, and waits for nothing."""
         if schedule_source(self._scheduler, self._facts) is not self._last.source:
             self._begin_schedule()
         last = self._last
-        half = last.is_half = self._has_halves and self._is_half()
+        half = last.is_half = self._has_halves and _is_first_half(self._scheduler)
         last.first = last.now
         if self._counts:
             # None where the loop steps a copy of the pipeline's scheduler.
@@ -263,7 +210,7 @@ class DenoisedEstimate:
     ) -> LazyDenoised | None:
         if before is None or after is None or tuple(before.shape) != tuple(after.shape):
             return None
-        compute = partial(_from_two, self._levels, first, now, half)
+        compute = partial(from_two, self._levels, first, now, half)
         return LazyDenoised((before, after), compute, self._levels)
 
     def _from_kept(
@@ -271,15 +218,16 @@ class DenoisedEstimate:
     ) -> LazyDenoised | None:
         if kept is None or latents is None:
             return None
-        if tuple(kept.shape) != tuple(latents.shape):
-            if math.prod(kept.shape) != math.prod(latents.shape):
-                return None
-            kept = kept.reshape(tuple(latents.shape))  # some loops step with one more axis
-        if self._kept_is == "x0":
-            return LazyDenoised((kept,), _itself)
-        if before is None or tuple(before.shape) != tuple(latents.shape):
+        shape = tuple(latents.shape)
+        if math.prod(kept.shape) != math.prod(shape):
             return None
-        from_output = _from_velocity if self._kept_is == "v_prediction" else _from_noise
+        if tuple(kept.shape) != shape:
+            kept = kept.reshape(shape)  # some loops step with one more axis
+        if self._kept_is == "x0":
+            return LazyDenoised((kept,), itself)
+        if before is None or tuple(before.shape) != shape:
+            return None
+        from_output = from_velocity if self._kept_is == "v_prediction" else from_noise
         compute = partial(from_output, self._levels, now - 1)
         return LazyDenoised((before, kept), compute, self._levels)
 
@@ -287,14 +235,6 @@ class DenoisedEstimate:
     def _levels(self) -> LazySchedule:
         assert self._schedule is not None
         return self._schedule
-
-    def _is_half(self) -> bool:
-        """Whether the step that ends is the first half of one."""
-        if self._scheduler.state_in_first_order:
-            return False
-        # They end with a step that has no second half, and wait for one ever after.
-        count = getattr(self._scheduler, "step_index", None)
-        return count is None or count < len(self._scheduler.timesteps)
 
     def _begin_schedule(self) -> None:
         source = schedule_source(self._scheduler, self._facts)
@@ -333,6 +273,32 @@ class _Noted:
     kept_id: int | None = None
 
 
+def _kind_of(
+    scheduler: Any, facts: SchedulerFacts | None, step_arguments: Mapping[str, Any]
+) -> Kind | None:
+    if facts is None or facts.noisy:
+        return None
+    if any(setting(scheduler, n) for n in facts.noisy_if):
+        return None
+    if any(_is_given(step_arguments.get(n)) for n in facts.noisy_if_passed):
+        return None
+    if not all(hasattr(scheduler, name) for name in attributes_needed(facts)):
+        return None
+    if facts.kept:
+        return None if _kept_type(scheduler, facts) is None else "exact"
+    unclear = any(setting(scheduler, name) for name in facts.estimate_if)
+    return "estimate" if unclear else "exact"
+
+
+def _is_first_half(scheduler: Any) -> bool:
+    """Whether the step that ends is the first half of one."""
+    if scheduler.state_in_first_order:
+        return False
+    # They end with a step that has no second half, and wait for one ever after.
+    count = getattr(scheduler, "step_index", None)
+    return count is None or count < len(scheduler.timesteps)
+
+
 def _is_given(value: Any) -> bool:
     """Whether an argument of a scheduler's step is there, and not 0."""
     return value is not None and not (isinstance(value, int | float) and value == 0)
@@ -346,49 +312,3 @@ def _kept_type(scheduler: Any, facts: SchedulerFacts) -> str | None:
     if any(setting(scheduler, name) in values for name, values in given):
         return "x0"
     return facts.kept_is
-
-
-def _itself(kept: Tensor) -> Tensor:
-    return kept
-
-
-def _merged(compute: Callable[..., Tensor | None], *tensors: Tensor) -> Tensor | None:
-    *others, known, mask = tensors
-    x0 = compute(*others)
-    # With x0 times the mask first, both parts keep their bits where the mask is 0 or 1.
-    return None if x0 is None else x0 * mask + known * (1 - mask)
-
-
-def _from_two(
-    levels: LazySchedule, first: int, now: int, half: bool, before: Tensor, after: Tensor
-) -> Tensor | None:
-    start, end = levels.start(first), levels.end(now - 1, half)
-    return None if start is None or end is None else _solve(before, after, start, end)
-
-
-def _from_velocity(
-    levels: LazySchedule, step: int, before: Tensor, velocity: Tensor
-) -> Tensor | None:
-    level = levels.start(step)
-    return None if level is None else before * level.alpha - velocity * level.sigma
-
-
-def _from_noise(levels: LazySchedule, step: int, before: Tensor, noise: Tensor) -> Tensor | None:
-    level = levels.start(step)
-    return (before - noise * level.sigma) / level.alpha if level and level.alpha else None
-
-
-def _solve(before: Tensor, after: Tensor, start: Level, end: Level) -> Tensor | None:
-    """x0 from the latents before and after a step, and their noise levels.
-
-    Written with the difference of the two, which are alike: in half precision, that rounds away
-    less than the difference of their multiples would. None if both levels are the same.
-    """
-    determinant = start.sigma * end.alpha - end.sigma * start.alpha
-    if math.isclose(start.sigma * end.alpha, end.sigma * start.alpha, rel_tol=1e-6):
-        return None
-    whole = (start.sigma - end.sigma) / determinant
-    change = end.sigma / determinant
-    if math.isclose(whole, 1):  # Euler by sigmas or by flow: nothing to round
-        return after + (after - before) * change
-    return after * whole + (after - before) * change

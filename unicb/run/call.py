@@ -126,8 +126,7 @@ class Call:
                 self._run.finish()
 
     def cancel_at_once(self) -> None:
-        """Raise GenerationCancelled where a block of the denoiser is called by this call's loop,
-        and the call is to be cancelled."""
+        """Raise GenerationCancelled if this call's loop is calling, and is to be cancelled."""
         request = self._handle.request
         if request is None or request.what != "cancel":
             return
@@ -155,8 +154,7 @@ class Call:
             run = self._begin(pipeline, frame_id)
         if self._bound.early and run.index < 0:
             try:
-                _check_pipeline(self._bound, pipeline)
-                _check_begun(self._bound, early)
+                _check_first_step(self._bound, pipeline, early)
             except BaseException as error:
                 self._fail(run, error)
                 raise
@@ -245,8 +243,9 @@ def _loop_of(frame_id: FrameId, scope: Scope | None, run: Run) -> Loop:
     return WatchedLoop(frame_id, run.finish)
 
 
-def _check_begun(bound: Bound, early: bool) -> None:
+def _check_first_step(bound: Bound, pipeline: Any, early: bool) -> None:
     """At the end of a run's first step, where callbacks had to act before it."""
+    _check_pipeline(bound, pipeline)
     if not early:
         raise UnicbError(
             f"{name_of(bound.early[0])} acts before a run's first step, and the run has been "
