@@ -14,7 +14,7 @@ There, too, guidance gets another scale where the loop keeps a copy of its own: 
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from unicb.backend import Backend, backend_for
 from unicb.errors import UnsupportedPipelineError
@@ -22,7 +22,6 @@ from unicb.guidance._batch import BatchCut
 from unicb.guidance._calls import CallsCut
 from unicb.guidance._inference import facts_of_class
 from unicb.guidance._models import Models
-from unicb.guidance._owner import Owner
 from unicb.guidance._scale import (
     AIM,
     BatchScale,
@@ -35,6 +34,9 @@ from unicb.guidance._scale import (
 from unicb.guidance._switch import SwitchCut
 from unicb.ops import Tensor
 from unicb.pipelines import PipelineFacts
+
+if TYPE_CHECKING:
+    from unicb.run.run import Run
 
 __all__ = [
     "Cut",
@@ -158,7 +160,7 @@ def cut(
     pipeline: Any,
     known: PipelineFacts | None,
     latents: Tensor | None,
-    run: Owner,
+    run: Run,
     within: bool = False,
 ) -> Cut | None:
     """Cut guidance from the next step on; None if this run's guidance is known to be off.
@@ -185,7 +187,7 @@ def cut(
     return BatchCut(models, latents)
 
 
-def is_off(pipeline: Any, known: PipelineFacts | None, run: Owner) -> bool:
+def is_off(pipeline: Any, known: PipelineFacts | None, run: Run) -> bool:
     """Whether the pipeline was called without guidance, as far as it can be told before the end of
     the first step."""
     facts = facts_of(pipeline, known)
@@ -232,7 +234,7 @@ def scaling(
     pipeline: Any,
     known: PipelineFacts | None,
     latents: Tensor | None,
-    run: Owner,
+    run: Run,
 ) -> Scaling:
     """Make the scale of a run's guidance settable.
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from unicb.errors import UnsupportedPipelineError
 from unicb.guidance import Cut, Scaling, cut, is_off, scaling
 from unicb.guidance._attributes import Ours, put_back
-from unicb.guidance._owner import Owner
 from unicb.ops import Tensor
 
 if TYPE_CHECKING:
     from unicb.pipelines.target import Target
+    from unicb.run.run import Run
 
 _ATTRIBUTE = "_guidance_scale"
 
@@ -25,7 +25,7 @@ class RunGuidance:
         owner: the run.
     """
 
-    def __init__(self, target: Target, owner: Owner) -> None:
+    def __init__(self, target: Target, owner: Run) -> None:
         self._backend = target.backend
         facts = target.facts
         self._pipeline, self._facts = target.pipeline, facts

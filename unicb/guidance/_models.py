@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from unicb.backend import Backend
 from unicb.errors import UnsupportedPipelineError
-from unicb.guidance._owner import Owner
 from unicb.pipelines import PipelineFacts
+
+if TYPE_CHECKING:
+    from unicb.run.run import Run
 
 #: Answers a call of the model of that name.
 Answer: TypeAlias = Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -22,7 +24,7 @@ class Models:
         backend: Backend,
         pipeline: Any,
         facts: PipelineFacts,
-        run: Owner | None,
+        run: Run | None,
         aim: str = "cut guidance",
     ) -> None:
         """``run``: whose calls are to be answered; others pass. None to rehearse. ``aim``: what

@@ -15,18 +15,20 @@ import math
 from collections.abc import Callable
 from functools import partial
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unicb.errors import UnsupportedPipelineError
 from unicb.guidance._attributes import Ours, put_back
 from unicb.guidance._batch import Batched
 from unicb.guidance._calls import CountedCalls
 from unicb.guidance._models import Models
-from unicb.guidance._owner import Owner
 from unicb.guidance._tree import leaves, mapped
 from unicb.ops import Tensor
 from unicb.pipelines import PipelineFacts
 from unicb.pipelines.source import CallSource
+
+if TYPE_CHECKING:
+    from unicb.run.run import Run
 
 AIM = "set guidance"
 _ATTRIBUTE = "self."
@@ -37,7 +39,7 @@ def read_at_each_step(facts: PipelineFacts) -> bool:
     return facts.guidance_scale == "property" and facts.scale_names[0].startswith(_ATTRIBUTE)
 
 
-def scale_of(pipeline: Any, facts: PipelineFacts, run: Owner) -> float | None:
+def scale_of(pipeline: Any, facts: PipelineFacts, run: Run) -> float | None:
     """The scale that the loop guides its current step with; None if it has none by those names."""
     for name in facts.scale_names:
         if name.startswith(_ATTRIBUTE):
@@ -116,7 +118,7 @@ class PropertyScale:
 class _Moved:
     """How far the unconditional predictions of a run are to be moved."""
 
-    def __init__(self, models: Models, run: Owner) -> None:
+    def __init__(self, models: Models, run: Run) -> None:
         self._models, self._run = models, run
         self.scale: float | None = None
 
@@ -155,7 +157,7 @@ def _moved(factor: float, unconditional: Any, conditional: Any) -> Any:
 class BatchScale(Batched):
     """Moves the unconditional rows of what the denoiser answers."""
 
-    def __init__(self, models: Models, latents: Tensor, run: Owner) -> None:
+    def __init__(self, models: Models, latents: Tensor, run: Run) -> None:
         super().__init__(models, latents)
         self._moved = _Moved(models, run)
         models.hook(self._answer)
@@ -198,7 +200,7 @@ class BatchScale(Batched):
 class CallsScale(CountedCalls):
     """Moves what the denoiser answers to a step's unconditional call."""
 
-    def __init__(self, models: Models, run: Owner) -> None:
+    def __init__(self, models: Models, run: Run) -> None:
         self._moved = _Moved(models, run)
         self._guided = False
         super().__init__(models)

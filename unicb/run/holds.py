@@ -16,21 +16,16 @@ import threading
 from collections.abc import Callable
 from functools import cache, partial
 from types import MemberDescriptorType
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
-
-class Owner(Protocol):
-    """Whose a hold is."""
-
-    def owns_current_call(self) -> bool:
-        """Whether who is calling right now is this run's own loop."""
-        ...
+if TYPE_CHECKING:
+    from unicb.run.asked import AskedRun
 
 
 class Hold:
     """One attribute of one object, held by one run. Made by :func:`hold`."""
 
-    def __init__(self, obj: Any, name: str, value: Any, owner: Owner) -> None:
+    def __init__(self, obj: Any, name: str, value: Any, owner: AskedRun) -> None:
         self._obj, self._name, self._is_ours = obj, name, owner.owns_current_call
         #: What the run has. May be set.
         self.value = value
@@ -46,7 +41,7 @@ class Hold:
                 _give_class(self._obj, _own_class(self._obj))
 
 
-def hold(obj: Any, name: str, value: Any, owner: Owner) -> Hold:
+def hold(obj: Any, name: str, value: Any, owner: AskedRun) -> Hold:
     """Have ``obj.name`` be ``value`` in calls of ``owner``, and what it is in all others.
 
     Of several holds, the latest whose owner is calling answers. To set the attribute changes that

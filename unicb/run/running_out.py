@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from unicb.guidance._owner import Owner
 from unicb.ops import Tensor
 from unicb.pipelines.stoppable import stops_by_flag
 from unicb.run.loop import Outputs
@@ -13,6 +12,7 @@ from unicb.run.stopping import Replay
 
 if TYPE_CHECKING:
     from unicb.pipelines.target import Target
+    from unicb.run.run import Run
 
 
 class RunningOut:
@@ -26,7 +26,7 @@ class RunningOut:
         owner: the run.
     """
 
-    def __init__(self, target: Target, owner: Owner) -> None:
+    def __init__(self, target: Target, owner: Run) -> None:
         self.interrupted = False
         self._target, self._owner = target, owner
         self._replay: Replay | None = None

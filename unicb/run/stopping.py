@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from types import MethodType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from unicb.backend import Backend
-from unicb.guidance._owner import Owner
 from unicb.pipelines import PipelineFacts
 from unicb.pipelines.stoppable import models_of
+
+if TYPE_CHECKING:
+    from unicb.run.run import Run
 
 _STEP = -1
 
@@ -34,7 +36,7 @@ class Replay:
         run: whose calls these are; others pass.
     """
 
-    def __init__(self, pipeline: Any, models: Sequence[Any], run: Owner) -> None:
+    def __init__(self, pipeline: Any, models: Sequence[Any], run: Run) -> None:
         self.stopped = False
         self._owns = run.owns_current_call
         self._last: dict[int, Any] = {}
