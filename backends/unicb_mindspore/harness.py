@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import mindspore
@@ -14,6 +15,19 @@ from unicb.backend import Around
 from unicb.testing import Case, Harness
 from unicb_mindspore import backend, enable_cpu
 from unicb_mindspore.pipelines import KINDS, PIXELS, POOLED_WIDTH, TEXT_WIDTH, build
+
+
+@cache
+def use_one_thread() -> None:
+    """Have each kernel of the CPU compute in one thread, unless OMP_NUM_THREADS says otherwise: on
+    tensors this small, threads do nothing but wait for each other. MindSpore takes this once in a
+    process."""
+    on_cpu = mindspore.get_context("device_target") == "CPU"
+    if on_cpu and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+        mindspore.device_context.cpu.op_tuning.threads_num(1)
+
+
+use_one_thread()
 
 
 class MindSporeHarness(Harness):

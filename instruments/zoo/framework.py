@@ -169,8 +169,10 @@ class MindSpore(Framework):
     def __init__(self) -> None:
         super().__init__()
         from unicb_mindspore.cpu import enable_cpu
+        from unicb_mindspore.harness import use_one_thread
 
         enable_cpu()
+        use_one_thread()
 
     @property
     def library(self) -> Any:
