@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from unicb._states import States
 from unicb.backend import Backend
 from unicb.pipelines.facts import PipelineFacts
 from unicb.pipelines.source import CallSource
@@ -31,15 +32,12 @@ class Target:
 
     def __init__(self, pipeline: Any, backend: Backend, facts: PipelineFacts | None) -> None:
         self.pipeline, self.backend, self.facts = pipeline, backend, facts
-        self._states: dict[int, tuple[object, Any]] = {}
+        self._states = States()
 
     def state(self, callback: object, make: Callable[[], T]) -> T:
         """What ``callback`` keeps of this binding; ``make`` gives it the first time. What it keeps
         of one run is in ``run.state``."""
-        kept = self._states.get(id(callback))
-        if kept is None:
-            kept = self._states[id(callback)] = callback, make()
-        return cast(T, kept[1])
+        return self._states.of(callback, make)
 
     @property
     def name(self) -> str:

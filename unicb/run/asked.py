@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from unicb._states import States
 from unicb.callback import Callback
 from unicb.ops import Tensor, TensorOps
 from unicb.run.denoised import DenoisedKind, RunDenoised
@@ -69,7 +70,7 @@ class AskedRun:
         self._bound, self._times = bound, times
         self.ops: TensorOps = bound.target.backend.ops
         self._calls_back = False
-        self._states: dict[int, tuple[Callback, Any]] = {}
+        self._states = States()
 
     def owns_current_call(self) -> bool:
         """Whether who is calling is the run's own loop: not another pipeline, and not one of the
@@ -114,10 +115,7 @@ class AskedRun:
 
     def state(self, callback: Callback, make: Callable[[], T]) -> T:
         """What ``callback`` keeps of this run; ``make`` gives it the first time."""
-        kept = self._states.get(id(callback))
-        if kept is None:
-            kept = self._states[id(callback)] = callback, make()
-        return cast(T, kept[1])
+        return self._states.of(callback, make)
 
     def is_tensor(self, value: object) -> bool:
         """Whether it is a tensor of the pipeline's framework."""
