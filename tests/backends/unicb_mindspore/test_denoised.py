@@ -13,7 +13,7 @@ from unicb.latents.denoised import DenoisedEstimate
 from unicb.latents.schedules import known_schedulers
 from unicb.testing import Case
 from unicb_mindspore import backend, enable_cpu
-from unicb_mindspore.harness import arguments, harness
+from unicb_mindspore.harness import harness
 
 enable_cpu()
 import mindone.diffusers as diffusers  # noqa: E402
@@ -76,7 +76,8 @@ def test_settings_decide() -> None:
 def test_in_a_pipeline(
     kind: str, more: dict[str, Any], nones: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unicb_mindspore.harness.arguments", lambda case: arguments(case) | more)
+    given = harness.arguments
+    monkeypatch.setattr(harness, "arguments", lambda case: given(case) | more)
     pipe = harness.build(kind)
     pipe.set_progress_bar_config(disable=True)
     watch = runs.watched(pipe)

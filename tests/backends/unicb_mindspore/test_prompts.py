@@ -12,8 +12,8 @@ import pytest
 
 from unicb import bind
 from unicb.callbacks.prompts import PromptSchedule, PromptWeights
+from unicb.testing.tiny import PIXELS
 from unicb_mindspore.harness import harness
-from unicb_mindspore.pipelines import PIXELS
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

@@ -20,7 +20,7 @@ import torch
 from unicb import CFGCutoff, bind
 from unicb.pipelines import facts_for
 from unicb.testing import Case
-from unicb_torch.harness import arguments, harness
+from unicb_torch.harness import harness
 
 #: Calls a pipeline, always the same, with these keywords added; returns the final latents.
 Call = Callable[..., npt.NDArray[Any]]
@@ -36,7 +36,12 @@ DIFFERENT = 1e-3
 def call_of(pipe: Any, kind: str, prompts: int = 1, images: int = 1, **more: Any) -> Call:
     """A call of one of the harness' pipelines, with arguments added to or instead of its own."""
     case = Case(kind, prompts=prompts, images_per_prompt=images, steps=STEPS)
-    made = {**arguments(case), "guidance_scale": 5.0, "num_images_per_prompt": images, **more}
+    made = {
+        **harness.arguments(case),
+        "guidance_scale": 5.0,
+        "num_images_per_prompt": images,
+        **more,
+    }
     return seeded(pipe, {name: value for name, value in made.items() if value is not None})
 
 

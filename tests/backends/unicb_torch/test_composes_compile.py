@@ -16,9 +16,9 @@ from test_composes_pipelines import ltx
 from torch._dynamo.utils import counters
 
 from unicb import CFGCutoff, bind
+from unicb.testing.tiny import TEXT_WIDTH
 from unicb_torch import backend
 from unicb_torch.harness import harness
-from unicb_torch.pipelines import TEXT_WIDTH
 
 CUT = 1
 

@@ -10,8 +10,9 @@ import torch
 from test_composes import DIFFERENT, call_of, check_cut, error, normal
 
 from unicb import CFGCutoff, UnsupportedPipelineError, bind
+from unicb.testing.tiny import IMAGE_WIDTH, PIXELS
 from unicb_torch.harness import harness
-from unicb_torch.pipelines import IMAGE_WIDTH, PIXELS, _ip_adapter
+from unicb_torch.pipelines import ip_adapter
 
 
 @pytest.mark.parametrize("kind", ["rescale", "xl-rescale"])
@@ -38,7 +39,7 @@ def test_several_ip_adapters(kind: str, masked: bool) -> None:
     del pipe.unet.encoder_hid_proj
     pipe.unet.encoder_hid_proj = None
     pipe.unet.set_default_attn_processor()
-    pipe.unet._load_ip_adapter_weights([_ip_adapter(pipe.unet), _ip_adapter(pipe.unet)])
+    pipe.unet._load_ip_adapter_weights([ip_adapter(pipe.unet), ip_adapter(pipe.unet)])
     pipe.set_ip_adapter_scale([0.3, 0.9])
     embeds = [normal(2, 1, IMAGE_WIDTH), normal(2, 2, IMAGE_WIDTH, seed=2)]
     more: dict[str, Any] = {"ip_adapter_image_embeds": embeds}

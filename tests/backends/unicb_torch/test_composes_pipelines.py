@@ -13,8 +13,8 @@ import pytest
 import torch
 from test_composes import Call, call_of, check_cut, normal, seeded
 
+from unicb.testing.tiny import PIXELS, TEXT_WIDTH
 from unicb_torch.harness import harness
-from unicb_torch.pipelines import PIXELS, TEXT_WIDTH
 
 Build = Callable[[], tuple[Any, Call]]
 STEPS = 8

@@ -10,8 +10,8 @@ import torch
 from test_composes import STEPS, check_cut, seeded
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from unicb.testing.tiny import PIXELS, POOLED_WIDTH, TEXT_WIDTH
 from unicb_torch.harness import harness
-from unicb_torch.pipelines import PIXELS, POOLED_WIDTH, TEXT_WIDTH
 
 
 def with_text(kind: str) -> Any:

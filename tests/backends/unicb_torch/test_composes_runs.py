@@ -23,8 +23,8 @@ from test_composes import (
 from test_composes_pipelines import Build, animate_diff, flux, ltx, unet, wan
 
 from unicb import CFGCutoff, bind
+from unicb.testing.tiny import PIXELS, TEXT_WIDTH
 from unicb_torch.harness import harness
-from unicb_torch.pipelines import PIXELS, TEXT_WIDTH
 
 # --------------------------------------------------------------------------- which steps
 

@@ -18,7 +18,7 @@ from unicb.latents.denoised import DenoisedEstimate
 from unicb.latents.schedules import facts_for_scheduler, known_schedulers
 from unicb.testing import Case
 from unicb_torch import backend
-from unicb_torch.harness import arguments, harness
+from unicb_torch.harness import harness
 
 SIDE = runs.Side(diffusers, backend.ops, torch.from_numpy)
 
@@ -221,7 +221,8 @@ def test_the_known_part_of_an_inpainted_picture(name: str) -> None:
 def test_in_a_pipeline(
     kind: str, more: dict[str, Any], nones: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unicb_torch.harness.arguments", lambda case: arguments(case) | more)
+    given = harness.arguments
+    monkeypatch.setattr(harness, "arguments", lambda case: given(case) | more)
     pipe = harness.build(kind)
     pipe.set_progress_bar_config(disable=True)
     watch = runs.watched(pipe)
@@ -255,7 +256,7 @@ def test_fresh_noise_that_the_pipelines_call_asks_for(eta: float, kinds: list[st
             found.append(step.denoised_kind)
             assert (step.denoised() is None) == (found[-1] == "none")
 
-    pipe(**arguments(case), eta=eta, **bind(pipe, Watch(), Preview(frames)))
+    pipe(**harness.arguments(case), eta=eta, **bind(pipe, Watch(), Preview(frames)))
     assert found == kinds
     assert [frame.source for frame in frames] == [
         "exact" if kind == "exact" else "noisy" for kind in kinds

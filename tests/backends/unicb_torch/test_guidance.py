@@ -22,7 +22,7 @@ from test_composes_pipelines import STEPS, ltx, wan
 
 from unicb import CFGCutoff, GuidanceInterval, GuidanceSchedule, Interrupt, bind
 from unicb.testing import Case
-from unicb_torch.harness import arguments, harness
+from unicb_torch.harness import harness
 from zoo.entry import Request
 
 NAME = "torch"
@@ -160,7 +160,7 @@ def test_a_copied_scale_in_half_precision() -> None:
         pipe.to(dtype=dtype)
         given = {
             name: value.to(dtype) if isinstance(value, torch.Tensor) else value
-            for name, value in arguments(Case("controlnet-img2img", steps=4)).items()
+            for name, value in harness.arguments(Case("controlnet-img2img", steps=4)).items()
         }
         plain, scheduled = (
             pipe(

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from unicb.testing.tiny import IMAGE_WIDTH, TEXT_WIDTH
 from unicb_torch.harness import harness
-from unicb_torch.pipelines import IMAGE_WIDTH, TEXT_WIDTH
 
 
 def test_nested() -> None:

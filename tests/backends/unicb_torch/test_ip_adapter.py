@@ -15,8 +15,9 @@ from test_composes import call_of
 
 from unicb import UnsupportedPipelineError, bind
 from unicb.callbacks.ip_adapter import IPAdapterCutoff, IPAdapterScale
+from unicb.testing.tiny import IMAGE_WIDTH
 from unicb_torch.harness import harness
-from unicb_torch.pipelines import IMAGE_WIDTH, _ip_adapter
+from unicb_torch.pipelines import ip_adapter
 
 CPU = torch.device("cpu")
 STYLE = {"up": {"block_0": [0.0, 1.0]}}
@@ -224,7 +225,7 @@ def test_what_the_official_callback_does() -> None:
     del pipe.unet.encoder_hid_proj
     pipe.unet.encoder_hid_proj = None
     pipe.unet.set_default_attn_processor()
-    pipe.unet._load_ip_adapter_weights([_ip_adapter(pipe.unet), _ip_adapter(pipe.unet)])
+    pipe.unet._load_ip_adapter_weights([ip_adapter(pipe.unet), ip_adapter(pipe.unet)])
     embeds = call_of(pipe, "ip-adapter")
     pictures = [torch.ones(2, 1, IMAGE_WIDTH), torch.ones(2, 1, IMAGE_WIDTH)]
     with pytest.raises(ValueError, match="Cannot assign 1 scale_configs to 2 IP-Adapter"):

@@ -16,8 +16,8 @@ from test_composes_prompts import with_text
 
 from unicb import CFGCutoff, UnsupportedPipelineError, bind
 from unicb.callbacks.prompts import PromptSchedule, PromptWeights
+from unicb.testing.tiny import PIXELS
 from unicb_torch.harness import harness
-from unicb_torch.pipelines import PIXELS
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
