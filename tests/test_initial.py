@@ -198,7 +198,7 @@ def test_a_call_that_hands_its_keywords_on() -> None:
 def test_no_picture(layout: str) -> None:
     facts = PipelineFacts(source="here", denoisers=("unet",), layout=layout)
     pipe = type("Video", (Starts,), {"unicb_facts": facts})()
-    with pytest.raises(UnsupportedPipelineError, match="Video cannot be told: their layout"):
+    with pytest.raises(UnsupportedPipelineError, match="Video cannot be made: their layout"):
         initial_latents(pipe, 0)
 
 

@@ -243,5 +243,5 @@ def _contexts(module: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
         for hook in registry.hooks.values():
             for manager in vars(hook).values():
                 if hasattr(manager, "set_context"):
-                    told = {k: v for k, v in vars(manager).items() if k.endswith("context")}
-                    yield manager, told
+                    context = {k: v for k, v in vars(manager).items() if k.endswith("context")}
+                    yield manager, context

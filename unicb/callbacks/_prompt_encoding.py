@@ -47,7 +47,7 @@ class Encoder:
         self.batch = next(iter(self._rows.values())).batch
 
     def check_called_with(self, prompt: Prompt, negative: bool = False) -> None:
-        """That ``prompt`` is what the pipeline was called with, as far as that can be told."""
+        """That ``prompt`` is what the pipeline was called with, as far as that is known."""
         if negative:
             called = self._locals.get("negative_prompt") or ""
         else:

@@ -149,7 +149,7 @@ def prompt_loop(kind: type) -> PromptLoop:
     """How ``kind`` encodes prompts.
 
     Raises:
-        UnsupportedPipelineError: it cannot be told, or its loop takes no embeddings back.
+        UnsupportedPipelineError: it is not known, or its loop takes no embeddings back.
     """
     source = CallSource.of(kind)
     if source not in _found:
@@ -185,7 +185,7 @@ def _call_of(kind: type, source: CallSource) -> ast.FunctionDef:
     for written in (call.written for call in source.calls):
         if written.tree is None:
             raise UnsupportedPipelineError(
-                f"{kind.__name__}: its code cannot be read, so that nothing can be told of how "
+                f"{kind.__name__}: its code cannot be read, so that nothing is known of how "
                 "it encodes prompts"
             ) from written.unreadable
         tree = written.tree.body[0]

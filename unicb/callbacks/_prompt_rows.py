@@ -30,7 +30,7 @@ class Rows:
         batch: Any = step.in_loop(facts.batch_of)
         if not (hasattr(batch, "shape") and hasattr(tensor, "shape")):
             raise UnsupportedPipelineError(
-                f"{kind}: how many rows of {name} are of each picture cannot be told"
+                f"{kind}: how many rows of {name} belong to each picture is not known"
             )
         self.batch = int(batch.shape[0])
         frames = 1 if facts.frames_axis is None else int(batch.shape[facts.frames_axis])

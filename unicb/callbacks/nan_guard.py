@@ -103,8 +103,8 @@ class NaNGuard(Callback):
 
 def _is_finite(latents: Tensor, ops: TensorOps) -> bool:
     # What is not finite times 0 is NaN, and so is any mean with it; to 8 bits, NaN becomes 0.
-    told = ops.to_uint8(mean(ops, latents * 0) + 255)
-    return bool((told == 255).all())
+    values = ops.to_uint8(mean(ops, latents * 0) + 255)
+    return bool((values == 255).all())
 
 
 def _finite_rows(latents: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

@@ -132,7 +132,7 @@ class _Recording:
         self._queue: queue.SimpleQueue[_Recorded | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(_WAITING)
         self._error = ""
-        self._told = False
+        self._warned = False
         self._sigmas: tuple[Any, npt.NDArray[np.float64]] | None = None
         self._thread = threading.Thread(target=self._work, name="unicb-trajectory", daemon=True)
         self._thread.start()
@@ -153,8 +153,8 @@ class _Recording:
             self._tell()
 
     def _tell(self) -> None:
-        if self._error and not self._told:
-            self._told = True
+        if self._error and not self._warned:
+            self._warned = True
             warnings.warn(
                 f"the trajectory of this run is not written to {str(self._path)!r} any further: "
                 + self._error,

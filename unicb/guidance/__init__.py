@@ -123,7 +123,7 @@ def facts_of(
     """How guidance works on this pipeline: ``known``, or what its class's own code tells.
 
     Raises:
-        UnsupportedPipelineError: the class has no CFG, or how it works cannot be told.
+        UnsupportedPipelineError: the class has no CFG, or how it works is not known.
     """
     facts = facts_of_class(type(pipeline), known)
     name = type(pipeline).__name__
@@ -188,11 +188,11 @@ def cut(
 
 
 def is_off(pipeline: Any, known: PipelineFacts | None, run: Run) -> bool:
-    """Whether the pipeline was called without guidance, as far as it can be told before the end of
+    """Whether the pipeline was called without guidance, as far as that is known before the end of
     the first step."""
     facts = facts_of(pipeline, known)
-    told = facts.verify and facts.combination == "other"  # which tells no scale's name either
-    if told or facts.guidance_scale == "property":
+    unnamed = facts.verify and facts.combination == "other"  # which names no scale either
+    if unnamed or facts.guidance_scale == "property":
         return not getattr(pipeline, "do_classifier_free_guidance", True)
     # Where the scale is a local, the flag often is, too, and the property means nothing.
     scale = scale_of(pipeline, facts, run)

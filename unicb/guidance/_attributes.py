@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Ours(float):
-    """A number that a run has set on a pipeline, told by identity from those of other runs."""
+    """A number that a run has set on a pipeline, known by its identity from those of other runs."""
 
 
 def put_back(pipeline: Any, name: str, before: Any, ours: Mapping[str, Ours]) -> None:

@@ -1,4 +1,4 @@
-"""How guidance works on a class of pipeline that the data files do not know, told from its code.
+"""How guidance works on a class of pipeline that the data files do not know, read from its code.
 
 Pipelines are written alike: a loop that calls ``callback_on_step_end`` and unpacks the denoiser's
 output into names such as ``noise_pred_uncond, noise_pred_text``, or calls the denoiser again under
@@ -38,45 +38,45 @@ def facts_of_class(kind: type, known: PipelineFacts | None) -> PipelineFacts:
     """``known`` where the class runs the loop that it is known for; else what its code tells.
 
     Raises:
-        UnsupportedPipelineError: nothing is known, and nothing can be told.
+        UnsupportedPipelineError: nothing is known, and nothing can be read.
     """
     source = CallSource.of(kind)
     caller = source.owner or kind
     if known is not None and issubclass(facts_owner(kind) or kind, caller):
         return known
     if source not in _found:
-        _found[source] = _told(kind, caller, known)
+        _found[source] = _read(kind, caller, known)
     return _found[source]
 
 
-def _told(kind: type, caller: type, known: PipelineFacts | None) -> PipelineFacts:
-    told = infer(caller)
+def _read(kind: type, caller: type, known: PipelineFacts | None) -> PipelineFacts:
+    found = infer(caller)
     if known is not None and CallSource.of(caller).written.loop is None:
         return known  # it wraps the call of its base
-    if told is not None and known is not None and _agree(told, known):
+    if found is not None and known is not None and _agree(found, known):
         return replace(known, verify=True)
-    if told is None and known is None:
+    if found is None and known is None:
         raise UnsupportedPipelineError(
             f"cannot cut guidance on {kind.__name__}: how CFG works on this class is not among the "
             f"{len(known_pipelines())} that unicb knows, and its code does not tell. Say it in a "
             "class attribute `unicb_facts` (see unicb.PipelineFacts)"
         )
-    facts = told if told is not None else replace(cast(PipelineFacts, known), verify=True)
+    facts = found if found is not None else replace(cast(PipelineFacts, known), verify=True)
     log.warning(
         "%s has a loop that unicb does not know; %s: %s. The first step after a cut verifies it; "
         "`unicb_facts` on the class settles it (see unicb.PipelineFacts)",
         kind.__name__,
-        "its code tells" if told is not None else "taken to be as its base's",
+        "its code tells" if found is not None else "taken to be as its base's",
         _described(facts),
     )
     return facts
 
 
-def _agree(told: PipelineFacts, known: PipelineFacts) -> bool:
+def _agree(found: PipelineFacts, known: PipelineFacts) -> bool:
     """Whether the two mean the same. (A switch is one way to leave out calls.)"""
-    blocks = len(told.order)
-    same_order = told.order == known.order[:blocks] and blocks >= known.least_blocks
-    return same_order and (told.cfg == "batch") == (known.cfg == "batch")
+    blocks = len(found.order)
+    same_order = found.order == known.order[:blocks] and blocks >= known.least_blocks
+    return same_order and (found.cfg == "batch") == (known.cfg == "batch")
 
 
 def _described(facts: PipelineFacts) -> str:
@@ -91,7 +91,7 @@ def hands_on_callback(kind: type) -> bool:
 
 
 def infer(kind: Any) -> PipelineFacts | None:
-    """Facts told from the code of a class's ``__call__``; None where it does not tell."""
+    """Facts read from the code of a class's ``__call__``; None where it does not say."""
     written = CallSource.of(kind).written
     tree, loop = written.tree, written.loop
     if tree is None or loop is None or "perturbed" in ast.unparse(loop):
@@ -108,7 +108,7 @@ def infer(kind: Any) -> PipelineFacts | None:
     sites = [site for site, names in calls if set(names) & set(denoisers)]
     if len(orders) == 1 and len(sites) == 1:
         return PipelineFacts(
-            "told from the code of its __call__",
+            "read from the code of its __call__",
             denoisers,
             companions,
             order=orders.pop(),
@@ -151,7 +151,7 @@ def _role(name: str) -> Part | None:
 
 
 def _unpacked_orders(loop: ast.AST) -> Iterator[tuple[Part, ...]]:
-    """Orders of rows, from ``a, b = prediction.chunk(2)``, told by the names."""
+    """Orders of rows, from ``a, b = prediction.chunk(2)``, by the names."""
     for node in ast.walk(loop):
         if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple)):
             continue
@@ -189,7 +189,7 @@ def _two_calls(
         return None
     off = _off(kind) if "self.do_classifier_free_guidance" in test else None
     return PipelineFacts(
-        "told from the code of its __call__",
+        "read from the code of its __call__",
         denoisers,
         companions,
         cfg="calls" if off is None else "switch",
@@ -201,7 +201,7 @@ def _two_calls(
 
 
 def _scale_read(loop: ast.AST) -> Literal["property", "local"]:
-    """Where the loop has its guidance scale. How it combines the parts with it is not told."""
+    """Where the loop has its guidance scale. How it combines the parts with it is not read."""
     named = {node.id for node in ast.walk(loop) if isinstance(node, ast.Name)}
     read = {self_attribute(node) for node in ast.walk(loop)}
     is_property = read & {"guidance_scale", "_guidance_scale"} and "guidance_scale" not in named

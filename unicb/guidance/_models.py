@@ -96,8 +96,8 @@ class Models:
 
     def fills(self, kwargs: dict[str, Any]) -> bool:
         """Whether a call with these arguments fills a cache for later ones, which may be guided."""
-        told, _, value = self.facts.fills.partition("=")
-        name, _, key = told.partition(".")
+        wanted, _, value = self.facts.fills.partition("=")
+        name, _, key = wanted.partition(".")
         found = kwargs.get(name)
         if key:
             found = found.get(key) if isinstance(found, Mapping) else None

@@ -111,7 +111,7 @@ class ModelDecoder:
 
 
 def decode(vae: Any, encoded: Tensor, frames: int, ops: TensorOps) -> Tensor:
-    """What the VAE makes of latents in its own numbers, with what else it has to be told.
+    """What the VAE makes of latents in its own numbers, with what else it has to be given.
 
     Args:
         vae: is called.

@@ -28,7 +28,7 @@ from unicb.latents.formats import LatentFormat
 
 _Array: TypeAlias = npt.NDArray[Any]
 
-#: Cells along each side of the pictures that are fitted on, unless told otherwise.
+#: Cells along each side of the pictures that are fitted on, unless an argument says otherwise.
 _CELLS = 16
 #: Pixels along each side of the picture that tells how many pixels a cell has.
 _PROBE = 64

@@ -27,7 +27,7 @@ class LatentFormat:
 
     It acts on latents as a callback sees them: in the space that the scheduler works in, with
     ``latent_channels`` numbers for each cell of ``spatial_scale`` by ``spatial_scale`` pixels.
-    Where in a tensor they are is told by a :class:`unicb.latents.Layout`.
+    A :class:`unicb.latents.Layout` says where in a tensor they are.
 
     What identifies the VAE that the figures were fitted to is in the fields that start with
     ``vae_``. None, or an empty tuple, means that any will do.
@@ -230,7 +230,7 @@ def _vae_mismatch(vae: Any, known: LatentFormat) -> str | None:
 
 
 def picture_channels_of(vae: Any) -> int | None:
-    """Channels of the pictures that a VAE encodes, 3 for RGB and 4 for RGBA; None if not told."""
+    """Channels of the pictures that a VAE encodes, such as 3 for RGB; None if it does not say."""
     config = getattr(vae, "config", None)
     said = getattr(config, "in_channels", getattr(config, "input_channels", None))
     patch = getattr(config, "patch_size", None)

@@ -52,8 +52,8 @@ def initial_latents(
     Raises:
         TypeError, ValueError: a number is out of range, or the size is no multiple of the
             pipeline's cells.
-        UnsupportedPipelineError: the pipeline takes no latents, or their shape or scale cannot be
-            told: it starts from a picture, or makes no picture.
+        UnsupportedPipelineError: the pipeline takes no latents, or their shape or scale is not
+            known: it starts from a picture, or makes no picture.
         BackendNotFoundError, BackendLoadError: no backend for the pipeline, or it fails to load.
     """
     backend = backend_for(pipeline)
@@ -90,9 +90,9 @@ def _whole(name: str, value: Any, least: int) -> None:
 def _cells_per_token(pipeline: Any, facts: PipelineFacts | None) -> int:
     layout = layout_of(pipeline, facts).notation if facts is None or facts.layout else ""
     if layout not in _CELLS_PER_TOKEN:
-        raise _untold(pipeline, "their layout is none of " + ", ".join(_CELLS_PER_TOKEN))
+        raise _not_known(pipeline, "their layout is none of " + ", ".join(_CELLS_PER_TOKEN))
     if "latents" not in CallSource.of(type(pipeline)).parameters:
-        raise _untold(pipeline, "its __call__ takes no latents")
+        raise _not_known(pipeline, "its __call__ takes no latents")
     return _CELLS_PER_TOKEN[layout]
 
 
@@ -101,7 +101,7 @@ def _denoiser(pipeline: Any, facts: PipelineFacts | None) -> Any:
     for name in names:
         if (model := getattr(pipeline, name, None)) is not None:
             return model
-    raise _untold(pipeline, f"it has no {' and no '.join(names)}")
+    raise _not_known(pipeline, f"it has no {' and no '.join(names)}")
 
 
 def _pixels(
@@ -109,7 +109,7 @@ def _pixels(
 ) -> tuple[int, int]:
     scale = getattr(pipeline, "vae_scale_factor", None)
     if not scale:
-        raise _untold(pipeline, "it has no vae_scale_factor")
+        raise _not_known(pipeline, "it has no vae_scale_factor")
     found = []
     for axis, name in enumerate(("height", "width")):
         value = asked[axis]
@@ -132,7 +132,7 @@ def _default_cells(pipeline: Any, model: Any, axis: int) -> int:
     if isinstance(cells, list | tuple):
         cells = cells[axis]
     if not isinstance(cells, int):
-        raise _untold(pipeline, "it has no default size; give height and width")
+        raise _not_known(pipeline, "it has no default size; give height and width")
     return cells
 
 
@@ -140,11 +140,11 @@ def _channels(pipeline: Any, model: Any, cells: int) -> int:
     config = getattr(getattr(pipeline, "vae", None), "config", None)
     channels = getattr(config, "latent_channels", None)
     if not isinstance(channels, int):
-        raise _untold(pipeline, "its VAE does not say how many latent_channels it has")
+        raise _not_known(pipeline, "its VAE does not say how many latent_channels it has")
     # One of them may hold more: a mask or a picture beside the latents, or a learned variance.
     theirs = [getattr(model.config, name, None) for name in ("in_channels", "out_channels")]
     if channels * cells not in theirs:
-        raise _untold(
+        raise _not_known(
             pipeline,
             f"its VAE has {channels} channels, and its denoiser takes {theirs[0]} and gives "
             f"{theirs[1]}",
@@ -158,25 +158,27 @@ def _prepared(
     """What the pipeline's loop starts with."""
     prepare = getattr(pipeline, "prepare_latents", None)
     if prepare is None:
-        raise _untold(pipeline, "it has no prepare_latents")
+        raise _not_known(pipeline, "it has no prepare_latents")
     parameters = inspect.signature(prepare).parameters
     known = {**arguments, "latents": latents}
     needs = [name for name, p in parameters.items() if p.default is p.empty and name not in known]
     if needs or "latents" not in parameters:
         reason = f"takes {', '.join(needs)}" if needs else "takes no latents"
-        raise _untold(pipeline, f"its prepare_latents {reason}")
+        raise _not_known(pipeline, f"its prepare_latents {reason}")
     with backend.untouched():
         found = prepare(**{name: known[name] for name in parameters if name in known})
     found = found[0] if isinstance(found, list | tuple) else found
     if not backend.is_tensor(found) or int(found.shape[0]) != arguments["batch_size"]:
-        raise _untold(pipeline, "its prepare_latents gives no tensor with a row for each picture")
+        raise _not_known(
+            pipeline, "its prepare_latents gives no tensor with a row for each picture"
+        )
     return found
 
 
 def _check_scale(backend: Backend, pipeline: Any, fresh: Tensor, given: Tensor) -> None:
     """Given latents must come out as strong as drawn ones; the strength is that of a sample."""
     if tuple(fresh.shape) != tuple(given.shape):
-        raise _untold(
+        raise _not_known(
             pipeline,
             f"it makes {tuple(given.shape)} of given latents, and {tuple(fresh.shape)} of its own",
         )
@@ -186,14 +188,14 @@ def _check_scale(backend: Backend, pipeline: Any, fresh: Tensor, given: Tensor) 
     # The standard error of a deviation is 1 / sqrt(2 n); of two, that times sqrt(2).
     allowed = 6 / math.sqrt(math.prod(given.shape))
     if not abs(drawn - ours) <= allowed * max(drawn, ours):
-        raise _untold(
+        raise _not_known(
             pipeline,
             f"of those that it draws, the standard deviation is {drawn:.3g}, of given ones "
             f"{ours:.3g}: it does not scale both alike",
         )
 
 
-def _untold(pipeline: Any, reason: str) -> UnsupportedPipelineError:
+def _not_known(pipeline: Any, reason: str) -> UnsupportedPipelineError:
     return UnsupportedPipelineError(
-        f"initial latents of a {type(pipeline).__name__} cannot be told: {reason}"
+        f"initial latents of a {type(pipeline).__name__} cannot be made: {reason}"
     )

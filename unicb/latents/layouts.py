@@ -38,8 +38,8 @@ class Layout:
     ``b(thw+)(cpq)``        the same, with tokens of other pictures after them
     ======================  ============================================================
 
-    The size p of tokens is not told: it follows from the length of the axis that has the channels,
-    and their number. Tokens of one cell (p = 1) are packed alike.
+    The size p of tokens follows from the length of the axis that has the channels, and their
+    number. Tokens of one cell (p = 1) are packed alike.
 
     Args:
         notation: as above.

@@ -88,7 +88,7 @@ class PipelineFacts:
             the names of the loop's locals that hold the mask, which is 1 where the model paints,
             and the clean latents of the picture. Either is missing in runs that do not do so.
         verify: whether the first step after a cut verifies these, at the cost of one transfer of
-            the latents. Always so for facts that are told from a class's code rather than known.
+            the latents. Always so for facts that were read from a class's code.
     """
 
     source: str

@@ -10,7 +10,7 @@ from unicb.pipelines.source import CallSource
 
 
 def reads_flag(kind: type) -> bool:
-    """Whether the loop of a pipeline class reads the flag that stops it, told from its code."""
+    """Whether the loop of a pipeline class reads the flag that stops it, by its code."""
     return CallSource.of(kind).reads_flag
 
 

@@ -37,7 +37,7 @@ class Background:
     Frames of a new run wait in the queue until then: no sink is ever called by two threads.
 
     A sink that raises gets no further frames of that run, and is closed. Both this and a sink
-    that was given up are told in one RuntimeWarning, in the thread that calls or closes.
+    that was given up are named in one RuntimeWarning, in the thread that calls or closes.
 
     Args:
         sink: a sink, or what :func:`as_sink` makes one of.
@@ -106,7 +106,7 @@ class Background:
         worker.put(make)
 
     def complain(self, complaint: str) -> None:
-        """To be called in ``make``: have this told in a RuntimeWarning, in the run's thread."""
+        """To be called in ``make``: warn of this in a RuntimeWarning, in the run's thread."""
         with self._turn.changed:
             if self._turn.worker is not None:
                 self._turn.worker.complain(complaint)
@@ -212,7 +212,7 @@ class _Worker:
             return True
 
     def _hand_over(self) -> None:
-        # Whatever a sink raises, SystemExit too, is told by the thread that the user looks at.
+        # Whatever a sink raises, SystemExit too, is warned of in the thread that the user looks at.
         try:
             while (make := self._next()) is not None:
                 frame = make()

@@ -1,4 +1,4 @@
-"""Binding: tensors reach the loop, exceptions reach the caller, misuse is told, all is put back."""
+"""Binding: tensors reach the loop, errors the caller; misuse is refused, all is put back."""
 
 from __future__ import annotations
 

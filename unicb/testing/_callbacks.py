@@ -106,10 +106,10 @@ class CallbacksChecks(Checks):
         for value in (np.nan, np.inf, -np.inf, _LARGE[dtype], -_LARGE[dtype]):
             recast = Recast(self.harness, dtype, value)
             callbacks += [recast, NaNGuard("warn"), recast.back]
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             out = self.harness.run(pipeline, case, **bind(pipeline, *callbacks))
-        bad = [str(w.message) for w in told if "latents are not finite" in str(w.message)]
+        bad = [str(w.message) for w in warned if "latents are not finite" in str(w.message)]
         assert [text.partition("(2 ")[2].partition(")")[0] for text in bad] == [
             "NaN",
             "infinite",
@@ -139,20 +139,20 @@ class CallbacksChecks(Checks):
         latents are bit-identical."""
         pipeline, case = self.pipeline(), self.case()
         plain = self.harness.run(pipeline, case)
-        timer, told = StepTimer(), []  # type: ignore[var-annotated]
-        out = self.harness.run(pipeline, case, **bind(pipeline, timer, Progress(told.append)))
+        timer, states = StepTimer(), []  # type: ignore[var-annotated]
+        out = self.harness.run(pipeline, case, **bind(pipeline, timer, Progress(states.append)))
         assert timer.times is not None
         assert timer.times.first > 0
         assert len(timer.times.seconds) == case.steps - 1
-        assert [state.step for state in told] == list(range(case.steps))
-        assert told[-1].remaining == 0
+        assert [state.step for state in states] == list(range(case.steps))
+        assert states[-1].remaining == 0
         assert (out == plain).all()
 
     def test_other_prompts_reach_the_loop(self) -> None:
         """Of a kind "prompts": another prompt for each picture, one for all, and a blend are in
         the conditional rows from their step on, and in no others."""
         for pipeline, case in self._listed("prompts", prompts=2, images_per_prompt=2):
-            one_each, others = self._told(pipeline, case, PromptSchedule([(0.5, ["one", "two"])]))
+            one_each, others = self._with(pipeline, case, PromptSchedule([(0.5, ["one", "two"])]))
             called, *later = one_each
             for rows in later:
                 assert np.abs(rows - later[-1]).max() == 0
@@ -161,10 +161,10 @@ class CallbacksChecks(Checks):
             apart = min(np.abs(row - called).max(axis=1).min() for row in (one, two))
             assert min(apart, np.abs(one - two).max()) > 10 * _ENCODED
             assert others == 0
-            for_all, others = self._told(pipeline, case, PromptSchedule([(0.25, "one")]))
+            for_all, others = self._with(pipeline, case, PromptSchedule([(0.25, "one")]))
             assert np.abs(for_all[-1] - one).max() < _ENCODED
             assert others == 0
-            blend, others = self._told(pipeline, case, PromptWeights({"one": 1, "two": 3}))
+            blend, others = self._with(pipeline, case, PromptWeights({"one": 1, "two": 3}))
             assert np.abs(blend[-1] - (0.25 * one + 0.75 * two)).max() < _ENCODED
             assert others == 0
 
@@ -210,7 +210,7 @@ class CallbacksChecks(Checks):
         if kind in self.harness.kinds:
             yield self.pipeline(kind), Case(kind, **settings)
 
-    def _told(self, pipeline: Any, case: Case, callback: Callback) -> tuple[list[Array], float]:
+    def _with(self, pipeline: Any, case: Case, callback: Callback) -> tuple[list[Array], float]:
         """The conditional rows of ``prompt_embeds`` behind the callback at each step end, and by
         how much the others ever change."""
         found: list[Array] = []

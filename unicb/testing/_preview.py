@@ -57,7 +57,7 @@ class PreviewChecks(Checks):
 
     @on_sampled_kinds
     def test_preview_shows_denoised_latents(self, kind: str) -> None:
-        """Where the scheduler lets them be told, denoised latents are shown after every whole step
+        """Where they can be computed, denoised latents are shown after every whole step
         but the first, and the finished latents last; the latents are bit-identical. Elsewhere
         every step shows the latents as they are, and says so."""
         pipeline, case = self.pipeline(kind), Case(kind)
