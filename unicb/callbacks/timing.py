@@ -149,7 +149,7 @@ class Progress(Callback):
 
     The frameworks' pipelines have a bar of their own, in the terminal; switch it off with
     ``pipe.set_progress_bar_config(disable=True)``, or use a function to show progress elsewhere.
-    The device is not waited for, see :class:`StepTimer`. A display that fails is named in a warning,
+    The device is not waited for, see :class:`StepTimer`. A display that fails is warned of once,
     and is off for the rest of the run.
 
     Args:
