@@ -91,8 +91,10 @@ class PlainCallback(FunctionCallback):
                 step.interrupt(picture="latents")
 
     def _keep_scale(self, step: Step, before: object) -> None:
-        """Not by ``step.guidance_scale``: that refuses a scale of which the loop keeps a copy. The
-        loop may all the same ask at each step whether the scale says that there is guidance.
+        """Put the scale back at the end of the run.
+
+        ``step.guidance_scale`` would refuse a scale of which the loop keeps a copy. The loop may
+        all the same ask at each step whether the scale says that there is guidance.
         """
         pipeline, run = step.pipeline, step.run
         ours = run.state(self, _Set).scale

@@ -40,7 +40,7 @@ class _Arounds(ModelHook):  # type: ignore[misc]
             del attributes["_diffusers_hook"], attributes["construct"]
 
     def __reduce__(self) -> Any:
-        """In a copy, whoever else refers to it has a hook that does nothing."""
+        """Have whoever else refers to it, in a copy, find a hook that does nothing there."""
         return ModelHook, ()
 
     def new_construct(self, module: Any, *args: Any, **kwargs: Any) -> Any:

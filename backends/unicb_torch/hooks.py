@@ -74,7 +74,7 @@ class _Arounds(ModelHook):  # type: ignore[misc]
                 attributes.pop(name, None)
 
     def __reduce__(self) -> Any:
-        """In a copy, whoever else refers to it has a hook that does nothing."""
+        """Have whoever else refers to it, in a copy, find a hook that does nothing there."""
         return ModelHook, ()
 
 

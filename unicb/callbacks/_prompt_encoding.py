@@ -47,7 +47,7 @@ class Encoder:
         self.batch = next(iter(self._rows.values())).batch
 
     def check_called_with(self, prompt: Prompt, negative: bool = False) -> None:
-        """That ``prompt`` is what the pipeline was called with, as far as that is known."""
+        """Check that ``prompt`` is what the pipeline was called with, as far as that is known."""
         if negative:
             called = self._locals.get("negative_prompt") or ""
         else:
@@ -95,7 +95,7 @@ class Encoder:
         return [*found]
 
     def verify(self) -> None:
-        """That the loop works with what ``encode_prompt`` returns.
+        """Check that the loop works with what ``encode_prompt`` returns.
 
         Raises:
             UnsupportedPipelineError: encoded again, the call's own prompts are something else.
@@ -142,7 +142,7 @@ class Encoder:
         return [row * prompts // self.batch for row in range(self.batch)]
 
     def _fitted(self, slot: Slot, tensor: Any, texts: Sequence[str]) -> Tensor:
-        """As the loop has it: of the same length, and dtype."""
+        """The tensor as the loop has it: of the same length, and dtype."""
         current = self._current[slot]
         if not self._backend.is_tensor(tensor) or tensor.shape[0] != len(texts):
             raise UnsupportedPipelineError(

@@ -15,7 +15,7 @@ _USUAL = PipelineFacts(source="most pipelines")
 
 
 class Rows:
-    """Of one tensor at one step.
+    """How the rows of one tensor at one step are shared out among the pictures.
 
     Attributes:
         batch: how many pictures are made.

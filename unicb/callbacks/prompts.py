@@ -49,7 +49,7 @@ class _Wanted:
 
 @dataclass
 class _State:
-    """Of one run: the embeddings of all prompts, those of the call last; what holds at present."""
+    """A run's embeddings: of all prompts, the call's own last; and the weights that hold now."""
 
     positive: list[Encoded] = field(default_factory=list)
     negative: list[Encoded] = field(default_factory=list)
@@ -290,7 +290,7 @@ class _Knots:
         return _Wanted(self.texts, self.weights, self.at[0] == 0.0, self.interpolate)
 
     def weights(self, progress: float) -> _Weights:
-        """Of the prompts; what is missing to 1 is that of the call's own."""
+        """The weights of the prompts. The call's own prompt has what they lack to 1."""
         last = bisect_right(self.at, progress + _NOTHING) - 1
         found = [0.0] * len(self.at)
         if last < 0 and not self.interpolate:
@@ -330,7 +330,7 @@ def _takes_negative(loop: PromptLoop, facts: PipelineFacts | None) -> bool:
 
 
 def _sum(encoded: Sequence[Encoded], name: str, weights: Sequence[float]) -> Tensor:
-    """Of what the weights and, for the rest, the call's own embeddings say."""
+    """Sum embeddings by their weights; what these lack to 1 goes to the call's own."""
     every = [*weights, 1.0 - sum(weights)]
     terms = [
         (tensors[name], weight)

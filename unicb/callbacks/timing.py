@@ -36,12 +36,12 @@ class StepTimes:
 
     @property
     def median(self) -> float | None:
-        """Of ``seconds``; None for a run of one step."""
+        """The median of ``seconds``; None for a run of one step."""
         return statistics.median(self.seconds) if self.seconds else None
 
     @property
     def total(self) -> float:
-        """From the pipeline's call to the end of the last step so far."""
+        """Seconds from the pipeline's call to the end of the last step so far."""
         return self.first + sum(self.seconds)
 
     def summary(self) -> str:

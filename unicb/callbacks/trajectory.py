@@ -191,7 +191,7 @@ class _Recording:
             self._error = self._error or _text(error)
 
     def _sigma(self, step: Step) -> float:
-        """Of the latents after the step. The scheduler's own index has been counted up by then; it
+        """The noise level of the latents after the step. The scheduler's own index has been counted up by then; it
         counts the half steps of a scheduler of order 2, as its sigmas do."""
         scheduler = getattr(step.pipeline, "scheduler", None)
         sigmas = getattr(scheduler, "sigmas", None)
@@ -208,7 +208,7 @@ class _Recording:
 
 
 def _text(error: BaseException) -> str:
-    """Of the error, its text is kept: its traceback would keep the latents."""
+    """The error's text, which is kept in its place: its traceback would keep the latents."""
     return f"{type(error).__name__}: {error}"
 
 

@@ -68,7 +68,7 @@ class Models:
             self.backend.reset_caches(model, rehearse=rehearse)
 
     def reset_all_caches(self) -> None:
-        """Likewise of models that are not hooked."""
+        """Do so for models that are not hooked, too."""
         for _, model in self._present():
             self.backend.reset_caches(model)
 

@@ -22,7 +22,7 @@ class PerturbedAttention:
         self._ours: dict[str, Any] = {}
 
     def without_unconditional(self) -> None:
-        """From now on, the denoiser gets the conditional block and the perturbed one."""
+        """Give the denoiser the conditional block and the perturbed one from now on."""
         if self._before:
             return
         pipeline = self._models.pipeline

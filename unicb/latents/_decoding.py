@@ -77,7 +77,7 @@ class ModelDecoder:
         return _scaled(decoded, rows, middle, self._of_vae)
 
     def _as_encoded(self, shown: Tensor, affine: Affine) -> Tensor:
-        """In the VAE's numbers, dtype and device."""
+        """The latents in the VAE's numbers, dtype and device."""
         ops = self._backend.ops
         if not affine.is_identity:
             edge, shape = affine.scale.shape[-1], tuple(shown.shape)
@@ -182,7 +182,7 @@ def _layers_of(model: Any) -> Iterator[Any]:
 
 
 def _scaled(decoded: Tensor, rows: int, middle: bool, about: VAEDecoding) -> Decoded:
-    """Of pictures ``[rows, colours, frames, height, width]``."""
+    """Scale pictures ``[rows, colours, frames, height, width]`` to 0..255."""
     shape = tuple(decoded.shape)
     if len(shape) != 5 or shape[0] != rows or shape[1] < 3:
         raise ValueError(

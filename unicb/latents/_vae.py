@@ -87,13 +87,13 @@ def _tables() -> tuple[Mapping[str, PipelineDecoding], Mapping[str, VAEDecoding]
 
 
 def pipeline_decoding(pipeline: object) -> PipelineDecoding:
-    """For the class of the pipeline or the nearest of its bases; the usual if there is none."""
+    """What is known of the pipeline's class, or of the nearest of its bases; else the usual."""
     names = (base.__name__ for base in type(pipeline).__mro__)
     return next((_tables()[0][name] for name in names if name in _tables()[0]), PipelineDecoding())
 
 
 def vae_decoding(vae: object) -> VAEDecoding:
-    """For the class of the VAE or the nearest of its bases; the usual if there is none."""
+    """What is known of the VAE's class, or of the nearest of its bases; else the usual."""
     names = (base.__name__ for base in type(vae).__mro__)
     return next((_tables()[1][name] for name in names if name in _tables()[1]), VAEDecoding())
 

@@ -188,7 +188,7 @@ class _Coder:
         self._opaque = channels == 4
 
     def pixels_per_cell(self) -> tuple[int, int]:
-        """Of a cell, and of what sizes have to be multiples of."""
+        """Pixels along a cell's side, and those that a picture's sides have to be multiples of."""
         encoded = self._encode(np.zeros((1, 3, _PROBE, _PROBE), np.float32))
         scale = _PROBE // int(encoded.shape[-1])
         return scale, scale * self._affine(int(encoded.shape[1])).scale.shape[-1]
@@ -230,7 +230,7 @@ class _Coder:
         return encoded
 
     def _picture(self, tensor: Any) -> _Array:
-        """On the host, and without the axis of frames."""
+        """The picture on the host, without the axis of frames."""
         array = self._backend.ops.to_numpy(tensor).astype(np.float64)
         return array[:, :, 0] if array.ndim == 5 else array
 

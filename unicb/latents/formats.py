@@ -200,7 +200,7 @@ def latent_channels_of(vae: Any) -> int | None:
 
 
 def _vae_mismatch(vae: Any, known: LatentFormat) -> str | None:
-    """In words, what tells the VAE from the one of the format; None if nothing does."""
+    """How the VAE differs from the one of the format, in words; None if it does not."""
     config = getattr(vae, "config", None)
     if config is None:
         return None

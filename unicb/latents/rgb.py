@@ -45,7 +45,7 @@ class Part(NamedTuple):
     frames: Frames
 
     def of(self, latents: Tensor) -> Tensor:
-        """That part of latents, or of any tensor of their shape."""
+        """Cut the part out of latents, or out of any tensor of their shape."""
         return latents if self.slices is None else latents[self.slices]
 
 
@@ -127,7 +127,7 @@ class ColourMap:
         return Part(None if whole else tuple(slices), lengths, frames)
 
     def planes(self, shown: Tensor, part: Part, ops: TensorOps) -> npt.NDArray[np.uint8]:
-        """On the device, the colours of a part, and then on the host, for :meth:`arrange`."""
+        """Compute the colours of a part on the device, and fetch them for :meth:`arrange`."""
         colours = self._product(shown, part.lengths["p"], ops)
         return self._bytes(colours, shown, part, ops)
 
@@ -138,7 +138,7 @@ class ColourMap:
         part: Part,
         ops: TensorOps,
     ) -> npt.NDArray[np.uint8] | None:
-        """As :meth:`planes`, of what ``combine`` makes of several parts; None if that makes none.
+        """Do as :meth:`planes` with what ``combine`` makes of several parts; None if it makes none.
 
         Args:
             combine: linear in them, without a constant; called with tensors of one shape.

@@ -40,7 +40,7 @@ class CallSource:
 
     @staticmethod
     def of(kind: type) -> CallSource:
-        """That of a class; another one, once somebody has given the class another ``__call__``."""
+        """The source of a class; a new one, once somebody has given it another ``__call__``."""
         found = _sources.get(kind)
         if found is None or found._codes_of_calls != _codes_of_calls(kind):
             _sources[kind] = found = CallSource(kind)
@@ -61,7 +61,7 @@ class CallSource:
 
     @property
     def calls(self) -> list[CallSource]:
-        """Of all classes that define a ``__call__``, from the owner on; each may call the next."""
+        """The sources of all classes that define a ``__call__``, of which each may call the next."""
         return [CallSource.of(base) for base in _definers(self.kind)]
 
     @property

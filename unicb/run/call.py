@@ -244,7 +244,7 @@ def _loop_of(frame_id: FrameId, scope: Scope | None, run: Run) -> Loop:
 
 
 def _check_first_step(bound: Bound, pipeline: Any, early: bool) -> None:
-    """At the end of a run's first step, where callbacks had to act before it."""
+    """Check a run at the end of its first step, where callbacks had to act before it."""
     _check_pipeline(bound, pipeline)
     if not early:
         raise UnicbError(

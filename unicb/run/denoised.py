@@ -83,7 +83,7 @@ class RunDenoised:
                 self._fail(error)
 
     def lazy(self, latents: Tensor | None) -> LazyDenoised | None:
-        """Of the step that has ended; None where there is none. Nothing is computed yet.
+        """What can be computed of the step that has ended; None where there is nothing.
 
         Where the loop inpaints, the known region is the given picture's.
 
@@ -116,7 +116,7 @@ class RunDenoised:
         return lazy.with_known(known, mask)
 
     def compute(self, latents: Tensor | None) -> Tensor | None:
-        """As :meth:`lazy`, computed, in the latents' dtype."""
+        """Compute what :meth:`lazy` gives, in the latents' dtype."""
         lazy = self.lazy(latents)
         x0 = None if lazy is None else lazy.compute(*lazy.tensors)
         if x0 is None or latents is None or x0.dtype == latents.dtype:

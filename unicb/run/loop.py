@@ -44,9 +44,9 @@ def _id_of(frame: FrameType) -> FrameId:
 
 
 def loop_frame_id(pipeline: Any, frame: FrameType) -> FrameId:
-    """Of the innermost frame, from ``frame`` outwards, that runs the pipeline's own code.
+    """The id of the innermost frame, from ``frame`` outwards, that runs the pipeline's own code.
 
-    Of ``frame`` itself where none does, as when a loop is a function outside the class.
+    It is that of ``frame`` itself where none does, as when a loop is a function outside the class.
     """
     codes = code_of(type(pipeline))
     outer: FrameType | None = frame
@@ -93,8 +93,8 @@ def is_given_anywhere(callback: Callable[..., Any]) -> bool:
 
 
 def loop_frame_given(pipeline: Any, callback: Callable[..., Any]) -> FrameId | None:
-    """Of the loop that was given this callback and is calling us, as :func:`loop_frame_id` will
-    tell it once it calls back; None if there is none."""
+    """The id of the loop's frame that was given this callback and is calling us, as
+    :func:`loop_frame_id` finds it once it calls back; None if there is none."""
     frame = _given(callback, sys._getframe(1))
     return None if frame is None else loop_frame_id(pipeline, frame)
 

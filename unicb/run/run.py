@@ -153,7 +153,7 @@ class Run(AskedRun):
         return self._out.is_on
 
     def run_out(self, index: int, tensors: dict[str, Tensor]) -> Outputs:
-        """In place of :meth:`step_end` in such a loop."""
+        """Do what :meth:`step_end` does elsewhere, in such a loop."""
         outputs = self._out.outputs(tensors)
         self.loop.handed(outputs)
         if self.loop.lets_go and index + 1 >= num_timesteps_of(self.pipeline):

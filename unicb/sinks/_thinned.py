@@ -15,7 +15,7 @@ class Shown(NamedTuple):
 
 
 class Thinned:
-    """At most ``limit`` pictures, evenly spaced, the first and the last of the run among them.
+    """Keeps at most ``limit`` pictures, evenly spaced, with the first and the last of the run.
 
     When there is no room left, every second one is let go, and from then on only every second
     one is taken. So what is kept covers the whole run however long it is, at any time.

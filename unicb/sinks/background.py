@@ -98,7 +98,7 @@ class Background:
         return not worker.is_off
 
     def put(self, make: Make) -> None:
-        """As a call with a frame, but the thread makes the frame, too."""
+        """Hand over a frame that the thread has yet to make."""
         with self._lock:
             if self._worker is None:
                 self._worker = _Worker(self._turn, self._maxsize)
@@ -106,7 +106,7 @@ class Background:
         worker.put(make)
 
     def complain(self, complaint: str) -> None:
-        """To be called in ``make``: warn of this in a RuntimeWarning, in the run's thread."""
+        """Have the run's thread warn of this. To be called in ``make``."""
         with self._turn.changed:
             if self._turn.worker is not None:
                 self._turn.worker.complain(complaint)
