@@ -191,8 +191,11 @@ class _Recording:
             self._error = self._error or _text(error)
 
     def _sigma(self, step: Step) -> float:
-        """The noise level of the latents after the step. The scheduler's own index has been counted up by then; it
-        counts the half steps of a scheduler of order 2, as its sigmas do."""
+        """The noise level of the latents after the step.
+
+        The scheduler's own index has been counted up by then. It counts the half steps of a
+        scheduler of order 2, as its sigmas do.
+        """
         scheduler = getattr(step.pipeline, "scheduler", None)
         sigmas = getattr(scheduler, "sigmas", None)
         if sigmas is None:

@@ -61,7 +61,7 @@ class CallSource:
 
     @property
     def calls(self) -> list[CallSource]:
-        """The sources of all classes that define a ``__call__``, of which each may call the next."""
+        """The sources of the classes that define a ``__call__``; each may call the next."""
         return [CallSource.of(base) for base in _definers(self.kind)]
 
     @property
