@@ -333,8 +333,8 @@ def webui(session: nox.Session, framework: str) -> None:
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
 @noted
 def coverage_cfg(session: nox.Session, framework: str) -> None:
-    """Measure the cut on a tiny pipeline of every class (or of the families named); writes
-    docs/coverage.md."""
+    """Measure the cut on a tiny pipeline of every class (or of the families named); writes the
+    pages, too."""
     install_wheel(session, framework)
     script = ["python", "-P", "-m", "zoo", "coverage", *session.posargs, "--framework", framework]
     session.run(*script, env={"PYTHONPATH": "instruments"})
@@ -345,7 +345,7 @@ def coverage_cfg(session: nox.Session, framework: str) -> None:
 @noted
 def coverage_guidance(session: nox.Session, framework: str) -> None:
     """Measure intervals and schedules of guidance on a tiny pipeline of every class (or of the
-    families named); writes docs/coverage.md."""
+    families named); writes the pages, too."""
     install_wheel(session, framework)
     script = ["python", "-P", "-m", "zoo", "guidance", *session.posargs, "--framework", framework]
     session.run(*script, env={"PYTHONPATH": "instruments"})
@@ -355,8 +355,8 @@ def coverage_guidance(session: nox.Session, framework: str) -> None:
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
 @noted
 def coverage_previews(session: nox.Session, framework: str) -> None:
-    """Measure previews on a tiny pipeline of every class (or of the families named); writes
-    docs/coverage.md."""
+    """Measure previews on a tiny pipeline of every class (or of the families named); writes the
+    pages, too."""
     install_wheel(session, framework)
     script = ["python", "-P", "-m", "zoo", "previews", *session.posargs, "--framework", framework]
     session.run(*script, env={"PYTHONPATH": "instruments"})
@@ -366,9 +366,18 @@ def coverage_previews(session: nox.Session, framework: str) -> None:
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
 @noted
 def coverage_stops(session: nox.Session, framework: str) -> None:
-    """Stop a tiny pipeline of every class (or of the families named); writes docs/coverage.md."""
+    """Stop a tiny pipeline of every class (or of the families named); writes the pages, too."""
     install_wheel(session, framework)
     script = ["python", "-P", "-m", "zoo", "stops", *session.posargs, "--framework", framework]
+    session.run(*script, env={"PYTHONPATH": "instruments"})
+
+
+@nox.session(python=PYTHON, requires=["wheel"], name="coverage-report")
+@noted
+def coverage_report(session: nox.Session) -> None:
+    """Write docs/coverage.md and docs/coverage/*.md from what was measured; measures nothing."""
+    install_wheel(session, "numpy")
+    script = ["python", "-P", "-m", "zoo", "report", *session.posargs]
     session.run(*script, env={"PYTHONPATH": "instruments"})
 
 

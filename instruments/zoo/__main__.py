@@ -1,7 +1,7 @@
 """Build tiny pipelines of every class; measure how guidance is cut on them, what previews show, how
 runs are stopped.
 
-python -m zoo coverage --framework torch    guidance on every entry; writes docs/coverage.md
+python -m zoo coverage --framework torch    guidance on every entry; writes the pages, too
 python -m zoo coverage wan flux             the same for some families alone
 python -m zoo previews [wan flux]           previews, likewise
 python -m zoo try wan WanPipeline           guidance on one family, or some of its classes
@@ -10,6 +10,7 @@ python -m zoo stops [wan flux]              stops of every class
 python -m zoo stop wan WanPipeline          stops, likewise
 python -m zoo guidance [wan flux]           scales and intervals of guidance
 python -m zoo guide wan WanPipeline         scales and intervals, likewise
+python -m zoo report                        the pages alone, from what was measured before
 python -m zoo run wan                       without unicb: which models does a step call?
 """
 
@@ -30,7 +31,7 @@ from zoo.measure import Meter, run
 from zoo.report import write
 from zoo.verdicts import BAD, verdicts
 
-#: What is written to the page about coverage, and what is only printed.
+#: What is written to the pages about coverage, and what is only printed.
 WRITTEN = {"coverage": CFG, "previews": PREVIEWS, "stops": STOPS, "guidance": GUIDANCE}
 SUBJECTS = {**WRITTEN, "try": CFG, "show": PREVIEWS, "stop": STOPS, "guide": GUIDANCE}
 DOCS = Path(__file__).parents[2] / "docs"
@@ -42,14 +43,17 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", choices=[*SUBJECTS, "run"])
+    parser.add_argument("what", choices=[*SUBJECTS, "report", "run"])
     parser.add_argument("family", nargs="?", choices=family_names(), help="all, if none is needed")
     more = "classes, or titles of entries; all, if none; for what is written, more families"
     parser.add_argument("classes", nargs="*", help=more)
     parser.add_argument("--framework", choices=FRAMEWORKS, default="torch")
     parser.add_argument("--trace", action="store_true", help="show tracebacks of failures")
-    parser.add_argument("--docs", type=Path, default=DOCS, help="where coverage writes its page")
+    parser.add_argument("--docs", type=Path, default=DOCS, help="where coverage writes its pages")
     options = parser.parse_args()
+    if options.what == "report":
+        write(options.docs)
+        return 0
     writes = options.what in WRITTEN
     if not writes and options.family is None:
         parser.error(f"{options.what} needs a family")
@@ -69,7 +73,7 @@ def coverage(fx: Framework, docs: Path, families: list[str], what: str) -> int:
     """Measure everything, or some families anew; fails if anything is wrong, or by itself."""
     name = fx.name if what == "coverage" else f"{what}-{fx.name}"
     rows = cover(fx, docs / "coverage" / f"{name}.json", families, SUBJECTS[what])
-    write(docs / "coverage", docs / "coverage.md")
+    write(docs)
     bad = [name for name, verdict in verdicts(rows).items() if verdict in BAD]
     print(f"wrong or failed: {', '.join(bad) or 'none'}")
     return 1 if bad else 0

@@ -1,152 +1,174 @@
-"""The page about coverage, from what was measured on each framework."""
+"""The pages about coverage, from what was measured on each framework: one of totals and an index,
+and one for each family."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from zoo import guidance_report, preview_report, stop_report
-from zoo.entry import CASES
-from zoo.framework import FRAMEWORKS
+from zoo import cut_report, guidance_report, preview_report, stop_report
+from zoo.family_report import about, families, family_of, page
+from zoo.measures import (
+    CUT,
+    INTERVAL,
+    LIBRARIES,
+    MEASURES,
+    PREVIEW,
+    SCHEDULE,
+    STOP,
+    Found,
+    Rows,
+    read,
+)
 from zoo.verdicts import verdicts
 
-LIBRARIES = {"torch": "diffusers", "mindspore": "mindone"}
-WAYS = {
-    "batch": "one call with a batch of several blocks of rows",
-    "switch": "several calls, by a property that is read at each step",
-    "calls": "several calls, by a local flag",
-}
+#: Of a line in the list of classes, so that the page stays short.
+WIDTH = 120
 TITLE = "# Coverage: what works on which pipelines, and how exactly\n"
 INTRODUCTION = """\
-Made by `nox -s coverage-cfg`; not written by hand. Each class was built as a tiny pipeline with
-random weights, on a CPU in float32, and run with one prompt, with two, and with two images for each
-prompt, three times from the same noise: with full guidance; as the reference, in which both
-halves are computed to the end and the unconditional one is overwritten with the conditional one
-after the cut; and with `CFGCutoff`.
+Here is every pipeline class of diffusers, and of mindone.diffusers, that calls a step-end callback:
+built small, and run with unicb's callbacks. Look for a class in the [list of classes](#classes), or
+search this page for its name. It leads to the page of its family, with a verdict for each callback
+on each framework, the reason where it is not *exact* or *right*, and the figures of each variant.
 
-- **exact**: the largest difference between the reference and the cut run, in standard deviations
-  of the latents, is below 1e-5; the work of the unconditional part was saved; a plain run
-  afterwards gives the same bits as one before (on MindSpore, to within 1e-5); the part that was
-  kept is what the pipeline itself computes with guidance off; and in a run of one prompt with
-  guidance off, `CFGCutoff` changes no bit. (For a few entries, guidance off is something else by
-  design: `off_differs` in the zoo says why.)
-- **refused**: `bind`, or an error in the first step after the cut, says why.
-- **n/a**: the pipeline cannot do this case by itself, with unicb or without.
-
-*Saved* is the share of the rows of all models in the loop that steps after the cut leave out. It
-is less than a half where something else is computed beside guidance: of three blocks with perturbed
-attention one goes; a ControlNet that is called once a step stays.
+Made by `nox -s coverage-report` from the [files](#the-files) that measuring writes; not written by
+hand.
 """
+COLUMNS = {
+    "exact or right": ("exact", "right"),
+    **{name: (name,) for name in ("otherwise", "refused", "no guidance")},
+    **{name: (name,) for name in ("wrong", "failed", "not built")},
+}
+WRONG = """\
+- **wrong**: unicb does not do what is said below; **failed**: the pipeline itself failed.
+- **not built**: no tiny pipeline of the class was run.
+- **n/a**: a pipeline cannot do a case by itself, with unicb or without; the family's page says why.
+"""
+FILES = """\
+Each has the versions, the date, and `rows`: one for each class, variant and case, with its family,
+its verdict, the reason (`why`), and its figures. `nox -s coverage-report` makes the pages from them
+and measures nothing.
+"""
+MEASURED = {
+    "": "guidance that is cut",
+    "guidance-": "intervals and schedules of guidance",
+    "previews-": "previews",
+    "stops-": "stops",
+}
 
 
-def write(folder: Path, page: Path) -> None:
-    """Write the page from ``<framework>.json``, ``guidance-<framework>.json``,
-    ``previews-<framework>.json`` and ``stops-<framework>.json`` in the folder, for those that are
-    there."""
-    cut, guidance = _read(folder, ""), _read(folder, "guidance-")
-    previews, stops = _read(folder, "previews-"), _read(folder, "stops-")
-    parts = [TITLE, "## Guidance that is cut\n", *_totals(cut), INTRODUCTION]
-    if guidance:
-        parts += ["## Guidance in an interval, and of a scale that changes\n"]
-        parts += [*guidance_report.totals(guidance, LIBRARIES), guidance_report.INTRODUCTION]
-    if previews:
-        parts += ["## Previews\n", *preview_report.totals(previews, LIBRARIES)]
-        parts += [preview_report.INTRODUCTION]
-    if stops:
-        parts += ["## Stops\n", *stop_report.totals(stops, LIBRARIES), stop_report.INTRODUCTION]
+def write(docs: Path) -> None:
+    """Write ``coverage.md`` and ``coverage/<family>.md`` in the folder, from those of the files
+    ``coverage/<framework>.json``, ``guidance-<framework>.json``, ``previews-<framework>.json`` and
+    ``stops-<framework>.json`` that are there."""
+    for name, text in pages(docs / "coverage").items():
+        (docs / name).write_text(text, encoding="utf-8")
+
+
+def pages(folder: Path) -> dict[str, str]:
+    """The text of each page, by its path in the folder of documents; ``folder`` has the files."""
+    found = read(folder)
+    made = {f"coverage/{family}.md": page(family, found) for family in families(found)}
+    parts = [TITLE, INTRODUCTION, "## Totals\n", *_totals(found), "", WRONG]
+    parts += [*_sections(found), "## Families\n", *_families(found), ""]
+    parts += ["## Classes\n", *_index(found), "## The files\n", FILES, *_files(found)]
+    return {"coverage.md": "\n".join(parts).rstrip() + "\n", **made}
+
+
+def _totals(found: Found) -> Iterator[str]:
     for name, library in LIBRARIES.items():
-        if name in cut:
-            parts += [f"## Guidance on {library}\n", *_framework(cut[name])]
-        if name in guidance:
-            parts += [f"## Intervals and scales of guidance on {library}\n"]
-            parts += [*guidance_report.framework(guidance[name])]
-        if name in previews:
-            parts += [f"## Previews on {library}\n", *preview_report.framework(previews[name])]
-        if name in stops:
-            parts += [f"## Stops on {library}\n", *stop_report.framework(stops[name])]
-    page.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
-
-
-def _read(folder: Path, prefix: str) -> dict[str, Any]:
-    return {
-        name: json.loads((folder / f"{prefix}{name}.json").read_text(encoding="utf-8"))
-        for name in FRAMEWORKS
-        if (folder / f"{prefix}{name}.json").is_file()
-    }
-
-
-def _totals(found: dict[str, Any]) -> Iterator[str]:
-    columns = ["exact", "refused", "wrong", "failed", "not built", "no guidance"]
-    yield "| classes that call a step-end callback | " + " | ".join((*columns, "in all")) + " |"
-    yield "|---|" + "---:|" * (len(columns) + 1)
-    for measured in found.values():
-        verdict = verdicts(measured["rows"])
-        counts = [sum(v == column for v in verdict.values()) for column in columns]
-        versions = ", ".join(f"{key} {value}" for key, value in measured["versions"].items())
-        numbers = " | ".join(str(n) for n in (*counts, sum(counts)))
-        yield f"| {versions} ({measured['date']}) | {numbers} |"
-    yield ""
-    for name, measured in found.items():
-        exact = [row for row in measured["rows"] if row["verdict"] == "exact"]
-        if exact:
-            worst = max(row["difference"] for row in exact)
-            yield (
-                f"{LIBRARIES[name]}: {len(exact)} runs exact, of "
-                f"{len({(row['class'], row['variant']) for row in exact})} pipelines in "
-                f"{len({row['class'] for row in exact})} classes; the largest difference is "
-                f"{worst:.1e}."
-            )
+        # Usually the same of all measures.
+        measured: dict[str, list[str]] = {}
+        for measure in MEASURES:
+            if measure.rows(found, name):
+                measured.setdefault(_when(found[name][measure.prefix]), []).append(measure.name)
+        for when, names in measured.items():
+            yield f"{library}: {when}{'' if len(measured) == 1 else ': ' + ', '.join(names)}."
             yield ""
+    yield f"| classes that call a step-end callback | | {' | '.join(COLUMNS)} | in all |"
+    yield "|---|---|" + "---:|" * (len(COLUMNS) + 1)
+    for name, library in LIBRARIES.items():
+        for measure in MEASURES:
+            verdict = list(verdicts(measure.rows(found, name)).values())
+            if verdict:
+                counts = [sum(verdict.count(v) for v in which) for which in COLUMNS.values()]
+                numbers = " | ".join(str(number) for number in (*counts, len(verdict)))
+                yield f"| {library} | {measure.name}: `{measure.callback}` | {numbers} |"
 
 
-def _framework(measured: dict[str, Any]) -> Iterator[str]:
-    rows = measured["rows"]
-    for way, meaning in WAYS.items():
-        chosen = [row for row in rows if row["way"] == way and row["case"]]
-        if chosen:
-            yield f"### {meaning[0].upper()}{meaning[1:]}"
-            yield ""
-            yield "| class | " + " | ".join(CASES) + " | saved |"
-            yield "|---|" + "---|" * len(CASES) + "---:|"
-            yield from _lines(chosen)
-            yield ""
-    reasons = sorted(
-        {
-            (row["class"], row["verdict"], " ".join(row["why"].split()))
-            for row in rows
-            if row["verdict"] not in ("exact", "impossible")
-        }
-    )
-    for verdict, title in (
-        ("wrong", "Wrong"),
-        ("failed", "The pipeline itself failed"),
-        ("refused", "Refused, and why"),
-        ("not built", "Not built, and why"),
-        ("no guidance", "Without classifier-free guidance: refused at `bind`"),
+def _when(measured: dict[str, Any]) -> str:
+    versions = ", ".join(f"{key} {value}" for key, value in measured["versions"].items())
+    return f"{versions} ({measured['date']})"
+
+
+def _sections(found: Found) -> Iterator[str]:
+    """What each measure's verdicts and figures mean, and the sum of them."""
+
+    def guidance(library: str, name: str) -> Iterator[str]:
+        both = [(m.callback, m.rows(found, name)) for m in (INTERVAL, SCHEDULE)]
+        works = [guidance_report.headline(callback, rows) for callback, rows in both if rows]
+        if works:
+            yield f"{library}: {', '.join(works)}, in all variants that were run."
+
+    def of(measure: Any, report: Any) -> Any:
+        return lambda library, name: report.headline(library, measure.rows(found, name))
+
+    for measure, report, headline in (
+        (CUT, cut_report, of(CUT, cut_report)),
+        (INTERVAL, guidance_report, guidance),
+        (PREVIEW, preview_report, of(PREVIEW, preview_report)),
+        (STOP, stop_report, of(STOP, stop_report)),
     ):
-        told = [(kind, why) for kind, v, why in reasons if v == verdict]
-        if told:
-            yield f"### {title}"
-            yield ""
-            yield from (f"- {kind}: {why}" for kind, why in told)
-            yield ""
+        if any(measure.rows(found, name) for name in LIBRARIES):
+            yield f"## {report.TITLE}\n"
+            for name, library in LIBRARIES.items():
+                yield from (f"{line}\n" for line in headline(library, name))
+            yield report.INTRODUCTION
 
 
-def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
-    titles = dict.fromkeys((row["class"], row["variant"]) for row in rows)
-    for title in sorted(titles):
-        cells = {row["case"]: row for row in rows if (row["class"], row["variant"]) == title}
-        saved = {f"{row['saved']:.0%}" for row in cells.values() if row["saved"] is not None}
-        name = f"{title[0]}, {title[1]}" if title[1] else title[0]
-        shown = " | ".join(_cell(cells.get(case)) for case in CASES)
-        yield f"| {name} | {shown} | {' to '.join(sorted(saved))} |"
+def _all(found: Found, name: str) -> Rows:
+    return [row for measure in MEASURES for row in measure.rows(found, name)]
 
 
-def _cell(row: dict[str, Any] | None) -> str:
-    if row is None or row["verdict"] == "impossible":
-        return "n/a"
-    if row["verdict"] == "exact":
-        return f"exact ({row['difference']:.0e})" if row["difference"] else "exact (0)"
-    return str(row["verdict"])
+def _families(found: Found) -> Iterator[str]:
+    classes = {
+        name: {(family_of(row), row["class"]) for row in _all(found, name)} for name in LIBRARIES
+    }
+    yield f"| family | | {' | '.join(f'classes of {library}' for library in LIBRARIES.values())} |"
+    yield "|---|---|" + "---:|" * len(LIBRARIES)
+    for family in families(found):
+        counts = [sum(of == family for of, _ in classes[name]) for name in LIBRARIES]
+        numbers = " | ".join(map(str, counts))
+        yield f"| [{family}](coverage/{family}.md) | {about(family)} | {numbers} |"
+
+
+def _index(found: Found) -> Iterator[str]:
+    """All classes in alphabetical order, each with a link to its family's page."""
+    family = {row["class"]: family_of(row) for name in LIBRARIES for row in _all(found, name)}
+    for _, kinds in groupby(sorted(family, key=str.lower), lambda kind: kind[0]):
+        yield from _item(f"[{kind}][{family[kind]}]" for kind in kinds)
+    yield ""
+    yield from (f"[{name}]: coverage/{name}.md" for name in families(found))
+    yield ""
+
+
+def _item(words: Iterable[str]) -> Iterator[str]:
+    """An item of a list: the words with commas between them, in lines."""
+    line = "-"
+    for number, word in enumerate(words):
+        comma = "," if number else ""
+        if len(f"{line}{comma} {word},") > WIDTH:
+            yield line + comma
+            line = f"  {word}"
+        else:
+            line = f"{line}{comma} {word}"
+    yield line
+
+
+def _files(found: Found) -> Iterator[str]:
+    for name, library in LIBRARIES.items():
+        for prefix in found.get(name, {}):
+            path = f"{prefix}{name}.json"
+            yield f"- [{path}](coverage/{path}): {MEASURED[prefix]}, on {library}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 #: From the worst to the best, for all that is measured.
@@ -13,14 +13,14 @@ WORST_FIRST = (
 BAD = ("wrong", "failed")
 
 
-def verdicts(rows: Iterable[dict[str, Any]], known: Sequence[str] = WORST_FIRST) -> dict[str, str]:
-    """Each class's verdict: the worst, of those that are known."""
+def verdicts(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Each class's verdict: the worst."""
     found: dict[str, str] = {}
     for row in rows:
         verdict, before = row["verdict"], found.get(row["class"])
         if verdict == "impossible":
             continue
-        assert verdict in known, f"{row['class']}: an unknown verdict, {verdict!r}"
+        assert verdict in WORST_FIRST, f"{row['class']}: an unknown verdict, {verdict!r}"
         if before is None or WORST_FIRST.index(verdict) < WORST_FIRST.index(before):
             found[row["class"]] = verdict
     return found

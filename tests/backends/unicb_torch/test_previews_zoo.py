@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import previewed
 import pytest
@@ -11,7 +9,6 @@ import ways
 
 from zoo.preview_report import OTHERS, PICTURES
 from zoo.previews import SAME, agreement
-from zoo.report import write
 
 NAME = "torch"
 
@@ -73,11 +70,3 @@ def test_refusals_are_explained() -> None:
 @pytest.mark.parametrize("name", [n for n in previewed.PUBLISHED if n in ways.all_entries(NAME)])
 def test_published_vae_has_colours(name: str) -> None:
     assert previewed.format_found(NAME, name) == previewed.PUBLISHED[name][0]
-
-
-def test_page_is_what_was_measured(tmp_path: Path) -> None:
-    """Nobody but the generator has written docs/coverage.md."""
-    docs = Path(__file__).parents[3] / "docs"
-    write(docs / "coverage", tmp_path / "coverage.md")
-    written = (tmp_path / "coverage.md").read_text(encoding="utf-8")
-    assert written == (docs / "coverage.md").read_text(encoding="utf-8")

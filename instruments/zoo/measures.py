@@ -1,0 +1,85 @@
+"""What was measured on every class, as the pages about coverage tell it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.framework import FRAMEWORKS
+from zoo.preview_report import makes
+
+LIBRARIES = {"torch": "diffusers", "mindspore": "mindone"}
+#: Files by framework, and then by what their names begin with.
+Found = dict[str, dict[str, dict[str, Any]]]
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One question about every class.
+
+    Attributes:
+        name: heads its columns.
+        callback: what was bound.
+        prefix: what the names of its files begin with.
+        part: the part of a row that is about it, in files of two measures.
+    """
+
+    name: str
+    callback: str
+    prefix: str
+    part: str = ""
+
+    def rows(self, found: Found, framework: str) -> Rows:
+        """What was found, with each reason in one line; empty where nothing was measured."""
+        measured = found.get(framework, {}).get(self.prefix)
+        return [] if measured is None else [self._row(row) for row in measured["rows"]]
+
+    def _row(self, row: dict[str, Any]) -> dict[str, Any]:
+        # Where a class was run with neither of two callbacks, the row itself says why.
+        row = {**row, **((row[self.part] if self.part else None) or {})}
+        why = " ".join(str(row["why"]).split())
+        if self.name == "preview" and row["verdict"] == "refused" and makes(row["class"]):
+            why = f"{why} ({makes(row['class'])})"
+        return {**row, "why": why}
+
+
+CUT = Measure("cut", "CFGCutoff", "")
+INTERVAL = Measure("interval", "GuidanceInterval", "guidance-", "interval")
+SCHEDULE = Measure("schedule", "GuidanceSchedule", "guidance-", "schedule")
+PREVIEW = Measure("preview", "Preview", "previews-")
+STOP = Measure("stop", "Interrupt", "stops-")
+MEASURES = (CUT, INTERVAL, SCHEDULE, PREVIEW, STOP)
+
+
+def read(folder: Path) -> Found:
+    """All files of the folder that are there."""
+    prefixes = dict.fromkeys(measure.prefix for measure in MEASURES)
+    files = {
+        name: {prefix: folder / f"{prefix}{name}.json" for prefix in prefixes}
+        for name in FRAMEWORKS
+    }
+    return {
+        name: {
+            prefix: json.loads(path.read_text(encoding="utf-8"))
+            for prefix, path in paths.items()
+            if path.is_file()
+        }
+        for name, paths in files.items()
+    }
+
+
+def title(row: dict[str, Any]) -> str:
+    """The class and the variant."""
+    return f"{row['class']}, {row['variant']}" if row["variant"] else str(row["class"])
+
+
+def by_title(rows: Iterable[dict[str, Any]]) -> dict[str, Rows]:
+    """Rows by class and variant, in the order of their names."""
+    found: dict[str, Rows] = {}
+    for row in sorted(rows, key=lambda row: (row["class"].lower(), row["variant"])):
+        found.setdefault(title(row), []).append(row)
+    return found

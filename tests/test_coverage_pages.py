@@ -1,0 +1,202 @@
+"""The pages about coverage are what was measured, and all of it is found on them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+sys.path.insert(0, str(ROOT / "instruments"))
+
+from zoo.entry import CASES  # noqa: E402
+from zoo.preview_report import makes  # noqa: E402
+from zoo.report import pages  # noqa: E402
+
+FILES = sorted((DOCS / "coverage").glob("*.json"))
+LIBRARIES = {"torch": "diffusers", "mindspore": "mindone"}
+
+
+def rows_of(file: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))["rows"]
+    return rows
+
+
+def family_page(row: dict[str, Any]) -> str:
+    name = row["family"] or "without_entry"
+    return (DOCS / "coverage" / f"{name}.md").read_text("utf-8")
+
+
+def lines(page: str, section: str, row: dict[str, Any]) -> dict[str, str]:
+    """Cells of the row's class and variant in the table of a section, by column."""
+    table = page.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    cells = [line[2:-2].split(" | ") for line in table.splitlines() if line.startswith("| ")]
+    name = f"{row['class']}, {row['variant']}" if row["variant"] else row["class"]
+    found = [dict(zip(cells[0], line, strict=True)) for line in cells if line[0] == name]
+    assert len(found) == 1, name
+    return found[0]
+
+
+def parts_of(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was said of the row: where two callbacks were measured, of each."""
+    parts = [row[key] for key in ("interval", "schedule") if row.get(key)]
+    return parts or [row]
+
+
+def test_pages_are_made_again_from_the_files_alone(tmp_path: Path) -> None:
+    for file in FILES:
+        (tmp_path / "coverage").mkdir(exist_ok=True)
+        shutil.copy(file, tmp_path / "coverage")
+    path = os.pathsep.join([*sys.path, str(ROOT / "instruments")])
+    command = [sys.executable, "-P", "-m", "zoo", "report", "--docs", str(tmp_path)]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=True)
+    made = {p.relative_to(tmp_path): p.read_text("utf-8") for p in tmp_path.rglob("*.md")}
+    committed = [DOCS / "coverage.md", *(DOCS / "coverage").glob("*.md")]
+    assert made == {p.relative_to(DOCS): p.read_text("utf-8") for p in committed}
+
+
+def test_first_page_is_short_and_has_every_class() -> None:
+    page = (DOCS / "coverage.md").read_text("utf-8")
+    assert page.count("\n") <= 300
+    for file in FILES:
+        for row in rows_of(file):
+            assert f"[{row['class']}][{row['family'] or 'without_entry'}]" in page
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_class_and_variant_and_reason_is_on_its_page(file: Path) -> None:
+    for row in rows_of(file):
+        page = family_page(row)
+        lines(page, "Verdicts", {**row, "variant": ""})
+        if row["variant"]:
+            assert f"{row['class']}, {row['variant']}" in page
+        for part in parts_of(row):
+            why = " ".join(part["why"].split())
+            # A reason that several classes share is there once, without their names.
+            assert why in page or why.replace(row["class"], "this class") in page
+        if row["verdict"] == "refused" and "layout" in row:
+            assert f" ({makes(row['class'])})" in page
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_verdicts_lead_to_their_reasons(file: Path) -> None:
+    measure, _, framework = file.stem.rpartition("-")
+    columns = {"": ["cut"], "guidance": ["interval", "schedule"], "previews": ["preview"]}
+    seen = 0
+    for row in rows_of(file):
+        page = family_page(row)
+        table = page.partition("\n## Verdicts\n")[2].partition("\n## ")[0]
+        head, _, *rest = (x[2:-2].split(" | ") for x in table.splitlines() if x.startswith("|"))
+        (cells,) = (line for line in rest if line[0] == row["class"])
+        start = head.index(f"{LIBRARIES[framework]}: cut")
+        for column in columns.get(measure, ["stop"]):
+            part = row.get(column) or row
+            if not part["why"] or part["verdict"] == "impossible":
+                continue
+            seen += 1
+            cell = cells[start if column == "cut" else head.index(column, start)]
+            assert cell.startswith(part["verdict"])
+            notes = [
+                line.partition(": ")[2].replace(row["class"], "this class")
+                for line in page.splitlines()
+                if line.startswith("[^") and line.partition(":")[0] in cell
+            ]
+            why = " ".join(part["why"].split()).replace(row["class"], "this class")
+            assert any(note.startswith(why) for note in notes)
+    assert seen > 0
+
+
+@pytest.mark.parametrize("framework", LIBRARIES)
+def test_figures_are_there(framework: str) -> None:
+    library, folder = LIBRARIES[framework], DOCS / "coverage"
+    pages_of: dict[str, str] = {}
+
+    def cells(section: str, row: dict[str, Any]) -> dict[str, str]:
+        page = pages_of.setdefault(row["family"], family_page(row))
+        return lines(page, f"{section} on {library}", row)
+
+    def case(cell: str, row: dict[str, Any]) -> str:
+        return cell.split(", ")[list(CASES).index(row["case"])]
+
+    def shown(difference: float) -> str:
+        return f"{difference:.0e}" if difference else "0"
+
+    for row in rows_of(folder / f"{framework}.json"):
+        if row["verdict"] == "exact":
+            found = cells("Guidance", row)
+            assert case(found["cut"], row) == shown(row["difference"])
+            assert f"{row['saved']:.0%}" in found["saved"]
+            assert found["guidance by"] == row["way"]
+    for row in rows_of(folder / f"guidance-{framework}.json"):
+        for key in ("interval", "schedule"):
+            if row[key] and row[key]["verdict"] == "exact":
+                found = cells("Guidance", row)
+                assert found[key] == shown(row[key]["difference"])
+                assert found["saved outside"] == f"{row['saved']:.0%}"
+    for row in rows_of(folder / f"previews-{framework}.json"):
+        if row["verdict"] == "right":
+            found = cells("Previews and stops", row)
+            assert 0 <= row["correlation"] - float(case(found["preview"], row)) < 1e-4
+            sizes = found["frames x height x width"].split(" or ")
+            assert row["size"].partition(" x ")[2] in sizes
+            assert found["layout"] == f"`{row['layout']}`"
+            assert found["colours"] == (row["format"] or "-")
+            assert found["shows"] == row["source"]
+        elif row["size"]:
+            assert "callbacks get" in cells("Previews and stops", row)["frames x height x width"]
+    for row in rows_of(folder / f"stops-{framework}.json"):
+        if row["verdict"] != "impossible":
+            found = cells("Previews and stops", row)
+            assert found["loop"] == (row["way"] or "-")
+            assert found["stop"].startswith(row["verdict"])
+
+
+def made_of(folder: Path, *rows: dict[str, Any]) -> dict[str, str]:
+    """The pages, where this is all that was measured."""
+    measured = {"versions": {"torch": "2"}, "date": "2026-01-01", "rows": rows}
+    (folder / "stops-torch.json").write_text(json.dumps(measured), encoding="utf-8")
+    return pages(folder)
+
+
+def stop(variant: str, verdict: str, why: str = "", kind: str = "FluxPipeline") -> dict[str, Any]:
+    of = {"class": kind, "variant": variant, "family": "flux", "case": "one prompt"}
+    return {**of, "verdict": verdict, "why": why, "way": "flag", "saved": 0.5}
+
+
+def test_worst_variant_counts(tmp_path: Path) -> None:
+    made = made_of(tmp_path, stop("", "exact"), stop("odd", "refused", "it is odd"))
+    page = made["coverage/flux.md"]
+    assert "| FluxPipeline |  |  |  |  | refused in 1 of 2[^1] |" in page
+    assert "[^1]: it is odd" in page
+
+
+def test_entry_that_is_not_built_has_one_verdict(tmp_path: Path) -> None:
+    """It has a row for each case, each with the same verdict."""
+    rows = [{**stop("", "not built", "no weights"), "case": case} for case in CASES]
+    page = made_of(tmp_path, *rows)["coverage/flux.md"]
+    assert "| FluxPipeline |  |  |  |  | not built[^1] |" in page
+    assert "| flag | not built[^1] |" in page
+
+
+def test_reason_of_several_classes_is_there_once(tmp_path: Path) -> None:
+    one = stop("", "refused", "FluxPipeline cannot stop")
+    two = stop("", "refused", "FluxFillPipeline cannot stop", "FluxFillPipeline")
+    page = made_of(tmp_path, one, two)["coverage/flux.md"]
+    assert page.count("cannot stop") == 1
+    assert "[^1]: this class cannot stop" in page
+    assert "[^1]: FluxPipeline cannot stop" in made_of(tmp_path, one)["coverage/flux.md"]
+
+
+def test_what_was_not_measured_is_not_told(tmp_path: Path) -> None:
+    made = made_of(tmp_path, stop("", "exact"))
+    assert set(made) == {"coverage.md", "coverage/flux.md"}
+    assert "## Stops" in made["coverage.md"]
+    assert "## Previews" not in made["coverage.md"]
+    assert "mindone has none of these classes." in made["coverage/flux.md"]
