@@ -348,6 +348,52 @@ def test_another_run_of_the_models_meanwhile() -> None:
     assert np.array_equal(out, note.picture(1, "denoised"))
 
 
+class Toggles(Batch):
+    """Leaves guidance out of every other step."""
+
+    def __call__(  # type: ignore[override]
+        self,
+        prompts: list[str],
+        steps: int = STEPS,
+        guidance_scale: float = 5.0,
+        callback_on_step_end: Any = None,
+        callback_on_step_end_tensor_inputs: Any = ("latents",),
+    ) -> Any:
+        latents, positive, negative, timesteps = self.start(prompts, steps, guidance_scale)
+        embeds = loops.both(negative, positive)
+        for i, t in enumerate(timesteps):
+            if i % 2:
+                noise_pred = self.unet(latents, t, encoder_hidden_states=positive)
+            else:
+                noise_pred = self.unet(
+                    loops.both(latents, latents), t, encoder_hidden_states=embeds
+                )
+                noise_pred_uncond, noise_pred_text = loops.ops.chunk(noise_pred, 2)
+                noise_pred = loops.guided(noise_pred_uncond, noise_pred_text, self.guidance_scale)
+            latents = self.advance(noise_pred, t, latents)
+            if callback_on_step_end is not None:
+                callback_outputs = callback_on_step_end(self, i, t, {"latents": latents})
+                latents = callback_outputs.pop("latents")
+        return latents.data
+
+
+@pytest.mark.parametrize("prompts", [1, 2])
+@pytest.mark.parametrize("index", [1, 2, 3])
+def test_rows_change_from_step_to_step(index: int, prompts: int) -> None:
+    """An answer for the rows of one step is none for those of another: it is computed once more,
+    where there is none for as many rows."""
+    pipe, note = Toggles(), Note()
+    texts = ["x", "y"][:prompts]
+    plain = pipe(texts)
+    with Spying().spied(pipe) as rows:
+        out = pipe(texts, **bind(pipe, note, Interrupt(index)))
+    assert np.array_equal(out, note.picture(index, "denoised"))
+    assert len(rows) == max(index + 1, 3)
+    gc.collect()
+    assert hooked(pipe) == []
+    assert np.array_equal(pipe(texts), plain)
+
+
 # --- several loops in one call
 
 

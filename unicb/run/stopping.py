@@ -21,14 +21,15 @@ from unicb.pipelines.stoppable import models_of
 if TYPE_CHECKING:
     from unicb.run.run import Run
 
-_STEP = -1
+_STEP = -1, 0
 
 
 class Replay:
     """Makes the rest of a loop do nothing, once :attr:`stopped` is set; until then it looks on.
 
-    Of each model, and of the scheduler's step, the last output is kept. What has none by the time
-    of the stop (the run was stopped after its first step) is called once more.
+    Of each model, the last output is kept for each number of rows: loops may leave guidance out of
+    some of their steps. So it is of the scheduler's step. What has none by the time of the stop
+    (after the first step nothing has) is called once more.
 
     Args:
         pipeline: whose loop it is.
@@ -39,7 +40,7 @@ class Replay:
     def __init__(self, pipeline: Any, models: Sequence[Any], run: Run) -> None:
         self.stopped = False
         self._owns = run.owns_current_call
-        self._last: dict[int, Any] = {}
+        self._last: dict[tuple[int, int], Any] = {}
         with ExitStack() as undo:
             for key, model in enumerate(models):
                 # Outermost: what is kept is what the loop gets, of whole size, though a cut leaves
@@ -60,9 +61,10 @@ class Replay:
     ) -> Any:
         if not self._owns():
             return call(*args, **kwargs)
-        if not (self.stopped and key in self._last):
-            self._last[key] = call(*args, **kwargs)
-        return self._last[key]
+        kept = key, _rows(args, kwargs)
+        if not (self.stopped and kept in self._last):
+            self._last[kept] = call(*args, **kwargs)
+        return self._last[kept]
 
     def _step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         sample = kwargs.get("sample", args[2] if len(args) > 2 else None)
@@ -75,6 +77,17 @@ class Replay:
         if isinstance(out, Mapping):
             return cast(Any, type(out))(**{**out, "prev_sample": sample})
         return (sample, *out[1:]) if isinstance(out, tuple) else sample
+
+
+def _rows(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """Rows of what a model is called with: of the first tensor with axes, or list."""
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, list):
+            return len(value)
+        shape: Any = getattr(value, "shape", ())
+        if len(shape) > 1:
+            return int(shape[0])
+    return 0
 
 
 class _SchedulerStep:
