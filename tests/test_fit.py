@@ -211,7 +211,9 @@ def test_other_vaes_are_refused(vae: Any, said: str) -> None:
     [
         ({"size": 18}, "a multiple of 4 pixels, at least two, not 18"),
         ({"size": 4}, "at least two, not 4"),
-        ({"held_out": 0}, "with 0 held out"),
+        ({"held_out": 0}, "held_out must be at least 1, not 0"),
+        ({"samples": 0}, "samples must be at least 1, not 0"),
+        ({"seed": -1}, "seed must be at least 0, not -1"),
         ({"images": [np.zeros((8, 8, 3), np.uint8)], "held_out": 1}, "1 pictures cannot be fitted"),
     ],
 )

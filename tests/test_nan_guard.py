@@ -142,7 +142,7 @@ def test_one_byte_a_picture_is_copied(pipe: ToyPipeline, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("action", ["abort", None, True, ["raise"]])
 def test_unknown_action(action: Any) -> None:
-    with pytest.raises(ValueError, match="action must be one of 'raise', 'stop', 'warn'"):
+    with pytest.raises(ValueError, match="action must be 'raise', 'stop' or 'warn'"):
         NaNGuard(action)
 
 

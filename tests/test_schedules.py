@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unicb.callbacks._schedules import Scheduled, cosine, linear, number
+from unicb.callbacks._schedules import Scheduled, cosine, linear
+from unicb.checks import number
 
 
 def at(schedule: Any, *progress: float) -> list[float]:
@@ -59,7 +60,7 @@ def test_linear_and_cosine() -> None:
         ([(0.0, 1.0), (0.0, 3.0)], ValueError, "sorted"),
         ([(0.0, 1.0), (1.5, 2.0)], ValueError, r"must lie in 0\.\.1, not 1\.5"),
         ([(-0.1, 1.0)], ValueError, r"must lie in 0\.\.1, not -0\.1"),
-        ([(0.0, 1.0), (math.nan, 2.0)], ValueError, "finite"),
+        ([(0.0, 1.0), (math.nan, 2.0)], ValueError, r"must lie in 0\.\.1, not nan"),
         ([("0", 1.0)], TypeError, "progress in strength must be a number, not '0'"),
         ([(0.0, 1.0), 0.5], TypeError, r"tuples, and 0\.5 in it is none"),
         ([(0.0, 1.0), (0.5,)], TypeError, r"\(0\.5,\) in it is none"),

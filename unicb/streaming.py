@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Self
 from unicb.binding import Binding, bind
 from unicb.callback import Callback, PlainFunction
 from unicb.callbacks.preview import Preview, Source
+from unicb.checks import whole_number
 from unicb.errors import GenerationCancelled
 from unicb.latents import Frames, LatentFormat
 from unicb.run.busy import Lease
 from unicb.sinks import Background, Batch, PreviewFrame, Size
-from unicb.sinks._arguments import whole_number
 from unicb.step import Step
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-from unicb.callbacks._arguments import step_index
+from unicb.checks import share, step_index
 from unicb.step import Step
 
 
@@ -28,7 +28,8 @@ class Cutoff:
                 f"{ratio!r} and {index!r}"
             )
         self._owner = owner
-        self._ratio = None if ratio is None else _in_unit_range("cutoff_step_ratio", ratio)
+        hint = "; to cut after a given step, pass cutoff_step_index"
+        self._ratio = None if ratio is None else share("cutoff_step_ratio", ratio, hint=hint)
         self._index = None if index is None else step_index("cutoff_step_index", index)
 
     def is_over(self, step: Step) -> bool:
@@ -51,14 +52,3 @@ class Cutoff:
             return self._index
         assert self._ratio is not None
         return int(num_timesteps * self._ratio)
-
-
-def _in_unit_range(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number in 0..1, not {value!r}")
-    if not 0 <= value <= 1:
-        raise ValueError(
-            f"{name} must lie in 0..1, not {value!r}; "
-            "to cut after a given step, pass cutoff_step_index"
-        )
-    return float(value)

@@ -6,7 +6,7 @@ import re
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from unicb.callbacks._schedules import number
+from unicb.checks import number
 from unicb.errors import UnsupportedPipelineError
 
 if TYPE_CHECKING:

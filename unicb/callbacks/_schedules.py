@@ -7,8 +7,9 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from numbers import Real
 from typing import Any, Generic, TypeAlias, TypeVar, cast
+
+from unicb.checks import number, share
 
 V = TypeVar("V")
 
@@ -68,20 +69,6 @@ class Scheduled(Generic[V]):
         return tuple(self._values)
 
 
-def number(name: str, value: Any) -> float:
-    """``value`` as a float, if it is a finite real number.
-
-    Raises:
-        TypeError: it is no number.
-        ValueError: it is infinite or NaN.
-    """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, not {value!r}")
-    if not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, not {value!r}")
-    return float(value)
-
-
 def linear(start: float, end: float) -> Callable[[float], float]:
     """A schedule that goes from ``start`` at progress 0.0 to ``end`` at 1.0 in a straight line."""
     first, last = number("start", start), number("end", end)
@@ -119,10 +106,7 @@ def _starts(name: str, table: Sequence[Any]) -> list[float]:
             raise TypeError(
                 f"{name} is a table of (progress, value) tuples, and {entry!r} in it is none"
             )
-    starts = [number(f"the progress in {name}", progress) for progress, _ in table]
-    for start in starts:
-        if not 0 <= start <= 1:
-            raise ValueError(f"progress in {name} must lie in 0..1, not {start:g}")
+    starts = [share(f"the progress in {name}", progress) for progress, _ in table]
     if starts[0] != 0:
         raise ValueError(
             f"{name} must start at progress 0.0, not {starts[0]:g}: "

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from unicb.callback import Callback
-from unicb.callbacks._schedules import Schedule, Scheduled, number
+from unicb.callbacks._schedules import Schedule, Scheduled
+from unicb.checks import number_above_0, number_from_0, share
 from unicb.errors import UnsupportedPipelineError
 from unicb.ops import Tensor, TensorOps
 from unicb.step import Step
@@ -144,23 +145,14 @@ def _of_rows(values: npt.NDArray[np.float64], like: Tensor, ops: TensorOps) -> T
 
 
 def _strength(name: str, value: Any) -> float:
-    found = number(name, value)
-    if not 0 <= found <= 1:
-        raise ValueError(f"{name} must be a strength in 0..1, not {value!r}")
-    return found
+    return share(name, value, "must be a strength in 0..1")
 
 
 def _bound(name: str, value: Any) -> float:
-    if isinstance(value, float) and value == math.inf:
-        return value
-    found = number(name, value)
-    if found <= 0:
-        raise ValueError(f"{name} must be a bound above 0 (math.inf is off), not {value!r}")
-    return found
+    if isinstance(value, float | np.floating) and value == math.inf:
+        return math.inf
+    return number_above_0(name, value, "must be a bound above 0 (math.inf is off)")
 
 
 def _range(name: str, value: Any) -> float:
-    found = number(name, value)
-    if found < 0:
-        raise ValueError(f"{name} must be a range from 0 (which is off), not {value!r}")
-    return found
+    return number_from_0(name, value, "must be a range from 0 (which is off)")

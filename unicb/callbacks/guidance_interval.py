@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unicb.callback import Callback
 from unicb.callbacks._cutoff import Cutoff
-from unicb.callbacks._schedules import number
+from unicb.checks import share
 from unicb.step import Step
 
 if TYPE_CHECKING:
@@ -98,11 +98,6 @@ class GuidanceInterval(GuidedSteps):
             step.cut_guidance()
 
 
-def _share(name: str, value: Any) -> float:
-    share = number(name, value)
-    if not 0 <= share <= 1:
-        raise ValueError(
-            f"{name} is a share of the steps and must lie in 0..1, not {value!r}; step i of n is "
-            "at i / n"
-        )
-    return share
+def _share(name: str, value: float) -> float:
+    must = "is a share of the steps and must lie in 0..1"
+    return share(name, value, must, "; step i of n is at i / n")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unicb.callback import Callback
-from unicb.callbacks._schedules import Schedule, Scheduled, number
+from unicb.callbacks._schedules import Schedule, Scheduled
+from unicb.checks import number_from_0
 from unicb.step import Step
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class GuidanceSchedule(Callback):
     owns = ("guidance",)
 
     def __init__(self, schedule: Schedule[float]) -> None:
-        self._schedule: Scheduled[float] = Scheduled("GuidanceSchedule", schedule, _scale)
+        self._schedule: Scheduled[float] = Scheduled("GuidanceSchedule", schedule, number_from_0)
 
     def on_bind(self, target: Target) -> None:
         found = target.guidance.check_scale()
@@ -60,10 +61,3 @@ class GuidanceSchedule(Callback):
     def on_step_end(self, step: Step) -> None:
         if step.is_whole and step.index + 1 < step.num_timesteps:
             step.set_guidance(self._schedule.at(step.progress))
-
-
-def _scale(name: str, value: Any) -> float:
-    scale = number(name, value)
-    if scale < 0:
-        raise ValueError(f"{name} must be 0 or more, not {value!r}")
-    return scale

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from unicb.callback import Callback
-from unicb.callbacks._arguments import step_index
+from unicb.checks import one_of, seconds, step_index
 from unicb.step import Step
 
 if TYPE_CHECKING:
@@ -65,11 +65,9 @@ class Interrupt(Callback):
         if when is not None and not callable(when):
             raise TypeError(f"when must be a function of a Step, not {when!r}")
         self._when = when
-        self._deadline = None if deadline is None else _seconds(deadline)
+        self._deadline = None if deadline is None else seconds("deadline", deadline)
         self.tensors = tuple(tensors) if when is not None else ()
-        if picture not in get_args(Picture):
-            raise ValueError(f"picture must be 'denoised' or 'latents', not {picture!r}")
-        self._picture: Picture = picture
+        self._picture: Picture = one_of("picture", picture, get_args(Picture))
 
     def on_bind(self, target: Target) -> None:
         target.check_interruptible()
@@ -98,14 +96,6 @@ class Interrupt(Callback):
 def _recent() -> deque[float]:
     """When the last four steps have ended."""
     return deque(maxlen=4)
-
-
-def _seconds(deadline: Any) -> float:
-    if isinstance(deadline, bool) or not isinstance(deadline, int | float):
-        raise TypeError(f"deadline must be a number of seconds, not {deadline!r}")
-    if not 0 < deadline < math.inf:
-        raise ValueError(f"deadline must be above 0 seconds and finite, not {deadline!r}")
-    return float(deadline)
 
 
 def _truth(answer: Any, step: Step) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unicb.callback import Callback
-from unicb.callbacks._arguments import step_interval
+from unicb.checks import one_of, whole_number
 from unicb.errors import LatentsNotFiniteError
 from unicb.ops import Tensor, TensorOps
 from unicb.step import Step
@@ -63,11 +63,8 @@ class NaNGuard(Callback):
     tensors = ("latents",)
 
     def __init__(self, action: Action = "raise", every: int = 1) -> None:
-        if action not in get_args(Action):
-            allowed = ", ".join(map(repr, get_args(Action)))
-            raise ValueError(f"action must be one of {allowed}, not {action!r}")
-        self._action: Action = action
-        self._every = step_interval("every", every)
+        self._action: Action = one_of("action", action, get_args(Action))
+        self._every = whole_number("every", every)
 
     def on_bind(self, target: Target) -> None:
         if self._action == "stop":

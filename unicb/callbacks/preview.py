@@ -7,13 +7,14 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from unicb.callback import Callback
+from unicb.checks import one_of
 from unicb.latents import (
     ColourMap,
     Frames,
@@ -161,8 +162,8 @@ class Preview(Callback):
         Throttle(every, max_fps)  # which says what is wrong with them
         self._count = itertools.count()
         self._size, self._batch = check_size(size), check_batch(batch)
-        self._frames: Frames = _one_of("frames", frames, get_args(Frames))
-        self._denoises = _one_of("source", source, get_args(Source)) == "denoised"
+        self._frames: Frames = one_of("frames", frames, get_args(Frames))
+        self._denoises = one_of("source", source, get_args(Source)) == "denoised"
         if self._frames == "animation":
             _check_animates(self._sink.sink)
         if factors is not None and decoder is not None:
@@ -350,12 +351,6 @@ def _check_animates(sink: object) -> None:
             "frames='animation' needs a file that holds one: end the template in .webp, .gif or "
             ".png, or take frames='middle' or 'strip'"
         )
-
-
-def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
-    if value not in allowed:
-        raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, not {value!r}")
-    return value
 
 
 def _warn(message: str) -> None:

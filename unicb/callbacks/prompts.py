@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-
 from unicb.callback import Callback
 from unicb.callbacks._prompt_encoding import Encoded, Encoder, Prompt
 from unicb.callbacks._prompt_loop import PromptLoop, prompt_loop
 from unicb.callbacks._prompt_rows import Rows
+from unicb.checks import number, share
 from unicb.errors import UnsupportedPipelineError
 from unicb.ops import Tensor
 from unicb.pipelines import Part, PipelineFacts
@@ -227,7 +225,7 @@ class PromptWeights(_Prompts):
             if not isinstance(text, str):
                 raise TypeError(f"PromptWeights: a prompt must be a text, not {text!r}")
             if not callable(weight):
-                _number(text, weight)
+                number(f"the weight of {text!r}", weight)
         if not any(callable(weight) for weight in weights.values()):
             _shares(weights, 0.0)
         self._weights = dict(weights)
@@ -238,19 +236,11 @@ class PromptWeights(_Prompts):
         return _shares(self._weights, progress)
 
 
-def _number(text: str, weight: Any) -> float:
-    if isinstance(weight, bool) or not isinstance(weight, int | float | np.number):
-        raise TypeError(f"the weight of {text!r} must be a number, not {weight!r}")
-    if not math.isfinite(weight):
-        raise ValueError(f"the weight of {text!r} must be finite, not {weight!r}")
-    return float(weight)
-
-
 def _shares(
     weights: Mapping[str, float | Callable[[float], float]], progress: float
 ) -> tuple[float, ...]:
     given = [
-        _number(text, weight(progress) if callable(weight) else weight)
+        number(f"the weight of {text!r}", weight(progress) if callable(weight) else weight)
         for text, weight in weights.items()
     ]
     total = sum(given)
@@ -309,17 +299,14 @@ def _knot(name: str, item: Any) -> tuple[float, Prompt]:
     if isinstance(item, str) or not isinstance(item, Sequence) or len(item) != 2:
         raise TypeError(f"{name} must consist of pairs like (0.5, 'a cat'), not {item!r}")
     progress, text = item
-    if isinstance(progress, bool) or not isinstance(progress, int | float):
-        raise TypeError(f"{name}: a progress must be a number in 0..1, not {progress!r}")
-    if not 0 <= progress <= 1:
-        raise ValueError(f"{name}: a progress must lie in 0..1, not {progress!r}")
+    progress = share(f"{name}: a progress", progress, kind="a number in 0..1")
     if isinstance(text, str):
-        return float(progress), text
+        return progress, text
     if not isinstance(text, Sequence) or not all(isinstance(one, str) for one in text):
         raise TypeError(f"{name}: a prompt must be a text or a list of texts, not {text!r}")
     if not text:
         raise ValueError(f"{name}: the list of prompts at {progress:g} is empty")
-    return float(progress), tuple(text)
+    return progress, tuple(text)
 
 
 def _takes_negative(loop: PromptLoop, facts: PipelineFacts | None) -> bool:

@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from unicb.callback import Callback
+from unicb.checks import flag, one_of
 from unicb.step import Step
 
 if TYPE_CHECKING:
@@ -85,9 +86,7 @@ class StepTimer(Callback):
     """
 
     def __init__(self, wait: bool = True) -> None:
-        if not isinstance(wait, bool):
-            raise TypeError(f"wait must be True or False, not {wait!r}")
-        self.tensors = ("latents",) if wait else ()
+        self.tensors = ("latents",) if flag("wait", wait) else ()
         self.times: StepTimes | None = None
 
     def summary(self) -> str:
@@ -226,23 +225,20 @@ def _maker(display: Any) -> Callable[[int], _Shown]:
             return _maker("tqdm")
         except ModuleNotFoundError:
             return _Plain
-    if display == "plain":
-        return _Plain
-    if display in ("tqdm", "rich"):
-        name = "tqdm.auto" if display == "tqdm" else "rich.progress"
-        try:
-            module = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                f"Progress({display!r}) needs {display}, which is not installed: "
-                f"pip install {display}"
-            ) from error
-        return lambda total: (_Tqdm if display == "tqdm" else _Rich)(module, total)
     if callable(display):
         return lambda total: _Told(display)
-    if isinstance(display, str):
-        raise ValueError(f"display must be 'tqdm', 'rich', 'plain' or a function, not {display!r}")
-    raise TypeError(f"display must be a name or a function, not a {type(display).__qualname__}")
+    if not isinstance(display, str):
+        raise TypeError(f"display must be a name or a function, not a {type(display).__qualname__}")
+    if one_of("display", display, ("tqdm", "rich", "plain"), "a function") == "plain":
+        return _Plain
+    name = "tqdm.auto" if display == "tqdm" else "rich.progress"
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"Progress({display!r}) needs {display}, which is not installed: pip install {display}"
+        ) from error
+    return lambda total: (_Tqdm if display == "tqdm" else _Rich)(module, total)
 
 
 class _Told:

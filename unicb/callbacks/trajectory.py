@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from unicb.callback import Callback
-from unicb.callbacks._arguments import step_interval
 from unicb.callbacks._trajectory_files import (
     SUFFIXES,
     RecordedLatents,
     TrajectoryFile,
     load_trajectory,
 )
+from unicb.checks import whole_number
 from unicb.ops import Tensor, TensorOps
 from unicb.step import Step, timestep_number
 
@@ -73,7 +73,7 @@ class Trajectory(Callback):
 
     def __init__(self, to: str | os.PathLike[str], every: int = 1) -> None:
         self._template = _template(to)
-        self._every = step_interval("every", every)
+        self._every = whole_number("every", every)
         self._count = itertools.count()
 
     def on_bind(self, target: Target) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol, TypeAlias
 
 from unicb.backend import Backend
+from unicb.checks import one_of
 from unicb.errors import UnsupportedPipelineError
 from unicb.latents._decoding import Decoded, FunctionDecoder, ModelDecoder
 from unicb.latents._vae import (
@@ -78,8 +79,7 @@ def decoder_for(
     """
     name = type(pipeline).__name__
     if isinstance(decoder, str):
-        if decoder != "vae":
-            raise ValueError(f"decoder must be 'vae', a model or a function, not {decoder!r}")
+        one_of("decoder", decoder, ("vae",), "a model", "a function")
         return _model_decoder(_own_vae(pipeline), pipeline, facts, layout, backend)
     if hasattr(decoder, "decode") and hasattr(decoder, "config"):
         return _model_decoder(decoder, pipeline, facts, layout, backend)

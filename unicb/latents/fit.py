@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from unicb.backend import Backend, backend_for
+from unicb.checks import whole_number
 from unicb.errors import UnsupportedPipelineError
 from unicb.latents._decoding import decode, left_as_it_was
 from unicb.latents._drawings import drawings
@@ -97,9 +98,14 @@ def fit_rgb_factors(
     Raises:
         UnsupportedPipelineError: the VAE is of no kind that this can call, or the pipeline has
             none; says why.
-        ValueError: there are too few pictures, or the size is no multiple of a cell's.
+        TypeError: a number is no int.
+        ValueError: there are too few pictures, the size is no multiple of a cell's, or a number is
+            out of range.
         BackendNotFoundError, BackendLoadError: nobody owns the VAE; see ``backend_for``.
     """
+    samples, held_out = whole_number("samples", samples), whole_number("held_out", held_out)
+    size = None if size is None else whole_number("size", size)
+    seed = whole_number("seed", seed, least=0)
     backend = backend_for(vae)
     coder = _Coder(backend, vae)
     with backend.untouched(), left_as_it_was(coder.vae, vae_decoding(coder.vae).kept):
@@ -124,7 +130,7 @@ def _fit(
     else:
         pictures, source = np.stack([_as_picture(image, edge) for image in images]), "pictures"
     count = len(pictures) - held_out
-    if held_out < 1 or count < 1:
+    if count < 1:
         raise ValueError(f"{len(pictures)} pictures cannot be fitted with {held_out} held out")
 
     latents, decoded = coder.latents_and_decoded(pictures, decode_from=count)

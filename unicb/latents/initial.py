@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from unicb.backend import Backend, backend_for
+from unicb.checks import whole_number
 from unicb.errors import UnsupportedPipelineError
 from unicb.latents.layouts import layout_of
 from unicb.ops import Tensor
@@ -57,8 +58,8 @@ def initial_latents(
         BackendNotFoundError, BackendLoadError: no backend for the pipeline, or it fails to load.
     """
     backend = backend_for(pipeline)
-    _whole("seed", seed, 0)
-    _whole("batch", batch, 1)
+    seed = whole_number("seed", seed, least=0)
+    batch = whole_number("batch", batch)
     facts = facts_for(pipeline)
     cells = _cells_per_token(pipeline, facts)
     model = _denoiser(pipeline, facts)
@@ -78,13 +79,6 @@ def initial_latents(
     latents = backend.ops.from_numpy(noise, like=fresh)
     _check_scale(backend, pipeline, fresh, _prepared(backend, pipeline, arguments, latents))
     return latents
-
-
-def _whole(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be an int, not {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, not {value}")
 
 
 def _cells_per_token(pipeline: Any, facts: PipelineFacts | None) -> int:
@@ -115,7 +109,7 @@ def _pixels(
         value = asked[axis]
         if value is None:
             value = _default_cells(pipeline, model, axis) * scale
-        _whole(name, value, 1)
+        value = whole_number(name, value)
         if value % (scale * edge):
             raise ValueError(
                 f"{name} must be a multiple of {scale * edge} for a {type(pipeline).__name__}, "

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
+from unicb.checks import one_of
 from unicb.latents.formats import LatentFormat
 from unicb.latents.layouts import Layout
 from unicb.ops import Tensor, TensorOps
@@ -104,8 +105,7 @@ class ColourMap:
             ValueError: the latents do not fit the layout, the format or the size (names all), or
                 ``frames`` is none of the three.
         """
-        if frames not in get_args(Frames):
-            raise ValueError(f"frames must be 'middle', 'strip' or 'animation', not {frames!r}")
+        one_of("frames", frames, get_args(Frames))
         middle = frames == "middle"
         lengths = self.layout.lengths(shape, self.form.latent_channels, size)
         slices: list[slice] = []

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
+from unicb.checks import one_of
 from unicb.errors import UnicbError
 from unicb.run.asked import Bound
-from unicb.run.denoised import Picture, check_picture
+from unicb.run.denoised import Picture
 from unicb.run.handle import Handle, Request, State
 
 
@@ -81,7 +82,7 @@ class Controls:
             ValueError: ``picture`` is another word.
             UnsupportedPipelineError: the pipeline's loop can be stopped in neither way.
         """
-        request = Request("interrupt", check_picture(picture))
+        request = Request("interrupt", one_of("picture", picture, get_args(Picture)))
         self._bound.target.check_interruptible()
         return self._handle.ask(request)
 

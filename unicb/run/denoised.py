@@ -16,18 +16,9 @@ if TYPE_CHECKING:
 DenoisedKind: TypeAlias = Literal["exact", "estimate", "none"]
 #: What an interrupted run decodes: the denoised latents, or those that the loop has.
 Picture: TypeAlias = Literal["denoised", "latents"]
-PICTURES: tuple[Picture, ...] = ("denoised", "latents")
 
 #: Locals in which the pipelines' loops have what they hand to ``scheduler.step`` besides.
 _STEP_ARGUMENTS = ("extra_step_kwargs", "eta")
-
-
-def check_picture(picture: Any) -> Picture:
-    """Raises ValueError if that is no word for what an interrupted run decodes."""
-    if picture not in PICTURES:
-        raise ValueError(f"picture must be 'denoised' or 'latents', not {picture!r}")
-    found: Picture = picture
-    return found
 
 
 class RunDenoised:

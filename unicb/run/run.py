@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import FrameType
-from typing import Any
+from typing import Any, get_args
 
 from unicb.backend import Around
+from unicb.checks import one_of
 from unicb.guidance._guided import RunGuidance
 from unicb.ops import Tensor
 from unicb.pipelines import num_timesteps_of
 from unicb.pipelines.stoppable import stops_by_flag
 from unicb.run.asked import AskedRun, Bound, CallTimes
-from unicb.run.denoised import Picture, RunDenoised, check_picture
+from unicb.run.denoised import Picture, RunDenoised
 from unicb.run.ending import Outcome
 from unicb.run.loop import Loop, Outputs
 from unicb.run.model_hooks import ModelHooks
@@ -164,7 +165,7 @@ class Run(AskedRun):
 
     def interrupt(self, picture: Picture) -> None:
         """Compute no further step, and decode this."""
-        check_picture(picture)
+        one_of("picture", picture, get_args(Picture))
         if stops_by_flag(self.pipeline):
             self.pipeline._interrupt = True
         else:

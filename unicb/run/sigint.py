@@ -7,8 +7,9 @@ import threading
 import weakref
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
+from unicb.checks import one_of
 from unicb.errors import UnicbError
 
 OnSigint: TypeAlias = Literal["interrupt"]
@@ -16,8 +17,7 @@ OnSigint: TypeAlias = Literal["interrupt"]
 
 def check_sigint(on_sigint: str) -> None:
     """Raise ValueError for another word than "interrupt"; UnicbError outside the main thread."""
-    if on_sigint != "interrupt":
-        raise ValueError(f"on_sigint must be 'interrupt' or None, not {on_sigint!r}")
+    one_of("on_sigint", on_sigint, get_args(OnSigint), "None")
     if threading.current_thread() is not threading.main_thread():
         raise UnicbError(
             "on_sigint needs the main thread, which alone Ctrl-C reaches; in "

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Self
 
+from unicb.checks import number_within, whole_number
 from unicb.sinks._animated import can_animate, save_animation
-from unicb.sinks._arguments import number_within, whole_number
 from unicb.sinks._thinned import Thinned
 from unicb.sinks.frame import PreviewFrame
 from unicb.sinks.shape import Batch, Size, check_batch, check_size, grid, shape_images

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
 
-from unicb.sinks._arguments import number_within, whole_number
+from unicb.checks import number_within, whole_number
 from unicb.sinks.frame import PreviewFrame
 from unicb.sinks.sink import Sink, SinkLike, as_sink
 

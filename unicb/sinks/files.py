@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from unicb.checks import number_within
 from unicb.sinks._animated import can_animate, save_animation
-from unicb.sinks._arguments import number_within
 from unicb.sinks._save import save
 from unicb.sinks.frame import PreviewFrame
 

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, TypeVar
 
 from PIL import Image
 
-from unicb.sinks._arguments import whole_number
+from unicb.checks import one_of, whole_number
 
 #: Pixels: of the longest side, or (width, height).
 Size: TypeAlias = int | tuple[int, int]
@@ -99,10 +99,7 @@ def check_batch(batch: Batch) -> Batch:
         ValueError: it is an unknown word, or negative.
     """
     if isinstance(batch, str):
-        if batch not in _WORDS:
-            known = ", ".join(repr(word) for word in _WORDS)
-            raise ValueError(f"batch must be {known} or an index, not {batch!r}")
-        return batch
+        return one_of("batch", batch, _WORDS, "an index")
     return whole_number("batch", batch, least=0)
 
 

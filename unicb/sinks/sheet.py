@@ -9,7 +9,7 @@ from typing import Self
 
 from PIL import Image, ImageDraw, ImageFont
 
-from unicb.sinks._arguments import whole_number
+from unicb.checks import whole_number
 from unicb.sinks._save import format_of, save
 from unicb.sinks._thinned import Thinned
 from unicb.sinks.frame import PreviewFrame

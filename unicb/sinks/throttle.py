@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 
-from unicb.sinks._arguments import number_within, whole_number
+from unicb.checks import number_above_0, whole_number
 
 
 class Throttle:
@@ -36,9 +36,7 @@ class Throttle:
         self._every = whole_number("every", every)
         self._interval = 0.0
         if max_fps is not None:
-            if number_within("max_fps", max_fps, 0.0, math.inf) == 0.0:
-                raise ValueError("max_fps must be above 0; None is no limit")
-            self._interval = 1.0 / max_fps
+            self._interval = 1.0 / number_above_0("max_fps", max_fps, hint="; None is no limit")
         self._clock = clock
         self._shown_at = -math.inf
 

@@ -1,0 +1,192 @@
+"""Checks of arguments: each returns what it was given, or raises an error that says what is wrong.
+
+Every message names the argument, what was given, and what is allowed. An int or a float of numpy is
+as good as one of Python, and comes back as that. True and False are no numbers.
+
+Of a message, ``must`` is what it says of the allowed range, and ``hint`` how it ends.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from numbers import Integral, Real
+from typing import TypeVar
+
+__all__ = [
+    "flag",
+    "number",
+    "number_above_0",
+    "number_from_0",
+    "number_within",
+    "one_of",
+    "seconds",
+    "share",
+    "step_index",
+    "whole_number",
+]
+
+T = TypeVar("T")
+
+
+def whole_number(name: str, value: object, least: int = 1) -> int:
+    """``value``, if it is an int of at least ``least``.
+
+    Raises:
+        TypeError: it is no int.
+        ValueError: it is too small.
+    """
+    found = _integer(name, value)
+    if found < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
+    return found
+
+
+def step_index(name: str, value: object) -> int:
+    """``value``, if it is an index of a step: an int from 0.
+
+    Raises:
+        TypeError: it is no int.
+        ValueError: it is negative.
+    """
+    found = _integer(name, value)
+    if found < 0:
+        raise ValueError(f"{name} counts steps from 0 and must not be negative, not {value}")
+    return found
+
+
+def number(name: str, value: object, kind: str = "a number") -> float:
+    """``value`` as a float, if it is a finite real number.
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        kind: what it has to be, for the message.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is infinite or NaN.
+    """
+    found = _real(name, value, kind)
+    if not math.isfinite(found):
+        raise ValueError(f"{name} must be finite, not {value!r}")
+    return found
+
+
+def number_within(name: str, value: object, low: float, high: float) -> float:
+    """``value`` as a float, if it is in ``low..high``.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is out of range, infinite or NaN.
+    """
+    found = _real(name, value)
+    if not (low <= found <= high and math.isfinite(found)):
+        raise ValueError(f"{name} must be in {low:g}..{high:g}, not {value}")
+    return found
+
+
+def number_from_0(name: str, value: object, must: str = "must be 0 or more") -> float:
+    """``value`` as a float, if it is finite and not negative.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is negative, infinite or NaN.
+    """
+    found = number(name, value)
+    if found < 0:
+        raise ValueError(f"{name} {must}, not {value!r}")
+    return found
+
+
+def number_above_0(
+    name: str, value: object, must: str = "must be above 0 and finite", hint: str = ""
+) -> float:
+    """``value`` as a float, if it is finite and above 0.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is 0 or less, infinite or NaN.
+    """
+    found = _real(name, value)
+    if not 0 < found < math.inf:
+        raise ValueError(f"{name} {must}, not {value!r}{hint}")
+    return found
+
+
+def seconds(name: str, value: object) -> float:
+    """``value`` as a float, if it is a time in seconds, above 0.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is 0 or less, infinite or NaN.
+    """
+    found = _real(name, value, "a number of seconds")
+    if not 0 < found < math.inf:
+        raise ValueError(f"{name} must be above 0 seconds and finite, not {value!r}")
+    return found
+
+
+def share(
+    name: str,
+    value: object,
+    must: str = "must lie in 0..1",
+    hint: str = "",
+    kind: str = "a number",
+) -> float:
+    """``value`` as a float, if it is in 0..1, as a progress is, or a share of the steps.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is out of range, infinite or NaN.
+    """
+    found = _real(name, value, kind)
+    if not 0 <= found <= 1:
+        raise ValueError(f"{name} {must}, not {value!r}{hint}")
+    return found
+
+
+def one_of(name: str, value: T, words: Collection[str], *besides: str) -> T:
+    """``value``, if it is one of the words.
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        words: those that are allowed.
+        besides: what else is, for the message: ``"a function"``.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if not (isinstance(value, str) and value in words):
+        *first, last = (*map(repr, words), *besides)
+        allowed = f"{', '.join(first)} or {last}" if first else last
+        raise ValueError(f"{name} must be {allowed}, not {value!r}")
+    return value
+
+
+def flag(name: str, value: object) -> bool:
+    """``value``, if it is True or False.
+
+    Raises:
+        TypeError: it is something else, be it 0 or 1.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+    return value
+
+
+def _integer(name: str, value: object) -> int:
+    # numpy's integers are among Python's numbers.Integral, as bool is; numpy's bool is not.
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an int, not {value!r}")
+    return int(value)
+
+
+def _real(name: str, value: object, kind: str = "a number") -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be {kind}, not {value!r}")
+    try:
+        return float(value)
+    except OverflowError:  # an int or a fraction beyond the largest float, which no check lets pass
+        return math.inf
