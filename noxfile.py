@@ -176,7 +176,7 @@ def lint(session: nox.Session) -> None:
 @noted
 def types(session: nox.Session) -> None:
     """Check types in unicb/ and backends/ with mypy --strict."""
-    install(session, "tools", "mypy", "numpy", "pillow", "pytest", "hypothesis")
+    install(session, "numpy", "mypy", "numpy", "pillow", "pytest", "hypothesis")
     session.run("mypy")
 
 
