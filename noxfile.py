@@ -16,6 +16,7 @@ import nox
 
 sys.path.insert(0, str(Path(__file__).parent / "instruments"))
 
+from installed_python import is_installed
 from one_at_a_time import one_at_a_time
 from session_table import SessionTable
 
@@ -27,6 +28,8 @@ nox.options.sessions = ["lint", "types", "tests", "conformance", "both", "webui(
 
 # MindSpore 2.7.0 has no wheel for a later Python.
 PYTHON = "3.11"
+#: Those that unicb itself is tested on besides, by nox -s tests-3.12 and so on.
+LATER_PYTHONS = ["3.12", "3.13", "3.14"]
 FRAMEWORKS = ["torch", "mindspore"]
 BACKENDS = ["numpy", *FRAMEWORKS]
 STRANGER = "examples/third_party_backend"
@@ -86,6 +89,16 @@ def skip(session: nox.Session, reason: str) -> NoReturn:
     """End the session, which is no failure."""
     TABLE.skip()
     session.skip(reason)
+
+
+def do_without(session: nox.Session, reason: str) -> NoReturn:
+    """End the session for want of what only the machine's owner can install: it is skipped.
+
+    Where CI=true it fails, so that nothing is left out there unnoticed.
+    """
+    if os.environ.get("CI") == "true":
+        session.error(reason)
+    skip(session, reason)
 
 
 def install(session: nox.Session, constraints: str, *names: str) -> None:
@@ -163,7 +176,7 @@ def lint(session: nox.Session) -> None:
 @noted
 def types(session: nox.Session) -> None:
     """Check types in unicb/ and backends/ with mypy --strict."""
-    install(session, "tools", "mypy", "numpy", "pillow", "pytest", "hypothesis")
+    install(session, "numpy", "mypy", "numpy", "pillow", "pytest", "hypothesis")
     session.run("mypy")
 
 
@@ -183,13 +196,44 @@ def download_for_porting(session: nox.Session) -> Path:
     return folder
 
 
+def run_own_tests(session: nox.Session) -> None:
+    """Test unicb itself on the reference backend, in this session's Python."""
+    install_wheel(session, "numpy", "testing", also=OPTIONAL)
+    env = {"UNICB_PORTING_WHEELS": str(download_for_porting(session).resolve())}
+    run_pytest(session, *(session.posargs or ["tests"]), env=env)
+
+
 @nox.session(python=PYTHON, requires=["wheel"])
 @noted
 def tests(session: nox.Session) -> None:
     """Test unicb itself on the reference backend, with no framework installed."""
-    install_wheel(session, "numpy", "testing", also=OPTIONAL)
-    env = {"UNICB_PORTING_WHEELS": str(download_for_porting(session).resolve())}
-    run_pytest(session, *(session.posargs or ["tests"]), env=env)
+    run_own_tests(session)
+
+
+def add_tests_on(version: str) -> None:
+    """Add the session that makes the same tests in another Python, if that is installed.
+
+    nox would fail for want of it, as it does for want of PYTHON. Nobody has every Python.
+    """
+    name = f"tests-{version}"
+
+    def tests_on(session: nox.Session) -> None:
+        run_own_tests(session)
+
+    def missing(session: nox.Session) -> None:
+        with TABLE.row(session.name):
+            do_without(session, f"there is no python{version} on the path that starts")
+
+    if is_installed(version):
+        tests_on.__doc__ = f"Test unicb itself on the reference backend, in Python {version}."
+        nox.session(noted(tests_on), python=version, name=name, tags=["more"], requires=["wheel"])
+    else:
+        missing.__doc__ = f"Skipped: there is no Python {version} to test unicb itself in."
+        nox.session(missing, name=name, tags=["more"], venv_backend="none")
+
+
+for later in LATER_PYTHONS:
+    add_tests_on(later)
 
 
 @nox.session(python=PYTHON, requires=["wheel"], tags=["more"])
@@ -302,13 +346,11 @@ def find_chromium(session: nox.Session) -> str:
         found = shutil.which("chromium")
     if found is not None:
         return found
-    reason = (
+    do_without(
+        session,
         "there is no Chromium to look at the page with. Install one (Debian: apt-get install "
-        "chromium; or Google's or Microsoft's), or set CHROMIUM to the path of one"
+        "chromium; or Google's or Microsoft's), or set CHROMIUM to the path of one",
     )
-    if os.environ.get("CI") == "true":
-        session.error(reason)
-    skip(session, reason)
 
 
 @nox.session(python=PYTHON, requires=["wheel"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -64,11 +65,21 @@ CALLBACKS: dict[str, Callback] = {
 }
 
 
+@pytest.mark.filterwarnings("error")  # a later Python may not pickle what it warns of
 @pytest.mark.parametrize("name", CALLBACKS)
 def test_a_callback_can_be_pickled(name: str) -> None:
     copied = pickle.loads(pickle.dumps(CALLBACKS[name]))
     assert type(copied) is type(CALLBACKS[name])
     assert vars(copied).keys() == vars(CALLBACKS[name]).keys()
+
+
+def test_the_runs_of_a_copy_are_counted_on(pipe: ToyPipeline, tmp_path: Path) -> None:
+    preview = Preview(str(tmp_path / "{run}-{step}.png"))
+    bind(pipe, preview)("x", num_inference_steps=1)
+    for copied in (pickle.loads(pickle.dumps(preview)), copy.deepcopy(preview)):
+        bind(pipe, copied)("x", num_inference_steps=1)
+        assert {path.name for path in tmp_path.iterdir()} == {"0-0.png", "1-0.png"}
+        (tmp_path / "1-0.png").unlink()
 
 
 def test_every_callback_is_there() -> None:

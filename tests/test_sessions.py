@@ -1,7 +1,8 @@
-"""What noxfile.py prints in the end, and that two processes of it take turns."""
+"""What noxfile.py prints in the end, which Pythons it finds, and that two of it take turns."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "instruments"))
 
+from installed_python import is_installed
 from one_at_a_time import one_at_a_time
 from session_table import SessionTable
 
@@ -128,3 +130,24 @@ def test_a_folder_is_free_after_a_process_that_was_killed(tmp_path: Path) -> Non
     assert done.returncode == -9
     with one_at_a_time(tmp_path, lambda text: pytest.fail(text)):
         pass
+
+
+def put_python(folder: Path, version: str, does: str) -> None:
+    python = folder / f"python{version}"
+    python.write_text(f"#!/bin/sh\n{does}\n")
+    python.chmod(0o755)
+
+
+def test_a_python_is_installed_if_it_starts_and_is_that_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert not is_installed("3.99")
+    put_python(tmp_path, version, f'exec "{sys.executable}" "$@"')
+    assert is_installed(version)
+    # As a version manager leaves it for a Python that is not the one in use.
+    put_python(tmp_path, "3.99", "echo 3.99; exit 127")
+    assert not is_installed("3.99")
+    put_python(tmp_path, "3.99", f'exec "{sys.executable}" "$@"')
+    assert not is_installed("3.99")

@@ -201,8 +201,18 @@ def test_callbacks_come_before_the_preview(pipe: ToyPipeline) -> None:
     frame, result = stream(pipe, "x", num_inference_steps=1, callbacks=(zero, gate))
     assert isinstance(frame, PreviewFrame)
     assert np.asarray(frame.images[0]).std(axis=(0, 1)).max() == 0
-    assert result == Result(result.output)  # type: ignore[union-attr]
+    assert isinstance(result, Result)
     assert gate.ended.is_set()
+
+
+def test_results_of_arrays_are_compared_as_objects() -> None:
+    """What a pipeline returned may be arrays, or hold some, and these have no truth value."""
+    array = np.arange(4.0)
+    for output in (array, (array, None), {"images": [array]}):
+        result = Result(output)
+        assert result == result
+        assert result != Result(output)
+        assert len({result, Result(output)}) == 2
 
 
 def test_context_variables_are_those_of_who_iterates(pipe: ToyPipeline) -> None:

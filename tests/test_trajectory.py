@@ -68,6 +68,15 @@ def test_numpy_reads_it(pipe: ToyPipeline, tmp_path: Path) -> None:
         np.testing.assert_array_equal(file["latents"], np.stack(keep.latents))
 
 
+def test_recordings_are_compared_as_objects(pipe: ToyPipeline, tmp_path: Path) -> None:
+    """Their arrays have no truth value."""
+    path = tmp_path / "run.npz"
+    pipe("x", **bind(pipe, Trajectory(path)))
+    found = load_trajectory(path)
+    assert found == found
+    assert found != load_trajectory(path)
+
+
 def test_safetensors_reads_it(pipe: ToyPipeline, tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 

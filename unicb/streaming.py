@@ -33,9 +33,9 @@ _CALLBACK = "callback_on_step_end"
 _EXIT_TIMEOUT = 10.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays and tensors cannot be compared to a truth value
 class Result:
-    """The last item of a :class:`Stream`.
+    """The last item of a :class:`Stream`. It equals itself only, whatever the output.
 
     Attributes:
         output: what the pipeline's call returned.

@@ -32,9 +32,11 @@ _SAFETENSORS_NAMES = {"float16": "F16", "float32": "F32", "float64": "F64", "int
 _DTYPES = {name: dtype for dtype, name in _SAFETENSORS_NAMES.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays cannot be compared to a truth value
 class RecordedLatents:
     """A run's latents, as :class:`unicb.callbacks.trajectory.Trajectory` wrote them.
+
+    They equal themselves only; compare their arrays.
 
     Attributes:
         latents: ``[n, *shape]`` of the n steps recorded, float16, float32 or float64 (bfloat16

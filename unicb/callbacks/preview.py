@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from unicb.callback import Callback
+from unicb.callbacks._numbers import Numbers
 from unicb.checks import one_of
 from unicb.latents import (
     ColourMap,
@@ -160,7 +160,7 @@ class Preview(Callback):
         self._sink = _beside_the_run(to)
         self._every, self._max_fps = every, max_fps
         Throttle(every, max_fps)  # which says what is wrong with them
-        self._count = itertools.count()
+        self._count = Numbers()
         self._size, self._batch = check_size(size), check_batch(batch)
         self._frames: Frames = one_of("frames", frames, get_args(Frames))
         self._denoises = one_of("source", source, get_args(Source)) == "denoised"

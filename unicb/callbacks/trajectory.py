@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import queue
 import string
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unicb.callback import Callback
+from unicb.callbacks._numbers import Numbers
 from unicb.callbacks._trajectory_files import (
     SUFFIXES,
     RecordedLatents,
@@ -74,7 +74,7 @@ class Trajectory(Callback):
     def __init__(self, to: str | os.PathLike[str], every: int = 1) -> None:
         self._template = _template(to)
         self._every = whole_number("every", every)
-        self._count = itertools.count()
+        self._count = Numbers()
 
     def on_bind(self, target: Target) -> None:
         # Empty, it leaves nothing behind; what is wrong with the folder comes out now.

@@ -125,8 +125,10 @@ def loop_locals(frame_id: FrameId, names: Iterable[str]) -> dict[str, Any]:
 def _locals_of(frame: FrameType, names: Iterable[str]) -> dict[str, Any]:
     values = frame.f_locals
     found = {name: values[name] for name in names if name in values}
-    if type(values) is dict:
-        values.clear()  # before Python 3.13 a copy, which the frame keeps, with all of its tensors
+    # Before Python 3.13 a function's frame makes a copy, and keeps it, with all of its tensors. A
+    # module's are no copy but its very names, and a loop may stand in a script itself.
+    if type(values) is dict and frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+        values.clear()
     return found
 
 
