@@ -325,11 +325,10 @@ def arithmetic(session: nox.Session, backend: str, variation: str) -> None:
         printed = str(session.run("python", "-P", "-c", NUMPY_FEATURES, silent=True))
         env["NPY_DISABLE_CPU_FEATURES"] = printed.splitlines()[-1]
         session.log(f"numpy does without {env['NPY_DISABLE_CPU_FEATURES']}")
-    options = WORKERS if env["OMP_NUM_THREADS"] == "1" else []
     if not session.posargs:
         suite = ["python", "-P", "-m", "unicb.testing", backend]
-        run_pytest(session, command=suite, options=options, env=env)
-    run_pytest(session, *(session.posargs or suites), options=options, env=env)
+        run_pytest(session, command=suite, env=env)
+    run_pytest(session, *(session.posargs or suites), env=env)
 
 
 def find_chromium(session: nox.Session) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -12,8 +12,12 @@ from unicb.ops import Tensor, TensorOps
 
 if TYPE_CHECKING:
     from unicb.latents.denoised import LazyDenoised
-    from unicb.run.denoised import DenoisedKind, Picture
     from unicb.run.run import Run
+
+#: How good an estimate of the denoised latents is: x0 to rounding; nearly; there is none.
+DenoisedKind: TypeAlias = Literal["exact", "estimate", "none"]
+#: What an interrupted run decodes: the denoised latents, or those that its loop has.
+Picture: TypeAlias = Literal["denoised", "latents"]
 
 T = TypeVar("T")
 

@@ -23,11 +23,10 @@ from unicb.errors import GenerationCancelled
 from unicb.latents import Frames, LatentFormat
 from unicb.run.busy import Lease
 from unicb.sinks import Background, Batch, PreviewFrame, Size
-from unicb.step import Step
+from unicb.step import Picture, Step
 
 if TYPE_CHECKING:
     from unicb.latents.decoders import Decoder
-    from unicb.run.denoised import Picture
 
 _CALLBACK = "callback_on_step_end"
 _EXIT_TIMEOUT = 10.0

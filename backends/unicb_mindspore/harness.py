@@ -16,16 +16,16 @@ from unicb_mindspore.pipelines import MindSporePipelines
 
 
 @cache
-def use_one_thread() -> None:
-    """Have each kernel of the CPU compute in one thread, unless OMP_NUM_THREADS says otherwise: on
+def use_few_threads() -> None:
+    """Have each kernel of the CPU compute in one thread, or in as many as OMP_NUM_THREADS says: on
     tensors this small, threads do nothing but wait for each other. MindSpore takes this once in a
     process."""
-    on_cpu = mindspore.get_context("device_target") == "CPU"
-    if on_cpu and os.environ.get("OMP_NUM_THREADS", "1") == "1":
-        mindspore.device_context.cpu.op_tuning.threads_num(1)
+    if mindspore.get_context("device_target") == "CPU":
+        threads = int(os.environ.get("OMP_NUM_THREADS", "1").partition(",")[0])
+        mindspore.device_context.cpu.op_tuning.threads_num(threads)
 
 
-use_one_thread()
+use_few_threads()
 
 
 class MindSporeHarness(TinyHarness):

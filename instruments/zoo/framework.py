@@ -169,10 +169,10 @@ class MindSpore(Framework):
     def __init__(self) -> None:
         super().__init__()
         from unicb_mindspore.cpu import enable_cpu
-        from unicb_mindspore.harness import use_one_thread
+        from unicb_mindspore.harness import use_few_threads
 
         enable_cpu()
-        use_one_thread()
+        use_few_threads()
 
     @property
     def library(self) -> Any:

@@ -7,19 +7,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from unicb.callback import Callback
 from unicb.checks import one_of, seconds, step_index
-from unicb.step import Step
+from unicb.step import Picture, Step
 
 if TYPE_CHECKING:
     from unicb import Target
-
-#: What an interrupted run decodes.
-Picture: TypeAlias = Literal["denoised", "latents"]
 
 
 class Interrupt(Callback):

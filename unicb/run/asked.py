@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from unicb._states import States
 from unicb.callback import Callback
 from unicb.ops import Tensor, TensorOps
-from unicb.run.denoised import DenoisedKind, RunDenoised
+from unicb.run.denoised import RunDenoised
 from unicb.run.ending import Ending, Outcome
 from unicb.run.holds import Hold, hold
 from unicb.run.loop import Loop, loop_locals
+from unicb.step import DenoisedKind
 
 if TYPE_CHECKING:
     from unicb.pipelines.target import Target

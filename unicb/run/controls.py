@@ -7,8 +7,8 @@ from typing import Any, get_args
 from unicb.checks import one_of
 from unicb.errors import UnicbError
 from unicb.run.asked import Bound
-from unicb.run.denoised import Picture
 from unicb.run.handle import Handle, Request, State
+from unicb.step import Picture
 
 
 class Controls:

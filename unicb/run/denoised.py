@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from unicb.latents.denoised import DenoisedEstimate, LazyDenoised
 from unicb.ops import Tensor
+from unicb.step import DenoisedKind, Picture
 
 if TYPE_CHECKING:
     from unicb.run.run import Run
-
-#: How good an estimate is: x0 to rounding; nearly; there is none.
-DenoisedKind: TypeAlias = Literal["exact", "estimate", "none"]
-#: What an interrupted run decodes: the denoised latents, or those that the loop has.
-Picture: TypeAlias = Literal["denoised", "latents"]
 
 #: Locals in which the pipelines' loops have what they hand to ``scheduler.step`` besides.
 _STEP_ARGUMENTS = ("extra_step_kwargs", "eta")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 from weakref import WeakSet
 
 from unicb.errors import UnicbError
-from unicb.run.denoised import Picture
 from unicb.run.stopping import Gates
+from unicb.step import Picture
 
 if TYPE_CHECKING:
     from unicb.pipelines.target import Target

@@ -13,12 +13,12 @@ from unicb.ops import Tensor
 from unicb.pipelines import num_timesteps_of
 from unicb.pipelines.stoppable import stops_by_flag
 from unicb.run.asked import AskedRun, Bound, CallTimes
-from unicb.run.denoised import Picture, RunDenoised
+from unicb.run.denoised import RunDenoised
 from unicb.run.ending import Outcome
 from unicb.run.loop import Loop, Outputs
 from unicb.run.model_hooks import ModelHooks
 from unicb.run.running_out import RunningOut
-from unicb.step import Step
+from unicb.step import Picture, Step
 
 
 class Run(AskedRun):
