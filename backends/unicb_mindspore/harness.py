@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import cache
 from typing import Any
 
 import mindspore
@@ -14,18 +13,11 @@ from unicb.testing.tiny import KINDS, TinyHarness
 from unicb_mindspore import backend, enable_cpu
 from unicb_mindspore.pipelines import MindSporePipelines
 
-
-@cache
-def use_few_threads() -> None:
-    """Have each kernel of the CPU compute in one thread, or in as many as OMP_NUM_THREADS says: on
-    tensors this small, threads do nothing but wait for each other. MindSpore takes this once in a
-    process."""
-    if mindspore.get_context("device_target") == "CPU":
-        threads = int(os.environ.get("OMP_NUM_THREADS", "1").partition(",")[0])
-        mindspore.device_context.cpu.op_tuning.threads_num(threads)
-
-
-use_few_threads()
+if mindspore.get_context("device_target") == "CPU":
+    # On tensors this small, threads do nothing but wait for each other. MindSpore takes this once
+    # in a process, and a module is imported once.
+    threads = int(os.environ.get("OMP_NUM_THREADS", "1").partition(",")[0])
+    mindspore.device_context.cpu.op_tuning.threads_num(threads)
 
 
 class MindSporeHarness(TinyHarness):
