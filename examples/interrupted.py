@@ -69,9 +69,7 @@ def main() -> None:
                 "guidance_scale": options.guidance,
                 "latents": seeded_latents(pipe, options.seed + seed),
             }
-            if callbacks:
-                return bind(pipe, *callbacks)(prompt, **arguments)[0][0]
-            return pipe(prompt, **arguments)[0][0]
+            return bind(pipe, *callbacks)(prompt, **arguments)[0][0]
 
         whole = draw()
         for stop, picture in ways:

@@ -249,3 +249,49 @@ def test_fresh_noise_that_the_call_asks_for(given: dict[str, Any], kind: str | N
         unicb_facts = SchedulerFacts("this file", noisy_if_passed=("eta",))
 
     assert DenoisedEstimate.kind_of(Noisy(), given) == kind
+
+
+class TwoSchedules(ToyPipeline):
+    """Gets a new schedule in the middle of its loop, whose index counts on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unet.forward, forward = self._rescheduled, self.unet.forward  # type: ignore[method-assign]
+        self._forward, self.calls = forward, 0
+
+    def _rescheduled(self, sample: Any, *args: Any, **kwargs: Any) -> Any:
+        self.calls += 1
+        if self.calls == 4:
+            self.scheduler.sigmas = self.scheduler.sigmas.copy()
+        return self._forward(sample, *args, **kwargs)
+
+
+@pytest.mark.parametrize("asked_before", [False, True])
+@pytest.mark.parametrize("asked_twice", [False, True])
+def test_no_estimate_between_two_schedules(asked_before: bool, asked_twice: bool) -> None:
+    """Whoever asks first, and however often: the step at which a new schedule is seen has none."""
+    kinds: dict[int, str] = {}
+
+    class Ask(Callback):
+        tensors = ("latents",)
+
+        def on_step_end(self, step: Step) -> None:
+            if step.index == 3 or (asked_before and step.index < 3):
+                kinds[step.index] = step.denoised_kind
+                if asked_twice:
+                    assert step.denoised_kind == kinds[step.index]
+                assert (step.denoised() is None) == (kinds[step.index] == "none")
+
+    pipe = TwoSchedules()
+    keep: list[Any] = []
+
+    class Keep(Callback):
+        tensors = ("latents",)
+
+        def on_step_end(self, step: Step) -> None:
+            keep.append(step.ops.to_numpy(step["latents"]))
+
+    out = bind(pipe, Keep(), Ask(), Interrupt(3))("x", guidance_scale=1.0, **KEYWORDS)
+    assert kinds[3] == "none"
+    assert not asked_before or kinds[2] == "exact"
+    assert np.array_equal(out, keep[3])

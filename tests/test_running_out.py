@@ -22,6 +22,7 @@ from unicb import (
     Step,
     bind,
 )
+from unicb.latents.denoised import DenoisedEstimate
 from unicb.pipelines.stoppable import reads_flag
 from unicb.testing._base import Checks
 from unicb_numpy.harness import harness
@@ -61,6 +62,12 @@ class Batch(loops.LoopPipeline):
     def advance(self, noise_pred: Any, t: Any, latents: Any) -> Any:
         return self.scheduler.step(noise_pred, t, latents)
 
+    def predict(self, i: int, t: Any, latents: Any, positive: Any, negative: Any) -> Any:
+        embeds = loops.both(negative, positive)
+        noise_pred = self.unet(loops.both(latents, latents), t, encoder_hidden_states=embeds)
+        noise_pred_uncond, noise_pred_text = loops.ops.chunk(noise_pred, 2)
+        return loops.guided(noise_pred_uncond, noise_pred_text, self.guidance_scale)
+
     def __call__(  # type: ignore[override]
         self,
         prompts: list[str],
@@ -70,11 +77,8 @@ class Batch(loops.LoopPipeline):
         callback_on_step_end_tensor_inputs: Any = ("latents",),
     ) -> Any:
         latents, positive, negative, timesteps = self.start(prompts, steps, guidance_scale)
-        embeds = loops.both(negative, positive)
         for i, t in enumerate(timesteps):
-            noise_pred = self.unet(loops.both(latents, latents), t, encoder_hidden_states=embeds)
-            noise_pred_uncond, noise_pred_text = loops.ops.chunk(noise_pred, 2)
-            noise_pred = loops.guided(noise_pred_uncond, noise_pred_text, self.guidance_scale)
+            noise_pred = self.predict(i, t, latents, positive, negative)
             latents = self.advance(noise_pred, t, latents)
             if callback_on_step_end is not None:
                 callback_outputs = callback_on_step_end(self, i, t, {"latents": latents})
@@ -168,13 +172,17 @@ class Note(Callback):
 
     def on_step_end(self, step: Step) -> None:
         self.latents.append(step.ops.to_numpy(step["latents"]))
+        self.kind = DenoisedEstimate.kind_of(step.pipeline.scheduler) or "none"
         x0 = step.denoised()
         self.denoised.append(None if x0 is None else step.ops.to_numpy(x0))
 
     def picture(self, index: int, picture: str) -> Any:
         """What a run that is interrupted after this step is to give."""
-        x0, latents = self.denoised[index], self.latents[index]
-        return latents if picture == "latents" or x0 is None else x0
+        if picture == "latents":
+            return self.latents[index]
+        x0 = self.denoised[index]
+        assert (x0 is None) == (self.kind == "none")
+        return self.latents[index] if x0 is None else x0
 
     def on_run_end(self, run: Run) -> None:
         self.ends += 1
@@ -351,30 +359,10 @@ def test_another_run_of_the_models_meanwhile() -> None:
 class Toggles(Batch):
     """Leaves guidance out of every other step."""
 
-    def __call__(  # type: ignore[override]
-        self,
-        prompts: list[str],
-        steps: int = STEPS,
-        guidance_scale: float = 5.0,
-        callback_on_step_end: Any = None,
-        callback_on_step_end_tensor_inputs: Any = ("latents",),
-    ) -> Any:
-        latents, positive, negative, timesteps = self.start(prompts, steps, guidance_scale)
-        embeds = loops.both(negative, positive)
-        for i, t in enumerate(timesteps):
-            if i % 2:
-                noise_pred = self.unet(latents, t, encoder_hidden_states=positive)
-            else:
-                noise_pred = self.unet(
-                    loops.both(latents, latents), t, encoder_hidden_states=embeds
-                )
-                noise_pred_uncond, noise_pred_text = loops.ops.chunk(noise_pred, 2)
-                noise_pred = loops.guided(noise_pred_uncond, noise_pred_text, self.guidance_scale)
-            latents = self.advance(noise_pred, t, latents)
-            if callback_on_step_end is not None:
-                callback_outputs = callback_on_step_end(self, i, t, {"latents": latents})
-                latents = callback_outputs.pop("latents")
-        return latents.data
+    def predict(self, i: int, t: Any, latents: Any, positive: Any, negative: Any) -> Any:
+        if i % 2:
+            return self.unet(latents, t, encoder_hidden_states=positive)
+        return super().predict(i, t, latents, positive, negative)
 
 
 @pytest.mark.parametrize("prompts", [1, 2])

@@ -39,9 +39,9 @@ class Backend(ABC):
     name: str
     #: What to install when the framework is missing, e.g. ``"pip install 'unicb[torch]'"``.
     install: str
-    #: The top-level package of the framework's pipelines, and
+    #: The top-level package that has the framework's pipelines.
     package: str = ""
-    #: the names of base classes there: of pipelines, and of models.
+    #: Names of base classes in that package, of pipelines and of models.
     bases: Sequence[str] = ("DiffusionPipeline", "ModelMixin")
     #: The distributions that the backend stands on, for reports.
     distributions: Sequence[str] = ()
@@ -107,17 +107,16 @@ class Backend(ABC):
         """
         return hook_method(module, "forward", around)
 
-    def reset_caches(self, module: Any, *, rehearse: bool = False) -> None:
+    def reset_caches(self, module: Any, *, rehearse: bool = False) -> None:  # noqa: B027
         """Have the framework's own hooks on ``module`` and inside it forget what they keep of
         earlier calls, because the next will have fewer rows. With ``rehearse``, nothing is
-        forgotten: only whether it could be is said.
+        forgotten, but the error is raised all the same.
 
         Unless overridden, there is nothing to do: for frameworks without such hooks.
 
         Raises:
             UnsupportedPipelineError: one of them cannot do without the rows that are left out.
         """
-        return None
 
     def versions(self) -> Mapping[str, str]:
         """Names and versions of the packages that the backend stands on, for reports."""

@@ -3,7 +3,7 @@
 Every message names the argument, what was given, and what is allowed. An int or a float of numpy is
 as good as one of Python, and comes back as that. True and False are no numbers.
 
-Of a message, ``must`` is what it says of the allowed range, and ``hint`` how it ends.
+Some take words for the message: the ``kind`` of value, what it ``must`` be, a ``hint`` at the end.
 """
 
 from __future__ import annotations
@@ -100,7 +100,11 @@ def number_from_0(name: str, value: object, must: str = "must be 0 or more") -> 
 
 
 def number_above_0(
-    name: str, value: object, must: str = "must be above 0 and finite", hint: str = ""
+    name: str,
+    value: object,
+    must: str = "must be above 0 and finite",
+    hint: str = "",
+    kind: str = "a number",
 ) -> float:
     """``value`` as a float, if it is finite and above 0.
 
@@ -108,7 +112,7 @@ def number_above_0(
         TypeError: it is no number.
         ValueError: it is 0 or less, infinite or NaN.
     """
-    found = _real(name, value)
+    found = _real(name, value, kind)
     if not 0 < found < math.inf:
         raise ValueError(f"{name} {must}, not {value!r}{hint}")
     return found
@@ -121,10 +125,8 @@ def seconds(name: str, value: object) -> float:
         TypeError: it is no number.
         ValueError: it is 0 or less, infinite or NaN.
     """
-    found = _real(name, value, "a number of seconds")
-    if not 0 < found < math.inf:
-        raise ValueError(f"{name} must be above 0 seconds and finite, not {value!r}")
-    return found
+    must = "must be above 0 seconds and finite"
+    return number_above_0(name, value, must, kind="a number of seconds")
 
 
 def share(

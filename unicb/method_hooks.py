@@ -6,7 +6,7 @@ For frameworks that have no registry of hooks.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +28,14 @@ class MethodHooks:
         setattr(module, name, self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        call = self.method
-        for around in self.arounds:
-            call = partial(_call, around, call)
-        return call(*args, **kwargs)
+        return inside(self.arounds, self.method)(*args, **kwargs)
+
+
+def inside(arounds: Iterable[Around], call: Callable[..., Any]) -> Callable[..., Any]:
+    """``call`` inside hooks, of which the last is outermost."""
+    for around in arounds:
+        call = partial(_call, around, call)
+    return call
 
 
 def _call(around: Around, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

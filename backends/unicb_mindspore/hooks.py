@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from mindone.diffusers.hooks import HookRegistry, ModelHook
@@ -13,6 +12,7 @@ from mindone.diffusers.hooks.hooks import HookFunctionReference
 
 from unicb.backend import Around
 from unicb.errors import UnsupportedPipelineError
+from unicb.method_hooks import inside
 from unicb.plain_copies import make_plain_copies
 
 NAME = "unicb"
@@ -44,14 +44,7 @@ class _Arounds(ModelHook):  # type: ignore[misc]
         return ModelHook, ()
 
     def new_construct(self, module: Any, *args: Any, **kwargs: Any) -> Any:
-        call = self.fn_ref.original_construct
-        for around in self.arounds:
-            call = partial(_call, around, call)
-        return call(*args, **kwargs)
-
-
-def _call(around: Around, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return around(call, args, kwargs)
+        return inside(self.arounds, self.fn_ref.original_construct)(*args, **kwargs)
 
 
 def hook(module: Any, around: Around) -> Callable[[], None]:

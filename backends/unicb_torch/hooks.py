@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 from diffusers.hooks import HookRegistry, ModelHook
@@ -14,6 +13,7 @@ from diffusers.utils.torch_utils import is_compiled_module
 
 from unicb.backend import Around
 from unicb.errors import UnsupportedPipelineError
+from unicb.method_hooks import inside
 from unicb.plain_copies import make_plain_copies
 
 NAME = "unicb"
@@ -40,7 +40,7 @@ class _Arounds(ModelHook):  # type: ignore[misc]
         self._forward = module.forward
 
     def new_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
-        return _through(self.arounds, self.fn_ref.original_forward)(*args, **kwargs)
+        return inside(self.arounds, self.fn_ref.original_forward)(*args, **kwargs)
 
     def remove(self, module: Any) -> None:
         """Take the entry out of the registry.
@@ -107,22 +107,11 @@ class _InFront:
         vars(module)[attribute] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return _through(self.arounds, self._compiled)(*args, **kwargs)
+        return inside(self.arounds, self._compiled)(*args, **kwargs)
 
     def remove(self, module: Any) -> None:
         if vars(module).get(self._attribute) is self:
             vars(module)[self._attribute] = self._compiled
-
-
-def _through(arounds: list[Around], call: Callable[..., Any]) -> Callable[..., Any]:
-    """``call`` inside all of the hooks, the latest outermost."""
-    for around in arounds:
-        call = partial(_call, around, call)
-    return call
-
-
-def _call(around: Around, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return around(call, args, kwargs)
 
 
 def hook(module: Any, around: Around) -> Callable[[], None]:

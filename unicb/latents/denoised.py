@@ -98,7 +98,7 @@ class DenoisedEstimate:
         self._counts = hasattr(scheduler, "step_index")
         self.is_from_kept = self._kept_is is not None
         self.needs_notes = self._has_halves or self._kept_is in ("epsilon", "v_prediction")
-        self._schedule: LazySchedule | None = None
+        self._levels: LazySchedule  # from the first schedule on that is seen
         self._last = _Noted()
 
     @classmethod
@@ -113,6 +113,13 @@ class DenoisedEstimate:
         """
         return _kind_of(scheduler, facts_for_scheduler(scheduler), step_arguments)
 
+    def see_schedule(self, index: int) -> None:
+        """Look whether there is a new schedule, as of this step (-1: before the first): there is
+        no x0 :meth:`between` two schedules."""
+        if schedule_source(self._scheduler, self._facts) is not self._last.source:
+            self._begin_schedule()
+            self._last.seen_at = index
+
     def between(self, before: Tensor | None, latents: Tensor, index: int) -> LazyDenoised | None:
         """x0 of the step that has just ended, to be computed; None where there is none.
 
@@ -120,10 +127,9 @@ class DenoisedEstimate:
             before, latents: those that it began with (None if they are not known) and ended with.
             index: of the step, from 0, among those of this pass over the timesteps.
         """
-        if schedule_source(self._scheduler, self._facts) is not self._last.source:
-            # Between two schedules, the loop may have done more than a step.
-            before = before if self._schedule is None else None
-            self._begin_schedule()
+        self.see_schedule(index)
+        if index == self._last.seen_at:
+            before = None  # between two schedules, the loop may have done more than a step
         now = int(self._scheduler.step_index or 0) if self._counts else index + 1
         if now <= 0:
             return None  # the loop steps a copy of the pipeline's scheduler
@@ -231,15 +237,10 @@ class DenoisedEstimate:
         compute = partial(from_output, self._levels, now - 1)
         return LazyDenoised((before, kept), compute, self._levels)
 
-    @property
-    def _levels(self) -> LazySchedule:
-        assert self._schedule is not None
-        return self._schedule
-
     def _begin_schedule(self) -> None:
         source = schedule_source(self._scheduler, self._facts)
         self._last = _Noted(source, kept_id=self._last.kept_id)
-        self._schedule = LazySchedule(
+        self._levels = LazySchedule(
             self._scheduler, self._facts, self._ops, self._first_timestep, self._num_timesteps
         )
 
@@ -259,6 +260,7 @@ class _Noted:
         halfway: x0, as it follows from the first half.
         kept: what the scheduler keeps of it; None if that is the same as before.
         kept_id: of what the scheduler kept last.
+        seen_at: index of the step at which the schedule was first seen; None where each is noted.
     """
 
     source: Any = None
@@ -271,6 +273,7 @@ class _Noted:
     halfway: LazyDenoised | None = None
     kept: Tensor | None = None
     kept_id: int | None = None
+    seen_at: int | None = None
 
 
 def _kind_of(

@@ -53,6 +53,7 @@ class RunDenoised:
                     num_timesteps=num_timesteps,
                     step_arguments=given,
                 )
+                self._estimate.see_schedule(-1)
                 self.kind = kind
                 return self._estimate.needs_notes
         except Exception as error:
@@ -134,7 +135,8 @@ class RunDenoised:
 
     def forget(self) -> None:
         """The run is over: no tensor is kept."""
-        self._estimate = self.started_from = None
+        # The error's traceback has frames, and these have tensors.
+        self._estimate = self._error = self.started_from = None
 
     def _fail(self, error: Exception) -> None:
         self.kind, self._estimate, self._error = "none", None, error

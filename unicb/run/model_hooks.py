@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeAlias
 
 from unicb.backend import Around, Backend
+from unicb.method_hooks import inside
 
 Remove: TypeAlias = Callable[[], None]
 
@@ -20,7 +20,7 @@ class Hooked:
     """What is done when one model is called."""
 
     def __init__(self) -> None:
-        # Never changed: a call may be going through them, in another thread.
+        # Replaced as a whole: a call in another thread may be going through one.
         self.before: tuple[Callable[[], None], ...] = ()
         self.inner: tuple[Around, ...] = ()
         self.outer: tuple[Around, ...] = ()
@@ -34,9 +34,7 @@ class Hooked:
     ) -> Any:
         for act in self.before:
             act()
-        for around in (*self.inner, *self.outer):
-            call = partial(_through, around, call)
-        return call(*args, **kwargs)
+        return inside((*self.inner, *self.outer), call)(*args, **kwargs)
 
 
 class ModelHooks:
@@ -80,7 +78,3 @@ class ModelHooks:
                     unhook()
 
         return remove
-
-
-def _through(around: Around, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return around(call, args, kwargs)
