@@ -14,7 +14,7 @@ from PIL import Image
 from unicb import PipelineFacts, UnsupportedPipelineError
 from unicb.backend import get_backend
 from unicb.latents import Layout
-from unicb.latents._vae import _tables, pipeline_decoding, vae_decoding
+from unicb.latents._vae import known_decodings, known_vaes, pipeline_decoding, vae_decoding
 from unicb.latents.decoders import Decoded, decoder_for
 from unicb.pipelines import known_pipelines
 from unicb_numpy.ops import StrictTensor
@@ -261,7 +261,7 @@ def test_frames_that_are_pictures_of_their_own() -> None:
 
 
 def test_what_else_a_vae_is_told() -> None:
-    told: list[dict[str, Any]] = []
+    arguments: list[dict[str, Any]] = []
 
     class Asks(ToyVAE):
         def decode(
@@ -272,13 +272,13 @@ def test_what_else_a_vae_is_told() -> None:
             force_not_quantize: bool = False,
             return_dict: bool = True,
         ) -> tuple[StrictTensor]:
-            told.append({"temb": temb, "frames": num_frames, "as it is": force_not_quantize})
+            arguments.append({"temb": temb, "frames": num_frames, "as it is": force_not_quantize})
             return super().decode(z, return_dict)
 
     decode("vae", pipeline_with(Asks()), cells(), "btchw")
     decode("vae", pipeline_with(Asks(timestep_conditioning=True)), cells(), "bchw")
-    assert told[0] == {"temb": None, "frames": FRAMES, "as it is": True}
-    assert np.array_equal(told[1]["temb"].data, np.zeros(ROWS))
+    assert arguments[0] == {"temb": None, "frames": FRAMES, "as it is": True}
+    assert np.array_equal(arguments[1]["temb"].data, np.zeros(ROWS))
 
 
 def test_vae_that_decodes_to_black_and_white_of_its_own() -> None:
@@ -585,7 +585,7 @@ def test_latents_of_another_shape() -> None:
 
 
 def test_data_is_of_known_pipelines() -> None:
-    pipelines, vaes = _tables()
+    pipelines, vaes = known_decodings(), known_vaes()
     assert set(pipelines) <= set(known_pipelines())
     assert all(entry.source for entry in (*pipelines.values(), *vaes.values()))
     assert len(pipelines) > 5

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import dataclass
 from importlib.resources import files
 
 import pytest
 
-from unicb._tables import Tables
+from unicb._tables import FactTable, Tables
 from unicb.latents import builtin_formats
 from unicb.latents.schedules import known_schedulers
 from unicb.pipelines import facts
 
 FILES = [
-    *(
-        ("unicb.pipelines", file.name)
-        for file in files("unicb.pipelines").iterdir()
-        if file.name.endswith(".toml")
-    ),
-    *(("unicb.latents", name) for name in ("formats.toml", "schedulers.toml")),
+    (package, file.name)
+    for package in ("unicb.pipelines", "unicb.latents")
+    for file in files(package).iterdir()
+    if file.name.endswith(".toml")
 ]
 
 
@@ -58,3 +57,50 @@ def test_names_need_no_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tomllib, "loads", fail)
     assert len(facts.known_pipelines()) > 200
     assert "EulerDiscreteScheduler" in known_schedulers()
+
+
+@dataclass(frozen=True)
+class Row:
+    frames: tuple[str, ...] = ()
+
+
+class OneKnown(FactTable[Row]):
+    """A table without a file."""
+
+    def __init__(self) -> None:
+        self._texts = {"Known": 'frames = ["one"]'}
+        self._made, self._make, self._row = {}, self._make_row, Row
+
+
+def kind_of(name: str, *bases: type, **attributes: object) -> type:
+    return type(name, bases, attributes)
+
+
+def test_facts_are_those_of_the_nearest_base() -> None:
+    table, known = OneKnown(), kind_of("Known")
+    assert table.about(known) == Row(("one",))
+    assert table.owner(kind_of("Mine", known)) is known
+    assert table.about(kind_of("Other")) is None
+    own = kind_of("Own", known, unicb_facts=Row(("two",)))
+    assert table.about(kind_of("Mine", own)) == Row(("two",))
+    assert table.owner(kind_of("Mine", own)) is own
+
+
+def test_a_class_may_say_that_it_is_unknown() -> None:
+    unknown = kind_of("Unknown", kind_of("Known"), unicb_facts=None)
+    assert OneKnown().about(unknown) is None
+    assert OneKnown().owner(kind_of("Mine", unknown)) is None
+
+
+def test_facts_of_another_table_say_nothing_here() -> None:
+    other = kind_of("Other", kind_of("Known"), unicb_facts=object())
+    assert OneKnown().about(other) == Row(("one",))
+
+
+def test_facts_of_bases_do_not_count_where_a_method_is_overridden() -> None:
+    known = kind_of("Known", step=None)
+    other = kind_of("Other", known, step=None)
+    assert OneKnown().about(known, unless="step") == Row(("one",))
+    assert OneKnown().about(kind_of("Mine", known), unless="step") == Row(("one",))
+    assert OneKnown().about(other, unless="step") is None
+    assert OneKnown().about(other) == Row(("one",))

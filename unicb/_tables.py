@@ -53,3 +53,47 @@ class Tables(Mapping[str, T]):
 
     def __len__(self) -> int:
         return len(self._texts)
+
+
+class FactTable(Tables[T]):
+    """What is known of classes, by their names: the frameworks call their ports the same.
+
+    A class that a user wrote may say it itself: its class attribute ``unicb_facts`` is a ``row``,
+    or None, with which it is as good as unknown.
+
+    Args:
+        package, pattern: as for :class:`Tables`.
+        row: the type of the facts; the entries of a table are its arguments, lists as tuples.
+    """
+
+    def __init__(self, package: str, pattern: str, row: type[T]) -> None:
+        super().__init__(package, pattern, self._make_row)
+        self._row = row
+
+    def _make_row(self, name: str, entry: dict[str, Any]) -> T:
+        lists = {key: tuple(value) for key, value in entry.items() if isinstance(value, list)}
+        return self._row(**entry | lists)
+
+    def owner(self, kind: type, *, unless: str = "") -> type | None:
+        """``kind`` or the nearest of its bases of which facts are known; None if there is none.
+
+        Args:
+            unless: an attribute; facts about the bases of a class that defines it do not count.
+        """
+        for base in kind.__mro__:
+            said = vars(base).get("unicb_facts", False)
+            if said is None:
+                return None
+            if isinstance(said, self._row) or base.__name__ in self:
+                return base
+            if unless and unless in vars(base):
+                return None
+        return None
+
+    def about(self, kind: type, *, unless: str = "") -> T | None:
+        """The facts about :meth:`owner`; None if there is none."""
+        owner = self.owner(kind, unless=unless)
+        if owner is None:
+            return None
+        said = vars(owner).get("unicb_facts")
+        return said if isinstance(said, self._row) else self[owner.__name__]

@@ -15,7 +15,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines.source import CallSource
@@ -142,9 +141,6 @@ class PromptLoop:
     kept: tuple[str, ...]
 
 
-_found: WeakKeyDictionary[CallSource, PromptLoop] = WeakKeyDictionary()
-
-
 def prompt_loop(kind: type) -> PromptLoop:
     """How ``kind`` encodes prompts.
 
@@ -152,9 +148,7 @@ def prompt_loop(kind: type) -> PromptLoop:
         UnsupportedPipelineError: it is not known, or its loop takes no embeddings back.
     """
     source = CallSource.of(kind)
-    if source not in _found:
-        _found[source] = _read(kind, source)
-    return _found[source]
+    return source.once(_read, kind, source)
 
 
 def _read(kind: type, source: CallSource) -> PromptLoop:

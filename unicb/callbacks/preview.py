@@ -22,8 +22,9 @@ from unicb.latents import (
     find_format,
     size_of_latents,
 )
+from unicb.latents._shown import ShownPart
 from unicb.latents.denoised import LazyDenoised
-from unicb.latents.rgb import Part, as_shown
+from unicb.latents.rgb import as_shown
 from unicb.ops import Tensor, TensorOps
 from unicb.pipelines import PipelineFacts
 from unicb.sinks import (
@@ -76,7 +77,7 @@ class _RunState:
     failed: bool = False
     warned_not_finite: bool = False
     cells: tuple[tuple[int, ...], tuple[int, ...] | None] | None = None
-    part: Part | None = None
+    part: ShownPart | None = None
 
 
 class _Pixels(NamedTuple):
@@ -101,12 +102,12 @@ class Preview(Callback):
 
     The pictures are a linear map of the latents' channels to colours. From the second step on they
     are of the denoised latents, the picture that the model sees coming, where the scheduler lets
-    it be told (docs/denoised.md); the first step and, elsewhere, all show the noise. The last shows
-    the finished latents. With a scheduler of order 2, half steps are not shown.
+    it be computed (docs/denoised.md); the first step and, elsewhere, all show the noise. The last
+    shows the finished latents. With a scheduler of order 2, half steps are not shown.
 
     They never change the latents, and never cost the finished picture: whatever goes wrong with a
-    preview is told in one warning, and previews are off for the rest of that run. Latents that are
-    not finite are shown black, with one warning.
+    preview is reported in one warning, and previews are off for the rest of that run. Latents that
+    are not finite are shown black, with one warning.
 
     The run does not wait for them. Pictures are made, shown and written by a thread of their own,
     one step after the other, and all are there when the denoising is over. On CUDA the device
@@ -230,7 +231,7 @@ class Preview(Callback):
         assert colours is not None
         if state.part is None:
             state.part = colours.part(shape, state.cells[1], self._frames)
-        return _mapped(step, colours, state.part, latents, lazy)
+        return _mapped(step, colours, state.part, self._frames, lazy)
 
     def _maker(
         self, index: int, count: int, kind: str, pixels: Callable[[], _Pixels], state: _RunState
@@ -262,11 +263,11 @@ class Preview(Callback):
 
 
 def _mapped(
-    step: Step, colours: ColourMap, part: Part, latents: Tensor, lazy: LazyDenoised | None
+    step: Step, colours: ColourMap, part: ShownPart, frames: Frames, lazy: LazyDenoised | None
 ) -> Callable[[], _Pixels]:
     """Pictures by the linear map; of each tensor, no more is kept for them than they show."""
     compute = None if lazy is None else lazy.compute
-    parts = [part.of(x) for x in (latents, *(() if lazy is None else lazy.tensors))]
+    parts = [part.of(x) for x in (step["latents"], *(() if lazy is None else lazy.tensors))]
     levels = None if lazy is None else lazy.levels
     is_linear = lazy is None or lazy.is_linear
     unread = () if levels is None else levels.unread()
@@ -295,7 +296,7 @@ def _mapped(
 
     def pixels() -> _Pixels:
         planes, denoised, timestep = result()
-        return _Pixels(*colours.arrange(planes, part), denoised, timestep)
+        return _Pixels(*colours.arrange(planes, part, frames), denoised, timestep)
 
     return pixels
 

@@ -14,15 +14,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal, cast
-from weakref import WeakKeyDictionary
 
 from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines import Part, PipelineFacts, facts_owner, known_pipelines, usual_unbatched
 from unicb.pipelines.source import CallSource, self_attribute, text_of
 
 log = logging.getLogger("unicb")
-
-_found: WeakKeyDictionary[CallSource, PipelineFacts] = WeakKeyDictionary()
 
 #: Attributes by these names hold models whose output is guided; other models are companions.
 _DENOISER = re.compile(r"unet|transformer|prior|decoder|denoiser|dit")
@@ -44,9 +41,7 @@ def facts_of_class(kind: type, known: PipelineFacts | None) -> PipelineFacts:
     caller = source.owner or kind
     if known is not None and issubclass(facts_owner(kind) or kind, caller):
         return known
-    if source not in _found:
-        _found[source] = _read(kind, caller, known)
-    return _found[source]
+    return source.once(_read, kind, caller, known)
 
 
 def _read(kind: type, caller: type, known: PipelineFacts | None) -> PipelineFacts:

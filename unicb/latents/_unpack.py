@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from unicb.latents._shown import shown_part
 from unicb.latents.layouts import Layout
 from unicb.ops import Tensor
 
@@ -47,45 +47,8 @@ def unpack(
     Raises:
         ValueError: the latents do not fit the layout, the channels or the size (names all).
     """
-    lengths = layout.lengths(latents.shape, channels, size)
-    start, stop = _frames(lengths.get("t", 1), middle, first_frame)
-    parts: list[slice] = []
-    for axis, length in zip(layout.axes, latents.shape, strict=True):
-        if axis == "n":
-            parts.append(slice(length - 1, length))
-        elif "c" in axis:
-            parts.append(slice(0, _numbers(axis, lengths)))
-        elif axis == "t":
-            parts.append(slice(start, stop))
-        elif "hw" in axis:
-            parts.append(_tokens(axis, length, lengths, start, stop))
-        else:
-            parts.append(slice(0, length))
-    whole = all((s.start, s.stop) == (0, n) for s, n in zip(parts, latents.shape, strict=True))
-    shown = latents if whole else latents[tuple(parts)]
-    lengths.update({letter: 1 for letter in "n" if letter in lengths}, t=stop - start)
-    return Unpacked(_in_places(shown, layout, lengths), start)
-
-
-def _frames(count: int, middle: bool, first: int) -> tuple[int, int]:
-    first = first if first < count else 0
-    if not middle:
-        return first, count
-    chosen = first + (count - first) // 2
-    return chosen, chosen + 1
-
-
-def _numbers(axis: str, lengths: dict[str, int]) -> int:
-    return math.prod(lengths[letter] for letter in axis if letter in "cpq")
-
-
-def _tokens(axis: str, length: int, lengths: dict[str, int], start: int, stop: int) -> slice:
-    """Those of a range of frames, of an axis that may have others before or behind."""
-    frame = lengths["h"] * lengths["w"]
-    before = length - frame * lengths.get("t", 1) if axis.startswith("+") else 0
-    if "t" not in axis:
-        return slice(before, before + frame)
-    return slice(before + frame * start, before + frame * stop)
+    part = shown_part(layout, latents.shape, channels, size, middle=middle, first_frame=first_frame)
+    return Unpacked(_in_places(part.of(latents), layout, part.lengths), part.start)
 
 
 def _in_places(shown: Tensor, layout: Layout, lengths: dict[str, int]) -> Tensor:
@@ -102,7 +65,7 @@ def _in_places(shown: Tensor, layout: Layout, lengths: dict[str, int]) -> Tensor
         (
             lengths["b"],
             lengths["c"],
-            lengths["t"],
+            lengths.get("t", 1),
             lengths["h"] * edge,
             lengths["w"] * edge,
         )

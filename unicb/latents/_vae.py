@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from unicb._tables import FactTable
 from unicb.backend import Backend
 from unicb.errors import UnsupportedPipelineError
 from unicb.latents.formats import latent_channels_of
@@ -77,25 +76,25 @@ class VAEDecoding:
 
 
 @cache
-def _tables() -> tuple[Mapping[str, PipelineDecoding], Mapping[str, VAEDecoding]]:
-    text = files("unicb.latents").joinpath("decoding.toml").read_text(encoding="utf-8")
-    data = tomllib.loads(text)
-    return (
-        {name: PipelineDecoding(**entry) for name, entry in data["pipelines"].items()},
-        {name: VAEDecoding(**entry) for name, entry in data["vaes"].items()},
-    )
+def known_decodings() -> FactTable[PipelineDecoding]:
+    """The pipeline classes in the data file."""
+    return FactTable("unicb.latents", "decoding.toml", PipelineDecoding)
+
+
+@cache
+def known_vaes() -> FactTable[VAEDecoding]:
+    """The classes of VAEs in the data file."""
+    return FactTable("unicb.latents", "vaes.toml", VAEDecoding)
 
 
 def pipeline_decoding(pipeline: object) -> PipelineDecoding:
     """What is known of the pipeline's class, or of the nearest of its bases; else the usual."""
-    names = (base.__name__ for base in type(pipeline).__mro__)
-    return next((_tables()[0][name] for name in names if name in _tables()[0]), PipelineDecoding())
+    return known_decodings().about(type(pipeline)) or PipelineDecoding()
 
 
 def vae_decoding(vae: object) -> VAEDecoding:
     """What is known of the VAE's class, or of the nearest of its bases; else the usual."""
-    names = (base.__name__ for base in type(vae).__mro__)
-    return next((_tables()[1][name] for name in names if name in _tables()[1]), VAEDecoding())
+    return known_vaes().about(type(vae)) or VAEDecoding()
 
 
 def parameters_of(model: Any) -> Iterator[Tensor]:

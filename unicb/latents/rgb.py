@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unicb.checks import one_of
+from unicb.latents._shown import ShownPart, shown_part
 from unicb.latents.formats import LatentFormat
 from unicb.latents.layouts import Layout
 from unicb.ops import Tensor, TensorOps
@@ -30,24 +31,6 @@ class RGBArray(NamedTuple):
 
     pixels: npt.NDArray[np.uint8]
     finite: bool
-
-
-class Part(NamedTuple):
-    """What is shown of latents of one shape.
-
-    Attributes:
-        slices: where it is, for each axis; None if it is all of them.
-        lengths: how long each letter of the layout is in it.
-        frames: how it is shown.
-    """
-
-    slices: tuple[slice, ...] | None
-    lengths: dict[str, int]
-    frames: Frames
-
-    def of(self, latents: Tensor) -> Tensor:
-        """Cut the part out of latents, or out of any tensor of their shape."""
-        return latents if self.slices is None else latents[self.slices]
 
 
 class ColourMap:
@@ -87,11 +70,11 @@ class ColourMap:
             ValueError: as :meth:`part`.
         """
         part = self.part(latents.shape, size, frames)
-        return self.arrange(self.planes(part.of(latents), part, ops), part)
+        return self.arrange(self.planes(part.of(latents), part, ops), part, frames)
 
     def part(
         self, shape: Sequence[int], size: Sequence[int] | None = None, frames: Frames = "middle"
-    ) -> Part:
+    ) -> ShownPart:
         """What to show of latents of that shape.
 
         Args:
@@ -106,27 +89,10 @@ class ColourMap:
                 ``frames`` is none of the three.
         """
         one_of("frames", frames, get_args(Frames))
-        middle = frames == "middle"
-        lengths = self.layout.lengths(shape, self.form.latent_channels, size)
-        slices: list[slice] = []
-        for axis, length in zip(self.layout.axes, shape, strict=True):
-            start, stop = 0, length
-            if axis == "n":
-                start = length - 1
-            elif "c" in axis and axis != "c":
-                stop = lengths["c"] * lengths["p"] * lengths["q"]
-            elif axis == "t" and middle:
-                start, stop = length // 2, length // 2 + 1
-            elif "hw" in axis:
-                start, stop = _tokens_shown(axis, length, lengths, middle)
-            slices.append(slice(start, stop))
-        for letter in "n" + "t" * middle:
-            if letter in lengths:
-                lengths[letter] = 1
-        whole = all((s.start, s.stop) == (0, n) for s, n in zip(slices, shape, strict=True))
-        return Part(None if whole else tuple(slices), lengths, frames)
+        channels = self.form.latent_channels
+        return shown_part(self.layout, shape, channels, size, middle=frames == "middle")
 
-    def planes(self, shown: Tensor, part: Part, ops: TensorOps) -> npt.NDArray[np.uint8]:
+    def planes(self, shown: Tensor, part: ShownPart, ops: TensorOps) -> npt.NDArray[np.uint8]:
         """Compute the colours of a part on the device, and fetch them for :meth:`arrange`."""
         colours = self._product(shown, part.lengths["p"], ops)
         return self._bytes(colours, shown, part, ops)
@@ -135,7 +101,7 @@ class ColourMap:
         self,
         parts: Sequence[Tensor],
         combine: Callable[..., Tensor | None],
-        part: Part,
+        part: ShownPart,
         ops: TensorOps,
     ) -> npt.NDArray[np.uint8] | None:
         """Do as :meth:`planes` with what ``combine`` makes of several parts; None if it makes none.
@@ -154,14 +120,16 @@ class ColourMap:
         return None if colours is None else self._bytes(colours, parts[0], part, ops)
 
     def _bytes(
-        self, colours: Tensor, like: Tensor, part: Part, ops: TensorOps
+        self, colours: Tensor, like: Tensor, part: ShownPart, ops: TensorOps
     ) -> npt.NDArray[np.uint8]:
         return ops.to_uint8(colours + self._weights_like(like, part.lengths["p"], ops)[1])
 
-    def arrange(self, planes: npt.NDArray[np.uint8], part: Part) -> RGBArray:
-        """Every cell in its place."""
+    def arrange(
+        self, planes: npt.NDArray[np.uint8], part: ShownPart, frames: Frames = "middle"
+    ) -> RGBArray:
+        """Put every cell in its place, and frames side by side or one after the other."""
         pixels, finite = self._arrange(planes, part.lengths)
-        return RGBArray(np.ascontiguousarray(as_shown(pixels, part.frames)), finite)
+        return RGBArray(np.ascontiguousarray(as_shown(pixels, frames)), finite)
 
     def _product(self, shown: Tensor, edge: int, ops: TensorOps) -> Tensor:
         """Colours of each token's cells and whether it is finite, as 0..255, without the bias.
@@ -225,15 +193,6 @@ def as_shown(pixels: npt.NDArray[np.uint8], frames: Frames) -> npt.NDArray[np.ui
         batch, count, height, width, _ = pixels.shape
         return pixels.swapaxes(1, 2).reshape(batch, height, count * width, 3)
     return pixels
-
-
-def _tokens_shown(axis: str, length: int, lengths: dict[str, int], middle: bool) -> tuple[int, int]:
-    """The range of tokens that is shown, of an axis that may have others before or behind."""
-    frame, count = lengths["h"] * lengths["w"], lengths.get("t", 1)
-    start = length - frame * count if axis.startswith("+") else 0
-    if not middle:
-        return start, start + frame * count
-    return start + frame * (count // 2), start + frame * (count // 2 + 1)
 
 
 def to_rgb(latents: Tensor, form: LatentFormat, ops: TensorOps) -> RGBArray:

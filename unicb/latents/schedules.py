@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from unicb._tables import Tables
+from unicb._tables import FactTable
 from unicb.ops import Tensor, TensorOps
 
 _FIRST = "first_timestep"
@@ -83,14 +83,7 @@ def facts_for_scheduler(scheduler: object) -> SchedulerFacts | None:
     of your own says it itself, in the class attribute ``unicb_facts``. A subclass is as known as
     its base as long as it leaves the base's ``step`` alone.
     """
-    for base in type(scheduler).__mro__:
-        if isinstance(said := vars(base).get("unicb_facts"), SchedulerFacts):
-            return said
-        if base.__name__ in _table():
-            return _table()[base.__name__]
-        if "step" in vars(base):
-            return None
-    return None
+    return _table().about(type(scheduler), unless="step")
 
 
 def known_schedulers() -> tuple[str, ...]:
@@ -99,8 +92,8 @@ def known_schedulers() -> tuple[str, ...]:
 
 
 @cache
-def _table() -> Mapping[str, SchedulerFacts]:
-    return Tables("unicb.latents", "schedulers.toml", lambda _, entry: SchedulerFacts(**entry))
+def _table() -> FactTable[SchedulerFacts]:
+    return FactTable("unicb.latents", "schedulers.toml", SchedulerFacts)
 
 
 def setting(scheduler: Any, name: str) -> Any:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
-from unicb._tables import Tables
+from unicb._tables import FactTable
 
 #: What a block of rows, or a call of the denoiser, computes.
 Part: TypeAlias = Literal["unconditional", "conditional", "perturbed"]
@@ -147,27 +147,9 @@ class PipelineFacts:
             )
 
 
-_TUPLES = (
-    "denoisers",
-    "companions",
-    "order",
-    "unbatched",
-    "by_row",
-    "guiders",
-    "scale_names",
-    "scale_follows",
-    "size_from",
-    "known_region",
-)
-
-
 @cache
-def _table() -> Mapping[str, PipelineFacts]:
-    return Tables("unicb.pipelines", "*.toml", _from_entry)
-
-
-def _from_entry(name: str, entry: dict[str, Any]) -> PipelineFacts:
-    return PipelineFacts(**entry | {key: tuple(entry[key]) for key in _TUPLES if key in entry})
+def _table() -> FactTable[PipelineFacts]:
+    return FactTable("unicb.pipelines", "*.toml", PipelineFacts)
 
 
 def known_pipelines() -> tuple[str, ...]:
@@ -181,21 +163,12 @@ def facts_for(pipeline: object) -> PipelineFacts | None:
     A class says so itself in ``unicb_facts``, or goes by its name: the frameworks call their
     ports of one pipeline the same. One that says None is as good as unknown.
     """
-    owner = facts_owner(type(pipeline))
-    return None if owner is None else _facts_at(owner)
+    return _table().about(type(pipeline))
 
 
 def facts_owner(kind: type) -> type | None:
     """``kind`` or the nearest of its bases about which there are facts; None if there is none."""
-    for base in kind.__mro__:
-        if "unicb_facts" in vars(base) or base.__name__ in _table():
-            return None if _facts_at(base) is None else base
-    return None
-
-
-def _facts_at(kind: type) -> PipelineFacts | None:
-    said = vars(kind).get("unicb_facts", _table().get(kind.__name__))
-    return cast(PipelineFacts | None, said)
+    return _table().owner(kind)
 
 
 @cache

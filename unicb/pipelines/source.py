@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dis
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from types import CodeType
-from typing import Any
+from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary, ref
 
 from unicb.pipelines._written import (
@@ -23,6 +23,8 @@ from unicb.pipelines._written import (
 )
 
 __all__ = ["CALLBACK", "CallSource", "self_attribute", "text_of"]
+
+T = TypeVar("T")
 
 _FLAG = ("interrupt", "_interrupt")
 
@@ -37,6 +39,7 @@ class CallSource:
     def __init__(self, kind: type) -> None:
         self._kind = ref(kind)  # which is the key that this is kept by
         self._codes_of_calls = _codes_of_calls(kind)
+        self._found: dict[Callable[..., Any], Any] = {}
 
     @staticmethod
     def of(kind: type) -> CallSource:
@@ -45,6 +48,12 @@ class CallSource:
         if found is None or found._codes_of_calls != _codes_of_calls(kind):
             _sources[kind] = found = CallSource(kind)
         return found
+
+    def once(self, read: Callable[..., T], *args: Any) -> T:
+        """Return what ``read(*args)`` finds in this source; it is called the first time only."""
+        if read not in self._found:
+            self._found[read] = read(*args)
+        return cast(T, self._found[read])
 
     @property
     def kind(self) -> type:

@@ -1,0 +1,87 @@
+"""Which part of the latents is shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from unicb.latents.layouts import Layout
+from unicb.ops import Tensor
+
+
+class ShownPart(NamedTuple):
+    """The part of latents of one shape that is shown.
+
+    Attributes:
+        slices: where it is, for each axis; None if it is all of them.
+        lengths: how long each letter of the layout is in it.
+        start: which of the latent frames is the first in it.
+    """
+
+    slices: tuple[slice, ...] | None
+    lengths: dict[str, int]
+    start: int
+
+    def of(self, latents: Tensor) -> Tensor:
+        """Cut the part out of latents, or out of any tensor of their shape."""
+        return latents if self.slices is None else latents[self.slices]
+
+
+def shown_part(
+    layout: Layout,
+    shape: Sequence[int],
+    channels: int,
+    size: Sequence[int] | None,
+    *,
+    middle: bool,
+    first_frame: int = 0,
+) -> ShownPart:
+    """What to show of latents of that shape: the last of the items of a row, without other tokens
+    before or behind those of the picture, without other numbers behind those of the cells.
+
+    Args:
+        layout: where they are.
+        shape: of the latents.
+        channels: of one cell.
+        size: cells, where the layout has them in one axis; see ``size_of_latents``.
+        middle: one frame of a video alone.
+        first_frame: those before it are left out, if there are more.
+
+    Raises:
+        ValueError: the latents do not fit the layout, the channels or the size (names all).
+    """
+    lengths = layout.lengths(shape, channels, size)
+    start, stop = _frames(lengths.get("t", 1), middle, first_frame)
+    slices: list[slice] = []
+    for axis, length in zip(layout.axes, shape, strict=True):
+        if axis == "n":
+            slices.append(slice(length - 1, length))
+        elif "c" in axis:
+            slices.append(slice(0, math.prod(lengths[x] for x in axis if x in "cpq")))
+        elif axis == "t":
+            slices.append(slice(start, stop))
+        elif "hw" in axis:
+            slices.append(_tokens(axis, length, lengths, start, stop))
+        else:
+            slices.append(slice(0, length))
+    whole = all((s.start, s.stop) == (0, n) for s, n in zip(slices, shape, strict=True))
+    lengths |= {letter: n for letter, n in (("n", 1), ("t", stop - start)) if letter in lengths}
+    return ShownPart(None if whole else tuple(slices), lengths, start)
+
+
+def _frames(count: int, middle: bool, first: int) -> tuple[int, int]:
+    first = first if first < count else 0
+    if not middle:
+        return first, count
+    chosen = first + (count - first) // 2
+    return chosen, chosen + 1
+
+
+def _tokens(axis: str, length: int, lengths: dict[str, int], start: int, stop: int) -> slice:
+    """Those of a range of frames, of an axis that may have others before or behind."""
+    frame = lengths["h"] * lengths["w"]
+    before = length - frame * lengths.get("t", 1) if axis.startswith("+") else 0
+    if "t" not in axis:
+        return slice(before, before + frame)
+    return slice(before + frame * start, before + frame * stop)
