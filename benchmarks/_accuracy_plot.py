@@ -107,5 +107,5 @@ def _start(name: str) -> float | None:
 
 def _arguments(name: str) -> list[float]:
     """The numbers in the brackets of a way's name."""
-    told = re.search(r"\((.*)\)", name)
-    return [float(one) for one in told[1].split(",")] if told else []
+    numbers = re.search(r"\((.*)\)", name)
+    return [float(one) for one in numbers[1].split(",")] if numbers else []

@@ -140,7 +140,7 @@ def progress(label: str, done: int, of: int) -> None:
 
 
 def machine() -> dict[str, str]:
-    """What the figures depend on and what may be told of a machine: no names, no addresses."""
+    """What the figures depend on and what may be said of a machine: no names, no addresses."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = {"processor": _processor(), "cores": str(cores), "system": platform.system()}
     return found if LOAD is None else {**found, "load at the start": LOAD}
@@ -158,8 +158,8 @@ def _processor() -> str:
     name = found.get("model name", platform.machine())
     numbers = ("cpu family", "model", "stepping")
     # A virtual machine may tell its kind by numbers alone.
-    told = ", ".join(f"{number} {found[number]}" for number in numbers if number in found)
-    return f"{name} ({told})" if told else name
+    listed = ", ".join(f"{number} {found[number]}" for number in numbers if number in found)
+    return f"{name} ({listed})" if listed else name
 
 
 def versions(framework: str) -> dict[str, str]:

@@ -84,7 +84,7 @@ def computed_rows(layer: Any) -> Iterator[list[int]]:
 
 
 def sd_unet(width: int, **more: Any) -> dict[str, Any]:
-    """The configuration of Stable Diffusion 2's UNet, with as many channels as told.
+    """The configuration of Stable Diffusion 2's UNet, with as many channels as asked for.
 
     Stable Diffusion's own ``width`` is 320; see stabilityai/stable-diffusion-2-1-base,
     unet/config.json.

@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--batches", type=int, nargs="+", default=[1, 4], help="default: 1 4")
     options = made.parse_args(arguments)
     if options.steps < 3:
-        made.error("--steps must be at least 3: what is told is the time between steps' ends")
+        made.error("--steps must be at least 3: what is measured is the time between steps' ends")
     if min(options.batches) < 1:
         made.error("--batches must be at least 1 each")
     fw = framework(options.framework)

@@ -209,13 +209,13 @@ def figures_of(outcomes: Mapping[str, Outcome], scenes: Sequence[Scene]) -> Iter
     right_uncut = [is_right(*pair) for pair in zip(uncut.verdicts, scenes, strict=True)]
     for name, outcome in outcomes.items():
 
-        def told(what: str, unit: str, found: Estimate, name: str = name) -> Figure:
+        def figure_of(what: str, unit: str, found: Estimate, name: str = name) -> Figure:
             return Figure(what, name, unit, *found, rounds=count)
 
         right = [is_right(*pair) for pair in zip(outcome.verdicts, scenes, strict=True)]
         rows = 100 * outcome.rows / uncut.rows
-        yield told("rows", "%", Estimate(rows, rows, rows))
-        yield told("right", "%", share(sum(right), count).times(100))
+        yield figure_of("rows", "%", Estimate(rows, rows, rows))
+        yield figure_of("right", "%", share(sum(right), count).times(100))
         if name == UNCUT:
             continue
         pairs = list(zip(right, right_uncut, strict=True))
@@ -224,10 +224,10 @@ def figures_of(outcomes: Mapping[str, Outcome], scenes: Sequence[Scene]) -> Iter
             sum(before and not now for now, before in pairs),
             count,
         )
-        yield told("more than uncut", "%", difference.times(100))
+        yield figure_of("more than uncut", "%", difference.times(100))
         changed = sum(a != b for a, b in zip(outcome.verdicts, uncut.verdicts, strict=True))
-        yield told("another verdict", "%", share(changed, count).times(100))
-        yield told("difference to the uncut picture", "levels", mean(outcome.differences))
+        yield figure_of("another verdict", "%", share(changed, count).times(100))
+        yield figure_of("difference to the uncut picture", "levels", mean(outcome.differences))
 
 
 def findings(figures: Sequence[Figure]) -> list[str]:
@@ -245,14 +245,14 @@ def findings(figures: Sequence[Figure]) -> list[str]:
     def costs(name: str) -> bool:
         return by[name, "more than uncut"].upper < 0
 
-    told = []
+    sentences = []
     if NONE in ways:
-        told.append(
+        sentences.append(
             f"With guidance to the end {right(UNCUT)} are right, and {right(NONE)} at scale 1.0."
         )
     cuts = [name for name in ways if name.startswith("CFGCutoff")]
     if (usual := "CFGCutoff(0.4)") in cuts:
-        told.append(
+        sentences.append(
             f"{usual} leaves out {100 - by[usual, 'rows'].median:.0f} % of the rows and has "
             f"{right(usual)} right, {lost(usual)}; the judge sees something else in "
             f"{by[usual, 'another verdict'].median:.1f} % of the pictures, which differ by "
@@ -260,7 +260,7 @@ def findings(figures: Sequence[Figure]) -> list[str]:
         )
     free = [name for name in cuts if not any(map(costs, cuts[cuts.index(name) :]))]
     if free:
-        told.append(
+        sentences.append(
             f"From {free[0]} on, no cut has a loss that {by[UNCUT, 'right'].rounds} prompts can "
             f"tell from none; {free[0]} leaves out {100 - by[free[0], 'rows'].median:.0f} % of the "
             "rows."
@@ -269,17 +269,17 @@ def findings(figures: Sequence[Figure]) -> list[str]:
     if windows and usual in cuts:
         shares = [by[name, "right"].median for name in (usual, *windows)]
         if shares == sorted(shares, reverse=True):
-            told.append(
+            sentences.append(
                 f"Of as many guided steps, {usual} has the first, and does best; the later a "
                 "window begins, the fewer are right."
             )
         best = max(windows, key=lambda name: by[name, "right"].median)
         worst = min(windows, key=lambda name: by[name, "right"].median)
-        told.append(
+        sentences.append(
             f"Of the windows of as many steps as {usual}, {best} does best with "
             f"{right(best)} ({lost(best)}) and {worst} worst with {right(worst)} ({lost(worst)})."
         )
-    return told
+    return sentences
 
 
 def _check(options: Any, error: Callable[[str], None]) -> None:
@@ -328,14 +328,14 @@ def measure(options: Any) -> None:
         # From the page, which is beside the folder of the results.
         path = os.path.relpath(options.picture, options.out.parent)
         picture = ("right pictures, and differences, over the rows computed", path)
-    told = {
+    settings = {
         "prompts": settings.prompts,
         "DDIM steps": settings.steps,
         "guidance scale": settings.guidance,
         "seed": SEED,
     }
     write(
-        options.out, "cut_quality", TITLE, METHOD, "torch", told, figures,
+        options.out, "cut_quality", TITLE, METHOD, "torch", settings, figures,
         notes=findings(figures),
         picture=picture,
     )  # fmt: skip

@@ -254,18 +254,18 @@ def stopped(model: Untrained, form: str, way: Keywords, steps: int) -> str:
         finally:
             torch.cuda.set_sync_debug_mode("default")
             hook.remove()
-    told = [str(warning.message) for warning in caught if warning.category is RuntimeWarning]
-    return "; ".join(told)
+    messages = [str(warning.message) for warning in caught if warning.category is RuntimeWarning]
+    return "; ".join(messages)
 
 
 def check_debug_mode(case: str, model: Untrained, form: str) -> tuple[list[Figure], list[str]]:
     """Whether runs wait for the device, and what torch says where they do."""
     figures, notes = [], []
     for name, way in CHECKED.items():
-        told = " ".join(stopped(model, form, way, FEW_STEPS).split())
-        figures.append(figure(case, f"{name}: stopped", "count", [bool(told)], 0))
-        if told:
-            notes.append(f"{case}, {name}: with set_sync_debug_mode: {told[:300]}")
+        stops = " ".join(stopped(model, form, way, FEW_STEPS).split())
+        figures.append(figure(case, f"{name}: stopped", "count", [bool(stops)], 0))
+        if stops:
+            notes.append(f"{case}, {name}: with set_sync_debug_mode: {stops[:300]}")
     return figures, notes
 
 
@@ -300,8 +300,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             form = MODELS[name].form
             figures += measure(case, model, form, options.steps, options.repetitions)
             if cuda:
-                checked, told = check_debug_mode(case, model, form)
-                figures, notes = [*figures, *checked], [*notes, *told]
+                checked, stops = check_debug_mode(case, model, form)
+                figures, notes = [*figures, *checked], [*notes, *stops]
             del model
             gc.collect()  # a pipeline refers to itself, and two of FLUX are too large
     hardware = {"device": options.device}

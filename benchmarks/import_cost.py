@@ -75,9 +75,9 @@ def import_times(line: str, compiled: str) -> dict[str, tuple[float, float]]:
     program = (
         f"{BASE}\ntry: {mark}\nexcept ImportError: pass\nprint('mark', file=sys.stderr)\n{line}"
     )
-    told = python(["-X", "importtime", "-c", f"import sys\n{program}"], compiled).stderr
+    log = python(["-X", "importtime", "-c", f"import sys\n{program}"], compiled).stderr
     found = {}
-    for row in told.partition("\nmark\n")[2].splitlines():
+    for row in log.partition("\nmark\n")[2].splitlines():
         itself, in_all, name = row.removeprefix("import time:").split("|")
         found[name.strip()] = (int(itself) / 1e3, int(in_all) / 1e3)
     return found

@@ -243,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     options = made.parse_args(arguments)
     if options.steps < 3:
-        made.error("--steps must be at least 3: the first and the last are told by themselves")
+        made.error("--steps must be at least 3: the first and the last are measured by themselves")
     fw = framework(options.framework)
     figures: list[Figure] = []
     for milliseconds in options.work:

@@ -287,12 +287,12 @@ def count_waits(model: Model, cuda: bool) -> tuple[list[Figure], list[str]]:
     for done, (name, way) in enumerate(WAYS.items()):
         progress("traces", done, len(WAYS))
         loop, others = traced(model, way, cuda)
-        told = {call: count for call, count in loop.items() if is_wait(call)}
-        counts[name] = sum(told.values())
+        waited = {call: count for call, count in loop.items() if is_wait(call)}
+        counts[name] = sum(waited.values())
         copies = sum(count for call, count in loop.items() if "Memcpy" in call)
         aside = sum(count for call, count in others.items() if is_wait(call))
         figures.append(figure(model.case, f"{name}: waits", "count", [counts[name]]))
-        names = ", ".join(f"{count} {call}" for call, count in told.items()) or "none"
+        names = ", ".join(f"{count} {call}" for call, count in waited.items()) or "none"
         notes.append(
             f"{name}: waits on the loop's thread: {names}; {copies} copies there; "
             f"{aside} waits on other threads"
@@ -323,20 +323,20 @@ def stopped(model: Model, way: Bound) -> str:
             torch.cuda.set_sync_debug_mode("default")
         model.idle()
         written = len(list(Path(name).glob("*.png")))
-    told = [str(warning.message) for warning in caught if warning.category is RuntimeWarning]
-    if not told and keywords and written != model.steps:
-        told = [f"only {written} of {model.steps} files"]
-    return "; ".join(told)
+    messages = [str(warning.message) for warning in caught if warning.category is RuntimeWarning]
+    if not messages and keywords and written != model.steps:
+        messages = [f"only {written} of {model.steps} files"]
+    return "; ".join(messages)
 
 
 def check_debug_mode(model: Model) -> tuple[list[Figure], list[str]]:
     figures, notes = [], []
     for name, way in WAYS.items():
-        told = " ".join(stopped(model, way).split())
+        stops = " ".join(stopped(model, way).split())
         target = None if name == "guide" else 0
-        figures.append(figure(model.case, f"{name}: stopped", "count", [bool(told)], target))
-        if told:
-            notes.append(f"{name}: with set_sync_debug_mode: {told[:300]}")
+        figures.append(figure(model.case, f"{name}: stopped", "count", [bool(stops)], target))
+        if stops:
+            notes.append(f"{name}: with set_sync_debug_mode: {stops[:300]}")
     return figures, notes
 
 

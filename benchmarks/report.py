@@ -46,8 +46,8 @@ def write(results: Path, page: Path) -> None:
 
 def _result(result: dict[str, Any]) -> Iterator[str]:
     yield f"### {result['framework']}\n"
-    for told in (result["machine"], result["versions"], result["settings"]):
-        yield f"- {'; '.join(f'{key} {_plain(value)}' for key, value in told.items())}"
+    for about in (result["machine"], result["versions"], result["settings"]):
+        yield f"- {'; '.join(f'{key} {_plain(value)}' for key, value in about.items())}"
     yield f"- measured on {result['date']}\n"
     if result["notes"]:
         yield "".join(f"- {note}\n" for note in result["notes"])

@@ -64,8 +64,8 @@ class SessionTable:
         if not report.exists():
             return
         for test in ElementTree.parse(report).iter("testcase"):
-            told = {part.tag for part in test}
-            failed, skipped = told & {"failure", "error"}, "skipped" in told
+            outcome = {part.tag for part in test}
+            failed, skipped = outcome & {"failure", "error"}, "skipped" in outcome
             self.rows[-1].tests["failed" if failed else "skipped" if skipped else "passed"] += 1
 
     def lines(self) -> list[str]:

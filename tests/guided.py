@@ -78,8 +78,8 @@ class SwitchOfLocal(Switched):
     unicb_facts = facts(cfg="switch", guidance_scale="local")
 
 
-class Told(ConditionalFirst):
-    """Its facts are told from its code."""
+class Inferred(ConditionalFirst):
+    """Its facts are inferred from its code."""
 
     unicb_facts = None  # type: ignore[assignment]
 
@@ -109,7 +109,7 @@ class Known(ToyPipeline):
 
 
 #: Loops that read their scale at each step.
-BY_PROPERTY = (Known, Told)
+BY_PROPERTY = (Known, Inferred)
 #: Loops that have a copy of it.
 BY_LOCAL = (BatchOfLocal, FromConditional, Rescaled, CallsOfLocal, SwitchOfLocal)
 LOOPS = (*BY_PROPERTY, *BY_LOCAL)

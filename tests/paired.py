@@ -1,4 +1,4 @@
-"""Callbacks in company: what each promises, told from a run's own evidence, on any framework.
+"""Callbacks in company: what each promises, judged by a run's own evidence, on any framework.
 
 A run is watched at every place between its callbacks and below the denoiser. From that follows
 what each callback was given, what it made of it, and how the loop went on.
@@ -62,7 +62,7 @@ class Stage(ABC):
         """The scheduler's step number ``index``, in float64."""
 
     def denoised(self, start: Array, end: Array, index: int) -> Array | None:
-        """What step ``index`` took the finished latents to be; None where that cannot be told."""
+        """What step ``index`` took the finished latents to be; None where that is unknown."""
         return None
 
     def scales(self) -> list[Any]:
@@ -276,8 +276,8 @@ class Shows(Member):
                 denoised = company.denoised(index)
             source = "exact" if denoised is not None else self._rest(company, index)
             assert frame.source == source
-            told = latents if denoised is None else denoised.astype(np.float32)
-            tensor = harness.tensor(told, str(told.dtype))
+            shown = latents if denoised is None else denoised.astype(np.float32)
+            tensor = harness.tensor(shown, str(shown.dtype))
             expected = to_rgb(tensor, form, harness.backend.ops).pixels.astype(int)
             shown = np.stack([np.asarray(image) for image in frame.images])
             assert np.abs(shown - expected).max() <= 1
@@ -285,8 +285,8 @@ class Shows(Member):
 
     def _rest(self, company: Company, index: int) -> str:
         """The last picture is of the finished latents, which are denoised."""
-        told = DenoisedEstimate.kind_of(company.stage.pipe.scheduler) is not None
-        return "exact" if told and index == company.stage.steps - 1 else "noisy"
+        known = DenoisedEstimate.kind_of(company.stage.pipe.scheduler) is not None
+        return "exact" if known and index == company.stage.steps - 1 else "noisy"
 
 
 class Records(Member):

@@ -1,4 +1,4 @@
-"""Toy pipelines to stop: with blocks, with a hand on the step, with a loop that cannot be told."""
+"""Toy pipelines to stop: with blocks, with a hand on the step, with an unknown loop."""
 
 from __future__ import annotations
 

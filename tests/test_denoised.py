@@ -51,9 +51,9 @@ def test_two_latents_are_two_equations(start: Level, end: Level, seed: int) -> N
     x0, noise = np.random.default_rng(seed).normal(size=(2, 3, 4))
     before, after = noised(x0, noise, start), noised(x0, noise, end)
     kept = before.data.copy(), after.data.copy()
-    told = solve(before, after, start, end)
-    assert told is not None
-    np.testing.assert_allclose(told.data, x0, atol=1e-8 * (1 + 1 / abs(determinant)))
+    computed = solve(before, after, start, end)
+    assert computed is not None
+    np.testing.assert_allclose(computed.data, x0, atol=1e-8 * (1 + 1 / abs(determinant)))
     np.testing.assert_array_equal(before.data, kept[0])
     np.testing.assert_array_equal(after.data, kept[1])
 
@@ -75,9 +75,9 @@ def test_the_published_formula(sigma: float, share: float, seed: int) -> None:
         (Level(1, sigma), Level(1, following)),
         (Level(1 - sigma, sigma), Level(1 - following, following)),
     ):
-        told = solve(StrictTensor(x), StrictTensor(y), start, end)
-        assert told is not None
-        np.testing.assert_allclose(told.data, expected, rtol=1e-6, atol=1e-9 * (1 + sigma) ** 2)
+        computed = solve(StrictTensor(x), StrictTensor(y), start, end)
+        assert computed is not None
+        np.testing.assert_allclose(computed.data, expected, rtol=1e-6, atol=1e-9 * (1 + sigma) ** 2)
 
 
 def test_half_precision_loses_little() -> None:
@@ -88,18 +88,18 @@ def test_half_precision_loses_little() -> None:
     before, after = (
         StrictTensor(noised(x0, noise, at).data.astype(np.float16)) for at in (start, end)
     )
-    told = solve(before, after, start, end)
-    assert told is not None
-    assert told.dtype == np.float16
+    computed = solve(before, after, start, end)
+    assert computed is not None
+    assert computed.dtype == np.float16
     least = 9 * (after.data.astype(float) - before.data.astype(float)) + after.data.astype(float)
-    assert np.abs(told.data - least).mean() <= 0.2 * np.abs(least - x0).mean()
+    assert np.abs(computed.data - least).mean() <= 0.2 * np.abs(least - x0).mean()
 
 
 class Watch(Callback):
     tensors = ("latents",)
 
     def __init__(self) -> None:
-        self.told: list[Any] = []
+        self.computed: list[Any] = []
 
     def on_run_start(self, run: Run) -> None:
         self.estimate: DenoisedEstimate | None = None
@@ -107,8 +107,8 @@ class Watch(Callback):
     def on_step_end(self, step: Step) -> None:
         self.estimate = self.estimate or DenoisedEstimate(step.pipeline.scheduler, step.ops)
         assert self.estimate.kind == "exact"
-        told = self.estimate.step_end(step["latents"])
-        self.told.append(None if told is None else told.data)
+        computed = self.estimate.step_end(step["latents"])
+        self.computed.append(None if computed is None else computed.data)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -122,7 +122,7 @@ def test_in_the_toy_pipeline(order: int, expected: list[int], dtype: str) -> Non
 
     def noting(noise: Any, timestep: float, sample: Any) -> Any:
         if pipe.scheduler.state_in_first_order:
-            # The toy's steps are of one size: how many have been done is told by the timestep.
+            # The toy's steps are of one size: how many have been done, the timestep says.
             truths.append(sample.data - timestep / 1000 * noise.data)
         else:
             truths.append(truths[-1])
@@ -130,13 +130,13 @@ def test_in_the_toy_pipeline(order: int, expected: list[int], dtype: str) -> Non
 
     pipe.scheduler.step = noting  # type: ignore[method-assign]
     for _ in range(2):  # the second run begins anew
-        watch.told.clear()
+        watch.computed.clear()
         truths.clear()
         pipe("a prompt", num_inference_steps=6, **bind(pipe, watch))
-        assert [i for i, told in enumerate(watch.told) if told is not None] == expected
+        assert [i for i, computed in enumerate(watch.computed) if computed is not None] == expected
         for index in expected:
-            assert watch.told[index].dtype == dtype
-            np.testing.assert_allclose(watch.told[index], truths[index], atol=2e-5)
+            assert watch.computed[index].dtype == dtype
+            np.testing.assert_allclose(watch.computed[index], truths[index], atol=2e-5)
 
 
 def test_schedule_in_mid_run_begins_anew() -> None:
@@ -187,9 +187,9 @@ def test_kept_noise_is_taken_off_the_latents_before() -> None:
     estimate = DenoisedEstimate(made, backend.ops)
     assert estimate.step_end(noised(x0, noise, Level(0.4, 0.6))) is None
     made.model_outputs, made.step_index = [None, StrictTensor(noise)], 2
-    told = estimate.step_end(StrictTensor(np.full(5, 7.0)))
-    assert told is not None
-    np.testing.assert_allclose(told.data, x0)
+    computed = estimate.step_end(StrictTensor(np.full(5, 7.0)))
+    assert computed is not None
+    np.testing.assert_allclose(computed.data, x0)
     made.model_outputs, made.step_index = [None, StrictTensor(noise.copy())], 4
     assert estimate.step_end(StrictTensor(np.ones(5))) is None  # a step was missed
 
@@ -245,11 +245,11 @@ def test_every_entry_has_a_source() -> None:
 
 def test_the_page_says_what_the_data_says() -> None:
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    said = {name: told.strip() for name, told in rows}
+    said = {name: computed.strip() for name, computed in rows}
     assert set(said) == set(known_schedulers()) - {"ToyScheduler"}
-    for name, told in said.items():
+    for name, computed in said.items():
         facts = facts_named(name)
         expected = "noisy" if facts.noisy else "exact"
         expected += "".join(f"; estimate with `{each}`" for each in facts.estimate_if)
         expected += "".join(f"; noisy with `{each}`" for each in facts.noisy_if)
-        assert told == expected, name
+        assert computed == expected, name

@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 import pytest
-from guided import LOOPS, BatchOfLocal, Known, Told, watched
+from guided import LOOPS, BatchOfLocal, Inferred, Known, watched
 from loops import TwoPasses, UnconditionalFirst
 from stop_helpers import BlockPipeline, InThread, hooked
 
@@ -69,11 +69,11 @@ def test_order_of_the_calls() -> None:
 
 
 def test_what_the_step_tells() -> None:
-    told: list[Any] = []
+    seen: list[Any] = []
 
     def look(step: Step) -> None:
-        told.extend([step.index, step.num_timesteps, step.progress, step.is_whole])
-        told.extend([step.guidance_scale, callbacks.state, callbacks.step, step.pipeline is pipe])
+        seen.extend([step.index, step.num_timesteps, step.progress, step.is_whole])
+        seen.extend([step.guidance_scale, callbacks.state, callbacks.step, step.pipeline is pipe])
         with pytest.raises(LookupError, match="no timestep"):
             _ = step.timestep
         with pytest.raises(LookupError, match="before the first step, there are no tensors"):
@@ -83,7 +83,7 @@ def test_what_the_step_tells() -> None:
     callbacks = bind(pipe, Early(look))
     assert callbacks.state == "pending"
     pipe("x", 7, guidance_scale=3.0, **callbacks)
-    assert told == [-1, 7, 0.0, True, 3.0, "running", None, True]
+    assert seen == [-1, 7, 0.0, True, 3.0, "running", None, True]
 
 
 def test_a_scale_that_is_set_holds_from_the_first_step_on() -> None:
@@ -205,7 +205,7 @@ def test_models_that_are_not_known() -> None:
 
 
 def test_models_that_its_code_tells() -> None:
-    pipe, early = Told(), Early()
+    pipe, early = Inferred(), Early()
     pipe(["x"], 2, **bind(pipe, early))
     assert early.noted == ["early", "start", 0, 1, "end"]
     assert left_on(pipe) == []

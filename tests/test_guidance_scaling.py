@@ -24,7 +24,7 @@ class Output(NamedTuple):
 
 
 class Denoiser:
-    """Answers what it is told to."""
+    """Answers as it was made to."""
 
     def __init__(self) -> None:
         self.answers: list[Any] = []
@@ -60,8 +60,8 @@ def scaled(
     scale: float | None, batch: int = 1, shape: Any = (), run: Running | None = None, **facts: Any
 ) -> tuple[Denoiser, Scaling]:
     """Guidance of ``scale`` on a pipeline with such facts, and its denoiser."""
-    told = {"denoisers": ("unet",), "guidance_scale": "local", **facts}
-    about = PipelineFacts(source="this test", **told)
+    given = {"denoisers": ("unet",), "guidance_scale": "local", **facts}
+    about = PipelineFacts(source="this test", **given)
     pipe = type("Pipeline", (ToyPipeline,), {"unicb_facts": about})()
     pipe.unet = denoiser = Denoiser()
     run = run or Running(**{LOCAL: 5.0})

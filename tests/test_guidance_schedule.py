@@ -15,10 +15,10 @@ from guided import (
     BatchOfLocal,
     CallsOfLocal,
     FromConditional,
+    Inferred,
     Known,
     Rescaled,
     SwitchOfLocal,
-    Told,
     expected_rows,
     facts,
     reference,
@@ -318,7 +318,7 @@ def test_guidance_off_in_the_call(kind: Any) -> None:
 
 
 class WithoutNegative(CallsOfLocal):
-    """Guides only with a negative prompt: that it does not is told by its calls alone."""
+    """Guides only with a negative prompt: that it does not is seen in its calls alone."""
 
     unicb_facts = facts(cfg="calls", guidance_scale="local", scale_names=("true_cfg_scale",))
 
@@ -341,8 +341,8 @@ class WithoutNegative(CallsOfLocal):
 
 def test_without_a_negative_prompt() -> None:
     pipe = WithoutNegative()
-    told = r"call it with true_cfg_scale above 1 and a negative_prompt$"
-    with watched(pipe) as rows, pytest.raises(UnsupportedPipelineError, match=told):
+    reason = r"call it with true_cfg_scale above 1 and a negative_prompt$"
+    with watched(pipe) as rows, pytest.raises(UnsupportedPipelineError, match=reason):
         pipe(["x"], **bind(pipe, GuidanceSchedule(3.0)))
     assert rows == [1]
     assert left_on(pipe) == []
@@ -359,13 +359,13 @@ def test_what_a_call_leaves_to_be_seen() -> None:
 
 @pytest.mark.parametrize("kind", [LocalFlag, Switched])
 def test_a_copy_in_a_loop_that_is_not_known(kind: Any) -> None:
-    """That it has two calls is told from its code; how it combines them is not."""
+    """That it has two calls is inferred from its code; how it combines them is not."""
     with pytest.raises(UnsupportedPipelineError, match="not known to be u"):
         bind(kind(), GuidanceSchedule(3.0))
 
 
 def test_a_property_in_a_loop_that_is_not_known() -> None:
-    pipe = Told()
+    pipe = Inferred()
     plain = pipe(["x"], guidance_scale=3.0)
     assert (pipe(["x"], **bind(pipe, GuidanceSchedule(3.0))) == plain).all()
 

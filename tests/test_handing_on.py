@@ -1,4 +1,4 @@
-"""Pipelines that call no callback themselves but hand it on are told from their code."""
+"""Pipelines that call no callback themselves but hand it on are known by their code."""
 
 from __future__ import annotations
 

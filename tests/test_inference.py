@@ -58,7 +58,7 @@ def test_code_tells(kind: type, cfg: str, order: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("kind", [loops.Unclear, loops.UnconditionalFirst, loops.LoopPipeline])
 def test_unclear_code_tells_nothing_wrong(kind: type) -> None:
-    """A class that has no loop of its own is told from the one that it inherits."""
+    """A class that has no loop of its own is known by the one that it inherits."""
     facts = infer(kind)
     assert (facts is None) == (kind is not loops.LoopPipeline)
 
@@ -181,7 +181,7 @@ def test_failed_run_does_not_touch_the_scale_of_the_next() -> None:
     pipe.scheduler.step = lambda *args: step(*args) if args[1] > 700 else 1 / 0  # type: ignore[method-assign]
     with pytest.raises(ZeroDivisionError) as kept:
         pipe(PROMPTS, **bind(pipe, CFGCutoff(cutoff_step_index=0)))
-    assert pipe._guidance_scale == 1.0  # nobody has told yet
+    assert pipe._guidance_scale == 1.0  # nobody has set it yet
     pipe.scheduler.step = step  # type: ignore[method-assign]
     scales: list[float] = []
 
@@ -214,7 +214,7 @@ def test_call_of_another_run_ends_one_that_has_failed(kind: type) -> None:
 
 
 def test_scale_set_after_a_cut_does_not_undo_it() -> None:
-    """Of a class whose switch is the scale, whether that is known or told from its code."""
+    """Of a class whose switch is the scale, whether that is known or inferred from its code."""
     pipe = loops.Switched()
 
     class Raise(Callback):

@@ -34,7 +34,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class TimedPipeline(ToyPipeline):
-    """The toy, whose parts take as long as they are told, on that clock."""
+    """The toy, whose parts take as long as the test says, on that clock."""
 
     def __init__(self, clock: Clock, step: float | list[float], encode: float = 0.0) -> None:
         super().__init__()

@@ -105,19 +105,19 @@ def test_merged_are_both_to_the_bit(dtype: str) -> None:
     )
     mask = StrictTensor(right_half().data.astype(dtype))
     lazy = LazyDenoised((x0,), lambda x: x * 2).with_known(known, mask)
-    told = lazy.compute(*lazy.tensors)
-    assert told is not None
-    np.testing.assert_array_equal(told.data[..., :4], known.data[..., :4])
-    np.testing.assert_array_equal(told.data[..., 4:], 2 * x0.data[..., 4:])
+    computed = lazy.compute(*lazy.tensors)
+    assert computed is not None
+    np.testing.assert_array_equal(computed.data[..., :4], known.data[..., :4])
+    np.testing.assert_array_equal(computed.data[..., 4:], 2 * x0.data[..., 4:])
     assert not lazy.is_linear
 
 
 def test_a_soft_mask_blends() -> None:
     known, mask = given_picture(), StrictTensor(np.full((1, 1, 8, 8), 0.25, np.float32))
     lazy = LazyDenoised((known,), lambda x: x * 5).with_known(known, mask)
-    told = lazy.compute(*lazy.tensors)
-    assert told is not None
-    np.testing.assert_allclose(told.data, 2 * known.data, rtol=1e-6)
+    computed = lazy.compute(*lazy.tensors)
+    assert computed is not None
+    np.testing.assert_allclose(computed.data, 2 * known.data, rtol=1e-6)
 
 
 def test_none_stays_none() -> None:

@@ -101,9 +101,9 @@ def test_warns_once_a_run(pipe: ToyPipeline) -> None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             assert np.isnan(pipe("x", output_type="latent", **callbacks)).any()
-        told = [str(w.message) for w in caught if "latents are not finite" in str(w.message)]
-        assert len(told) == 1
-        assert "after step 2 of 10" in told[0]
+        messages = [str(w.message) for w in caught if "latents are not finite" in str(w.message)]
+        assert len(messages) == 1
+        assert "after step 2 of 10" in messages[0]
 
 
 @pytest.mark.filterwarnings("error")

@@ -103,8 +103,8 @@ def test_the_page_has_them_all(tmp_path: Path) -> None:
     page = Path(__file__).parents[1] / "docs" / "callbacks.md"
     row = re.compile(r"^\| `?(\w[\w ]*?)`? \|[^|]*\|([^|]*)\|.*\]\((.*)\) \|$", re.MULTILINE)
     rows = row.findall(page.read_text("utf-8"))
-    told = {name: re.sub("[ -]", "_", decides.strip().lower()) for name, decides, _ in rows}
-    assert told == {name: made(0, tmp_path).decides for name, made in MEMBERS.items()}
+    documented = {name: re.sub("[ -]", "_", decides.strip().lower()) for name, decides, _ in rows}
+    assert documented == {name: made(0, tmp_path).decides for name, made in MEMBERS.items()}
     assert [link for _, _, link in rows if not (page.parent / link).is_file()] == []
 
 

@@ -44,8 +44,8 @@ def conditional(seen: Sequence[Array]) -> list[Array]:
 def test_each_prompt_holds_from_its_progress_on(pipe: ToyPipeline) -> None:
     schedule = PromptSchedule([(0.0, "a dog"), (0.3, "a cat"), (0.75, "a cow")])
     seen = embeds_of(pipe, "a dog", schedule)
-    told = ["a dog"] * 3 + ["a cat"] * 5 + ["a cow"] * 2
-    for rows, text in zip(seen, told, strict=True):
+    expected = ["a dog"] * 3 + ["a cat"] * 5 + ["a cow"] * 2
+    for rows, text in zip(seen, expected, strict=True):
         np.testing.assert_array_equal(rows[1], embedding(text))
         np.testing.assert_array_equal(rows[0], embedding(""))
 
@@ -72,8 +72,8 @@ def test_one_prompt_each_and_all_of_its_images_get_it(pipe: ToyPipeline) -> None
     seen = embeds_of(pipe, ["a dog", "a pig"], schedule, num_images_per_prompt=3)
     for step, rows in enumerate(conditional(seen)):
         texts = ["a dog", "a pig"] if step < 5 else ["a cat", "a cow"]
-        told = [embedding(text) for text in texts for _ in range(3)]
-        np.testing.assert_array_equal(rows, told)
+        expected = [embedding(text) for text in texts for _ in range(3)]
+        np.testing.assert_array_equal(rows, expected)
 
 
 def test_one_text_serves_all(pipe: ToyPipeline) -> None:
@@ -112,14 +112,14 @@ def test_weights_change_from_step_to_step(pipe: ToyPipeline) -> None:
     np.testing.assert_array_equal(seen[0][0], embedding("a cow"))
     for step, rows in list(enumerate(seen))[1:]:
         dog, cat = 1 - step / STEPS, 3 * step / STEPS
-        told = (dog * embedding("a dog") + cat * embedding("a cat")) / (dog + cat)
-        np.testing.assert_allclose(rows[0], told, rtol=0, atol=1e-6)
+        expected = (dog * embedding("a dog") + cat * embedding("a cat")) / (dog + cat)
+        np.testing.assert_allclose(rows[0], expected, rtol=0, atol=1e-6)
 
 
 def test_weights_are_divided_by_their_sum(pipe: ToyPipeline) -> None:
     seen = conditional(embeds_of(pipe, "a cow", PromptWeights({"a dog": 6, "a cat": -2})))
-    told = 1.5 * embedding("a dog") - 0.5 * embedding("a cat")
-    np.testing.assert_allclose(seen[-1][0], told, rtol=0, atol=1e-6)
+    expected = 1.5 * embedding("a dog") - 0.5 * embedding("a cat")
+    np.testing.assert_allclose(seen[-1][0], expected, rtol=0, atol=1e-6)
 
 
 def test_a_schedule_of_one_prompt_changes_no_bit(pipe: ToyPipeline) -> None:
@@ -290,8 +290,8 @@ def test_a_loop_that_takes_back_a_part_needs_to_be_told() -> None:
     ):
         bind(pipe, PromptWeights({"a cat": 1}))
     found = pipe(["animal"], **bind(pipe, PromptSchedule([(0.5, "kitten")], partly=True)))
-    told = 3 * embedding("animal") + 2 * embedding("kitten")
-    np.testing.assert_allclose(found[0], told, rtol=1e-6)
+    expected = 3 * embedding("animal") + 2 * embedding("kitten")
+    np.testing.assert_allclose(found[0], expected, rtol=1e-6)
     with pytest.raises(UnsupportedPipelineError, match="needs another prompt_mask"):
         pipe(["animal"], **bind(pipe, PromptSchedule([(0.5, "cat")], partly=True)))
 

@@ -229,7 +229,7 @@ class _Job:
         self._changed = threading.Condition()
         self._frames: deque[PreviewFrame] = deque(maxlen=backlog)
         self._outcome: Result | BaseException | None = None
-        self._over = False
+        self._ended = False
         self._thread: threading.Thread | None = None
 
     def start(self, call: Callable[[], Any], lease: Lease) -> None:
@@ -252,7 +252,7 @@ class _Job:
     def is_executing(self) -> bool:
         """Whether the pipeline is in use: from the stream's beginning, unless it was dropped before
         its first item."""
-        return not self._over and (self._thread is not None or not self.cancelled)
+        return not self._ended and (self._thread is not None or not self.cancelled)
 
     def is_leaving(self) -> bool:
         """Whether nobody wants it any more, so that who is next waits for its end. In the run's own
@@ -275,7 +275,7 @@ class _Job:
         with _jobs_lock:
             _jobs.discard(self)
         with self._changed:
-            self._outcome, self._over = outcome, True
+            self._outcome, self._ended = outcome, True
             self._changed.notify_all()
 
     def next(self) -> PreviewFrame | Result:
@@ -283,7 +283,7 @@ class _Job:
             raise StopIteration  # cancelled before it began
         with self._changed:
             try:
-                self._changed.wait_for(lambda: self._over or (self._frames and not self.cancelled))
+                self._changed.wait_for(lambda: self._ended or (self._frames and not self.cancelled))
             except BaseException:
                 self.cancel()  # Ctrl-C: nobody waits for the rest
                 raise

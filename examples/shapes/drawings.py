@@ -50,7 +50,7 @@ class Scene:
 
 
 def all_scenes() -> list[Scene]:
-    """Every scene in which the shape can be told from its background."""
+    """Every scene in which the shape differs from its background."""
     return [
         Scene(shape, colour, background)
         for shape in SHAPES

@@ -17,7 +17,7 @@ are not asked.
 - **right**: with previews, the latents at the end of each loop and the finished picture have the
   same bits as without; there is one frame for each step (half steps of a scheduler of order 2 do
   not count), with one picture for each row of the batch, of the size that the decoder gets; what
-  the frames say that they show is what the scheduler lets be told; and in every channel, the last
+  the frames say that they show is what the scheduler allows; and in every channel, the last
   frame's numbers are where the decoder gets them, over all rows, frames and cells. The figure is
   the least correlation of any channel; what it lacks of 1 is the rounding to 8 bits.
 - **refused**: at `bind`, with the reason.

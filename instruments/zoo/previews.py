@@ -323,12 +323,12 @@ def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Sho
     groups = 2 if entry.name in FRAMES_AS_CHANNELS else 1
     watched = Watched(groups * decoded[-1].shape[-1], plain.finals)
     try:
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             ours = run(entry, fx, pipeline, request, *watched.previews)
     except Exception as failure:
         return Shown("wrong", f"{type(failure).__name__}: {failure}", **about)
-    why = next((str(w.message) for w in told if "previews" in str(w.message)), "")
+    why = next((str(w.message) for w in caught if "previews" in str(w.message)), "")
     why = why or _differs(plain, ours)
     if why.endswith("plain run") and fx.repeats_to:
         # The first run of a process may differ; this one must not.

@@ -350,21 +350,21 @@ def _cancelled(runs: _Runs, latents: list[Array], before: Traces) -> str:
     try:
         runs.call(watching.meter, callbacks)
     except GenerationCancelled as cancelled:
-        told = cancelled
+        error = cancelled
     else:
         return "cancelled, it returns"
     if left := _left("cancelled", before, runs):
         return left
-    if callbacks.state != "cancelled" or told.step != STOP:
-        return f"its binding is {callbacks.state!r}, cancelled after step {told.step}"
+    if callbacks.state != "cancelled" or error.step != STOP:
+        return f"its binding is {callbacks.state!r}, cancelled after step {error.step}"
     if decoded != [len(runs.decoded)]:
         return "cancelled, it decodes"
     if runs.calls(STOP + 1):
         return "cancelled, it calls its denoisers"
     if (
-        told.latents is not None
+        error.latents is not None
         and runs.name == "latents"
-        and runs.differs([told.latents], [latents[STOP]])
+        and runs.differs([error.latents], [latents[STOP]])
     ):
         return "the error has other latents than those of the step"
     return ""
@@ -378,14 +378,14 @@ def _cancelled_now(runs: _Runs, before: Traces) -> str:
     try:
         runs.call(watching.meter, callbacks)
     except GenerationCancelled as cancelled:
-        told = cancelled
+        error = cancelled
     else:
         return "cancelled at once, it returns"
     if left := _left("cancelled at once", before, runs):
         return left
     # Where no denoiser is known, it is the first step's end that raises.
     at_once = bool(models_of(runs.pipeline, runs.facts))
-    if at_once and (told.step != -1 or runs.calls()):
+    if at_once and (error.step != -1 or runs.calls()):
         return f"cancelled at once, it calls its denoisers {runs.calls()} times"
     return ""
 

@@ -25,7 +25,7 @@ class Outcome:
     Attributes:
         when: "call", or "setup" or "teardown" where something failed there.
         error: names of the exception's class and its bases; None where the check passed.
-        told: what the exception says.
+        message: what the exception says.
         line: file and line of the suite where it was raised.
     """
 
@@ -33,7 +33,7 @@ class Outcome:
     check: str
     when: str
     error: list[str] | None
-    told: str | None
+    message: str | None
     line: str | None
 
     def is_failed_assertion(self) -> bool:

@@ -45,7 +45,7 @@ class Recorder:
                 "check": item.originalname,
                 "when": call.when,
                 "error": error and _kinds(error),
-                "told": error and traceback.format_exception_only(error)[-1].strip(),
+                "message": error and traceback.format_exception_only(error)[-1].strip(),
                 "line": error and _line_of_check(error),
             }
         )

@@ -1,4 +1,4 @@
-"""The end of a run: what is undone, and who is told, once and whatever happens."""
+"""The end of a run: what is undone, and who hears of it, once and whatever happens."""
 
 from __future__ import annotations
 

@@ -237,7 +237,7 @@ class BindingChecks(Checks):
         assert (self.harness.run(pipeline, case) == plain).all()
 
     def test_exception_in_the_loop_puts_all_back(self) -> None:
-        """When the pipeline itself fails between two step ends, where no callback is told,
+        """When the pipeline itself fails between two step ends, where no callback is called,
         nothing is left behind either."""
         pipeline, case = self.pipeline(), self.case()
         plain = self.harness.run(pipeline, case)
