@@ -33,10 +33,11 @@ LATER_PYTHONS = ["3.12", "3.13", "3.14"]
 FRAMEWORKS = ["torch", "mindspore"]
 BACKENDS = ["numpy", *FRAMEWORKS]
 STRANGER = "examples/third_party_backend"
+INSTRUMENTS = str(Path(__file__).parent / "instruments")
 #: Where the session "wheel" puts what it has built; inside of nox's folder, which is ignored.
 WHEELS = Path(".nox", "wheels")
 #: pytest's options: a worker for each core, up to 4, as each needs memory for a framework.
-WORKERS = ["-n", "logical", "--maxprocesses", "4", "--dist", "worksteal"]
+WORKERS = ["-n", "logical", "--maxprocesses", "4", "--dist", "worksteal", "-p", "one_core_each"]
 
 #: Those that need no GPU; preview_cuda and guidance_cuda are run by name.
 BENCHMARKS = [
@@ -150,15 +151,13 @@ def run_pytest(
     options: Sequence[str] = WORKERS,
     env: Mapping[str, str] | None = None,
 ) -> None:
-    """Run tests side by side, each with one thread."""
-    # MindSpore hands every operation from thread to thread, and each waits by spinning. With two
-    # workers on two cores, a pipeline's run took 0.42 s with that and 0.26 s without (2.7.0).
-    one_thread = {"OMP_NUM_THREADS": "1", "MS_DEV_HOST_BLOCKING_RUN": "1", **(env or {})}
+    """Run tests side by side, each worker with one thread on a core of its own."""
+    env = {"PYTHONPATH": INSTRUMENTS, "OMP_NUM_THREADS": "1", **(env or {})}
     with TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         options = ["-q", *options, f"--junit-xml={report}"]
         try:
-            session.run(*command, *options, *arguments, env=one_thread)
+            session.run(*command, *options, *arguments, env=env)
         finally:
             TABLE.count(report)
 

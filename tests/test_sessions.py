@@ -14,6 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "instruments"))
 
+import one_core_each
 from installed_python import is_installed
 from one_at_a_time import one_at_a_time
 from session_table import SessionTable
@@ -151,3 +152,21 @@ def test_a_python_is_installed_if_it_starts_and_is_that_one(
     assert not is_installed("3.99")
     put_python(tmp_path, "3.99", f'exec "{sys.executable}" "$@"')
     assert not is_installed("3.99")
+
+
+@pytest.mark.parametrize(("worker", "core"), [("gw0", 3), ("gw1", 5), ("gw2", 3), ("", None)])
+def test_each_worker_has_a_core_of_its_own(
+    worker: str, core: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[int] = []
+
+    def put(process: int, cores: set[int]) -> None:
+        chosen.extend(cores)
+
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", worker)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5, 3}, raising=False)
+    monkeypatch.setattr(
+        os, "sched_setaffinity", lambda _, cores: chosen.extend(cores), raising=False
+    )
+    one_core_each.pytest_configure()
+    assert chosen == ([] if core is None else [core])

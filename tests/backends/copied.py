@@ -52,7 +52,7 @@ def check_whole_pipeline(harness: Harness) -> None:
 def check_parts(harness: Harness, parts: Callable[[Any], list[Any]], kept: Any) -> None:
     """Models whose parts are hooked, as for an immediate cancel; ``kept``: an attribute that the
     framework's registry may refer to them by."""
-    pipe = harness.build("text2img")
+    pipe = harness.build("rescale")  # whose UNet has several blocks
     plain = harness.run(pipe, CASE)
     every = [hooked(harness, part) for part in parts(pipe.unet)]
     assert len(every) > 1

@@ -48,7 +48,7 @@ def watched(module: Any, forward: str, seen: Callable[[], None]) -> None:
 def cancel_in_mid_step(harness: Harness, forward: str, number: int, step: int) -> None:
     """While one of the denoiser's blocks is computed in that step, another thread cancels: no block
     after it is, and nothing is left."""
-    pipe, case = harness.build("text2img"), Case("text2img", steps=STEPS)
+    pipe, case = harness.build("rescale"), Case("rescale", steps=STEPS)  # of several blocks
     computed: list[int] = []
     count = len(blocks(pipe.unet))
     assert number < count - 1

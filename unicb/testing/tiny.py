@@ -21,9 +21,9 @@ from unicb.testing.harness import Case, Harness
 KINDS: dict[str, tuple[str, frozenset[str]]] = {
     "text2img": ("StableDiffusionPipeline", frozenset()),
     "order-2": ("StableDiffusionPipeline", frozenset({"order-2"})),
-    "rescale": ("StableDiffusionPipeline", frozenset({"rescale"})),
+    "rescale": ("StableDiffusionPipeline", frozenset({"rescale", "deep"})),
     "prompts": ("StableDiffusionPipeline", frozenset({"prompts"})),
-    "ip-adapter": ("StableDiffusionPipeline", frozenset({"ip-adapter"})),
+    "ip-adapter": ("StableDiffusionPipeline", frozenset({"ip-adapter", "deep"})),
     "img2img": ("StableDiffusionImg2ImgPipeline", frozenset({"image"})),
     "inpaint": ("StableDiffusionInpaintPipeline", frozenset({"image", "mask"})),
     "inpaint-9": ("StableDiffusionInpaintPipeline", frozenset({"image", "mask", "9"})),
@@ -40,7 +40,7 @@ KINDS: dict[str, tuple[str, frozenset[str]]] = {
     ),
     "xl-text2img": ("StableDiffusionXLPipeline", frozenset({"xl"})),
     "xl-rescale": ("StableDiffusionXLPipeline", frozenset({"xl", "rescale"})),
-    "xl-ip-adapter": ("StableDiffusionXLPipeline", frozenset({"xl", "ip-adapter"})),
+    "xl-ip-adapter": ("StableDiffusionXLPipeline", frozenset({"xl", "ip-adapter", "deep"})),
     "xl-img2img": ("StableDiffusionXLImg2ImgPipeline", frozenset({"xl", "image"})),
     "xl-inpaint": ("StableDiffusionXLInpaintPipeline", frozenset({"xl", "image", "mask"})),
     "xl-inpaint-9": ("StableDiffusionXLInpaintPipeline", frozenset({"xl", "image", "mask", "9"})),
@@ -126,14 +126,17 @@ class TinyPipelines(ABC):
                 sample_size=PIXELS // 2,
                 in_channels=9 if "9" in traits else 4,
                 out_channels=4,
-                up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-                **_blocks(traits),
+                **_unet_blocks(traits),
+                **_common(traits),
             )
         )
 
     def _controlnet(self, traits: frozenset[str]) -> Any:
         net = self._library.ControlNetModel(
-            in_channels=4, conditioning_embedding_out_channels=(4, 8), **_blocks(traits)
+            in_channels=4,
+            conditioning_embedding_out_channels=(4, 8),
+            **_ONE_BLOCK,
+            **_common(traits),
         )
         self.fill_zeros(net)
         return self.ready(net)
@@ -170,12 +173,25 @@ class TinyPipelines(ABC):
         return getattr(self._library, name)(steps_offset=1, clip_sample=False, **betas)
 
 
-def _blocks(traits: frozenset[str]) -> dict[str, Any]:
+def _unet_blocks(traits: frozenset[str]) -> dict[str, Any]:
+    """One block down and one up, as most checks are about what surrounds a UNet; in deep ones,
+    some of each kind, for what goes by block: cancelling, and the scales of an IP-Adapter."""
+    if "deep" in traits:
+        return {
+            "block_out_channels": (8, 16),
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        }
+    return {**_ONE_BLOCK, "up_block_types": ("CrossAttnUpBlock2D",), "mid_block_type": None}
+
+
+_ONE_BLOCK = {"block_out_channels": (8,), "down_block_types": ("CrossAttnDownBlock2D",)}
+
+
+def _common(traits: frozenset[str]) -> dict[str, Any]:
     """What a UNet and its ControlNet have in common."""
     config: dict[str, Any] = {
-        "block_out_channels": (8, 16),
         "layers_per_block": 1,
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
         "cross_attention_dim": TEXT_WIDTH,
         "attention_head_dim": 2,
         "norm_num_groups": 4,
