@@ -15,7 +15,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
@@ -172,16 +172,23 @@ def _outcomes(chunk: slice) -> dict[str, Outcome]:
     return _studio.outcomes(chunk)
 
 
+def _pool(processes: int, settings: Settings) -> Executor:
+    """Other processes; this one, where one is enough: it has the framework already."""
+    if processes == 1:
+        return ThreadPoolExecutor(1, initializer=_open, initargs=(settings,))
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(processes, context, _open, (settings,))
+
+
 def generate(settings: Settings, processes: int) -> dict[str, Outcome]:
     """All prompts in every way, in the order of the prompts."""
     chunks = [
         slice(start, min(start + CHUNK, settings.prompts))
         for start in range(0, settings.prompts, CHUNK)
     ]
-    context = multiprocessing.get_context("spawn")
     done = 0
     progress("prompts", done, settings.prompts)
-    with ProcessPoolExecutor(processes, context, _open, (settings,)) as pool:
+    with _pool(processes, settings) as pool:
         futures = {pool.submit(_outcomes, chunk): chunk for chunk in chunks}
         for future in as_completed(futures):
             future.result()
