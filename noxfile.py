@@ -252,6 +252,15 @@ def every_kind(session: nox.Session) -> None:
     run_pytest(session, *session.posargs, command=suite)
 
 
+def keep_compiled(session: nox.Session) -> dict[str, str]:
+    """Environment variables that have JAX keep what it compiles, for other processes and runs."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(Path(session.create_tmp(), "jax").resolve()),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+    }
+
+
 @nox.session(python=PYTHON, requires=["wheel"])
 @nox.parametrize("backend", [*BACKENDS, "third-party"], ids=[*BACKENDS, "third-party"])
 @noted
@@ -259,16 +268,17 @@ def conformance(session: nox.Session, backend: str) -> None:
     """Run the conformance suite, and the backend's own tests, on the installed wheel."""
     also = ["hatchling"] if backend == "third-party" else PLOTTING.get(backend, ())
     install_wheel(session, backend, "testing", also=also)
-    own, name, env = Path("tests/backends", f"unicb_{backend}"), backend, {}
+    own, name, env, wide = Path("tests/backends", f"unicb_{backend}"), backend, {}, {}
     if backend == "third-party":
         install(session, backend, "--no-build-isolation", f"./{STRANGER}")
+        own, name, env = Path(STRANGER, "tests"), "jax", keep_compiled(session)
         # JAX has float64 only where it is told so: the first run is without, the second with it.
-        own, name, env = Path(STRANGER, "tests"), "jax", {"JAX_ENABLE_X64": "1"}
+        wide = {"JAX_ENABLE_X64": "1"}
     # -P: what is tested is the installed wheel, not the folder that this runs in.
     suite = ["python", "-P", "-m", "unicb.testing", name]
-    run_pytest(session, *session.posargs, command=suite)
+    run_pytest(session, *session.posargs, command=suite, env=env)
     if own.is_dir():
-        run_pytest(session, str(own), env=env)
+        run_pytest(session, str(own), env={**env, **wide})
 
 
 @nox.session(python=PYTHON, requires=["wheel"])
