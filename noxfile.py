@@ -248,17 +248,22 @@ def mutants(session: nox.Session) -> None:
 def every_kind(session: nox.Session) -> None:
     """Make every check of the suite on every kind of pipeline of MindSpore's, not on some."""
     install_wheel(session, "mindspore", "testing")
-    suite = ["python", "-P", "-m", "unicb.testing", "mindspore", "--every-kind"]
-    run_pytest(session, *session.posargs, command=suite)
+    run_pytest(session, *session.posargs, command=[*suite_of("mindspore"), "--every-kind"])
 
 
-def keep_compiled(session: nox.Session) -> dict[str, str]:
-    """Environment variables that have JAX keep what it compiles, for other processes and runs."""
-    return {
-        "JAX_COMPILATION_CACHE_DIR": str(Path(session.create_tmp(), "jax").resolve()),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
-    }
+def framework_tests(backend: str) -> list[str]:
+    """Folders of a framework's tests: those that both frameworks have, and its own. Else none."""
+    if backend not in FRAMEWORKS:
+        return []
+    return ["tests/backends/shared", f"tests/backends/unicb_{backend}"]
+
+
+def suite_of(backend: str) -> list[str]:
+    """The command of the conformance suite.
+
+    -P: what is tested is the installed wheel, not the folder that this runs in.
+    """
+    return ["python", "-P", "-m", "unicb.testing", backend]
 
 
 @nox.session(python=PYTHON, requires=["wheel"])
@@ -266,19 +271,28 @@ def keep_compiled(session: nox.Session) -> dict[str, str]:
 @noted
 def conformance(session: nox.Session, backend: str) -> None:
     """Run the conformance suite, and the backend's own tests, on the installed wheel."""
-    also = ["hatchling"] if backend == "third-party" else PLOTTING.get(backend, ())
-    install_wheel(session, backend, "testing", also=also)
-    own, name, env, wide = Path("tests/backends", f"unicb_{backend}"), backend, {}, {}
     if backend == "third-party":
-        install(session, backend, "--no-build-isolation", f"./{STRANGER}")
-        own, name, env = Path(STRANGER, "tests"), "jax", keep_compiled(session)
-        # JAX has float64 only where it is told so: the first run is without, the second with it.
-        wide = {"JAX_ENABLE_X64": "1"}
-    # -P: what is tested is the installed wheel, not the folder that this runs in.
-    suite = ["python", "-P", "-m", "unicb.testing", name]
-    run_pytest(session, *session.posargs, command=suite, env=env)
-    if own.is_dir():
-        run_pytest(session, str(own), env={**env, **wide})
+        return test_stranger(session)
+    install_wheel(session, backend, "testing", also=PLOTTING.get(backend, ()))
+    run_pytest(session, *session.posargs, command=suite_of(backend))
+    if own := framework_tests(backend):
+        run_pytest(session, *own)
+
+
+def test_stranger(session: nox.Session) -> None:
+    """Test the backend that is a distribution of its own, with JAX."""
+    install_wheel(session, "third-party", "testing", also=["hatchling"])
+    install(session, "third-party", "--no-build-isolation", f"./{STRANGER}")
+    # Most of the time goes into compiling, for each shape: what one process has compiled, the
+    # others read.
+    kept = {
+        "JAX_COMPILATION_CACHE_DIR": str(Path(session.create_tmp(), "jax").resolve()),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+    }
+    run_pytest(session, *session.posargs, command=suite_of("jax"), env=kept)
+    # JAX has float64 only where it is told so: the first run is without, the second with it.
+    run_pytest(session, f"{STRANGER}/tests", env={**kept, "JAX_ENABLE_X64": "1"})
 
 
 @nox.session(python=PYTHON, requires=["wheel"])
@@ -328,15 +342,14 @@ def arithmetic(session: nox.Session, backend: str, variation: str) -> None:
     """Run a backend's tests with the arithmetic of other processors, as far as libraries let us."""
     also = OPTIONAL if backend == "numpy" else PLOTTING.get(backend, [])
     install_wheel(session, backend, "testing", also=also)
-    suites = ["tests"] if backend == "numpy" else [f"tests/backends/unicb_{backend}"]
+    suites = framework_tests(backend) or ["tests"]
     env = dict(ARITHMETIC[variation])
     if variation == "compatible":
         printed = str(session.run("python", "-P", "-c", NUMPY_FEATURES, silent=True))
         env["NPY_DISABLE_CPU_FEATURES"] = printed.splitlines()[-1]
         session.log(f"numpy does without {env['NPY_DISABLE_CPU_FEATURES']}")
     if not session.posargs:
-        suite = ["python", "-P", "-m", "unicb.testing", backend]
-        run_pytest(session, command=suite, env=env)
+        run_pytest(session, command=suite_of(backend), env=env)
     run_pytest(session, *(session.posargs or suites), env=env)
 
 

@@ -25,7 +25,7 @@ class MindSporeHarness(TinyHarness):
     pipelines = MindSporePipelines()
     call_name = "construct"
     one_thread = True  # its CPU crashes with two pipelines in two threads
-    # IP-Adapters: tests/backends/unicb_mindspore/test_ip_adapter.py, on the zoo's pipelines.
+    # IP-Adapters: tests/backends/shared/test_ip_adapter.py, on the zoo's pipelines.
     kinds = tuple(kind for kind, (_, traits) in KINDS.items() if "ip-adapter" not in traits)
     # A call takes half a second, and what these checks are about is unicb's own: one kind for each
     # way in which a pipeline may differ there (half steps; a mask in the loop; a second model).

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,13 +10,11 @@ from mindone.diffusers.hooks import HookRegistry, ModelHook
 from mindone.diffusers.hooks.hooks import HookFunctionReference
 
 from unicb.backend import Around
-from unicb.errors import UnsupportedPipelineError
 from unicb.method_hooks import inside
 from unicb.plain_copies import make_plain_copies
+from unicb.registry_hooks import NAME, refuse_faster_cache, unregister, without_ours
 
-NAME = "unicb"
 _lock = threading.RLock()
-FASTER_CACHE = "faster_cache_denoiser"  # as the framework names its hook
 
 
 class _Arounds(ModelHook):  # type: ignore[misc]
@@ -35,7 +32,7 @@ class _Arounds(ModelHook):  # type: ignore[misc]
         registry = attributes["_diffusers_hook"]
         if registry._hook_order[-1] == NAME:
             attributes["construct"] = self.fn_ref.original_construct
-        attributes["_diffusers_hook"] = registry = _without_ours(registry)
+        attributes["_diffusers_hook"] = registry = without_ours(registry, "construct")
         if self.found_bare and not registry.hooks:
             del attributes["_diffusers_hook"], attributes["construct"]
 
@@ -65,43 +62,12 @@ def hook(module: Any, around: Around) -> Callable[[], None]:
         with _lock:
             ours.arounds.remove(around)
             if not ours.arounds:
-                _unregister(registry)
+                unregister(registry, "construct")
                 if ours.found_bare and not registry.hooks:
                     _clear(module)
                 ours.end_plain_copies()
 
     return remove
-
-
-def _unregister(registry: Any) -> None:
-    """Remove our entry, and mend what the registry does to the next one.
-
-    Where that one replaces the call too, the registry puts the call that it should replace in its
-    place, and the hook is lost.
-    """
-    position = registry._hook_order.index(NAME)
-    later = [ref for ref in registry._fn_refs[position + 1 :][:1] if ref.original_construct]
-    replaced = [ref.construct for ref in later]
-    registry.remove_hook(NAME, recurse=False)
-    for ref, construct in zip(later, replaced, strict=True):
-        ref.original_construct, ref.construct = ref.construct, construct
-
-
-def _without_ours(registry: Any) -> Any:
-    """A copy of the registry in which we have no entry; the hooks in it are those of others."""
-    ours, position = registry.hooks[NAME], registry._hook_order.index(NAME)
-    registry = copy.copy(registry)
-    registry.hooks = {name: hook for name, hook in registry.hooks.items() if name != NAME}
-    registry._hook_order = [name for name in registry._hook_order if name != NAME]
-    registry._fn_refs = [ref for ref in registry._fn_refs if ref is not ours.fn_ref]
-    if position < len(registry._fn_refs):  # what the next one calls is what we would
-        above = registry._hook_order[position]
-        hook, ref = copy.copy(registry.hooks[above]), copy.copy(registry._fn_refs[position])
-        calls = "construct" if ref.original_construct is None else "original_construct"
-        setattr(ref, calls, ours.fn_ref.original_construct)
-        registry.hooks[above] = hook
-        hook.fn_ref = registry._fn_refs[position] = ref
-    return registry
 
 
 def _clear(module: Any) -> None:
@@ -113,12 +79,6 @@ def _clear(module: Any) -> None:
 def reset_caches(module: Any, rehearse: bool) -> None:
     """See :meth:`unicb.Backend.reset_caches`."""
     registry = getattr(module, "_diffusers_hook", None) or HookRegistry(module)
-    faster_cache = registry.get_hook(FASTER_CACHE)
-    if faster_cache is not None and not faster_cache.is_guidance_distilled:
-        raise UnsupportedPipelineError(
-            f"cannot cut guidance while FasterCache is enabled on the {type(module).__name__}: "
-            "FasterCache makes the unconditional half up from earlier steps, and needs it in every "
-            "call; disable it (disable_cache()), or leave out the callback that cuts guidance"
-        )
+    refuse_faster_cache(module, registry)
     if not rehearse:
         registry.reset_stateful_hooks()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,14 +11,12 @@ from diffusers.hooks.hooks import HookFunctionReference
 from diffusers.utils.torch_utils import is_compiled_module
 
 from unicb.backend import Around
-from unicb.errors import UnsupportedPipelineError
 from unicb.method_hooks import inside
 from unicb.plain_copies import make_plain_copies
+from unicb.registry_hooks import NAME, refuse_faster_cache, unregister, without_ours
 
-NAME = "unicb"
 _lock = threading.RLock()
-# As the framework names its hooks, on the denoiser and on layers of attention.
-FASTER_CACHE, FASTER_CACHE_BLOCK = "faster_cache_denoiser", "faster_cache_block"
+FASTER_CACHE_BLOCK = "faster_cache_block"  # as the framework names its hooks on layers of attention
 
 
 class _Arounds(ModelHook):  # type: ignore[misc]
@@ -56,7 +53,7 @@ class _Arounds(ModelHook):  # type: ignore[misc]
             _forget(self._registry)
             new = new - {"forward"}
         else:
-            _unregister(self._registry)
+            unregister(self._registry, "forward")
         if not self._registry.hooks:
             for name in new:
                 vars(module).pop(name, None)
@@ -68,7 +65,8 @@ class _Arounds(ModelHook):  # type: ignore[misc]
         # accelerate keeps the call that it has replaced, which may be ours, under another name.
         for name in [name for name, value in attributes.items() if value is self._forward]:
             attributes[name] = self.fn_ref.original_forward
-        attributes["_diffusers_hook"] = registry = _without_ours(self._registry)
+        attributes["_diffusers_hook"] = registry = without_ours(self._registry, "forward")
+        registry._child_registries_cache = None  # where ours may be the only hook
         if not registry.hooks:
             for name in self._new - ({"forward"} if replaced else set()):
                 attributes.pop(name, None)
@@ -148,20 +146,6 @@ def _compiled_call(module: Any) -> str | None:
     return "_compiled_call_impl" if in_place else None
 
 
-def _unregister(registry: Any) -> None:
-    """Remove our entry, and mend what the registry does to the next one.
-
-    Where that one replaces the call too, the registry puts the call that it should replace in its
-    place, and the hook is lost.
-    """
-    position = registry._hook_order.index(NAME)
-    later = [ref for ref in registry._fn_refs[position + 1 :][:1] if ref.original_forward]
-    replaced = [ref.forward for ref in later]
-    registry.remove_hook(NAME, recurse=False)
-    for ref, forward in zip(later, replaced, strict=True):
-        ref.original_forward, ref.forward = ref.forward, forward
-
-
 def _forget(registry: Any) -> None:
     """Take our entry out of the registry, and leave the module's call alone."""
     position = registry._hook_order.index(NAME)
@@ -170,34 +154,10 @@ def _forget(registry: Any) -> None:
     del registry.hooks[NAME]
 
 
-def _without_ours(registry: Any) -> Any:
-    """A copy of the registry in which we have no entry; the hooks in it are those of others."""
-    ours, position = registry.hooks[NAME], registry._hook_order.index(NAME)
-    registry = copy.copy(registry)
-    registry.hooks = {name: hook for name, hook in registry.hooks.items() if name != NAME}
-    registry._hook_order = [name for name in registry._hook_order if name != NAME]
-    registry._fn_refs = [ref for ref in registry._fn_refs if ref is not ours.fn_ref]
-    registry._child_registries_cache = None  # where ours may be the only hook
-    if position < len(registry._fn_refs):  # what the next one calls is what we would
-        above = registry._hook_order[position]
-        hook, ref = copy.copy(registry.hooks[above]), copy.copy(registry._fn_refs[position])
-        calls = "forward" if ref.original_forward is None else "original_forward"
-        setattr(ref, calls, ours.fn_ref.original_forward)
-        registry.hooks[above] = hook
-        hook.fn_ref = registry._fn_refs[position] = ref
-    return registry
-
-
 def reset_caches(module: Any, rehearse: bool) -> None:
     """See :meth:`unicb.Backend.reset_caches`."""
     registry = getattr(module, "_diffusers_hook", None) or HookRegistry(module)
-    faster_cache = registry.get_hook(FASTER_CACHE)
-    if faster_cache is not None and not faster_cache.is_guidance_distilled:
-        raise UnsupportedPipelineError(
-            f"cannot cut guidance while FasterCache is enabled on the {type(module).__name__}: "
-            "FasterCache makes the unconditional half up from earlier steps, and needs it in every "
-            "call; disable it (disable_cache()), or leave out the callback that cuts guidance"
-        )
+    refuse_faster_cache(module, registry)
     if rehearse:
         return
     contexts = list(_contexts(module))

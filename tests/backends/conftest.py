@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from scripts import run_script
 
 ROOT = Path(__file__).parents[2]
 # Not the sources themselves: what is tested is the installed wheel.
@@ -18,12 +19,9 @@ sys.path.insert(0, str(ROOT / "instruments"))
 CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def run(arguments: list[str], folder: Path) -> str:
-    # The sources must not hide the installed package.
-    env = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": str(ROOT / "examples")}
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=env, capture_output=True, text=True
-    )
+def run_example(name: str, folder: Path, *arguments: str) -> str:
+    """Run one of examples/; returns what it prints."""
+    done = run_script(ROOT / "examples" / f"{name}.py", *arguments, folder=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -34,8 +32,7 @@ def quickstart(tmp_path: Path) -> Callable[..., Path]:
 
     def start(*arguments: str) -> Path:
         out = tmp_path / "out"
-        script = str(ROOT / "examples" / "quickstart.py")
-        printed = run([script, "--out", str(out), *arguments], tmp_path)
+        printed = run_example("quickstart", tmp_path, "--out", str(out), *arguments)
         assert "contact_sheet.png" in printed
         return out
 
@@ -47,9 +44,8 @@ def own_callbacks(tmp_path: Path) -> Callable[[str], list[str]]:
     """Run examples/own_callbacks.py for 5 steps; returns the names of what it wrote."""
 
     def start(framework: str) -> list[str]:
-        script = str(ROOT / "examples" / "own_callbacks.py")
-        few = ["--steps", "5", "--stop-after", "3"]
-        printed = run([script, "--framework", framework, "--out", "own", *few], tmp_path)
+        few = ("--framework", framework, "--out", "own", "--steps", "5", "--stop-after", "3")
+        printed = run_example("own_callbacks", tmp_path, *few)
         assert "interrupted after step 3" in printed
         return sorted(path.name for path in (tmp_path / "own").iterdir())
 
@@ -61,9 +57,9 @@ def example(tmp_path: Path) -> Callable[..., list[list[float]]]:
     """Run one of examples/ by its name; returns the rows of the table that it prints."""
 
     def start(name: str, framework: str, *more: str) -> list[list[float]]:
-        script = str(ROOT / "examples" / f"{name}.py")
         out = tmp_path / "sheet.png"
-        printed = run([script, "--framework", framework, "--out", str(out), *more], tmp_path)
+        wanted = ("--framework", framework, "--out", str(out))
+        printed = run_example(name, tmp_path, *wanted, *more)
         assert out.is_file()
         rows = [line.split() for line in printed.splitlines()]
         return [[float(x) for x in row] for row in rows if row[0].isdigit()]
@@ -82,7 +78,11 @@ def run_readme(tmp_path: Path) -> Callable[..., Path]:
         assert any(wanted in block for block in chosen)
         (tmp_path / "examples").symlink_to(ROOT / "examples")
         (tmp_path / "readme.py").write_text("\n".join(chosen), encoding="utf-8")
-        run(["readme.py"], tmp_path)
+        # In a process of its own, as readers would. The sources must not hide what is installed.
+        env = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": str(ROOT / "examples")}
+        command = [sys.executable, "readme.py"]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
         return tmp_path
 
     return start

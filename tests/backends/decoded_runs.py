@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import ways
+from here import NAME, backend, harness, tensor
 
 from unicb import Callback, Step, Target, bind
 from unicb.latents import size_of_latents
@@ -92,3 +94,60 @@ def assert_same(looks: Decodes, finished: Array, tolerance: float = 0.51) -> Non
     assert np.abs(whole - finished).max() <= tolerance
     assert finished.std() > 5
     assert looks.middle.shape[1] == 1
+
+
+def pipeline_with(vae: Any) -> Any:
+    """A tiny Stable Diffusion with that VAE."""
+    made = harness.build("text2img")
+    made.register_modules(vae=vae)
+    return made
+
+
+def tiny() -> Any:
+    return _model(
+        "AutoencoderTiny",
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1),
+    )
+
+
+def autoencoder(**more: Any) -> Any:
+    return _model(
+        "AutoencoderKL",
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        norm_num_groups=4,
+        **more,
+    )
+
+
+def wan() -> Any:
+    return _model("AutoencoderKLWan", base_dim=4, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
+
+
+def magvit() -> Any:
+    return _model(
+        "AutoencoderKLMagvit",
+        latent_channels=16,
+        block_out_channels=[8, 8, 8, 8],
+        layers_per_block=1,
+        norm_num_groups=4,
+    )
+
+
+def _model(class_name: str, **config: Any) -> Any:
+    fx = ways.framework(NAME)
+    fx.seed()
+    return fx.model(class_name, **config)
+
+
+def latents(*shape: int) -> Any:
+    return tensor(np.random.default_rng(1).normal(size=shape).astype(np.float32))
+
+
+def numbers(tensor: Any) -> Array:
+    return backend.ops.to_numpy(tensor)

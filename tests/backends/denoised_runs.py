@@ -1,20 +1,19 @@
-"""Schedulers of either framework run on a made-up model, with the x0 that each step was told."""
+"""Schedulers of the framework run on a made-up model, with the x0 that each step was told."""
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from here import backend, diffusers, tensor
 
 from unicb import Callback, Run, Step
 from unicb.latents.denoised import DenoisedEstimate
-from unicb.ops import TensorOps
 
 Array = npt.NDArray[Any]
 
@@ -134,19 +133,11 @@ ESTIMATED = tuple(_estimated())
 UNSHARED = ("MiniMaxH3Scheduler", "CosineDPMSolverMultistepScheduler", "ToyScheduler")
 
 
-@dataclass(frozen=True)
-class Side:
-    """One framework: its schedulers and its tensors."""
-
-    schedulers: ModuleType
-    ops: TensorOps
-    tensor: Callable[[Array], Any]
-
-    def build(self, case: Case) -> Any:
-        scheduler = getattr(self.schedulers, case.name)(**case.config)
-        given = {} if "sigmas" in case.schedule else {"num_inference_steps": case.steps}
-        scheduler.set_timesteps(**given, **case.schedule)
-        return scheduler
+def build(case: Case) -> Any:
+    scheduler = getattr(diffusers, case.name)(**case.config)
+    given = {} if "sigmas" in case.schedule else {"num_inference_steps": case.steps}
+    scheduler.set_timesteps(**given, **case.schedule)
+    return scheduler
 
 
 @dataclass
@@ -178,64 +169,66 @@ def kind_of_model(scheduler: Any) -> str:
     return str(getattr(scheduler.config, "prediction_type", None) or EPSILON)
 
 
-def run(side: Side, case: Case, start: int = 0, scheduler: Any = None) -> list[Told]:
+def run(case: Case, start: int = 0, scheduler: Any = None) -> list[Told]:
     """All steps of a run that begins at the ``start``-th timestep, in float32."""
-    scheduler = scheduler or side.build(case)
+    scheduler = scheduler or build(case)
     timesteps = list(scheduler.timesteps)[start:]
     if start and hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(start)
     kind = kind_of_model(scheduler)
     random = np.random.default_rng(0)
     host = random.normal(size=(1, 4, 8, 8)) * float(getattr(scheduler, "init_noise_sigma", 1.0))
-    latents = side.tensor(host.astype(np.float32))
+    latents = tensor(host.astype(np.float32))
     first = float(timesteps[0])
     estimate = DenoisedEstimate(
-        scheduler, side.ops, first_timestep=first, num_timesteps=len(timesteps)
+        scheduler, backend.ops, first_timestep=first, num_timesteps=len(timesteps)
     )
     at_once = DenoisedEstimate(
-        scheduler, side.ops, first_timestep=first, num_timesteps=len(timesteps)
+        scheduler, backend.ops, first_timestep=first, num_timesteps=len(timesteps)
     )
     found: list[Told] = []
     answered = np.empty(0)
     for index, timestep in enumerate(timesteps):
         scale = getattr(scheduler, "scale_model_input", lambda sample, _: sample)
-        seen = side.ops.to_numpy(scale(latents, timestep))
-        said = side.tensor(model(seen, float(timestep), kind).astype(np.float32))
+        seen = backend.ops.to_numpy(scale(latents, timestep))
+        said = tensor(model(seen, float(timestep), kind).astype(np.float32))
         whole = getattr(scheduler, "state_in_first_order", True)
-        truth = _truth(side, scheduler, said, timestep, latents)
+        truth = _truth(scheduler, said, timestep, latents)
         result = scheduler.step(said, timestep, latents, return_dict=False)
         if truth is None:
-            truth = side.ops.to_numpy(result[1])
+            truth = backend.ops.to_numpy(result[1])
         # Two halves of a step ask the model twice; what is told is the first answer.
         answered = truth if whole else answered
         latents = result[0]
-        before = side.ops.to_numpy(latents)
+        before = backend.ops.to_numpy(latents)
         told = estimate.step_end(latents)
-        after = side.ops.to_numpy(latents)
+        after = backend.ops.to_numpy(latents)
         np.testing.assert_array_equal(before, after)
         if told is not None:
             assert told.dtype == latents.dtype
         if not at_once.needs_notes:
-            start = None if index == 0 else side.tensor(found[-1].latents)
+            start = None if index == 0 else tensor(found[-1].latents)
             lazy = at_once.between(start, latents, index)
             same = None if lazy is None else lazy.compute(*lazy.tensors)
             assert (same is None) == (told is None)
             if same is not None:
-                np.testing.assert_array_equal(side.ops.to_numpy(same), side.ops.to_numpy(told))
-        found.append(Told(after, answered, None if told is None else side.ops.to_numpy(told)))
+                np.testing.assert_array_equal(
+                    backend.ops.to_numpy(same), backend.ops.to_numpy(told)
+                )
+        found.append(Told(after, answered, None if told is None else backend.ops.to_numpy(told)))
     return found
 
 
-def _truth(side: Side, scheduler: Any, said: Any, timestep: Any, latents: Any) -> Array | None:
+def _truth(scheduler: Any, said: Any, timestep: Any, latents: Any) -> Array | None:
     """The x0 that the step is going to use, by the scheduler's own account or by definition; None
     if the step itself tells it.
     """
-    x, out = side.ops.to_numpy(latents), side.ops.to_numpy(said)
+    x, out = backend.ops.to_numpy(latents), backend.ops.to_numpy(said)
     name = type(scheduler).__name__
     if hasattr(scheduler, "convert_model_output"):
         if scheduler.step_index is None:
             scheduler._init_step_index(timestep)
-        return _converted(side, scheduler, said, latents)
+        return _converted(scheduler, said, latents)
     if name == "FlowMatchEulerDiscreteScheduler":
         sigma = float(timestep) / scheduler.config.num_train_timesteps
         if scheduler.config.invert_sigmas:
@@ -255,13 +248,13 @@ def _truth(side: Side, scheduler: Any, said: Any, timestep: Any, latents: Any) -
     return None
 
 
-def _converted(side: Side, scheduler: Any, said: Any, latents: Any) -> Array:
+def _converted(scheduler: Any, said: Any, latents: Any) -> Array:
     """x0 by the scheduler's conversion, or by definition from the model's output where the
     conversion gives noise.
     """
     if not _solves_noise(scheduler):
-        return side.ops.to_numpy(scheduler.convert_model_output(said, sample=latents))
-    x, out = side.ops.to_numpy(latents), side.ops.to_numpy(said)
+        return backend.ops.to_numpy(scheduler.convert_model_output(said, sample=latents))
+    x, out = backend.ops.to_numpy(latents), backend.ops.to_numpy(said)
     level = scheduler.sigmas[scheduler.step_index]
     alpha, sigma = (float(part) for part in scheduler._sigma_to_alpha_sigma_t(level))
     kind = scheduler.config.prediction_type
@@ -281,9 +274,9 @@ def _solves_noise(scheduler: Any) -> bool:
     )
 
 
-def check_exact(schedulers: ModuleType, case: Case, found: list[Told]) -> None:
+def check_exact(case: Case, found: list[Told]) -> None:
     """Estimates at the steps that can have one, each what the scheduler used, to rounding."""
-    scheduler = getattr(schedulers, case.name)(**case.config)
+    scheduler = getattr(diffusers, case.name)(**case.config)
     assert DenoisedEstimate.kind_of(scheduler) == "exact"
     where = [index for index, told in enumerate(found) if told.estimate is not None]
     assert where == _expected(scheduler, len(found))

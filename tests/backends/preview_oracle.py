@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from shapes_model import script
 
 from unicb import Callback, Preview, PreviewFrame, Step, bind
 from unicb.backend import backend_for
@@ -19,23 +17,12 @@ from unicb.pipelines import facts_for
 
 Array = npt.NDArray[Any]
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "shapes"
-CHECKPOINT = EXAMPLE / "checkpoint"
 STEPS = 25
 #: 30 % of the steps, counted as the frameworks count a cutoff.
 EARLY = int(0.3 * STEPS)
 LAST = STEPS - 1
 
-
-def _module(name: str) -> Any:
-    sys.path.insert(0, str(EXAMPLE))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(EXAMPLE))
-
-
-generating = _module("generate")
+generating = script("generate")
 
 
 class Latents(Callback):

@@ -1,4 +1,4 @@
-"""What a denoiser on a UNet is told at each step, for either framework."""
+"""A tiny pipeline with a text encoder, and what its UNet is told at each step."""
 
 from __future__ import annotations
 
@@ -7,29 +7,71 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import ways
+from here import NAME, backend, harness
+from shapes_model import CHECKPOINT
+from transformers import CLIPTextConfig, CLIPTokenizer
 
-from unicb.backend import backend_for
-from unicb.testing import Harness
+from unicb import bind
+from unicb.testing.tiny import PIXELS, POOLED_WIDTH, TEXT_WIDTH
 
 Array = npt.NDArray[Any]
 STEPS = 6
 
 
-def told(harness: Harness, run: Callable[..., Any], pipe: Any, *args: Any, **kw: Any) -> Any:
-    """The embeddings, and the pooled ones where there are any, of each step; and the result."""
+def with_text(kind: str) -> Any:
+    """Text to image with a text encoder, and with the tokenizer of the example's checkpoint."""
+    pipe = harness.build(kind)
+    tokenizer = CLIPTokenizer.from_pretrained(CHECKPOINT / "tokenizer")
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        projection_dim=POOLED_WIDTH,
+        max_position_embeddings=tokenizer.model_max_length,
+    )
+    fx = ways.framework(NAME)
+    fx.seed()
+    if kind == "text2img":
+        encoder = fx.text_model("CLIPTextModel", config)
+        pipe.register_modules(tokenizer=tokenizer, text_encoder=encoder)
+    else:  # its second encoder alone will do, and is the one that pools
+        encoder = fx.text_model("CLIPTextModelWithProjection", config)
+        pipe.register_modules(tokenizer_2=tokenizer, text_encoder_2=encoder)
+    return pipe
+
+
+def run(pipe: Any, prompt: Any, *callbacks: Any, guidance: float = 5.0, **keywords: Any) -> Any:
+    """The latents of a run with these callbacks."""
+    return pipe(
+        prompt,
+        height=PIXELS,
+        width=PIXELS,
+        num_inference_steps=STEPS,
+        guidance_scale=guidance,
+        output_type="latent",
+        generator=harness.generator(),
+        **keywords,
+        **(bind(pipe, *callbacks) if callbacks else {}),
+    )[0]
+
+
+def told(pipe: Any, prompt: Any, *callbacks: Any, **keywords: Any) -> tuple[list[Any], Any]:
+    """The embeddings, and the pooled ones where there are any, of each step; and the latents."""
     seen: list[list[Array]] = []
-    ops = backend_for(pipe).ops
 
     def around(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tensors = [kwargs["encoder_hidden_states"]]
         added = kwargs.get("added_cond_kwargs") or {}
         tensors += [added[name] for name in ("text_embeds",) if name in added]
-        seen.append([ops.to_numpy(tensor) for tensor in tensors])
+        seen.append([backend.ops.to_numpy(tensor) for tensor in tensors])
         return call(*args, **kwargs)
 
     undo = harness.spy(pipe, around)
     try:
-        return seen, run(pipe, *args, **kw)
+        return seen, run(pipe, prompt, *callbacks, **keywords)
     finally:
         undo()
 

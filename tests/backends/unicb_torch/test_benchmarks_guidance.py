@@ -9,15 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchmarked import (
-    BENCHMARKS,
-    check_cross_framework,
-    check_cut_saving,
-    medians,
-    page_of,
-    result,
-    run,
-)
+from benchmarked import BENCHMARKS, medians, page_of, result, run
 from PIL import Image
 
 
@@ -34,14 +26,6 @@ def model(modules: None) -> Any:
     from _frameworks import framework
 
     return cut_saving.MODELS["SDXL, tiny"](framework("torch"), 8)
-
-
-def test_cut_saving(tmp_path: Path) -> None:
-    check_cut_saving(tmp_path, "torch", "SD, tiny", "SDXL, tiny")
-
-
-def test_cross_framework(tmp_path: Path) -> None:
-    check_cross_framework(tmp_path, "torch")
 
 
 def test_a_cut_that_saves_nothing_is_told(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +71,7 @@ def test_cut_quality_its_page_and_its_plot(tmp_path: Path) -> None:
     ways = ("CFGCutoff(0.4)", "CFGCutoff(1.0)", "GuidanceInterval(0.2, 0.6)", "guidance scale 1.0")
     small = ("--prompts", "3", "--steps", "5", "--processes", "1", "--picture", str(picture))
     run("cut_quality.py", *small, "--ways", *ways, "--out", str(out))
-    found = result(out / "cut_quality-torch.json", "torch")
+    found = result(out, "cut_quality")
     assert medians(found, "rows") == {
         "uncut": 100,
         "CFGCutoff(0.4)": 80,
@@ -185,7 +169,7 @@ def test_findings_say_what_the_figures_show(modules: None) -> None:
 def test_guidance_cuda_rehearses_on_a_cpu(tmp_path: Path) -> None:
     tiny = ("--device", "cpu", "--models", "SDXL, tiny", "FLUX, tiny", "--batches", "2")
     run("guidance_cuda.py", *tiny, "--steps", "5", "--repetitions", "1", "--out", str(tmp_path))
-    found = result(tmp_path / "guidance_cuda-torch.json", "torch")
+    found = result(tmp_path, "guidance_cuda")
     cases = {item["case"] for item in found["figures"]}
     assert cases == {"SDXL, tiny, batch 2", "FLUX, tiny, batch 2"}
     for case in cases:
