@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import here
 import pytest
 from scripts import run_script
 
@@ -24,6 +25,11 @@ def run_example(name: str, folder: Path, *arguments: str) -> str:
     done = run_script(ROOT / "examples" / f"{name}.py", *arguments, folder=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _ready() -> None:
+    here.make_ready()
 
 
 @pytest.fixture

@@ -21,6 +21,12 @@ def _installed() -> str:
 
 
 NAME = _installed()
+framework: Any = import_module(NAME)
+diffusers: Any = import_module(LIBRARIES[NAME])
+harness: Any = import_module(f"unicb_{NAME}.harness").harness
+backend = harness.backend
+#: Name of the method that a module's call runs.
+FORWARD: str = harness.call_name
 
 
 def on(*, torch: T, mindspore: T) -> T:
@@ -34,13 +40,6 @@ def make_ready() -> None:
         import_module("unicb_mindspore").enable_cpu()
 
 
-make_ready()
-framework: Any = import_module(NAME)
-diffusers: Any = import_module(LIBRARIES[NAME])
-harness: Any = import_module(f"unicb_{NAME}.harness").harness
-backend = harness.backend
-#: Name of the method that a module's call runs.
-FORWARD: str = harness.call_name
 #: A tensor of a numpy array.
 tensor: Any = getattr(framework, on(torch="from_numpy", mindspore="Tensor"))
 

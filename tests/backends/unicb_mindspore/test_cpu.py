@@ -1554,6 +1554,7 @@ def _framework_function(kernel: cpu.Kernel) -> Any:
     return getattr(kernel.resolve_owner(), kernel.attribute)
 
 
+cpu.disable_cpu()  # or ours would tell theirs, if another module had enabled it
 TELLING = [kernel for kernel in cpu.KERNELS if _parameters(_framework_function(kernel))]
 
 

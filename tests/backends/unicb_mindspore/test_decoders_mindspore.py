@@ -19,20 +19,21 @@ def test_nothing_is_left_changed() -> None:
     vae = autoencoder()
     state = {value.name: value.asnumpy().copy() for value in vae.get_parameters()}
     attributes = dict(vars(vae))
-    decoder = decoder_for("vae", pipeline_with(vae), None, Layout("bchw"), backend)
-    ms.manual_seed(5)
-    np.random.seed(5)
-    wanted = ms.mint.randn(3).asnumpy(), np.random.normal()
-    ms.manual_seed(5)
-    np.random.seed(5)
 
     def draws(x: Any) -> Any:
         ms.mint.randn(3)
         np.random.normal()
         return x[:, :3]
 
-    for made in (decoder, decoder_for(draws, pipeline_with(vae), None, Layout("bchw"), backend)):
-        made.decode(latents(2, 4, 4, 4), None, "middle")
+    pipe = pipeline_with(vae)
+    made = [decoder_for(one, pipe, None, Layout("bchw"), backend) for one in ("vae", draws)]
+    ms.manual_seed(5)
+    np.random.seed(5)
+    wanted = ms.mint.randn(3).asnumpy(), np.random.normal()
+    ms.manual_seed(5)
+    np.random.seed(5)
+    for decoder in made:
+        decoder.decode(latents(2, 4, 4, 4), None, "middle")
     np.testing.assert_array_equal(ms.mint.randn(3).asnumpy(), wanted[0])
     assert np.random.normal() == wanted[1]
     assert all(np.array_equal(v.asnumpy(), state[v.name]) for v in vae.get_parameters())
