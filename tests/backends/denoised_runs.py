@@ -1,4 +1,4 @@
-"""Schedulers of the framework run on a made-up model, with the x0 that each step was told."""
+"""Schedulers of the framework run on a made-up model, with the x0 that each step had."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Case:
 
     def __str__(self) -> str:
         usual = {*STABLE_DIFFUSION, "clip_sample", "skip_prk_steps"}
-        told = [f"{key}={value}" for key, value in self.config.items() if key not in usual]
-        return "-".join([self.name.removesuffix("Scheduler"), *told])
+        own = [f"{key}={value}" for key, value in self.config.items() if key not in usual]
+        return "-".join([self.name.removesuffix("Scheduler"), *own])
 
 
 def _cases(name: str, *settings: Mapping[str, Any], **every: list[Any] | tuple[Any, ...]) -> Any:
@@ -141,7 +141,7 @@ def build(case: Case) -> Any:
 
 
 @dataclass
-class Told:
+class Computed:
     """One step: the new latents, the model's x0, and the estimate, on the host."""
 
     latents: Array
@@ -169,7 +169,7 @@ def kind_of_model(scheduler: Any) -> str:
     return str(getattr(scheduler.config, "prediction_type", None) or EPSILON)
 
 
-def run(case: Case, start: int = 0, scheduler: Any = None) -> list[Told]:
+def run(case: Case, start: int = 0, scheduler: Any = None) -> list[Computed]:
     """All steps of a run that begins at the ``start``-th timestep, in float32."""
     scheduler = scheduler or build(case)
     timesteps = list(scheduler.timesteps)[start:]
@@ -186,7 +186,7 @@ def run(case: Case, start: int = 0, scheduler: Any = None) -> list[Told]:
     at_once = DenoisedEstimate(
         scheduler, backend.ops, first_timestep=first, num_timesteps=len(timesteps)
     )
-    found: list[Told] = []
+    found: list[Computed] = []
     answered = np.empty(0)
     for index, timestep in enumerate(timesteps):
         scale = getattr(scheduler, "scale_model_input", lambda sample, _: sample)
@@ -197,25 +197,27 @@ def run(case: Case, start: int = 0, scheduler: Any = None) -> list[Told]:
         result = scheduler.step(said, timestep, latents, return_dict=False)
         if truth is None:
             truth = backend.ops.to_numpy(result[1])
-        # Two halves of a step ask the model twice; what is told is the first answer.
+        # Two halves of a step ask the model twice; what counts is the first answer.
         answered = truth if whole else answered
         latents = result[0]
         before = backend.ops.to_numpy(latents)
-        told = estimate.step_end(latents)
+        computed = estimate.step_end(latents)
         after = backend.ops.to_numpy(latents)
         np.testing.assert_array_equal(before, after)
-        if told is not None:
-            assert told.dtype == latents.dtype
+        if computed is not None:
+            assert computed.dtype == latents.dtype
         if not at_once.needs_notes:
             start = None if index == 0 else tensor(found[-1].latents)
             lazy = at_once.between(start, latents, index)
             same = None if lazy is None else lazy.compute(*lazy.tensors)
-            assert (same is None) == (told is None)
+            assert (same is None) == (computed is None)
             if same is not None:
                 np.testing.assert_array_equal(
-                    backend.ops.to_numpy(same), backend.ops.to_numpy(told)
+                    backend.ops.to_numpy(same), backend.ops.to_numpy(computed)
                 )
-        found.append(Told(after, answered, None if told is None else backend.ops.to_numpy(told)))
+        found.append(
+            Computed(after, answered, None if computed is None else backend.ops.to_numpy(computed))
+        )
     return found
 
 
@@ -274,11 +276,11 @@ def _solves_noise(scheduler: Any) -> bool:
     )
 
 
-def check_exact(case: Case, found: list[Told]) -> None:
+def check_exact(case: Case, found: list[Computed]) -> None:
     """Estimates at the steps that can have one, each what the scheduler used, to rounding."""
     scheduler = getattr(diffusers, case.name)(**case.config)
     assert DenoisedEstimate.kind_of(scheduler) == "exact"
-    where = [index for index, told in enumerate(found) if told.estimate is not None]
+    where = [index for index, step in enumerate(found) if step.estimate is not None]
     assert where == _expected(scheduler, len(found))
     assert max(relative_error(found[index]) for index in where) < 1e-4
 
@@ -299,10 +301,10 @@ def _expected(scheduler: Any, steps: int) -> list[int]:
     return list(range(0 if keeps_x0 else 1, last))
 
 
-def relative_error(told: Told) -> float:
+def relative_error(step: Computed) -> float:
     """Largest error of an estimate, by the standard deviation of the true x0."""
-    assert told.estimate is not None
-    return float(np.abs(told.estimate - told.truth).max() / told.truth.std())
+    assert step.estimate is not None
+    return float(np.abs(step.estimate - step.truth).max() / step.truth.std())
 
 
 def correlation(a: Array, b: Array) -> float:
@@ -327,7 +329,7 @@ class Watch(Callback):
     def __init__(self, truths: list[Any]) -> None:
         self.truths = truths
         self.errors: list[float | None] = []
-        self.told: list[Array] = []
+        self.computed: list[Array] = []
 
     def on_run_start(self, run: Run) -> None:
         self.estimate: DenoisedEstimate | None = None
@@ -340,12 +342,12 @@ class Watch(Callback):
                 first_timestep=step.timestep,
                 num_timesteps=step.num_timesteps,
             )
-        told = self.estimate.step_end(step["latents"])
-        if told is None:
+        computed = self.estimate.step_end(step["latents"])
+        if computed is None:
             self.errors.append(None)
             return
-        host, truth = step.ops.to_numpy(told), step.ops.to_numpy(self.truths[-1])
-        self.told.append(host)
+        host, truth = step.ops.to_numpy(computed), step.ops.to_numpy(self.truths[-1])
+        self.computed.append(host)
         self.errors.append(float(np.abs(host - truth).max() / truth.std()))
 
 
@@ -368,18 +370,18 @@ def watched(pipe: Any) -> Watch:
 
 
 def check_watched(watch: Watch, nones: int) -> None:
-    told = [error for error in watch.errors if error is not None]
+    errors = [error for error in watch.errors if error is not None]
     assert watch.errors.count(None) == nones
-    assert len(told) >= 2
-    assert max(told) < 1e-4
+    assert len(errors) >= 2
+    assert max(errors) < 1e-4
 
 
 def check_inpainted(watch: Watch) -> None:
     """The kept part, outside of the mask's middle, is the original in all estimates but the last,
     where the loop has put in the clean original but the schedule ends above zero.
     """
-    kept = [told[:, :, 0, :] for told in watch.told[:-1]]
+    kept = [one[:, :, 0, :] for one in watch.computed[:-1]]
     assert len(kept) >= 3
     for part in kept:
         np.testing.assert_allclose(part, kept[0], atol=1e-4)
-    assert np.abs(watch.told[0] - watch.told[-2]).max() > 1e-2
+    assert np.abs(watch.computed[0] - watch.computed[-2]).max() > 1e-2

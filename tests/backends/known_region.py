@@ -89,14 +89,14 @@ def check_known(frames: list[PreviewFrame]) -> None:
     """The given part is that of the finished latents in every denoised preview, and the rest is
     not. The loop puts in the clean original at its end.
     """
-    told = [frame for frame in frames[:-1] if frame.source == "exact"]
-    assert len(told) >= 3
+    exact = [frame for frame in frames[:-1] if frame.source == "exact"]
+    assert len(exact) >= 3
     last = pixels(frames[-1])
     given, painted = _regions(last.shape)
-    for frame in told:
+    for frame in exact:
         # Two latents tell it to rounding.
         assert np.abs(pixels(frame).astype(int) - last)[:, given].max() <= 1
-    assert (pixels(told[0]) != last)[:, painted].any()
+    assert (pixels(exact[0]) != last)[:, painted].any()
 
 
 def check_guessed(found: Painted) -> None:

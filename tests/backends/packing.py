@@ -42,7 +42,7 @@ def packed_classes() -> list[str]:
 
 
 def sized_classes() -> list[str]:
-    """Known classes whose latents' size is told by locals of their loops."""
+    """Known classes whose latents' size is held by locals of their loops."""
     return [name for name in known_pipelines() if facts_named(name).size_from]
 
 

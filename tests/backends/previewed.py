@@ -17,7 +17,7 @@ from zoo.coverage import classes, facts_named
 from zoo.entry import CASES
 from zoo.previews import Array, Shown, measure, refusal
 
-#: Entries of the zoo: what they stand for is told by their facts, see ``rule``.
+#: Entries of the zoo: what they stand for is seen in their facts, see ``rule``.
 CHOSEN = (
     "WanPipeline",
     "BriaPipeline",

@@ -1,4 +1,4 @@
-"""A tiny pipeline with a text encoder, and what its UNet is told at each step."""
+"""A tiny pipeline with a text encoder, and the embeddings that its UNet gets at each step."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def run(pipe: Any, prompt: Any, *callbacks: Any, guidance: float = 5.0, **keywor
     )[0]
 
 
-def told(pipe: Any, prompt: Any, *callbacks: Any, **keywords: Any) -> tuple[list[Any], Any]:
+def embeddings_seen(
+    pipe: Any, prompt: Any, *callbacks: Any, **keywords: Any
+) -> tuple[list[Any], Any]:
     """The embeddings, and the pooled ones where there are any, of each step; and the latents."""
     seen: list[list[Array]] = []
 

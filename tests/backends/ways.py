@@ -14,7 +14,7 @@ from zoo.families import entries, family_names
 from zoo.framework import FRAMEWORKS, Framework
 from zoo.measure import Outcome, measure
 
-#: Entries of the zoo: what they stand for is told by their facts, see ``way``.
+#: Entries of the zoo: what they stand for is seen in their facts, see ``way``.
 CHOSEN = (
     "StableDiffusionPipeline",
     "StableDiffusionPipeline (IP-Adapter)",
@@ -81,12 +81,12 @@ def unknown_classes(name: str) -> list[str]:
 def contradictions(name: str) -> Iterator[str]:
     """Classes about which the data and the class's own code, where it tells, disagree."""
     for title, kind in classes(framework(name)).items():
-        facts, told = facts_named(title), infer(kind)
-        if facts is None or told is None or facts.cfg == "none":
+        facts, found = facts_named(title), infer(kind)
+        if facts is None or found is None or facts.cfg == "none":
             continue
-        if not _agree(told, facts) or not set(told.denoisers) <= set(facts.denoisers):
-            yield f"{title}: {told} is not {facts}"
+        if not _agree(found, facts) or not set(found.denoisers) <= set(facts.denoisers):
+            yield f"{title}: {found} is not {facts}"
 
 
-def told_classes(name: str) -> int:
+def inferred_classes(name: str) -> int:
     return sum(infer(kind) is not None for kind in classes(framework(name)).values())

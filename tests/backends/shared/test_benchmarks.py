@@ -44,7 +44,7 @@ def test_cut_saving(tmp_path: Path) -> None:
         assert figures["a step, at guidance 1.0"] > 0
         quotient = figures["cut"] / figures["needed"]
         assert figures["cut, to what is needed"] == pytest.approx(quotient)
-    assert [told.split(":")[0] for told in found["settings"]["parameters"]] == models
+    assert [line.split(":")[0] for line in found["settings"]["parameters"]] == models
 
 
 def test_cross_framework(tmp_path: Path) -> None:

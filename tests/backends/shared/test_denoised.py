@@ -50,10 +50,10 @@ def test_exact(case: runs.Case, start: int) -> None:
 @pytest.mark.parametrize("case", runs.ESTIMATED, ids=str)
 def test_estimate_is_better_than_noise(case: runs.Case) -> None:
     assert DenoisedEstimate.kind_of(runs.build(case)) == "estimate"
-    for told in runs.run(case)[1:]:
-        assert told.estimate is not None
-        assert runs.correlation(told.estimate, told.truth) >= runs.correlation(
-            told.latents, told.truth
+    for step in runs.run(case)[1:]:
+        assert step.estimate is not None
+        assert runs.correlation(step.estimate, step.truth) >= runs.correlation(
+            step.latents, step.truth
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from here import backend, harness, on
-from prompted import STEPS, check_switch, run, told, with_text
+from prompted import STEPS, check_switch, embeddings_seen, run, with_text
 
 from unicb.callbacks.prompts import PromptSchedule, PromptWeights
 
@@ -30,37 +30,37 @@ def test_the_denoiser_is_told_the_other_prompt(
     """Pooled embeddings included; the negative ones stay."""
     pipe = with_text(kind)
     keywords = {"guidance": guidance, "num_images_per_prompt": images}
-    before, _ = told(pipe, prompts, **keywords)
-    after, _ = told(pipe, others, **keywords)
+    before, _ = embeddings_seen(pipe, prompts, **keywords)
+    after, _ = embeddings_seen(pipe, others, **keywords)
     schedule = PromptSchedule([(0.0, prompts), (0.5, others)])
-    found, _ = told(pipe, prompts, schedule, **keywords)
+    found, _ = embeddings_seen(pipe, prompts, schedule, **keywords)
     check_switch(before, after, found, STEPS // 2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_negative_prompts(kind: str) -> None:
     pipe = with_text(kind)
-    before, _ = told(pipe, ONE, negative_prompt="a star")
-    after, _ = told(pipe, OTHER, negative_prompt="a ring")
+    before, _ = embeddings_seen(pipe, ONE, negative_prompt="a star")
+    after, _ = embeddings_seen(pipe, OTHER, negative_prompt="a ring")
     schedule = PromptSchedule([(0.5, OTHER)], negative=[(0.0, "a star"), (0.5, "a ring")])
-    found, _ = told(pipe, ONE, schedule, negative_prompt="a star")
+    found, _ = embeddings_seen(pipe, ONE, schedule, negative_prompt="a star")
     check_switch(before, after, found, STEPS // 2)
 
 
 def test_a_negative_prompt_of_a_call_that_has_none() -> None:
     pipe = with_text("text2img")
-    before, _ = told(pipe, ONE)
-    after, _ = told(pipe, ONE, negative_prompt=OTHER)
-    found, _ = told(pipe, ONE, PromptSchedule([(0.0, ONE)], negative=[(0.5, OTHER)]))
+    before, _ = embeddings_seen(pipe, ONE)
+    after, _ = embeddings_seen(pipe, ONE, negative_prompt=OTHER)
+    found, _ = embeddings_seen(pipe, ONE, PromptSchedule([(0.0, ONE)], negative=[(0.5, OTHER)]))
     check_switch(before, after, found, STEPS // 2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights(kind: str) -> None:
     pipe = with_text(kind)
-    plain = [told(pipe, text)[0][0] for text in (ONE, OTHER)]
+    plain = [embeddings_seen(pipe, text)[0][0] for text in (ONE, OTHER)]
     blend = PromptWeights({ONE: 1, OTHER: lambda progress: 3.0 if progress > 0.5 else 1.0})
-    found, _ = told(pipe, ONE, blend)
+    found, _ = embeddings_seen(pipe, ONE, blend)
     for one, other, *mixed in zip(*plain, found[1], found[-1], strict=True):
         np.testing.assert_allclose(mixed[0], 0.5 * one + 0.5 * other, rtol=0, atol=1e-5)
         np.testing.assert_allclose(mixed[1], 0.25 * one + 0.75 * other, rtol=0, atol=1e-5)

@@ -41,4 +41,4 @@ def test_every_class_is_known() -> None:
 def test_code_contradicts_no_facts() -> None:
     """What a class's own code tells is what was read, wherever it tells anything."""
     assert list(ways.contradictions(NAME)) == []
-    assert ways.told_classes(NAME) > on(torch=120, mindspore=70)
+    assert ways.inferred_classes(NAME) > on(torch=120, mindspore=70)

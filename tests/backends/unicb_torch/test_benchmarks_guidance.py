@@ -28,7 +28,7 @@ def model(modules: None) -> Any:
     return cut_saving.MODELS["SDXL, tiny"](framework("torch"), 8)
 
 
-def test_a_cut_that_saves_nothing_is_told(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cut_that_saves_nothing_is_reported(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or its time would be compared with what fewer rows need."""
     import cut_saving
 
@@ -119,8 +119,8 @@ def test_cut_quality_refuses_what_it_cannot_do(
     assert "needs matplotlib" in refused()
 
 
-def _told(modules_: Any, rights: dict[str, list[bool]]) -> list[str]:
-    """The findings of pictures that are right or wrong as told, by way."""
+def _findings(modules_: Any, rights: dict[str, list[bool]]) -> list[str]:
+    """The findings of pictures that are right or wrong as given, by way."""
     scene = modules_.Scene("star", "red", "blue")
     wrong = modules_.Verdict("star", "red", "green")
     right = modules_.Verdict("star", "red", "blue")
@@ -136,8 +136,8 @@ def test_findings_say_what_the_figures_show(modules: None) -> None:
     import cut_quality
 
     good, bad = [True] * 100, [True] * 60 + [False] * 40
-    told = " ".join(
-        _told(
+    found = " ".join(
+        _findings(
             cut_quality,
             {
                 "uncut": good,
@@ -151,18 +151,18 @@ def test_findings_say_what_the_figures_show(modules: None) -> None:
             },
         )
     )
-    assert "100.0 % are right, and 60.0 % at scale 1.0" in told
-    assert "60.0 % right, -40.0 points" in told
-    assert "From CFGCutoff(0.6) on" in told  # not from 0.2, for 0.4 loses again
-    assert "GuidanceInterval(0.1, 0.5) does best" in told
-    assert "GuidanceInterval(0.5, 0.9) worst" in told
-    assert "does best; the later" not in told
+    assert "100.0 % are right, and 60.0 % at scale 1.0" in found
+    assert "60.0 % right, -40.0 points" in found
+    assert "From CFGCutoff(0.6) on" in found  # not from 0.2, for 0.4 loses again
+    assert "GuidanceInterval(0.1, 0.5) does best" in found
+    assert "GuidanceInterval(0.5, 0.9) worst" in found
+    assert "does best; the later" not in found
     worse = [True] * 50 + [False] * 50
     ways = {"CFGCutoff(0.4)": good, "GuidanceInterval(0.1, 0.5)": bad}
     ways |= {"uncut": good, "GuidanceInterval(0.5, 0.9)": worse}
-    told = " ".join(_told(cut_quality, ways))
-    assert "CFGCutoff(0.4) has the first, and does best; the later" in told
-    lossy = " ".join(_told(cut_quality, {"uncut": good, "CFGCutoff(1.0)": bad}))
+    found = " ".join(_findings(cut_quality, ways))
+    assert "CFGCutoff(0.4) has the first, and does best; the later" in found
+    lossy = " ".join(_findings(cut_quality, {"uncut": good, "CFGCutoff(1.0)": bad}))
     assert "no cut has a loss" not in lossy
 
 

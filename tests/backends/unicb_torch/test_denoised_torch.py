@@ -36,16 +36,16 @@ def test_minimax_h3() -> None:
         said = torch.tanh(latents) - latents
         truth = latents + (1 - timestep) * said
         latents = scheduler.step(said, timestep, latents, return_dict=False)[0]
-        told = estimate.step_end(latents)
-        assert (told is None) == (index == 0)
-        if told is not None:
-            torch.testing.assert_close(told, truth, atol=1e-5, rtol=0)
+        computed = estimate.step_end(latents)
+        assert (computed is None) == (index == 0)
+        if computed is not None:
+            torch.testing.assert_close(computed, truth, atol=1e-5, rtol=0)
 
 
 def test_every_kind_of_scheduler_is_run_here() -> None:
-    told = {n for n in known_schedulers() if not facts_for_scheduler(type(n, (), {})()).noisy}
+    computed = {n for n in known_schedulers() if not facts_for_scheduler(type(n, (), {})()).noisy}
     ran = {case.name for case in (*runs.EXACT, *runs.ESTIMATED)}
-    assert told == ran | set(runs.UNSHARED)
+    assert computed == ran | set(runs.UNSHARED)
 
 
 class HostReads(TorchDispatchMode):
@@ -97,8 +97,8 @@ def test_observing_reads_nothing_and_telling_once(name: str, dtype: torch.dtype)
         if lazy is None:
             continue
         with HostReads() as reads:
-            told = lazy.compute(*lazy.tensors)
-        assert told is None or told.dtype == dtype
+            computed = lazy.compute(*lazy.tensors)
+        assert computed is None or computed.dtype == dtype
         assert first is None or reads.found == []
         first = len(calls) if first is None else first
     assert first is not None
@@ -145,9 +145,9 @@ def test_the_known_part_of_an_inpainted_picture(name: str) -> None:
         following = scheduler.timesteps[index + 1 : index + 2]
         known = scheduler.add_noise(original, noise, following) if len(following) else original
         latents = torch.cat([known[..., :4], latents[..., 4:]], dim=-1)
-        told = estimate.step_end(latents)
-        if told is not None:
-            errors.append(float((told - original)[..., :4].abs().max()))
+        computed = estimate.step_end(latents)
+        if computed is not None:
+            errors.append(float((computed - original)[..., :4].abs().max()))
     if name == "PNDMScheduler":
         assert max(errors) > 0.1
     else:

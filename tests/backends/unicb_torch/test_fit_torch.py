@@ -75,8 +75,8 @@ def two_blocks(kind: Any, **more: Any) -> Any:
 
 
 VAES = {
-    "LTX, which is told how noisy latents are": lambda: (ltx(timestep_conditioning=True), 8, 32),
-    "SVD, which is told how many frames there are": lambda: (
+    "LTX, which asks how noisy latents are": lambda: (ltx(timestep_conditioning=True), 8, 32),
+    "SVD, which asks how many frames there are": lambda: (
         two_blocks(AutoencoderKLTemporalDecoder),
         4,
         2,

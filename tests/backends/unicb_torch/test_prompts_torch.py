@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from prompted import told, with_text
+from prompted import embeddings_seen, with_text
 from scripts import run_script
 
 from unicb import CFGCutoff, UnsupportedPipelineError, bind
@@ -20,29 +20,29 @@ ONE, OTHER = "a red circle", "a green square"
 
 def test_half_precision_stays() -> None:
     pipe = with_text("text2img").to(torch.bfloat16)
-    found, latents = told(pipe, ONE, PromptSchedule([(0.5, OTHER)], interpolate=True))
+    found, latents = embeddings_seen(pipe, ONE, PromptSchedule([(0.5, OTHER)], interpolate=True))
     assert latents.dtype == torch.bfloat16
     assert not np.array_equal(found[0][0], found[-1][0])
 
 
 def test_it_goes_with_a_cut_of_guidance() -> None:
     pipe = with_text("xl-text2img")
-    after, _ = told(pipe, OTHER)
+    after, _ = embeddings_seen(pipe, OTHER)
     callbacks = (CFGCutoff(0.3), PromptSchedule([(0.5, OTHER)]))
-    found, _ = told(pipe, ONE, *callbacks)
+    found, _ = embeddings_seen(pipe, ONE, *callbacks)
     assert [len(tensors[0]) for tensors in found] == [2, 2, 1, 1, 1, 1]
     for tensor, expected in zip(found[-1], after[-1], strict=True):
         np.testing.assert_allclose(tensor[0], expected[1], rtol=0, atol=1e-5)
 
 
 def test_embeddings_that_were_handed_in() -> None:
-    """What the call's prompt was cannot be told, and need not be."""
+    """What the call's prompt was is unknown, and need not be known."""
     pipe = with_text("text2img")
     embeds = pipe.encode_prompt(ONE, "cpu", 1, True)
-    after, _ = told(pipe, OTHER)
+    after, _ = embeddings_seen(pipe, OTHER)
     keywords = {"prompt_embeds": embeds[0], "negative_prompt_embeds": embeds[1]}
     schedule = PromptSchedule([(0.5, OTHER)])
-    found, _ = told(pipe, None, schedule, **keywords)
+    found, _ = embeddings_seen(pipe, None, schedule, **keywords)
     np.testing.assert_allclose(found[-1][0], after[-1][0], rtol=0, atol=1e-5)
 
 
