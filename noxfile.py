@@ -37,7 +37,7 @@ INSTRUMENTS = str(Path(__file__).parent / "instruments")
 #: Where the session "wheel" puts what it has built; inside of nox's folder, which is ignored.
 WHEELS = Path(".nox", "wheels")
 #: pytest's options: a worker for each core, up to 4, as each needs memory for a framework.
-WORKERS = ["-n", "logical", "--maxprocesses", "4", "--dist", "worksteal", "-p", "one_core_each"]
+WORKERS = ["-n", "logical", "--maxprocesses", "4", "--dist", "worksteal"]
 
 #: Those that need no GPU; preview_cuda and guidance_cuda are run by name.
 BENCHMARKS = [
@@ -144,6 +144,11 @@ def install_wheel(
     session.install("-q", "--no-deps", "--force-reinstall", str(wheel))
 
 
+def workers(backend: str) -> list[str]:
+    """pytest's options for the tests of a backend."""
+    return [*WORKERS, "-p", "one_core_each"] if "mindspore" in PACKAGES[backend] else WORKERS
+
+
 def run_pytest(
     session: nox.Session,
     *arguments: str,
@@ -151,7 +156,7 @@ def run_pytest(
     options: Sequence[str] = WORKERS,
     env: Mapping[str, str] | None = None,
 ) -> None:
-    """Run tests side by side, each worker with one thread on a core of its own."""
+    """Run tests side by side, each with one thread."""
     env = {"PYTHONPATH": INSTRUMENTS, "OMP_NUM_THREADS": "1", **(env or {})}
     with TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
@@ -248,7 +253,8 @@ def mutants(session: nox.Session) -> None:
 def every_kind(session: nox.Session) -> None:
     """Make every check of the suite on every kind of pipeline of MindSpore's, not on some."""
     install_wheel(session, "mindspore", "testing")
-    run_pytest(session, *session.posargs, command=[*suite_of("mindspore"), "--every-kind"])
+    command = [*suite_of("mindspore"), "--every-kind"]
+    run_pytest(session, *session.posargs, command=command, options=workers("mindspore"))
 
 
 def framework_tests(backend: str) -> list[str]:
@@ -274,9 +280,10 @@ def conformance(session: nox.Session, backend: str) -> None:
     if backend == "third-party":
         return test_stranger(session)
     install_wheel(session, backend, "testing", also=PLOTTING.get(backend, ()))
-    run_pytest(session, *session.posargs, command=suite_of(backend))
+    options = workers(backend)
+    run_pytest(session, *session.posargs, command=suite_of(backend), options=options)
     if own := framework_tests(backend):
-        run_pytest(session, *own)
+        run_pytest(session, *own, options=options)
 
 
 def test_stranger(session: nox.Session) -> None:
@@ -301,7 +308,7 @@ def both(session: nox.Session) -> None:
     """Test PyTorch and MindSpore side by side in one process: the same picture from both."""
     install_wheel(session, "both", "testing")
     # Runs are shared within a file.
-    by_file = [*WORKERS, "--dist", "loadfile"]
+    by_file = [*workers("both"), "--dist", "loadfile"]
     run_pytest(session, *(session.posargs or ["tests/both"]), options=by_file)
 
 
@@ -349,8 +356,8 @@ def arithmetic(session: nox.Session, backend: str, variation: str) -> None:
         env["NPY_DISABLE_CPU_FEATURES"] = printed.splitlines()[-1]
         session.log(f"numpy does without {env['NPY_DISABLE_CPU_FEATURES']}")
     if not session.posargs:
-        run_pytest(session, command=suite_of(backend), env=env)
-    run_pytest(session, *(session.posargs or suites), env=env)
+        run_pytest(session, command=suite_of(backend), options=workers(backend), env=env)
+    run_pytest(session, *(session.posargs or suites), options=workers(backend), env=env)
 
 
 def find_chromium(session: nox.Session) -> str:
