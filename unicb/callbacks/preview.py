@@ -22,9 +22,9 @@ from unicb.latents import (
     find_format,
     size_of_latents,
 )
-from unicb.latents._shown import ShownPart
 from unicb.latents.denoised import LazyDenoised
 from unicb.latents.rgb import as_shown
+from unicb.latents.shown import ShownPart
 from unicb.ops import Tensor, TensorOps
 from unicb.pipelines import PipelineFacts
 from unicb.sinks import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from unicb.latents._shown import shown_part
 from unicb.latents.layouts import Layout
+from unicb.latents.shown import shown_part
 from unicb.ops import Tensor
 
 #: What a VAE takes, and items of a row and cells of a token before they are in their places.

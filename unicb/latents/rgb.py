@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from unicb.checks import one_of
-from unicb.latents._shown import ShownPart, shown_part
 from unicb.latents.formats import LatentFormat
 from unicb.latents.layouts import Layout
+from unicb.latents.shown import ShownPart, shown_part
 from unicb.ops import Tensor, TensorOps
 
 #: Which of a video's latent frames to show: the one in the middle, all side by side, or one after
