@@ -442,6 +442,17 @@ def coverage_stops(session: nox.Session, framework: str) -> None:
     session.run(*script, env={"PYTHONPATH": "instruments"})
 
 
+@nox.session(python=PYTHON, requires=["wheel"], tags=["more"])
+@nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+@noted
+def fingerprints(session: nox.Session, framework: str) -> None:
+    """Write which loops the facts hold for: those of the installed release. Measure it first, with
+    nox -s coverage-cfg."""
+    install_wheel(session, framework)
+    script = ["python", "-P", "-m", "zoo", "fingerprints", "--framework", framework]
+    session.run(*script, env={"PYTHONPATH": "instruments"})
+
+
 @nox.session(python=PYTHON, requires=["wheel"], name="coverage-report")
 @noted
 def coverage_report(session: nox.Session) -> None:

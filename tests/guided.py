@@ -141,8 +141,11 @@ def is_batched(pipe: Any) -> bool:
     return not isinstance(pipe, LocalFlag | Switched)
 
 
-def expected_rows(pipe: Any, guided: list[bool], batch: int = 1) -> list[int]:
-    """Rows of the calls of a run whose steps are guided or not."""
+def expected_rows(pipe: Any, guided: list[bool], batch: int = 1, seen_at: int = 0) -> list[int]:
+    """Rows of the calls of a run whose steps are guided or not; of a loop that is not known, the
+    step in which it is looked at is computed whole."""
+    if isinstance(pipe, Inferred):
+        guided = [step or index == seen_at for index, step in enumerate(guided)]
     if is_batched(pipe):
         return [batch * (1 + step) for step in guided]
     return [batch for step in guided for _ in range(1 + step)]

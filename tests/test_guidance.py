@@ -161,20 +161,6 @@ def test_answer_with_other_rows() -> None:
         recorder.forward(rows(0, 1, 2, 3))
 
 
-@pytest.mark.parametrize("samples", [(1, 1, 2, 2), (1, 2, 1, 2)], ids=["pairs", "blocks"])
-def test_verified_layout(samples: tuple[float, ...]) -> None:
-    """Two blocks of rows have the same latents; pairs of rows do not, and cannot be cut."""
-    recorder, made = cut(batch=2, verify=True)
-    if samples == (1, 2, 1, 2):
-        assert first(recorder.forward(rows(*samples)).sample) == [1, 2, 1, 2]
-        made.step_end()
-        assert first(recorder.forward(rows(1, 1, 2, 2)).sample) == [2, 2, 2, 2]
-        return
-    with pytest.raises(UnsupportedPipelineError, match="should have the same latents"):
-        recorder.forward(rows(*samples))
-    assert "forward" not in vars(recorder)
-
-
 def test_arguments_without_rows_are_left_alone() -> None:
     """Position ids and rotary tables, of a length that looks like rows."""
     recorder, _ = cut(batch=2, unbatched=("txt_ids", "rotary"))

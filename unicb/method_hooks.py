@@ -22,10 +22,21 @@ class MethodHooks:
     """Stands before a method of a module while there are hooks on it."""
 
     def __init__(self, module: Any, name: str) -> None:
-        self.method = getattr(module, name)
+        self.method, self._name = getattr(module, name), name
+        #: What the instance had by that name before us: somebody may have replaced its method.
+        self._found = {name: vars(module)[name]} if name in vars(module) else {}
         self.arounds: list[Around] = []
-        self.end_plain_copies = make_plain_copies(module, _lock, lambda found: found.pop(name))
+        self._end_plain_copies = make_plain_copies(module, _lock, self._take_away)
         setattr(module, name, self)
+
+    def take_away(self, module: Any) -> None:
+        """Leave the module as it was found."""
+        self._take_away(vars(module))
+        self._end_plain_copies()
+
+    def _take_away(self, attributes: dict[str, Any]) -> None:
+        del attributes[self._name]
+        attributes.update(self._found)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return inside(self.arounds, self.method)(*args, **kwargs)
@@ -64,7 +75,6 @@ def hook_method(module: Any, name: str, around: Around) -> Callable[[], None]:
         with _lock:
             hooks.arounds.remove(around)
             if not hooks.arounds:
-                delattr(module, name)
-                hooks.end_plain_copies()
+                hooks.take_away(module)
 
     return remove

@@ -11,6 +11,7 @@ python -m zoo stop wan WanPipeline          stops, likewise
 python -m zoo guidance [wan flux]           scales and intervals of guidance
 python -m zoo guide wan WanPipeline         scales and intervals, likewise
 python -m zoo report                        the pages alone, from what was measured before
+python -m zoo fingerprints                  what the facts are proven on: this release
 python -m zoo run wan                       without unicb: which models does a step call?
 """
 
@@ -23,6 +24,7 @@ import warnings
 from pathlib import Path
 
 from unicb.pipelines import facts_for
+from zoo import fingerprints
 from zoo.coverage import CFG, GUIDANCE, PREVIEWS, STOPS, Subject, cover
 from zoo.entry import CASES, Entry
 from zoo.families import entries, family_names
@@ -43,7 +45,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", choices=[*SUBJECTS, "report", "run"])
+    parser.add_argument("what", choices=[*SUBJECTS, "fingerprints", "report", "run"])
     parser.add_argument("family", nargs="?", choices=family_names(), help="all, if none is needed")
     more = "classes, or titles of entries; all, if none; for what is written, more families"
     parser.add_argument("classes", nargs="*", help=more)
@@ -53,6 +55,9 @@ def main() -> int:
     options = parser.parse_args()
     if options.what == "report":
         write(options.docs)
+        return 0
+    if options.what == "fingerprints":
+        print(fingerprints.write(FRAMEWORKS[options.framework]()))
         return 0
     writes = options.what in WRITTEN
     if not writes and options.family is None:

@@ -32,6 +32,7 @@ from unicb.guidance._scale import (
     without_guidance,
 )
 from unicb.guidance._switch import SwitchCut
+from unicb.guidance._unproven import SeenFacts, UnprovenCut, UnprovenProperty, UnprovenScale
 from unicb.ops import Tensor
 from unicb.pipelines import PipelineFacts
 
@@ -97,6 +98,8 @@ class Guidance:
 
     def __init__(self, pipeline: Any, known: PipelineFacts | None) -> None:
         self._pipeline, self._known = pipeline, known
+        #: Whether a run has to look how its loop guides, for what is to be done to that.
+        self.is_to_be_seen = False
 
     @property
     def facts(self) -> PipelineFacts:
@@ -110,11 +113,18 @@ class Guidance:
     def check_cut(self) -> None:
         """Raise UnsupportedPipelineError if guidance cannot be cut on this pipeline."""
         check(self._pipeline, self._known)
+        self._note()
 
     def check_scale(self) -> PipelineFacts:
         """Raise UnsupportedPipelineError if guidance cannot be given another scale. Returns how it
         works."""
-        return check_scaling(self._pipeline, self._known)
+        facts = check_scaling(self._pipeline, self._known)
+        self._note()
+        return facts
+
+    def _note(self) -> None:
+        facts = self.facts
+        self.is_to_be_seen = facts.verify and facts.cfg in ("batch", "calls")
 
 
 def facts_of(
@@ -161,6 +171,7 @@ def cut(
     known: PipelineFacts | None,
     latents: Tensor | None,
     run: Run,
+    seen: SeenFacts | None = None,
     within: bool = False,
 ) -> Cut | None:
     """Cut guidance from the next step on; None if this run's guidance is known to be off.
@@ -169,14 +180,16 @@ def cut(
         latents: the tensor that the facts call ``batch_of``; not needed for ``cfg="calls"`` and
             ``cfg="switch"``. None where the run has none, which is one without guidance.
         run: whose calls are to be cut; those of others pass untouched.
+        seen: what the run's own steps have shown; more may be added.
         within: whether the first step has begun, and is calling a model for the first time.
     """
-    facts = facts_of(pipeline, known)
+    seen = seen or SeenFacts()
+    facts = seen.facts or facts_of(pipeline, known)
     models = Models(backend, pipeline, facts, run)
     if facts.cfg == "switch":
         return SwitchCut.of(models)
     if facts.cfg == "calls":
-        return CallsCut(models)
+        return UnprovenCut(models, run, CallsCut, seen) if facts.verify else CallsCut(models)
     if latents is None and within:
         raise UnsupportedPipelineError(_without_latents(pipeline, facts, "cut guidance"))
     if latents is None or (
@@ -184,7 +197,9 @@ def cut(
         "perturbed" in facts.order and not pipeline.do_classifier_free_guidance
     ):
         return None
-    return BatchCut(models, latents)
+    if not facts.verify:
+        return BatchCut(models, latents)
+    return UnprovenCut(models, run, lambda models: BatchCut(models, latents), seen)
 
 
 def is_off(pipeline: Any, known: PipelineFacts | None, run: Run) -> bool:
@@ -235,18 +250,21 @@ def scaling(
     known: PipelineFacts | None,
     latents: Tensor | None,
     run: Run,
+    seen: SeenFacts | None = None,
 ) -> Scaling:
     """Make the scale of a run's guidance settable.
 
     Args:
         latents: as for :func:`cut`.
         run: whose calls are to be changed; those of others pass untouched.
+        seen: what the run's own steps have shown; more may be added.
 
     Raises:
         UnsupportedPipelineError: as for :func:`check_scaling`; this run has no guidance, or its
             loop sets the scale itself.
     """
-    facts = check_scaling(pipeline, known)
+    seen = seen or SeenFacts()
+    facts = seen.facts or check_scaling(pipeline, known)
     if facts.scale_set_if and run.loop_locals([facts.scale_set_if]).get(facts.scale_set_if):
         raise UnsupportedPipelineError(
             f"cannot {AIM} in this run: {type(pipeline).__name__} was called with "
@@ -254,14 +272,23 @@ def scaling(
         )
     if is_off(pipeline, known, run):
         raise without_guidance(pipeline, facts, scale_of(pipeline, facts, run))
-    if read_at_each_step(facts):
-        return PropertyScale(pipeline, facts)
+    unproven = facts_of(pipeline, known, AIM).verify
     models = Models(backend, pipeline, facts, run, AIM)
-    if facts.cfg != "batch":
-        return CallsScale(models, run)
-    if latents is None:
+    if read_at_each_step(facts):
+        by_attribute = PropertyScale(pipeline, facts)
+        return UnprovenProperty(models, run, by_attribute) if unproven else by_attribute
+    if facts.cfg == "batch" and latents is None:
         raise UnsupportedPipelineError(_without_latents(pipeline, facts, AIM))
-    return BatchScale(models, latents, run)
+
+    def make(models: Models) -> Scaling:
+        if facts.cfg != "batch":
+            return CallsScale(models, run)
+        assert latents is not None
+        return BatchScale(models, latents, run)
+
+    if seen.wrong_scale is not None:
+        models.mismatch(*seen.wrong_scale)
+    return UnprovenScale(models, run, make, seen) if facts.verify else make(models)
 
 
 def _without_latents(pipeline: Any, facts: PipelineFacts, aim: str) -> str:

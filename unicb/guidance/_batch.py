@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-import numpy as np
-
 from unicb.guidance._blocks import Blocks
 from unicb.guidance._models import Models
 from unicb.guidance._perturbed import PerturbedAttention
@@ -105,8 +103,6 @@ class BatchCut(Batched):
             # Guidance is off, or the model gets the conditional rows alone, as a ControlNet in
             # guess mode does: nothing to cut.
             return call(*args, **kwargs)
-        if self._first_step and denoises and self._models.facts.verify:
-            self._check_blocks(name, sample, rows // len(order))
         if "perturbed" in order and denoises:
             self._perturbed.without_unconditional()
         blocks = self._blocks(order)
@@ -115,20 +111,6 @@ class BatchCut(Batched):
         if denoises:
             self._check_rows(name, out, blocks.kept * each)
         return blocks.restore(out)
-
-    def _check_blocks(self, name: str, sample: Any, each: int) -> None:
-        """Blocks of rows denoise the same latents; rows in another order do not."""
-        to_numpy = self._models.backend.ops.to_numpy
-        # What an inpainting model gets beside the latents comes after them, and may differ.
-        same_axes = len(sample.shape) == self._axes
-        shape = self._shape if same_axes else tuple(sample.shape)
-        part = (slice(None), *(slice(0, length) for length in shape[1:]))
-        first, second = (to_numpy(sample[i * each : (i + 1) * each][part]) for i in (0, 1))
-        if not np.array_equal(first, second, equal_nan=True):
-            self._models.mismatch(
-                f"the first {each} rows that its {name} is called with differ from the next {each}",
-                "two blocks of rows should have the same latents",
-            )
 
     def _check_rows(self, name: str, out: Any, rows: int) -> None:
         if self._models.facts.listed:

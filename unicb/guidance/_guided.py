@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from unicb.errors import UnsupportedPipelineError
 from unicb.guidance import Cut, Scaling, cut, is_off, scaling
 from unicb.guidance._attributes import Ours, put_back
+from unicb.guidance._models import Models
+from unicb.guidance._unproven import Look, SeenFacts
 from unicb.ops import Tensor
 
 if TYPE_CHECKING:
@@ -35,9 +37,23 @@ class RunGuidance:
         self._scaling: Scaling | None = None
         self._set: dict[str, Ours] = {}
         self._scale_after_cut: float | None = None
+        self._target = target
+        self._seen = SeenFacts()
+        self._look: Look | None = None
+
+    def look_on(self) -> None:
+        """Look at the first step with guidance, if how the loop guides has to be seen."""
+        guidance = self._target.guidance
+        if guidance.is_to_be_seen and self._seen.facts is None:
+            models = Models(self._backend, self._pipeline, guidance.facts, self._owner)
+            self._look = Look(models, self._owner, self._seen)
+            self._owner.on_finish(self._look.remove)
+            self._owner.watch_steps(self._step_end)
 
     def _step_end(self, handed: Mapping[str, Tensor]) -> None:
         """Raises UnsupportedPipelineError if the step that has ended was not as expected."""
+        if self._look is not None:
+            self._look.step_end()
         if self._cut is not None:
             self._cut.step_end()
         if self._scaling is not None:
@@ -86,7 +102,8 @@ class RunGuidance:
         if first and self.is_off():
             return False
         rows = tensors.get(self._batch_of)
-        made = cut(self._backend, self._pipeline, self._facts, rows, self._owner, within=first)
+        about = self._backend, self._pipeline, self._facts, rows, self._owner, self._seen
+        made = cut(*about, within=first)
         if made is None:
             return False
         self._owner.on_finish(made.remove)
@@ -110,7 +127,8 @@ class RunGuidance:
         if self._scaling is None:
             # Above a cut, as below it: what a scaling does to one block alone is nothing.
             rows = tensors.get(self._batch_of)
-            made = scaling(self._backend, self._pipeline, self._facts, rows, self._owner)
+            about = self._backend, self._pipeline, self._facts, rows, self._owner, self._seen
+            made = scaling(*about)
             self._owner.on_finish(made.remove)
             self._scaling = made
             self._owner.watch_steps(self._step_end)

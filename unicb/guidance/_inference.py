@@ -17,6 +17,7 @@ from typing import Any, Literal, cast
 
 from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines import Part, PipelineFacts, facts_owner, known_pipelines, usual_unbatched
+from unicb.pipelines.fingerprint import is_proven, proven_releases
 from unicb.pipelines.source import CallSource, self_attribute, text_of
 
 log = logging.getLogger("unicb")
@@ -39,9 +40,26 @@ def facts_of_class(kind: type, known: PipelineFacts | None) -> PipelineFacts:
     """
     source = CallSource.of(kind)
     caller = source.owner or kind
-    if known is not None and issubclass(facts_owner(kind) or kind, caller):
+    owner = facts_owner(kind)
+    if known is None or not issubclass(owner or kind, caller):
+        return source.once(_read, kind, caller, known)
+    if owner is None or "unicb_facts" in vars(owner) or source.once(_is_proven, owner, source):
         return known
-    return source.once(_read, kind, caller, known)
+    return source.once(_unproven, kind, known)
+
+
+def _is_proven(owner: type, source: CallSource) -> bool:
+    return is_proven(owner.__name__, source)
+
+
+def _unproven(kind: type, known: PipelineFacts) -> PipelineFacts:
+    log.warning(
+        "the loop of %s is none of those that unicb was proven on (%s): its first step with "
+        "guidance is observed, and the run ends with an error if that is not as unicb knows it",
+        kind.__name__,
+        ", ".join(proven_releases()),
+    )
+    return replace(known, verify=True)
 
 
 def _read(kind: type, caller: type, known: PipelineFacts | None) -> PipelineFacts:

@@ -42,6 +42,10 @@ class Models:
                 f"cannot {aim} on this {self.name}: it has no {' or '.join(facts.denoisers)}"
             )
 
+    def with_facts(self, facts: PipelineFacts) -> Models:
+        """The same models of the same run, which other facts are known of; nothing is hooked."""
+        return Models(self.backend, self.pipeline, facts, self._run, self._aim)
+
     @property
     def name(self) -> str:
         """Name of the pipeline's class."""

@@ -87,8 +87,9 @@ class PipelineFacts:
         known_region: where the loop puts a given picture back into the latents after each step:
             the names of the loop's locals that hold the mask, which is 1 where the model paints,
             and the clean latents of the picture. Either is missing in runs that do not do so.
-        verify: whether the first step after a cut verifies these, at the cost of one transfer of
-            the latents. Always so for facts that were read from a class's code.
+        verify: whether a run looks how its loop guides, in its first step with guidance, before it
+            changes that; which takes one small transfer. Always so for facts that were read from a
+            class's code, and for loops of known classes that unicb was not proven on.
     """
 
     source: str

@@ -51,6 +51,11 @@ class Target:
 
         return Guidance(self.pipeline, self.facts)
 
+    @property
+    def is_to_be_seen(self) -> bool:
+        """Whether a run has to look how its loop guides."""
+        return "guidance" in vars(self) and self.guidance.is_to_be_seen
+
     @cached_property
     def layout(self) -> Layout:
         """The axes of its latents, as callbacks get them.

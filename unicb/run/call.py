@@ -152,7 +152,7 @@ class Call:
         early = run is not None and run.index < 0 and run.is_calling()
         if run is None or run.is_over or not (early or run.loop.frame_id == frame_id):
             run = self._begin(pipeline, frame_id)
-        if self._bound.early and run.index < 0:
+        if run.index < 0 and (early or self._bound.early):
             try:
                 _check_first_step(self._bound, pipeline, early)
             except BaseException as error:

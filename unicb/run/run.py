@@ -132,6 +132,7 @@ class Run(AskedRun):
         self._calls_back = True
         step = Step(self, -1, self.num_timesteps, None, {}, self.guidance.counted())
         try:
+            self.guidance.look_on()
             for callback in self._bound.early:
                 self.ending.callbacks.callback(callback.on_run_end, self)
                 callback.before_first_step(step)

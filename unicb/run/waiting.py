@@ -46,8 +46,9 @@ class Waiting:
         self._first_calls: FirstCalls | None = None
         self._sigint = SigintHandler(self._interrupted) if sigint else None
         self.begin()
-        if bound.early:
-            models = models_to_watch(bound.target, name_of(bound.early[0]))
+        if bound.early or bound.target.is_to_be_seen:
+            who = name_of(bound.early[0]) if bound.early else "what changes its guidance"
+            models = models_to_watch(bound.target, who)
             self._first_calls = FirstCalls(hooks, models, first_call)
 
     def begin(self) -> None:

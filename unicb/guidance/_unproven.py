@@ -1,0 +1,273 @@
+"""Guidance on a loop that unicb was not proven on: its first guided step is observed.
+
+Where that step is to be guided otherwise already, it is computed whole, and what the loop makes of
+it is replaced, on its way to the scheduler, by what it would have made then. From the next step on
+it goes as on a loop that is known; or the run ends with an error that says what was seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+from unicb.guidance._models import Models
+from unicb.guidance._observed import Combination
+from unicb.guidance._scale import PropertyScale, scale_of
+from unicb.guidance._watch import LoopWatch, Seen
+from unicb.ops import Tensor
+from unicb.pipelines import PipelineFacts
+
+if TYPE_CHECKING:
+    from unicb.guidance import Cut, Scaling
+    from unicb.run.run import Run
+
+
+def settled(models: Models, seen: Seen) -> PipelineFacts:
+    """The facts as the step has shown them.
+
+    Raises:
+        UnsupportedPipelineError: the step was not clean; it contradicts the facts in what they
+            cannot do without.
+    """
+    facts, found = models.facts, seen.combination
+    model = " or ".join(facts.denoisers)
+    if found is None:
+        models.mismatch(
+            "its loop, which unicb does not know, hands to its scheduler what was not seen to be "
+            f"u + g * (c - u) of what its {model} predicts",
+            "that has to be seen in its first step with guidance",
+        )
+    order = facts.order[: len(seen.parts)]
+    if len(seen.parts) != len(order) or len(order) < facts.least_blocks:
+        models.mismatch(
+            f"its {model} predicts {len(seen.parts)} parts in a step",
+            f"guidance should have {len(facts.order)}",
+        )
+    if order[found.conditional] != "conditional":
+        if len(order) != 2 or facts.cfg != "batch":
+            models.mismatch(
+                f"part {found.conditional} of what its {model} predicts is the conditional one, as "
+                "its loop combines them",
+                f"part {order.index('conditional')} should be",
+            )
+        order = order[::-1]
+    # What is known of a third part, which this run has not, stays.
+    return replace(facts, order=(*order, *facts.order[len(order) :]), verify=False)
+
+
+def wrong_scale(models: Models, run: Run, seen: Seen) -> tuple[str, str] | None:
+    """What was found and what was expected, where the loop guides with another scale than it seems
+    to; None where it does not."""
+    facts, found = models.facts, seen.combination
+    said = scale_of(models.pipeline, facts, run)
+    if found is None or said is None or facts.combination == "other":
+        return None
+    scale = found.scale - (facts.combination == "from_conditional")
+    if abs(scale - said) <= (1e-3 + 6 * found.error) * found.scale:
+        return None
+    names = " or ".join(facts.scale_names)
+    return f"its loop guides with a scale of {scale:.4g}", f"{names} says {said:.4g}"
+
+
+def remade(models: Models, seen: Seen, facts: PipelineFacts, scale: float) -> Tensor:
+    """What the loop would have made of the parts with ``scale`` (1: of the conditional one alone).
+
+    Raises:
+        UnsupportedPipelineError: it does more than to combine them.
+    """
+    found = seen.combination
+    assert found is not None
+    total = round(found.total)
+    plain = found.how == "rows" and not found.varies and abs(total) == 1
+    if not plain or abs(found.total - total) > 1e-3 + 6 * found.error * found.scale:
+        models.mismatch(
+            "its loop, which unicb does not know, does more to what it has combined "
+            f"(its parts have {', '.join(f'{x:.4g}' for x in found.coefficients)} in it)",
+            "the step that is to be guided otherwise has to be the plain sum of its parts",
+        )
+    return _combined(seen.parts, facts.order, found, scale, total)
+
+
+def _combined(
+    parts: Sequence[Tensor],
+    order: Sequence[str],
+    found: Combination,
+    scale: float,
+    total: int,
+) -> Tensor:
+    """``total * (u + scale * (c - u))``, and what other parts add to it."""
+    conditional = parts[found.conditional]
+    of = {name: parts[i] for i, name in enumerate(order[: len(parts)])}
+    made = conditional
+    if scale != 1.0:
+        unconditional = of["unconditional"]
+        made = unconditional + (conditional - unconditional) * scale
+    made = made if total == 1 else made * -1.0
+    if "perturbed" in of:
+        weight = found.coefficients[order.index("perturbed")]
+        made = made + (of["perturbed"] - conditional) * weight
+    return made
+
+
+class SeenFacts:
+    """What the steps of one run have shown of its loop.
+
+    Attributes:
+        facts: as they have shown them; None until they have.
+        wrong_scale: see :func:`wrong_scale`.
+    """
+
+    def __init__(self) -> None:
+        self.facts: PipelineFacts | None = None
+        self.wrong_scale: tuple[str, str] | None = None
+
+
+class Look:
+    """Looks at the first step with guidance of a loop that unicb was not proven on.
+
+    Args:
+        models: of the pipeline.
+        run: whose loop it is.
+        seen: what its steps have shown; this one is added.
+    """
+
+    def __init__(self, models: Models, run: Run, seen: SeenFacts) -> None:
+        self._models, self._run, self._seen = models, run, seen
+        self._watch = LoopWatch(models, run, self._see)
+
+    def step_end(self) -> None:
+        """A step has ended. Raises UnsupportedPipelineError if nothing can be seen of it."""
+        if self._seen.facts is None:
+            self._watch.check_seen()
+        else:
+            self._watch.remove()
+
+    def remove(self) -> None:
+        """Look no longer. Idempotent."""
+        self._watch.remove()
+
+    def _see(self, seen: Seen) -> Tensor | None:
+        """Settle the facts by a step; returns what the scheduler is to get instead."""
+        if self._seen.facts is None:
+            self._seen.facts = settled(self._models, seen)
+            self._seen.wrong_scale = wrong_scale(self._models, self._run, seen)
+        return None
+
+    def _known(self) -> Models:
+        """The pipeline's models, with the facts as they were seen."""
+        facts = self._seen.facts
+        assert facts is not None
+        return self._models.with_facts(facts)
+
+
+class UnprovenCut(Look):
+    """Cuts guidance once the loop has been seen to guide; ``make`` is the cut."""
+
+    holds_scale = False
+
+    def __init__(
+        self, models: Models, run: Run, make: Callable[[Models], Cut], seen: SeenFacts
+    ) -> None:
+        super().__init__(models, run, seen)
+        self._make, self._cut = make, cast("Cut | None", None)
+
+    def _see(self, seen: Seen) -> Tensor | None:
+        super()._see(seen)
+        return remade(self._models, seen, self._known().facts, 1.0)
+
+    def step_end(self) -> None:
+        if self._cut is not None:
+            return self._cut.step_end()
+        super().step_end()
+        if self._seen.facts is not None:
+            self._cut = self._make(self._known())
+
+    def restore(self) -> None:
+        if self._cut is not None:
+            self._cut.restore()
+        self.remove()
+
+    def remove(self) -> None:
+        super().remove()
+        if self._cut is not None:
+            self._cut.remove()
+
+
+class UnprovenScale(Look):
+    """Sets the scale of guidance once the loop has been seen to guide; ``make`` is the scaling."""
+
+    def __init__(
+        self, models: Models, run: Run, make: Callable[[Models], Scaling], seen: SeenFacts
+    ) -> None:
+        super().__init__(models, run, seen)
+        self._make, self._scaling = make, cast("Scaling | None", None)
+        self._scale: float | None = None
+
+    def is_off(self, scale: float) -> bool:
+        return scale <= self._models.facts.guided_above
+
+    def set(self, scale: float | None) -> None:
+        self._scale = scale
+        if self._scaling is not None:
+            self._scaling.set(scale)
+
+    def _see(self, seen: Seen) -> Tensor | None:
+        super()._see(seen)
+        if self._seen.wrong_scale is not None:
+            self._models.mismatch(*self._seen.wrong_scale)
+        if self._scale is None:
+            return None
+        return remade(self._models, seen, self._known().facts, self._scale)
+
+    def step_end(self) -> None:
+        if self._scaling is not None:
+            return self._scaling.step_end()
+        super().step_end()
+        if self._seen.facts is not None:
+            self._scaling = self._make(self._known())
+            self._scaling.set(self._scale)
+
+    def remove(self) -> None:
+        super().remove()
+        if self._scaling is not None:
+            self._scaling.remove()
+
+
+class UnprovenProperty:
+    """Sets the attribute that the loop should read its scale from, and looks whether it does.
+
+    Args:
+        models: of the pipeline.
+        run: whose loop it is.
+        scaling: what sets the attribute.
+    """
+
+    def __init__(self, models: Models, run: Run, scaling: PropertyScale) -> None:
+        self._models, self._run, self._scaling = models, run, scaling
+        self._first = scale_of(models.pipeline, models.facts, run)
+        self._watch = LoopWatch(models, run, self._see)
+
+    def is_off(self, scale: float) -> bool:
+        return self._scaling.is_off(scale)
+
+    def set(self, scale: float | None) -> None:
+        self._scaling.set(scale)
+
+    def step_end(self) -> None:
+        self._watch.check_seen()
+
+    def remove(self) -> None:
+        self._watch.remove()
+        self._scaling.remove()
+
+    def _see(self, seen: Seen) -> Tensor | None:
+        # Before it has another scale than it began with, nothing is proven.
+        if scale_of(self._models.pipeline, self._models.facts, self._run) == self._first:
+            return None
+        settled(self._models, seen)
+        wrong = wrong_scale(self._models, self._run, seen)
+        if wrong is not None:
+            self._models.mismatch(*wrong)
+        self._watch.stop_after_this()
+        return None

@@ -1,0 +1,256 @@
+"""Watches one step of a loop: what its denoiser answers, and what the loop makes of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from unicb.backend import Backend
+from unicb.errors import UnsupportedPipelineError
+from unicb.guidance._models import Models
+from unicb.guidance._observed import Array, Combination, combination_of
+from unicb.guidance._tree import leaves
+from unicb.ops import Tensor
+
+if TYPE_CHECKING:
+    from unicb.run.holds import Hold
+    from unicb.run.run import Run
+
+#: Elements of each row that are enough; what is more is left out.
+ENOUGH = 4096
+
+
+class Seen(NamedTuple):
+    """One step of a loop with guidance.
+
+    Attributes:
+        parts: that the denoiser has predicted, each in the shape of ``output``.
+        output: what the loop made of them, for its scheduler.
+        combination: how; None where that is not clean.
+    """
+
+    parts: Sequence[Tensor]
+    output: Tensor
+    combination: Combination | None
+
+
+#: Returns what the scheduler is to get in the place of what the loop has made; None for that.
+See: TypeAlias = Callable[[Seen], Tensor | None]
+
+
+class LoopWatch:
+    """Looks on while a loop guides, until removed.
+
+    Args:
+        models: of the pipeline.
+        run: whose calls count.
+        see: called with each step that has several parts, before the scheduler gets its result.
+    """
+
+    def __init__(self, models: Models, run: Run, see: See) -> None:
+        self._models, self._run, self._see = models, run, see
+        self._answers: list[Any] = []
+        self._has_seen, self._is_enough, self._is_removed = False, False, False
+        with ExitStack() as undo:
+            undo.callback(models.remove)
+            models.hook(self._answer)
+            for scheduler in schedulers_of(models.pipeline):
+                undo.callback(self._held_step(scheduler).release)
+            self._undo = undo.pop_all()
+
+    def remove(self) -> None:
+        """Watch no longer. Idempotent."""
+        self._is_removed = True
+        self._undo.close()
+        self._answers.clear()
+
+    def stop_after_this(self) -> None:
+        """Watch no longer once this step has ended."""
+        self._is_enough = True
+
+    def check_seen(self) -> None:
+        """Raise UnsupportedPipelineError if a step has ended in which there was nothing to see."""
+        if not self._has_seen:
+            self._models.mismatch(
+                "its loop, which unicb does not know, has called no scheduler.step in a step",
+                "how it guides is seen there",
+            )
+        if self._is_enough:
+            self.remove()
+
+    def _answer(
+        self, name: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        out = call(*args, **kwargs)
+        if name in self._models.facts.denoisers and not self._models.fills(kwargs):
+            self._answers.append(out)
+        return out
+
+    def _held_step(self, scheduler: Any) -> Hold:
+        """Come before the scheduler's ``step``, in the run's own calls. Loops copy what is in a
+        scheduler's dictionary, and put it back later: nothing of ours may be in it."""
+        with self._run.as_own():
+            below = scheduler.step  # which is that of an earlier watch, if there is one
+        try:
+            return self._run.hold(scheduler, "step", partial(self._step, below))
+        except TypeError as error:
+            raise UnsupportedPipelineError(
+                f"cannot change guidance on {self._models.name}: its loop, which unicb does not "
+                f"know, has to be seen to guide, and its scheduler cannot be watched: {error}"
+            ) from error
+
+    def _step(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._is_removed:
+            return call(*args, **kwargs)
+        answers, self._answers = self._answers, []
+        names = ("model_output", "timestep", "sample")
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        output = given.get("model_output")
+        if answers and self._models.backend.is_tensor(output):
+            self._has_seen = True
+            seen = _seen(self._models, answers, output, given.get("sample"))
+            try:
+                instead = None if seen is None else self._see(seen)
+            except BaseException:
+                self._run.finish()
+                raise
+            if instead is not None:
+                if args:
+                    args = (instead, *args[1:])
+                else:
+                    kwargs = {**kwargs, "model_output": instead}
+        return call(*args, **kwargs)
+
+
+def schedulers_of(pipeline: Any) -> list[Any]:
+    """The pipeline's schedulers that step, each once."""
+    found = {id(x): x for name, x in vars(pipeline).items() if "scheduler" in name}
+    return [x for x in found.values() if callable(getattr(x, "step", None))]
+
+
+def _seen(models: Models, answers: Sequence[Any], output: Tensor, sample: Any) -> Seen | None:
+    """What was seen in a step; None where it had one part, and so no guidance."""
+    if not np.any(_thinned(models.backend, output)(output)):
+        return None  # some begin with a step of zeros
+    tensors = [_first(models, answer) for answer in answers]
+    count = max(len(answers), *(_blocks(x, output) for x in tensors))
+    if count < 2:
+        return None
+    backend = models.backend
+    found: list[Tensor] = []
+    for parts in _shaped(backend, tensors, output):
+        found = found or parts
+        thin = _thinned(backend, output)
+        if all(np.array_equal(thin(parts[0]), thin(x)) for x in parts[1:]):
+            return None  # as after a cut: whichever is which, guidance changes nothing
+        made = combination_of(
+            [thin(x) for x in parts],
+            thin(output),
+            thin(sample) if backend.is_tensor(sample) and _same(sample, output) else None,
+            _precision(parts[0], output),
+        )
+        if made is not None:
+            return Seen(parts, output, made)
+    return Seen(found, output, None)
+
+
+def _first(models: Models, answer: Any) -> Any:
+    """The prediction in what a denoiser answers: a tensor, or in a listed batch a list of them."""
+    is_tensor = models.backend.is_tensor
+    if models.facts.listed:
+        inner = answer
+        while isinstance(inner, list | tuple) and len(inner) and not is_tensor(inner[0]):
+            inner = inner[0]
+        if isinstance(inner, list | tuple) and len(inner):
+            return models.backend.ops.concat([x.reshape((1, *x.shape)) for x in inner])
+    return next((x for x in leaves(answer, is_tensor) if len(x.shape)), None)
+
+
+def _blocks(x: Any, output: Tensor) -> int:
+    """How many blocks of rows of the output's there are in ``x``."""
+    rows, each = (int(x.shape[0]), int(output.shape[0])) if x is not None else (0, 1)
+    return rows // each if each and rows % each == 0 else 1
+
+
+def _shaped(backend: Backend, tensors: Sequence[Any], output: Tensor) -> Iterator[list[Tensor]]:
+    """The parts, in the output's shape, in each way in which they may have come by it."""
+    if any(x is None for x in tensors):
+        return
+    parts: list[Tensor] = []
+    for x in tensors:
+        count = _blocks(x, output)
+        each = int(output.shape[0])
+        blocks = [x[i * each : (i + 1) * each] for i in range(count)]
+        parts += blocks if count > 1 else [x]
+    for way in (_as_it_is, _beginning, _end, _reshaped):
+        shaped = [way(x, output) for x in parts]
+        if all(x is not None for x in shaped):
+            yield shaped
+
+
+def _same(x: Tensor, output: Tensor) -> bool:
+    return tuple(x.shape) == tuple(output.shape)
+
+
+def _as_it_is(x: Tensor, output: Tensor) -> Tensor | None:
+    return x if _same(x, output) else None
+
+
+def _fits(x: Tensor, output: Tensor) -> bool:
+    """Whether the output may be a part of ``x``."""
+    lengths = list(zip(x.shape, output.shape, strict=False))
+    return len(x.shape) == len(output.shape) and all(n >= m for n, m in lengths)
+
+
+def _beginning(x: Tensor, output: Tensor) -> Tensor | None:
+    """As loops cut off a learned variance, or tokens of a reference."""
+    return x[tuple(slice(0, int(n)) for n in output.shape)] if _fits(x, output) else None
+
+
+def _end(x: Tensor, output: Tensor) -> Tensor | None:
+    """As loops cut off tokens of a text."""
+    if not _fits(x, output):
+        return None
+    ends = zip(x.shape, output.shape, strict=True)
+    return x[tuple(slice(int(n) - int(m), int(n)) for n, m in ends)]
+
+
+def _reshaped(x: Tensor, output: Tensor) -> Tensor | None:
+    same = math.prod(x.shape) == math.prod(output.shape)
+    return x.reshape(tuple(int(n) for n in output.shape)) if same else None
+
+
+def _thinned(backend: Backend, output: Tensor) -> Callable[[Tensor], Array]:
+    """A function that brings some of the elements of tensors like ``output`` to the host.
+
+    Channels and frames stay whole, since loops may treat each in its own way.
+    """
+    shape = [int(n) for n in output.shape]
+    steps = [1] * len(shape)
+    axes = range(1, 2) if len(shape) == 3 else range(max(1, len(shape) - 2), len(shape))
+    while (
+        axes and math.prod(-(-n // s) for n, s in zip(shape[1:], steps[1:], strict=True)) > ENOUGH
+    ):
+        longest = max(axes, key=lambda axis: shape[axis] / steps[axis])
+        if shape[longest] <= steps[longest]:
+            break
+        steps[longest] *= 2
+    slices = tuple(slice(None, None, step) for step in steps)
+
+    def thin(x: Tensor) -> Array:
+        return np.asarray(backend.ops.to_numpy(x[slices]), np.float64)
+
+    return thin
+
+
+def _precision(*tensors: Tensor) -> float:
+    """The machine epsilon of the least exact dtype among them."""
+    names = [str(x.dtype).lower() for x in tensors]
+    least = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float64": 2.0**-53}
+    found = [next((e for name, e in least.items() if name in n), 2.0**-24) for n in names]
+    return max(found)

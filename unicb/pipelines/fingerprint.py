@@ -1,0 +1,84 @@
+"""Which loops the facts about pipelines were proven on: hashes of their code.
+
+Facts hold for the loop that they were read from. The same class has another loop in another
+release, or where somebody changed it. ``loops.json`` has the fingerprints of those that the facts
+were proven on, by class and release; ``python -m zoo fingerprints`` writes it.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import linecache
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
+from types import CodeType
+from typing import Any
+
+from unicb.pipelines.source import CallSource
+
+_LENGTH = 12
+
+
+@cache
+def proven_loops() -> dict[str, dict[str, list[str]]]:
+    """The fingerprints of each class's loop, by the library and release that has it."""
+    text = files("unicb.pipelines").joinpath("loops.json").read_text(encoding="utf-8")
+    found: dict[str, dict[str, list[str]]] = json.loads(text)
+    return found
+
+
+def proven_releases() -> tuple[str, ...]:
+    """The libraries and releases that there are fingerprints of, sorted."""
+    return tuple(sorted({name for loops in proven_loops().values() for name in loops}))
+
+
+def is_proven(class_name: str, source: CallSource) -> bool:
+    """Whether the facts about ``class_name`` were proven on the loop that has this source."""
+    known = {one for found in proven_loops().get(class_name, {}).values() for one in found}
+    return any(one in known for one in fingerprints(source))
+
+
+def fingerprints(source: CallSource) -> Iterator[str]:
+    """A hash of the text of a ``__call__``, then one of its syntax tree, as far as there are such.
+
+    The first takes a millisecond. The second takes up to 20, and does not change with comments,
+    with the layout of the text, with annotations or the docstring.
+    """
+    if source.code is not None and (text := _text(source.code)):
+        yield _hash(text)
+    if (tree := source.written.tree) is not None:
+        yield _hash(repr(_meaning(tree)))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:_LENGTH]
+
+
+def _text(code: CodeType) -> str:
+    """The lines of a function, by the numbers in its bytecode: ``inspect`` looks for its end."""
+    lines = linecache.getlines(code.co_filename)[code.co_firstlineno - 1 : _last_line(code)]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _last_line(code: CodeType) -> int:
+    inner = (_last_line(one) for one in code.co_consts if isinstance(one, CodeType))
+    return max(*(end or 0 for _, end, _, _ in code.co_positions()), *inner, 0)
+
+
+def _meaning(node: Any) -> Any:
+    """What a syntax tree says, without what does not matter to a run; the same in all Pythons."""
+    if isinstance(node, list):
+        return [_meaning(item) for item in node]
+    if not isinstance(node, ast.AST):
+        return node
+    fields = dict(ast.iter_fields(node))
+    if isinstance(node, ast.FunctionDef):
+        documented = ast.get_docstring(node) is not None
+        fields = {"args": node.args, "body": node.body[documented:]}
+    for name in ("annotation", "kind", "type_comment", "ctx"):
+        fields.pop(name, None)
+    said = [(name, _meaning(value)) for name, value in fields.items() if value not in (None, [])]
+    return [type(node).__name__, *said]
