@@ -11,6 +11,7 @@ import ast
 import hashlib
 import json
 import linecache
+import re
 from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
@@ -23,21 +24,27 @@ _LENGTH = 12
 
 
 @cache
-def proven_loops() -> dict[str, dict[str, list[str]]]:
-    """The fingerprints of each class's loop, by the library and release that has it."""
-    text = files("unicb.pipelines").joinpath("loops.json").read_text(encoding="utf-8")
-    found: dict[str, dict[str, list[str]]] = json.loads(text)
-    return found
+def _text_of_loops() -> str:
+    return files("unicb.pipelines").joinpath("loops.json").read_text(encoding="utf-8")
+
+
+def proven_loops(class_name: str) -> dict[str, list[str]]:
+    """The fingerprints of a class's loop, by the library and release that has it. The file has a
+    line for each class: to parse all of it would take longer than to bind."""
+    found = re.search(rf'^  "{class_name}": (.*?),?$', _text_of_loops(), re.MULTILINE)
+    loops: dict[str, list[str]] = json.loads(found[1]) if found else {}
+    return loops
 
 
 def proven_releases() -> tuple[str, ...]:
     """The libraries and releases that there are fingerprints of, sorted."""
-    return tuple(sorted({name for loops in proven_loops().values() for name in loops}))
+    loops = json.loads(_text_of_loops())
+    return tuple(sorted({release for found in loops.values() for release in found}))
 
 
 def is_proven(class_name: str, source: CallSource) -> bool:
     """Whether the facts about ``class_name`` were proven on the loop that has this source."""
-    known = {one for found in proven_loops().get(class_name, {}).values() for one in found}
+    known = {one for found in proven_loops(class_name).values() for one in found}
     return any(one in known for one in fingerprints(source))
 
 

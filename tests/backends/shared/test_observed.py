@@ -1,0 +1,130 @@
+"""Loops that differ from those that unicb knows by their name: right, or an error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import edited_loops as edits
+import numpy as np
+import pytest
+import ways
+from here import NAME, harness
+
+from unicb import (
+    Callback,
+    CFGCutoff,
+    GuidanceInterval,
+    GuidanceSchedule,
+    Step,
+    UnsupportedPipelineError,
+    bind,
+)
+from unicb.testing import Case
+from zoo.entry import Request
+
+CASE = Case("text2img", prompts=2, steps=6)
+CALLBACKS = {
+    "cut": lambda: CFGCutoff(cutoff_step_index=2),
+    "interval from the start": lambda: GuidanceInterval(0.0, 0.5),
+    "interval": lambda: GuidanceInterval(0.5, 1.0),
+    "scale": lambda: GuidanceSchedule(3.0),
+    "schedule": lambda: GuidanceSchedule([(0.0, 1.0), (0.4, 3.0), (0.8, 1.0)]),
+}
+
+
+class CutAfterOne(Callback):
+    """A user's own, which says nothing of guidance before the run."""
+
+    def on_step_end(self, step: Step) -> None:
+        step.cut_guidance()
+
+
+def left_on(pipe: Any) -> list[str]:
+    kinds = [type(pipe.scheduler), type(pipe.unet)]
+    assert not any("_unicb_own_class" in vars(kind) for kind in kinds)
+    return sorted(vars(pipe.unet))
+
+
+def check_same(changes: Any, callback: Any, rows_more: int) -> None:
+    """An edited loop gives what the plain one does, with so many rows computed besides."""
+    plain, pipe = harness.build("text2img"), edits.with_loop(harness.build("text2img"), *changes)
+    before = left_on(pipe)
+    found = []
+    for each in (plain, pipe):
+        rows: list[int] = []
+
+        def spy(call: Any, args: Any, kwargs: Any, rows: list[int] = rows) -> Any:
+            rows.append(int(args[0].shape[0]) if args else int(kwargs["sample"].shape[0]))
+            return call(*args, **kwargs)
+
+        undo = harness.spy(each, spy)
+        found.append((harness.run(each, CASE, **bind(each, callback())), sum(rows)))
+        undo()
+    (wanted, known), (out, seen) = found
+    np.testing.assert_allclose(out, wanted, rtol=0, atol=2e-5 * wanted.std())
+    assert seen == known + rows_more
+    assert left_on(pipe) == before
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_blocks_swapped(name: str) -> None:
+    """The conditional rows are those that the loop takes for such. Guidance that is off in the
+    first step is computed in that all the same, and left out of what the loop makes of it."""
+    whole = 2 if name in ("interval", "schedule") else 0
+    check_same(edits.BLOCKS_SWAPPED, CALLBACKS[name], whole)
+
+
+def test_cut_by_a_callback_of_ones_own() -> None:
+    check_same(edits.BLOCKS_SWAPPED, CutAfterOne, 2)
+
+
+def test_a_loop_that_is_the_same_but_for_its_text() -> None:
+    check_same(edits.THE_SAME, CALLBACKS["cut"], 0)
+
+
+def refused(pipe: Any, callback: Any, match: str) -> None:
+    before = left_on(pipe)
+    plain = harness.run(pipe, CASE)
+    with pytest.raises(UnsupportedPipelineError, match=match):
+        harness.run(pipe, CASE, **bind(pipe, callback))
+    assert left_on(pipe) == before
+    assert np.array_equal(harness.run(pipe, CASE), plain)
+
+
+@pytest.mark.parametrize("name", ["scale", "schedule"])
+def test_a_scale_that_is_read_once(name: str) -> None:
+    pipe = edits.with_loop(harness.build("text2img"), *edits.SCALE_IS_LOCAL)
+    refused(pipe, CALLBACKS[name](), r"guides with a scale of \d.*says 3")
+
+
+@pytest.mark.parametrize("name", ["cut", "interval"])
+def test_another_formula(name: str) -> None:
+    pipe = edits.with_loop(harness.build("text2img"), *edits.ANOTHER_FORMULA)
+    refused(pipe, CALLBACKS[name](), r"was not seen to be u \+ g \* \(c - u\)")
+
+
+def of_zoo(title: str) -> tuple[Any, dict[str, Any]]:
+    """A pipeline of the zoo's, and what to call it with."""
+    fx, entry = ways.framework(NAME), ways.all_entries(NAME)[title]
+    fx.seed()
+    pipe = entry.build(fx)
+    return pipe, entry.arguments(fx, pipe, Request(steps=4))
+
+
+def refused_of_zoo(title: str, changes: Any, callback: Any, match: str) -> None:
+    pipe, arguments = of_zoo(title)
+    edits.with_loop(pipe, *changes)
+    with pytest.raises(UnsupportedPipelineError, match=match):
+        pipe(**arguments, **bind(pipe, callback))
+
+
+@pytest.mark.parametrize("name", ["cut", "interval", "scale"])
+def test_calls_swapped(name: str) -> None:
+    match = "part 1 of what its transformer predicts is the conditional one"
+    refused_of_zoo("FluxPipeline", edits.CALLS_SWAPPED, CALLBACKS[name](), match)
+
+
+@pytest.mark.parametrize("name", ["cut", "interval"])
+def test_a_switch_that_is_read_once(name: str) -> None:
+    match = "2 times in a step with guidance switched off"
+    refused_of_zoo("WanPipeline", edits.SWITCH_IS_LOCAL, CALLBACKS[name](), match)
