@@ -442,6 +442,17 @@ def coverage_stops(session: nox.Session, framework: str) -> None:
     session.run(*script, env={"PYTHONPATH": "instruments"})
 
 
+@nox.session(python=PYTHON, requires=["wheel"], name="coverage-observed", tags=["more"])
+@nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+@noted
+def coverage_observed(session: nox.Session, framework: str) -> None:
+    """Look at the loop of every class (or of the families named) as if it were unknown; writes the
+    pages, too."""
+    install_wheel(session, framework)
+    script = ["python", "-P", "-m", "zoo", "observed", *session.posargs, "--framework", framework]
+    session.run(*script, env={"PYTHONPATH": "instruments"})
+
+
 @nox.session(python=PYTHON, requires=["wheel"], tags=["more"])
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
 @noted

@@ -10,6 +10,7 @@ python -m zoo stops [wan flux]              stops of every class
 python -m zoo stop wan WanPipeline          stops, likewise
 python -m zoo guidance [wan flux]           scales and intervals of guidance
 python -m zoo guide wan WanPipeline         scales and intervals, likewise
+python -m zoo observed [wan flux]           guidance that is seen instead of known
 python -m zoo report                        the pages alone, from what was measured before
 python -m zoo fingerprints                  what the facts are proven on: this release
 python -m zoo run wan                       without unicb: which models does a step call?
@@ -24,8 +25,8 @@ import warnings
 from pathlib import Path
 
 from unicb.pipelines import facts_for
-from zoo import fingerprints
-from zoo.coverage import CFG, GUIDANCE, PREVIEWS, STOPS, Subject, cover
+from zoo import fingerprints, observed_report
+from zoo.coverage import CFG, GUIDANCE, OBSERVED, PREVIEWS, STOPS, Subject, cover
 from zoo.entry import CASES, Entry
 from zoo.families import entries, family_names
 from zoo.framework import FRAMEWORKS, Framework
@@ -34,7 +35,10 @@ from zoo.report import write
 from zoo.verdicts import BAD, verdicts
 
 #: What is written to the pages about coverage, and what is only printed.
-WRITTEN = {"coverage": CFG, "previews": PREVIEWS, "stops": STOPS, "guidance": GUIDANCE}
+WRITTEN = {
+    **{"coverage": CFG, "previews": PREVIEWS, "stops": STOPS},
+    **{"guidance": GUIDANCE, "observed": OBSERVED},
+}
 SUBJECTS = {**WRITTEN, "try": CFG, "show": PREVIEWS, "stop": STOPS, "guide": GUIDANCE}
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -55,6 +59,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.what == "report":
         write(options.docs)
+        observed_report.write(options.docs)
         return 0
     if options.what == "fingerprints":
         print(fingerprints.write(FRAMEWORKS[options.framework]()))
@@ -79,6 +84,7 @@ def coverage(fx: Framework, docs: Path, families: list[str], what: str) -> int:
     name = fx.name if what == "coverage" else f"{what}-{fx.name}"
     rows = cover(fx, docs / "coverage" / f"{name}.json", families, SUBJECTS[what])
     write(docs)
+    observed_report.write(docs)
     bad = [name for name, verdict in verdicts(rows).items() if verdict in BAD]
     print(f"wrong or failed: {', '.join(bad) or 'none'}")
     return 1 if bad else 0

@@ -20,6 +20,8 @@ from zoo.framework import Framework
 from zoo.guidance import Guided
 from zoo.guidance import measure as measure_guidance
 from zoo.measure import Outcome, has_none, measure
+from zoo.observed import Observed
+from zoo.observed import measure as observe
 from zoo.previews import Shown, bare_class
 from zoo.previews import measure as measure_previews
 from zoo.stops import Stopped
@@ -180,6 +182,11 @@ def _guided_without_entry(kind: type) -> Guided:
     return Guided(found.verdict, found.why)
 
 
+def _observed_without_entry(kind: type) -> Observed:
+    found = _cfg_without_entry(kind)
+    return Observed(found.verdict, found.why)
+
+
 def _latents(facts: PipelineFacts | None) -> dict[str, str]:
     if facts is None:
         return {"layout": "", "format": ""}
@@ -190,6 +197,7 @@ CFG = Subject(Outcome, measure, _way, _cfg_without_entry, all_cases=True)
 GUIDANCE = Subject(
     Guided, measure_guidance, _way, _guided_without_entry, all_cases=False, one_case=True
 )
+OBSERVED = Subject(Observed, observe, _way, _observed_without_entry, all_cases=False, one_case=True)
 STOPS = Subject(
     Stopped, measure_stops, lambda facts: {}, without_stop, all_cases=False, one_case=True
 )

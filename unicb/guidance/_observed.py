@@ -55,7 +55,8 @@ def combination_of(
     Args:
         parts: each of the shape of ``output``, ``[rows, ...]``.
         output: what the loop hands to its scheduler.
-        sample: what the scheduler is to step from: loops may convert a prediction with it.
+        sample: what the scheduler is to step from: loops may convert a prediction with it. It may
+            have fewer channels than the output.
         precision: the machine epsilon of the dtype that the loop computes in.
     """
     for how, columns, wanted in _equations(parts, output, sample):
@@ -80,6 +81,11 @@ def _equations(
     yield "rows", np.stack([rows(x) for x in parts], 2), rows(output)
     if sample is not None and sample.shape == output.shape:
         yield "rows with the sample", np.stack([rows(x) for x in (*parts, sample)], 2), rows(output)
+    elif sample is not None:
+        # What is learnt beside the prediction, a variance, is not guided, and comes behind it.
+        own = tuple(slice(0, n) for n in sample.shape)
+        cut = [rows(x[own]) for x in parts]
+        yield "the sample's channels", np.stack(cut, 2), rows(output[own])
     channels = -1 if output.ndim == 3 else 1
     if output.ndim > 2 and output.shape[channels] > len(parts):
 

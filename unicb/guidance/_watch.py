@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -54,7 +54,7 @@ class LoopWatch:
 
     def __init__(self, models: Models, run: Run, see: See) -> None:
         self._models, self._run, self._see = models, run, see
-        self._answers: list[Any] = []
+        self._answers: list[tuple[Any, bool]] = []
         self._has_seen, self._is_enough, self._is_removed = False, False, False
         with ExitStack() as undo:
             undo.callback(models.remove)
@@ -87,9 +87,16 @@ class LoopWatch:
         self, name: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         out = call(*args, **kwargs)
-        if name in self._models.facts.denoisers and not self._models.fills(kwargs):
-            self._answers.append(out)
+        if name in self._models.facts.denoisers:
+            self._answers.append((out, self._models.fills(kwargs)))
         return out
+
+    def _predictions(self) -> list[Any]:
+        """The answers that are predictions: some calls fill a cache, and of those some do both."""
+        predicted = [answer for answer, fills in self._answers if not fills]
+        facts = self._models.facts
+        enough = len(predicted) >= (len(facts.order) if facts.cfg == "calls" else 1)
+        return predicted if enough else [answer for answer, _ in self._answers]
 
     def _held_step(self, scheduler: Any) -> Hold:
         """Come before the scheduler's ``step``, in the run's own calls. Loops copy what is in a
@@ -107,7 +114,7 @@ class LoopWatch:
     def _step(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self._is_removed:
             return call(*args, **kwargs)
-        answers, self._answers = self._answers, []
+        answers, self._answers = self._predictions(), []
         names = ("model_output", "timestep", "sample")
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         output = given.get("model_output")
@@ -146,14 +153,11 @@ def _seen(models: Models, answers: Sequence[Any], output: Tensor, sample: Any) -
     for parts in _shaped(backend, tensors, output):
         found = found or parts
         thin = _thinned(backend, output)
-        if all(np.array_equal(thin(parts[0]), thin(x)) for x in parts[1:]):
+        wanted, columns = thin(output), [thin(x) for x in parts]
+        if all(np.array_equal(columns[0], x) for x in columns[1:]):
             return None  # as after a cut: whichever is which, guidance changes nothing
-        made = combination_of(
-            [thin(x) for x in parts],
-            thin(output),
-            thin(sample) if backend.is_tensor(sample) and _same(sample, output) else None,
-            _precision(parts[0], output),
-        )
+        start = thin(sample) if backend.is_tensor(sample) and _fits(output, sample) else None
+        made = combination_of(columns, wanted, start, _precision(parts[0], output))
         if made is not None:
             return Seen(parts, output, made)
     return Seen(found, output, None)
@@ -164,8 +168,11 @@ def _first(models: Models, answer: Any) -> Any:
     is_tensor = models.backend.is_tensor
     if models.facts.listed:
         inner = answer
-        while isinstance(inner, list | tuple) and len(inner) and not is_tensor(inner[0]):
-            inner = inner[0]
+        while isinstance(inner, Mapping | list | tuple) and len(inner):
+            first = next(iter(inner.values())) if isinstance(inner, Mapping) else inner[0]
+            if is_tensor(first) and not isinstance(inner, Mapping):
+                break
+            inner = first
         if isinstance(inner, list | tuple) and len(inner):
             return models.backend.ops.concat([x.reshape((1, *x.shape)) for x in inner])
     return next((x for x in leaves(answer, is_tensor) if len(x.shape)), None)
@@ -202,7 +209,7 @@ def _as_it_is(x: Tensor, output: Tensor) -> Tensor | None:
 
 
 def _fits(x: Tensor, output: Tensor) -> bool:
-    """Whether the output may be a part of ``x``."""
+    """Whether the output may be a part of ``x``, or all of it."""
     lengths = list(zip(x.shape, output.shape, strict=False))
     return len(x.shape) == len(output.shape) and all(n >= m for n, m in lengths)
 

@@ -1,0 +1,115 @@
+"""Does what is seen of a loop agree with what is known of it?
+
+Each run is made twice: by the facts, and as if nobody had proven them on this loop, so that its
+first step with guidance is looked at. Both must end in the same latents; or the second is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import numpy.typing as npt
+
+from unicb import Callback, CFGCutoff, GuidanceInterval, UnsupportedPipelineError, bind
+from unicb.pipelines import facts_for
+from unicb.pipelines.source import CallSource
+from zoo.entry import Entry, Request
+from zoo.framework import Framework
+from zoo.measure import CUT, EXACT, error, has_none
+
+#: What is asked of a loop: guidance that ends, and guidance that is off from the first step on.
+ASKED = {
+    "cut": lambda: CFGCutoff(cutoff_step_index=CUT),
+    "off at first": lambda: GuidanceInterval(0.5, 1.0),
+}
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What came of one class with one request.
+
+    Attributes:
+        verdict: of the cut: "exact", "refused" (before anything is cut), "wrong", "failed" (without
+            looking, too), "not built", or "no guidance".
+        why: the reason, where it is not "exact".
+        difference: largest difference of both runs' latents, in standard deviations.
+        first: the same of guidance that is off from the first step on; None where it was not run.
+    """
+
+    verdict: str
+    why: str = ""
+    difference: float | None = None
+    first: dict[str, Any] | None = None
+
+
+def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Observed:
+    """One class, one request."""
+    facts = facts_for(pipeline)
+    if facts is None or facts.cfg == "none":
+        return Observed("no guidance" if has_none(facts) else "refused", _why_none(pipeline))
+    found = {name: _compared(entry, fx, pipeline, request, name) for name in ASKED}
+    first = found["off at first"]
+    return Observed(**found["cut"], first=first)
+
+
+def _why_none(pipeline: Any) -> str:
+    facts = facts_for(pipeline)
+    return "" if facts is None else facts.why_none
+
+
+def _compared(
+    entry: Entry, fx: Framework, pipeline: Any, request: Request, asked: str
+) -> dict[str, Any]:
+    def run() -> npt.NDArray[Any]:
+        latents: list[Any] = []
+        name = facts_for(pipeline).batch_of  # type: ignore[union-attr]
+        callbacks = bind(pipeline, ASKED[asked](), _Latest(name, latents))
+        fx.seed()
+        pipeline(**entry.arguments(fx, pipeline, request), **callbacks)
+        kept: npt.NDArray[Any] = fx.backend.ops.to_numpy(latents[-1])
+        return kept
+
+    try:
+        known = run()
+    except UnsupportedPipelineError as refusal:
+        return {"verdict": "refused", "why": f"by the facts, too: {refusal}"}
+    except Exception as failure:
+        return {"verdict": "failed", "why": f"{type(failure).__name__}: {failure}"}
+    try:
+        with unproven(type(pipeline)):
+            seen = run()
+    except UnsupportedPipelineError as refusal:
+        return {"verdict": "refused", "why": str(refusal)}
+    except Exception as failure:
+        return {"verdict": "wrong", "why": f"{type(failure).__name__}: {failure}"}
+    difference = error(seen, known)
+    if difference >= EXACT:
+        why = "differs from what it gives by the facts"
+        return {"verdict": "wrong", "why": why, "difference": difference}
+    return {"verdict": "exact", "why": "", "difference": difference}
+
+
+class _Latest(Callback):
+    def __init__(self, name: str, latents: list[Any]) -> None:
+        self.tensors, self._latents = (name,), latents
+
+    def on_step_end(self, step: Any) -> None:
+        self._latents[:] = [step[self.tensors[0]]]
+
+
+@contextmanager
+def unproven(kind: type) -> Iterator[None]:
+    """A block in which the facts about the class were proven on another loop than its own."""
+    found = CallSource.of(kind)._found
+    before = dict(found)
+    found.clear()
+    try:
+        with mock.patch("unicb.guidance._inference.is_proven", return_value=False):
+            yield
+    finally:
+        found.clear()
+        found.update(before)
