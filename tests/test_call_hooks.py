@@ -12,8 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unicb import UnsupportedPipelineError
 from unicb.call_hooks import hook_call
+from unicb.pipelines import facts_for
+from unicb.pipelines.target import Target
 from unicb.run.holds import hold
+from unicb_numpy import NumpyBackend
+from unicb_numpy.pipelines import ToyPipeline
 
 
 class Base:
@@ -220,3 +225,19 @@ def test_calls_cannot_be_held() -> None:
 def test_object_that_keeps_no_attributes() -> None:
     with pytest.raises(TypeError):
         hook_call((1, 2), noting("hooked"))
+
+
+def test_part_of_a_compiled_model(pipe: ToyPipeline) -> None:
+    """The model itself is called as before."""
+    part = object()
+
+    class Compiling(NumpyBackend):
+        def is_built_in(self, found: Any, models: Any) -> bool:
+            assert models == [pipe.unet]
+            return found in (part, pipe.unet)
+
+    target = Target(pipe, Compiling(), facts_for(pipe))
+    target.check_changeable(pipe.unet)
+    target.check_changeable(object())
+    with pytest.raises(UnsupportedPipelineError, match=r"compiled model of this ToyPipeline"):
+        target.check_changeable(part)
