@@ -28,7 +28,8 @@ T = TypeVar("T")
 
 ENTRY_POINT_GROUP = "unicb.backends"
 
-_VERBS = ("owns", "is_tensor", "aside", "untouched", "hook", "reset_caches", "versions")
+_HOOKS = ("hook", "is_built_in", "reset_caches")
+_VERBS = ("owns", "is_tensor", "aside", "untouched", *_HOOKS, "versions")
 _PARTS = ("name", "install", "ops", *_VERBS)
 
 
@@ -94,18 +95,27 @@ class Backend(ABC):
         """Have ``around(call, args, kwargs)`` answer every call of ``module``; ``call`` is what
         the module would have run.
 
-        Goes through the framework's own hook registry where there is one. Returns a function that
-        takes the hook away and leaves the module as it was found. Hooks on one module nest, the
-        latest outermost, and may be taken away in any order. Both may happen in any thread, also
-        while the module is being called.
+        Goes through the framework's own hook registry, where there is one and a model that is
+        hooked there can be compiled. Returns a function that takes the hook away and leaves the
+        module as it was found. Hooks on one module nest, the latest outermost, and may be taken
+        away in any order. Both may happen in any thread, also while the module is being called.
 
         Meanwhile ``copy.deepcopy`` of the module, or of what contains it, is a copy of the module
         as it would be without the hooks: see :func:`unicb.plain_copies.make_plain_copies`.
 
         Unless overridden, the module's own ``forward`` is replaced: for frameworks without a
-        registry, whose modules run that when they are called.
+        registry, whose modules run that when they are called. Where it is compiled by its name, see
+        :func:`unicb.call_hooks.hook_call`.
         """
         return hook_method(module, "forward", around)
+
+    def is_built_in(self, part: Any, models: Sequence[Any]) -> bool:
+        """Whether ``part`` is inside one of the models, compiled in such a way that a call of that
+        model knows nothing of a hook on it, or of a change of its attributes.
+
+        Unless overridden, it is not.
+        """
+        return False
 
     def reset_caches(self, module: Any, *, rehearse: bool = False) -> None:  # noqa: B027
         """Have the framework's own hooks on ``module`` and inside it forget what they keep of

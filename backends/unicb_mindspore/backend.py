@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, cast
 
 from unicb.backend import Around, Backend, T
+from unicb.call_hooks import hook_call
 from unicb.ops import Tensor, TensorOps
 
 
@@ -40,9 +41,14 @@ class MindSporeBackend(Backend):
         return untouched()
 
     def hook(self, module: Any, around: Around) -> Callable[[], None]:
-        from unicb_mindspore.hooks import hook
+        # MindSpore compiles `construct` by its name. mindone's registry of hooks replaces it, which
+        # is no more to be compiled then.
+        return hook_call(module, around)
 
-        return hook(module, around)
+    def is_built_in(self, part: Any, models: Sequence[Any]) -> bool:
+        from unicb_mindspore.hooks import is_built_in
+
+        return is_built_in(part, models)
 
     def reset_caches(self, module: Any, *, rehearse: bool = False) -> None:
         from unicb_mindspore.hooks import reset_caches

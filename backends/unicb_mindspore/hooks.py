@@ -1,79 +1,14 @@
-"""Hooks on a cell's call, through mindone's port of diffusers' registry."""
+"""What hooks meet on MindSpore: mindone's own registry of hooks, and compiled cells."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mindone.diffusers.hooks import HookRegistry, ModelHook
-from mindone.diffusers.hooks.hooks import HookFunctionReference
+import mindspore
+from mindone.diffusers.hooks import HookRegistry
 
-from unicb.backend import Around
-from unicb.method_hooks import inside
-from unicb.plain_copies import make_plain_copies
-from unicb.registry_hooks import NAME, refuse_faster_cache, unregister, without_ours
-
-_lock = threading.RLock()
-
-
-class _Arounds(ModelHook):  # type: ignore[misc]
-    """All of unicb's hooks on one cell: one entry in the registry, whose hooks come and go."""
-
-    def __init__(self, found_bare: bool) -> None:
-        """``found_bare``: whether nobody had hooked or replaced the call before us."""
-        super().__init__()
-        self.found_bare = found_bare
-        self.arounds: list[Around] = []
-        self.end_plain_copies: Callable[[], None]
-
-    def take_away(self, attributes: dict[str, Any]) -> None:
-        """Do to a copy of the cell's attributes what is done to the cell when our hooks go."""
-        registry = attributes["_diffusers_hook"]
-        if registry._hook_order[-1] == NAME:
-            attributes["construct"] = self.fn_ref.original_construct
-        attributes["_diffusers_hook"] = registry = without_ours(registry, "construct")
-        if self.found_bare and not registry.hooks:
-            del attributes["_diffusers_hook"], attributes["construct"]
-
-    def __reduce__(self) -> Any:
-        """Have whoever else refers to it, in a copy, find a hook that does nothing there."""
-        return ModelHook, ()
-
-    def new_construct(self, module: Any, *args: Any, **kwargs: Any) -> Any:
-        return inside(self.arounds, self.fn_ref.original_construct)(*args, **kwargs)
-
-
-def hook(module: Any, around: Around) -> Callable[[], None]:
-    """See :meth:`unicb.Backend.hook`."""
-    with _lock:
-        registry = HookRegistry.check_if_exists_or_initialize(module)
-        ours = registry.get_hook(NAME)
-        if ours is None:
-            ours = _Arounds(not registry.hooks and "construct" not in vars(module))
-            # The registry sets this last, and another thread may be calling the cell meanwhile.
-            ours.fn_ref = HookFunctionReference()
-            ours.fn_ref.original_construct = module.construct
-            ours.end_plain_copies = make_plain_copies(module, _lock, ours.take_away)
-            registry.register_hook(ours, NAME)
-        ours.arounds.append(around)
-
-    def remove() -> None:
-        with _lock:
-            ours.arounds.remove(around)
-            if not ours.arounds:
-                unregister(registry, "construct")
-                if ours.found_bare and not registry.hooks:
-                    _clear(module)
-                ours.end_plain_copies()
-
-    return remove
-
-
-def _clear(module: Any) -> None:
-    """Take away what an empty registry leaves: itself, and a copy of the bound method."""
-    vars(module).pop("_diffusers_hook", None)
-    vars(module).pop("construct", None)
+from unicb.registry_hooks import refuse_faster_cache
 
 
 def reset_caches(module: Any, rehearse: bool) -> None:
@@ -82,3 +17,28 @@ def reset_caches(module: Any, rehearse: bool) -> None:
     refuse_faster_cache(module, registry)
     if not rehearse:
         registry.reset_stateful_hooks()
+
+
+def is_built_in(part: Any, models: Sequence[Any]) -> bool:
+    """See :meth:`unicb.Backend.is_built_in`."""
+    return any(part is one for model in models for one in _built_in(model))
+
+
+def _built_in(model: Any) -> Iterator[Any]:
+    """What is inside a model's compiled cells: cells, and what these have as attributes."""
+    for whole in _compiled(model):
+        for _, cell in whole.cells_and_names():
+            if cell is not whole:
+                yield cell
+            yield from vars(cell).values()
+
+
+def _compiled(model: Any) -> Iterator[Any]:
+    if not isinstance(model, mindspore.nn.Cell):
+        return
+    if mindspore.get_context("mode") == mindspore.GRAPH_MODE:
+        yield model
+        return
+    for _, cell in model.cells_and_names():
+        if hasattr(cell.construct, "__wrapped_by_jit__"):  # as MindSpore itself asks
+            yield cell

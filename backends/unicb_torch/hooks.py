@@ -13,7 +13,8 @@ from diffusers.utils.torch_utils import is_compiled_module
 from unicb.backend import Around
 from unicb.method_hooks import inside
 from unicb.plain_copies import make_plain_copies
-from unicb.registry_hooks import NAME, refuse_faster_cache, unregister, without_ours
+from unicb.registry_hooks import refuse_faster_cache
+from unicb_torch.registry import NAME, unregister, without_ours
 
 _lock = threading.RLock()
 FASTER_CACHE_BLOCK = "faster_cache_block"  # as the framework names its hooks on layers of attention
@@ -53,7 +54,7 @@ class _Arounds(ModelHook):  # type: ignore[misc]
             _forget(self._registry)
             new = new - {"forward"}
         else:
-            unregister(self._registry, "forward")
+            unregister(self._registry)
         if not self._registry.hooks:
             for name in new:
                 vars(module).pop(name, None)
@@ -65,7 +66,7 @@ class _Arounds(ModelHook):  # type: ignore[misc]
         # accelerate keeps the call that it has replaced, which may be ours, under another name.
         for name in [name for name, value in attributes.items() if value is self._forward]:
             attributes[name] = self.fn_ref.original_forward
-        attributes["_diffusers_hook"] = registry = without_ours(self._registry, "forward")
+        attributes["_diffusers_hook"] = registry = without_ours(self._registry)
         registry._child_registries_cache = None  # where ours may be the only hook
         if not registry.hooks:
             for name in self._new - ({"forward"} if replaced else set()):

@@ -30,7 +30,8 @@ class _OnAdapters(Callback):
     owns = ("ip_adapter_scale",)
 
     def on_bind(self, target: Target) -> None:
-        self._adapters(target.pipeline)
+        for processor in self._adapters(target.pipeline).processors.values():
+            target.check_changeable(processor)
 
     def _adapters(self, pipeline: Any) -> Adapters:
         return Adapters(type(self).__name__, pipeline)
@@ -67,8 +68,9 @@ class IPAdapterScale(_OnAdapters):
             and in the run); from ``bind``: a scale names unknown blocks, or has another number of
             adapters, blocks or layers than the pipeline.
         UnsupportedPipelineError: from ``bind``: no IP-Adapter is loaded, or the pipeline takes
-            none; from the first step of a run: the pipeline was called so that its loop does
-            without the adapter (StableDiffusion3Pipeline with scale 0).
+            none, or its scales are built into a compiled graph (MindSpore's are); from the first
+            step of a run: the pipeline was called so that its loop does without the adapter
+            (StableDiffusion3Pipeline with scale 0).
     """
 
     def __init__(self, schedule: Schedule[Scale]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from unicb._states import States
 from unicb.backend import Backend
+from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines.facts import PipelineFacts
 from unicb.pipelines.source import CallSource
 from unicb.pipelines.stoppable import check_stoppable, models_of
@@ -77,6 +78,18 @@ class Target:
         """Its denoisers, and then the models that are called with the same rows, such as
         ControlNets. Empty where they are not known, or the pipeline has no denoiser."""
         return models_of(self.pipeline, self.facts)
+
+    def check_changeable(self, part: Any) -> None:
+        """Raise UnsupportedPipelineError if a run would see nothing of a change to ``part``, of
+        its attributes or of its call, because it is inside a compiled model."""
+        models = self.models
+        if any(part is model for model in models) or not self.backend.is_built_in(part, models):
+            return
+        raise UnsupportedPipelineError(
+            f"cannot change the {type(part).__name__} in a compiled model of this {self.name}: "
+            "the compiler has built it into the graph, and calls of the model would see nothing of "
+            "the change; leave the model uncompiled, or leave out the callback that changes it"
+        )
 
     def check_interruptible(self) -> None:
         """Raise UnsupportedPipelineError if a run of the pipeline cannot be ended early."""

@@ -148,7 +148,9 @@ class AskedRun:
         Raises:
             AttributeError, TypeError: the object has no such attribute, or cannot have one that
                 answers by who is calling.
+            UnsupportedPipelineError: it is built into a compiled model, which would not ask it.
         """
+        self.target.check_changeable(obj)
         held = hold(obj, name, value, self)
         self.on_finish(held.release)
         return held

@@ -1,9 +1,7 @@
 """Holds: what a run changes on an object that others use too, and only the run sees.
 
-While an attribute is held, its object has a class of ours, made from its own, in which the
-attribute asks who is calling. What was there stays where it was (the instance's dictionary,
-a framework's registry of submodules): so nothing has to be put back, copies and pickles are
-plain, and other threads find the one or the other at every moment, never nothing.
+While an attribute is held, its object has a class of ours (see :mod:`unicb.given_classes`), in
+which the attribute asks who is calling.
 
 A compiled graph may have an attribute's value built in. The change of class makes it a graph for
 another object.
@@ -11,12 +9,10 @@ another object.
 
 from __future__ import annotations
 
-import copyreg
-import threading
-from collections.abc import Callable
-from functools import cache, partial
 from types import MemberDescriptorType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
+
+from unicb.given_classes import OWN, lock, put, take
 
 if TYPE_CHECKING:
     from unicb.run.asked import AskedRun
@@ -32,13 +28,13 @@ class Hold:
 
     def release(self) -> None:
         """Let go. Idempotent; from any thread, and in any order where there are several."""
-        with _lock:
+        with lock:
             stacks = _stacks[self._name]
             left = tuple(one for one in stacks.get(id(self._obj), ()) if one is not self)
             if left:
                 stacks[id(self._obj)] = left
             elif stacks.pop(id(self._obj), None) is not None:
-                _give_class(self._obj, _own_class(self._obj))
+                take(self._obj, self._name)
 
 
 def hold(obj: Any, name: str, value: Any, owner: AskedRun) -> Hold:
@@ -50,39 +46,39 @@ def hold(obj: Any, name: str, value: Any, owner: AskedRun) -> Hold:
     Raises:
         AttributeError: ``obj`` has no such attribute.
         TypeError: no class can be made from that of ``obj``, or be given to it; or the attribute is
-            a slot, of which a copy would have what the one who copies reads.
+            a slot, of which a copy would have what the one who copies reads; or ``__call__``, which
+            is for hooks.
     """
+    if name == "__call__":
+        raise TypeError(f"cannot hold the call of a {type(obj).__name__}: hook it")
     if not hasattr(obj, name):
         raise AttributeError(f"cannot hold {name!r}: this {type(obj).__name__} has none")
     if isinstance(getattr(type(obj), name, None), MemberDescriptorType):
         raise TypeError(f"cannot hold {name!r} of a {type(obj).__name__}: it is a slot")
     new = Hold(obj, name, value, owner)
-    with _lock:
+    with lock:
         stacks = _stacks.setdefault(name, {})
         before = stacks.get(id(obj), ())
         stacks[id(obj)] = (new, *before)
         try:
-            _give_class(obj, _own_class(obj))
+            put(obj, name, _Attribute)
         except Exception as error:
             del stacks[id(obj)]  # there is none below: it would have had the same class
             raise TypeError(f"cannot hold {name!r} of a {type(obj).__name__}: {error}") from error
     return new
 
 
-_lock = threading.RLock()
 #: The holds by the attribute's name and the object's id, the latest first. A hold keeps its object.
 _stacks: dict[str, dict[int, tuple[Hold, ...]]] = {}
-#: In a class of ours: the class that it was made from.
-_OWN = "_unicb_own_class"
-_CLASS = object.__dict__["__class__"]
 
 
 class _Attribute:
     """An attribute of a class of ours, that answers by who is calling."""
 
-    def __set_name__(self, kind: type, name: str) -> None:
-        self._kind, self._name, self._stacks = kind, name, _stacks[name]
-        found = [vars(base)[name] for base in kind.__mro__[1:] if name in vars(base)][:1]
+    def __set_name__(self, front: type, name: str) -> None:
+        self._front, self._name, self._stacks = front, name, _stacks[name]
+        own: type = vars(front)[OWN]
+        found = [vars(base)[name] for base in own.__mro__ if name in vars(base)][:1]
         # A property or the like: it comes before the instance's dictionary.
         self._below: Any = next((one for one in found if hasattr(type(one), "__set__")), None)
 
@@ -95,7 +91,7 @@ class _Attribute:
 
     def __get__(self, obj: Any, kind: type) -> Any:
         if obj is None:
-            return getattr(super(self._kind, kind), self._name)
+            return getattr(super(self._front, kind), self._name)
         # As in `answering`, whose call would be a quarter of the time that this takes.
         for one in self._stacks.get(id(obj), ()):
             if one._is_ours():
@@ -106,7 +102,7 @@ class _Attribute:
             except (AttributeError, KeyError):
                 pass
         # Where this finds nothing either, Python goes on to ask the class's own __getattr__.
-        return getattr(super(self._kind, obj), self._name)
+        return getattr(super(self._front, obj), self._name)
 
     # In this word, PyTorch's compiler is asked to leave a function alone: it must not build the
     # answer for one caller into a graph for all.
@@ -124,101 +120,3 @@ class _Attribute:
             self._below.__delete__(obj)
         elif vars(obj).pop(self._name, self) is self:
             raise AttributeError(self._name)
-
-
-def _own(kind: type) -> type:
-    return cast(type, vars(kind).get(_OWN, kind))
-
-
-def _own_class(obj: Any) -> type:
-    """The class that the object has when nothing of it is held."""
-    return _own(type(obj))
-
-
-def _give_class(obj: Any, own: type) -> None:
-    """Give the object the class that what is held of it asks for."""
-    names = frozenset(name for name, stacks in _stacks.items() if id(obj) in stacks)
-    kind = _class_with(own, names) if names else own
-    if kind is not type(obj):
-        _CLASS.__set__(obj, kind)
-
-
-@cache
-def _equal_to_own(kind: type) -> type:
-    """The type of classes of ours, whose own classes are of type ``kind``.
-
-    Frameworks look whether a class is among some that they know, and would not find ours.
-    """
-
-    def __eq__(self: type, other: object) -> bool:
-        return isinstance(other, type) and _own(self) is _own(other)
-
-    def __hash__(self: type) -> int:
-        return type.__hash__(_own(self))
-
-    return type(kind)(kind.__name__, (kind,), {"__eq__": __eq__, "__hash__": __hash__})
-
-
-@cache
-def _class_with(own: type, names: frozenset[str]) -> type:
-    """A class like ``own`` in which these attributes answer by who is calling.
-
-    One for each set of names, and never changed: a compiled graph knows objects by their class.
-    """
-    attributes = {name: _Attribute() for name in names}
-
-    def __setattr__(self: Any, name: str, value: Any) -> None:
-        if name == "__class__":
-            with _lock:
-                return _give_class(self, _own(value))
-        # Frameworks keep submodules apart from other attributes, where no descriptor is asked.
-        found = attributes[name].answering(self) if name in attributes else None
-        if found is None:
-            super(kind, self).__setattr__(name, value)
-        else:
-            found.value = value
-
-    def __delattr__(self: Any, name: str) -> None:
-        if name in attributes and attributes[name].answering(self) is not None:
-            raise AttributeError(f"{name!r} cannot be deleted by a run that holds it")
-        super(kind, self).__delattr__(name)
-
-    def __reduce_ex__(self: Any, protocol: Any) -> Any:
-        reduced = super(kind, self).__reduce_ex__(protocol)
-        if isinstance(reduced, str):
-            return reduced
-        make, arguments, *state = reduced
-        as_own = [own if part is kind else part for part in (make, *arguments)]
-        if make in (copyreg.__newobj__, copyreg.__newobj_ex__):  # type: ignore[attr-defined]
-            # Called by name, pickle would insist on the object's class now.
-            as_own[:2] = [partial(make, own)]
-        return as_own[0], tuple(as_own[1:]), *state
-
-    def copier(name: str) -> Callable[..., Any]:
-        def copied(self: Any, *args: Any) -> Any:
-            made = getattr(super(kind, self), name)(*args)
-            if type(made) is kind and made is not self:
-                _CLASS.__set__(made, own)
-            return made
-
-        return copied
-
-    copiers = {name: copier(name) for name in ("__copy__", "__deepcopy__") if hasattr(own, name)}
-
-    kind: Any = _equal_to_own(type(own))(
-        own.__name__,
-        (own,),
-        {
-            **attributes,
-            **copiers,
-            _OWN: own,
-            "__setattr__": __setattr__,
-            "__delattr__": __delattr__,
-            "__reduce_ex__": __reduce_ex__,
-            "__slots__": (),
-            "__module__": own.__module__,
-            "__qualname__": own.__qualname__,
-            "__doc__": own.__doc__,
-        },
-    )
-    return cast(type, kind)

@@ -141,7 +141,12 @@ class Run(AskedRun):
 
     def hook(self, model: Any, around: Around, *, outermost: bool = False) -> Callable[[], None]:
         """Have ``around`` answer a model's calls, whoever makes them; see
-        :meth:`unicb.Backend.hook`."""
+        :meth:`unicb.Backend.hook`.
+
+        Raises:
+            UnsupportedPipelineError: it is built into a compiled model, which would not call it.
+        """
+        self.target.check_changeable(model)
         return self._hooks.hook(model, around, outermost=outermost)
 
     def watch_steps(self, watch: Callable[[Mapping[str, Tensor]], None]) -> None:
