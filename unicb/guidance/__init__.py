@@ -147,6 +147,8 @@ def check(pipeline: Any, known: PipelineFacts | None) -> None:
     if facts.cfg == "batch" and facts.batch_of not in pipeline._callback_tensor_inputs:
         raise UnsupportedPipelineError(_without_latents(pipeline, facts, "cut guidance"))
     models = Models(backend_for(pipeline), pipeline, facts, None)
+    if facts.cfg == "batch":
+        models.check_rows()
     try:
         if facts.cfg != "switch":
             models.hook(lambda name, call, args, kwargs: call(*args, **kwargs))
@@ -184,6 +186,7 @@ def cut(
         "perturbed" in facts.order and not pipeline.do_classifier_free_guidance
     ):
         return None
+    models.check_rows()  # it may be another model than at bind
     return BatchCut(models, latents)
 
 

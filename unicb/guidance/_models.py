@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from unicb.backend import Backend
 from unicb.errors import UnsupportedPipelineError
+from unicb.guidance._static import static_rows
 from unicb.pipelines import PipelineFacts
+from unicb.pipelines.hookable import hooked
 
 if TYPE_CHECKING:
     from unicb.run.run import Run
@@ -56,11 +58,22 @@ class Models:
         hook = self.backend.hook if self._run is None else self._run.hook
         try:
             for name, model in self._present():
-                self._removers.append(hook(model, self._around(name, answer)))
+                aim = f"{self._aim} on {self.name} by its {name}"
+                self._removers.append(hooked(hook, model, self._around(name, answer), aim))
                 self._hooked[name] = model
         except BaseException:
             self.remove()
             raise
+
+    def check_rows(self) -> None:
+        """Raise UnsupportedPipelineError if a model takes one number of rows only."""
+        for name, model in self._present():
+            if (rows := static_rows(model)) is not None:
+                raise UnsupportedPipelineError(
+                    f"cannot {self._aim} on {self.name}: its {name} was exported with a batch of "
+                    f"{rows} and takes no other, and a cut leaves rows out; export it with a "
+                    "dynamic batch"
+                )
 
     def reset_caches(self, *, rehearse: bool = False) -> None:
         """Have the frameworks' caching hooks forget earlier calls, which had other shapes."""

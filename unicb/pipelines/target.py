@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from unicb._states import States
 from unicb.backend import Backend
 from unicb.pipelines.facts import PipelineFacts
+from unicb.pipelines.hookable import check_hookable
 from unicb.pipelines.source import CallSource
-from unicb.pipelines.stoppable import check_stoppable, models_of
+from unicb.pipelines.stoppable import check_stoppable, models_of, stops_by_flag
 
 if TYPE_CHECKING:
     from unicb.guidance import Guidance
@@ -76,3 +77,5 @@ class Target:
     def check_interruptible(self) -> None:
         """Raise UnsupportedPipelineError if a run of the pipeline cannot be ended early."""
         check_stoppable(self.pipeline, self.facts)
+        if not stops_by_flag(self.pipeline):
+            check_hookable(self.backend, self.models, f"interrupt a run of {self.name}")

@@ -11,12 +11,12 @@ another object.
 
 from __future__ import annotations
 
-import copyreg
 import threading
-from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any, cast
+
+from unicb.lookalike import give_class, lookalike, own
 
 if TYPE_CHECKING:
     from unicb.run.asked import AskedRun
@@ -72,9 +72,8 @@ def hold(obj: Any, name: str, value: Any, owner: AskedRun) -> Hold:
 _lock = threading.RLock()
 #: The holds by the attribute's name and the object's id, the latest first. A hold keeps its object.
 _stacks: dict[str, dict[int, tuple[Hold, ...]]] = {}
-#: In a class of ours: the class that it was made from.
-_OWN = "_unicb_own_class"
-_CLASS = object.__dict__["__class__"]
+#: In a class of which something is held.
+_HELD = "_unicb_held"
 
 
 class _Attribute:
@@ -126,42 +125,25 @@ class _Attribute:
             raise AttributeError(self._name)
 
 
-def _own(kind: type) -> type:
-    return cast(type, vars(kind).get(_OWN, kind))
-
-
 def _own_class(obj: Any) -> type:
     """The class that the object has when nothing of it is held."""
-    return _own(type(obj))
+    kind = type(obj)
+    return cast(type, kind.__base__) if _HELD in vars(kind) else kind
 
 
-def _give_class(obj: Any, own: type) -> None:
+def _give_class(obj: Any, own_class: type) -> None:
     """Give the object the class that what is held of it asks for."""
     names = frozenset(name for name, stacks in _stacks.items() if id(obj) in stacks)
-    kind = _class_with(own, names) if names else own
+    # A class that is hooks' on one object passes for its own, in the cache of classes too.
+    make = _class_with if own(own_class) is own_class else _class_with.__wrapped__
+    kind = make(own_class, names) if names else own_class
     if kind is not type(obj):
-        _CLASS.__set__(obj, kind)
+        give_class(obj, kind)
 
 
 @cache
-def _equal_to_own(kind: type) -> type:
-    """The type of classes of ours, whose own classes are of type ``kind``.
-
-    Frameworks look whether a class is among some that they know, and would not find ours.
-    """
-
-    def __eq__(self: type, other: object) -> bool:
-        return isinstance(other, type) and _own(self) is _own(other)
-
-    def __hash__(self: type) -> int:
-        return type.__hash__(_own(self))
-
-    return type(kind)(kind.__name__, (kind,), {"__eq__": __eq__, "__hash__": __hash__})
-
-
-@cache
-def _class_with(own: type, names: frozenset[str]) -> type:
-    """A class like ``own`` in which these attributes answer by who is calling.
+def _class_with(own_class: type, names: frozenset[str]) -> type:
+    """A class like ``own_class`` in which these attributes answer by who is calling.
 
     One for each set of names, and never changed: a compiled graph knows objects by their class.
     """
@@ -170,7 +152,7 @@ def _class_with(own: type, names: frozenset[str]) -> type:
     def __setattr__(self: Any, name: str, value: Any) -> None:
         if name == "__class__":
             with _lock:
-                return _give_class(self, _own(value))
+                return _give_class(self, own(value))
         # Frameworks keep submodules apart from other attributes, where no descriptor is asked.
         found = attributes[name].answering(self) if name in attributes else None
         if found is None:
@@ -183,42 +165,6 @@ def _class_with(own: type, names: frozenset[str]) -> type:
             raise AttributeError(f"{name!r} cannot be deleted by a run that holds it")
         super(kind, self).__delattr__(name)
 
-    def __reduce_ex__(self: Any, protocol: Any) -> Any:
-        reduced = super(kind, self).__reduce_ex__(protocol)
-        if isinstance(reduced, str):
-            return reduced
-        make, arguments, *state = reduced
-        as_own = [own if part is kind else part for part in (make, *arguments)]
-        if make in (copyreg.__newobj__, copyreg.__newobj_ex__):  # type: ignore[attr-defined]
-            # Called by name, pickle would insist on the object's class now.
-            as_own[:2] = [partial(make, own)]
-        return as_own[0], tuple(as_own[1:]), *state
-
-    def copier(name: str) -> Callable[..., Any]:
-        def copied(self: Any, *args: Any) -> Any:
-            made = getattr(super(kind, self), name)(*args)
-            if type(made) is kind and made is not self:
-                _CLASS.__set__(made, own)
-            return made
-
-        return copied
-
-    copiers = {name: copier(name) for name in ("__copy__", "__deepcopy__") if hasattr(own, name)}
-
-    kind: Any = _equal_to_own(type(own))(
-        own.__name__,
-        (own,),
-        {
-            **attributes,
-            **copiers,
-            _OWN: own,
-            "__setattr__": __setattr__,
-            "__delattr__": __delattr__,
-            "__reduce_ex__": __reduce_ex__,
-            "__slots__": (),
-            "__module__": own.__module__,
-            "__qualname__": own.__qualname__,
-            "__doc__": own.__doc__,
-        },
-    )
+    methods = {"__setattr__": __setattr__, "__delattr__": __delattr__, _HELD: True}
+    kind: Any = lookalike(own_class, {**attributes, **methods})
     return cast(type, kind)
