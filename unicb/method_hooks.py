@@ -24,8 +24,25 @@ class MethodHooks:
     def __init__(self, module: Any, name: str) -> None:
         self.method = getattr(module, name)
         self.arounds: list[Around] = []
-        self.end_plain_copies = make_plain_copies(module, _lock, lambda found: found.pop(name))
+        self._module, self._name = module, name
+        self._is_replaced = name in vars(module)  # by somebody else, before us
+        self._end_plain_copies = make_plain_copies(module, _lock, self._take_away)
         setattr(module, name, self)
+
+    def remove(self) -> None:
+        """Leave the module as it was found, unless somebody has replaced its method since."""
+        if vars(self._module).get(self._name) is self:
+            if self._is_replaced:
+                setattr(self._module, self._name, self.method)
+            else:
+                delattr(self._module, self._name)
+        self._end_plain_copies()
+
+    def _take_away(self, attributes: dict[str, Any]) -> None:
+        """Do to a copy of the module's attributes what :meth:`remove` does to the module."""
+        if attributes.get(self._name) is self:
+            del attributes[self._name]
+            attributes.update({self._name: self.method} if self._is_replaced else {})
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return inside(self.arounds, self.method)(*args, **kwargs)
@@ -64,7 +81,6 @@ def hook_method(module: Any, name: str, around: Around) -> Callable[[], None]:
         with _lock:
             hooks.arounds.remove(around)
             if not hooks.arounds:
-                delattr(module, name)
-                hooks.end_plain_copies()
+                hooks.remove()
 
     return remove

@@ -147,6 +147,7 @@ def check(pipeline: Any, known: PipelineFacts | None) -> None:
     if facts.cfg == "batch" and facts.batch_of not in pipeline._callback_tensor_inputs:
         raise UnsupportedPipelineError(_without_latents(pipeline, facts, "cut guidance"))
     models = Models(backend_for(pipeline), pipeline, facts, None)
+    models.refuse_caching()
     if facts.cfg == "batch":
         models.check_rows()
     try:
@@ -175,6 +176,7 @@ def cut(
     """
     facts = facts_of(pipeline, known)
     models = Models(backend, pipeline, facts, run)
+    models.refuse_caching()  # it may have been enabled since bind
     if facts.cfg == "switch":
         return SwitchCut.of(models)
     if facts.cfg == "calls":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from unicb.backend import Backend
 from unicb.errors import UnsupportedPipelineError
+from unicb.guidance._caching import refuse_caching
 from unicb.guidance._static import static_rows
 from unicb.pipelines import PipelineFacts
 from unicb.pipelines.hookable import hooked
@@ -39,7 +40,7 @@ class Models:
         self._aim = aim
         self._hooked: dict[str, Any] = {}
         self._removers: list[Callable[[], None]] = []
-        if not any(name in facts.denoisers for name, _ in self._present()):
+        if not any(self.denoisers()):
             raise UnsupportedPipelineError(
                 f"cannot {aim} on this {self.name}: it has no {' or '.join(facts.denoisers)}"
             )
@@ -51,7 +52,11 @@ class Models:
 
     def denoiser(self) -> Any:
         """The first denoiser that the pipeline has."""
-        return next(model for name, model in self._present() if name in self.facts.denoisers)
+        return next(model for _, model in self.denoisers())
+
+    def denoisers(self) -> Iterator[tuple[str, Any]]:
+        """All denoisers that it has, with their names."""
+        return ((name, model) for name, model in self._present() if name in self.facts.denoisers)
 
     def hook(self, answer: Answer) -> None:
         """Have ``answer`` answer all calls that belong to the run, until :meth:`remove`."""
@@ -64,6 +69,10 @@ class Models:
         except BaseException:
             self.remove()
             raise
+
+    def refuse_caching(self) -> None:
+        """Raise UnsupportedPipelineError if another library answers calls from earlier ones."""
+        refuse_caching(self._present(), self.name, self._aim)
 
     def check_rows(self) -> None:
         """Raise UnsupportedPipelineError if a model takes one number of rows only."""
