@@ -210,9 +210,10 @@ def _named(call: Any, kind: type, name: str) -> Any:
         found = getattr(kind, own_name, None)
         return found if isinstance(found, type) else None
     function = inspect.unwrap(call)
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
-    inside = {free: cell.cell_contents for free, cell in cells if free == name}
-    found = inside.get(name, function.__globals__.get(name))
+    found = function.__globals__.get(name)
+    for free, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+        if free == name:
+            found = cell.cell_contents
     return found if isinstance(found, type) or inspect.isfunction(found) else None
 
 

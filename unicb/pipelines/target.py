@@ -34,6 +34,7 @@ class Target:
     def __init__(self, pipeline: Any, backend: Backend, facts: PipelineFacts | None) -> None:
         self.pipeline, self.backend, self.facts = pipeline, backend, facts
         self._states = States()
+        self._hookable: list[int] = []
 
     def state(self, callback: object, make: Callable[[], T]) -> T:
         """What ``callback`` keeps of this binding; ``make`` gives it the first time. What it keeps
@@ -77,5 +78,9 @@ class Target:
     def check_interruptible(self) -> None:
         """Raise UnsupportedPipelineError if a run of the pipeline cannot be ended early."""
         check_stoppable(self.pipeline, self.facts)
-        if not stops_by_flag(self.pipeline):
-            check_hookable(self.backend, self.models, f"interrupt a run of {self.name}")
+        if stops_by_flag(self.pipeline):
+            return
+        models = self.models
+        if (found := [*map(id, models)]) != self._hookable:  # a run may be under way
+            check_hookable(self.backend, models, f"interrupt a run of {self.name}")
+            self._hookable = found
