@@ -223,7 +223,7 @@ def test_calls_cannot_be_held() -> None:
 
 
 def test_object_that_keeps_no_attributes() -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(UnsupportedPipelineError, match="it cannot be called"):
         hook_call((1, 2), noting("hooked"))
 
 

@@ -293,3 +293,100 @@ def test_nothing_else_reads_code() -> None:
         "pipelines/source.py": {"dis"},
         "pipelines/_written.py": {"getsource", "parse"},
     }
+
+
+class NamesItsBase(ToyPipeline):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return ToyPipeline.__call__(self, *args, **kwargs)
+
+
+class NamesItsBaseByAnAttribute(Mixin, ToyPipeline):
+    """As runtimes' classes do, whose own bases have a call that is not meant."""
+
+    auto_model_class = ToyPipeline
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.auto_model_class.__call__(self, *args, **kwargs)
+
+
+class NamesAClassBeside(ToyPipeline):
+    """Whose loop is not among its own methods, nor its bases'."""
+
+    class Loop(ToyPipeline):
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return super().__call__(*args, **kwargs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return type(self).Loop.__call__.__get__(self)(*args, **kwargs)
+
+
+class AddsKeywords(ToyPipeline):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        kwargs = {"seed": 0, **kwargs}
+        kwargs = dict(kwargs, num_images_per_prompt=1)
+        kwargs = kwargs | {"output_type": "np"}
+        kwargs = kwargs.copy()
+        return super().__call__(*args, **kwargs)
+
+
+def patched(call: Function[..., Any]) -> Function[..., Any]:
+    """As other libraries do it, without functools.wraps."""
+
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return call(self, *args, **kwargs)
+
+    return __call__
+
+
+class IsPatched(ToyPipeline):
+    __call__ = patched(ToyPipeline.__call__)
+
+
+class IsTypedIn(ToyPipeline):
+    """As in a console, which keeps no source text."""
+
+    names: dict[str, Any] = {"Base": ToyPipeline}
+    exec(
+        "class Typed(Base):\n"
+        "    def __call__(self, *args, **kwargs):\n"
+        "        return super().__call__(*args, **kwargs)\n",
+        names,
+    )
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(NamesItsBase, NamesItsBaseByAnAttribute, AddsKeywords, IsPatched),
+        IsTypedIn.names["Typed"],
+    ],
+    ids=lambda kind: kind.__name__,
+)
+def test_what_is_handed_on_in_other_ways(kind: type[ToyPipeline]) -> None:
+    source = CallSource.of(kind)
+    assert {CALLBACK, "guidance_scale"} <= source.parameters
+    assert (source.reads_flag, source.hands_on) == (True, False)
+    test_what_is_handed_on_is_taken(kind)
+
+
+class TakesAnother(ToyPipeline):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        kwargs = dict.fromkeys(kwargs)
+        return super().__call__(*args, **kwargs)
+
+
+class NamesWhatIsNotKnown(ToyPipeline):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return nowhere(self, *args, **kwargs)  # type: ignore[name-defined] # noqa: F821
+
+
+class NamesTwo(ToyPipeline):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        base = ToyPipeline if args else HandsOn
+        return ToyPipeline.__call__(self, **kwargs) or base.__call__(self, *args, **kwargs)
+
+
+@pytest.mark.parametrize("kind", [TakesAnother, NamesWhatIsNotKnown, NamesTwo, NamesAClassBeside])
+def test_what_is_not_known_says_so(kind: type[ToyPipeline]) -> None:
+    with pytest.raises(UnsupportedPipelineError, match=r"does not say that its \*\*kwargs"):
+        bind(kind())

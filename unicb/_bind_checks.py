@@ -13,7 +13,7 @@ from unicb.pipelines import PipelineFacts, facts_for
 from unicb.pipelines.source import CALLBACK, CallSource
 from unicb.pipelines.target import Target
 from unicb.run.asked import Bound
-from unicb.run.first_call import models_to_watch
+from unicb.run.first_call import check_watchable
 from unicb.run.run import Run
 from unicb.run.sigint import OnSigint, check_sigint
 
@@ -59,7 +59,7 @@ def bound_to(
     if on_sigint is not None:
         target.check_interruptible()
     if early := acting_early(adapted):
-        models_to_watch(target, name_of(early[0]))
+        check_watchable(target, name_of(early[0]))
     bound = Bound(target, tuple(needs), early, on_over, set())
     return bound, [*with_batch(needed, offered, facts)]
 
@@ -68,10 +68,15 @@ def offered_tensors(pipeline: Any) -> tuple[str, ...]:
     """Names of what the pipeline hands to step-end callbacks."""
     kind = type(pipeline)
     offered = getattr(pipeline, "_callback_tensor_inputs", None)
-    if CALLBACK not in CallSource.of(kind).parameters:
+    source = CallSource.of(kind)
+    if CALLBACK not in source.parameters:
+        unclear = (
+            ", and its code does not say that its **kwargs go where one is taken; if they do, say "
+            "so by functools.wraps or a __signature__"
+        )
         raise UnsupportedPipelineError(
             f"{kind.__name__} calls no callback at the end of a step: its __call__ takes no "
-            f"{CALLBACK}"
+            f"{CALLBACK}{unclear if source.takes_any_keyword else ''}"
         )
     if offered is None:
         raise UnsupportedPipelineError(

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
+from unicb.call_hooks import hook_call
 from unicb.errors import BackendLoadError, BackendNotFoundError
 from unicb.method_hooks import hook_method
 from unicb.ops import Tensor, TensorOps
@@ -104,10 +105,16 @@ class Backend(ABC):
         as it would be without the hooks: see :func:`unicb.plain_copies.make_plain_copies`.
 
         Unless overridden, the module's own ``forward`` is replaced: for frameworks without a
-        registry, whose modules run that when they are called. Where it is compiled by its name, see
+        registry, whose modules run that when they are called. What has none, or keeps no
+        attributes, is hooked by its call, as is what is compiled by the name of its method: see
         :func:`unicb.call_hooks.hook_call`.
+
+        Raises:
+            UnsupportedPipelineError: the module cannot be hooked; the message says why.
         """
-        return hook_method(module, "forward", around)
+        if hasattr(module, "__dict__") and callable(getattr(module, "forward", None)):
+            return hook_method(module, "forward", around)
+        return hook_call(module, around)
 
     def is_built_in(self, part: Any, models: Sequence[Any]) -> bool:
         """Whether ``part`` is inside one of the models, compiled in such a way that a call of that

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, Self
 
 from unicb._bind_checks import bound_to
 from unicb.callback import Callback, PlainFunction, name_of
+from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines.source import CALLBACK
 from unicb.run.asked import Bound
 from unicb.run.busy import Holder, Lease, User
@@ -109,7 +110,13 @@ class Binding(Controls, Mapping[str, Any]):
         if key == TENSOR_INPUTS:
             return self._tensors
         self._used = True
-        return Call(self._bound, self._handle, self._sigint)
+        try:
+            return Call(self._bound, self._handle, self._sigint)
+        except (AttributeError, KeyError) as error:
+            # While it unpacks a mapping, Python says something else in their place.
+            raise UnsupportedPipelineError(
+                f"cannot call back from {self._bound.target.name}: {type(error).__name__}: {error}"
+            ) from error
 
     def __iter__(self) -> Iterator[str]:
         return iter((CALLBACK, TENSOR_INPUTS))

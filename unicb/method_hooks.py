@@ -22,21 +22,27 @@ class MethodHooks:
     """Stands before a method of a module while there are hooks on it."""
 
     def __init__(self, module: Any, name: str) -> None:
-        self.method, self._name = getattr(module, name), name
-        #: What the instance had by that name before us: somebody may have replaced its method.
-        self._found = {name: vars(module)[name]} if name in vars(module) else {}
+        self.method = getattr(module, name)
         self.arounds: list[Around] = []
+        self._module, self._name = module, name
+        self._is_replaced = name in vars(module)  # by somebody else, before us
         self._end_plain_copies = make_plain_copies(module, _lock, self._take_away)
         setattr(module, name, self)
 
-    def take_away(self, module: Any) -> None:
-        """Leave the module as it was found."""
-        self._take_away(vars(module))
+    def remove(self) -> None:
+        """Leave the module as it was found, unless somebody has replaced its method since."""
+        if vars(self._module).get(self._name) is self:
+            if self._is_replaced:
+                setattr(self._module, self._name, self.method)
+            else:
+                delattr(self._module, self._name)
         self._end_plain_copies()
 
     def _take_away(self, attributes: dict[str, Any]) -> None:
-        del attributes[self._name]
-        attributes.update(self._found)
+        """Do to a copy of the module's attributes what :meth:`remove` does to the module."""
+        if attributes.get(self._name) is self:
+            del attributes[self._name]
+            attributes.update({self._name: self.method} if self._is_replaced else {})
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return inside(self.arounds, self.method)(*args, **kwargs)
@@ -75,6 +81,6 @@ def hook_method(module: Any, name: str, around: Around) -> Callable[[], None]:
         with _lock:
             hooks.arounds.remove(around)
             if not hooks.arounds:
-                hooks.take_away(module)
+                hooks.remove()
 
     return remove

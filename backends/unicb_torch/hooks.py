@@ -1,4 +1,5 @@
-"""Hooks on a module's call, through diffusers' own registry."""
+"""Hooks on a model's call: of a module, through diffusers' own registry; of any other object, such
+as a runtime's, by its class."""
 
 from __future__ import annotations
 
@@ -6,11 +7,13 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from diffusers.hooks import HookRegistry, ModelHook
 from diffusers.hooks.hooks import HookFunctionReference
 from diffusers.utils.torch_utils import is_compiled_module
 
 from unicb.backend import Around
+from unicb.call_hooks import hook_call
 from unicb.method_hooks import inside
 from unicb.plain_copies import make_plain_copies
 from unicb.registry_hooks import refuse_faster_cache
@@ -115,6 +118,8 @@ class _InFront:
 
 def hook(module: Any, around: Around) -> Callable[[], None]:
     """See :meth:`unicb.Backend.hook`."""
+    if not isinstance(module, torch.nn.Module):
+        return hook_call(module, around)
     with _lock:
         ours = _hooks_on(module)
         ours.arounds.append(around)
@@ -157,6 +162,10 @@ def _forget(registry: Any) -> None:
 
 def reset_caches(module: Any, rehearse: bool) -> None:
     """See :meth:`unicb.Backend.reset_caches`."""
+    if not isinstance(module, torch.nn.Module):
+        for inner in _modules_of(module):
+            reset_caches(inner, rehearse)
+        return
     registry = getattr(module, "_diffusers_hook", None) or HookRegistry(module)
     refuse_faster_cache(module, registry)
     if rehearse:
@@ -169,6 +178,13 @@ def reset_caches(module: Any, rehearse: bool) -> None:
         # Reset in the middle of a run, it would answer its next call from its empty cache. In an
         # iteration of this number it computes.
         layer.state.iteration = layer.block_skip_range
+
+
+def _modules_of(wrapper: Any) -> Iterator[torch.nn.Module]:
+    """The modules that a runtime's object keeps, where it is one around those."""
+    for value in getattr(wrapper, "__dict__", {}).values():
+        if isinstance(value, torch.nn.Module):
+            yield value
 
 
 def _registries(module: Any) -> Iterator[Any]:

@@ -157,6 +157,9 @@ def check(pipeline: Any, known: PipelineFacts | None) -> None:
     if facts.cfg == "batch" and facts.batch_of not in pipeline._callback_tensor_inputs:
         raise UnsupportedPipelineError(_without_latents(pipeline, facts, "cut guidance"))
     models = Models(backend_for(pipeline), pipeline, facts, None)
+    models.refuse_caching()
+    if facts.cfg == "batch":
+        models.check_rows()
     try:
         if facts.cfg != "switch":
             models.hook(lambda name, call, args, kwargs: call(*args, **kwargs))
@@ -186,6 +189,7 @@ def cut(
     seen = seen or SeenFacts()
     facts = seen.facts or facts_of(pipeline, known)
     models = Models(backend, pipeline, facts, run)
+    models.refuse_caching()  # it may have been enabled since bind
     if facts.cfg == "switch":
         return SwitchCut.of(models)
     if facts.cfg == "calls":
@@ -197,6 +201,7 @@ def cut(
         "perturbed" in facts.order and not pipeline.do_classifier_free_guidance
     ):
         return None
+    models.check_rows()  # it may be another model than at bind
     if not facts.verify:
         return BatchCut(models, latents)
     return UnprovenCut(models, run, lambda models: BatchCut(models, latents), seen)

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 from unicb.guidance._blocks import Blocks
 from unicb.guidance._models import Models
 from unicb.guidance._perturbed import PerturbedAttention
+from unicb.guidance._replaced import FirstStep
 from unicb.guidance._tree import leaves
 from unicb.ops import Tensor
 from unicb.pipelines import Part
@@ -64,6 +65,7 @@ class BatchCut(Batched):
         self._perturbed = PerturbedAttention(models)
         self._called = False
         self._first_step = True
+        self._verified = FirstStep(models)
         models.hook(self._answer)
         try:
             models.reset_caches()
@@ -76,6 +78,7 @@ class BatchCut(Batched):
             denoisers = " or ".join(self._models.facts.denoisers)
             self._models.mismatch(f"its {denoisers} was not called in a step", "each step calls it")
         self._first_step = False
+        self._verified.over()
 
     def restore(self) -> None:
         self.remove()  # which has the caches forget in any case
@@ -107,7 +110,7 @@ class BatchCut(Batched):
             self._perturbed.without_unconditional()
         blocks = self._blocks(order)
         args, kwargs = blocks.cut_arguments(args, kwargs)
-        out = call(*args, **kwargs)
+        out = self._verified.call(name, call, args, kwargs)
         if denoises:
             self._check_rows(name, out, blocks.kept * each)
         return blocks.restore(out)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from unicb.guidance._models import Models
+from unicb.guidance._replaced import FirstStep
 from unicb.guidance._tree import mapped
 
 
@@ -54,7 +55,18 @@ class CountedCalls:
         out = call(*args, **kwargs)
         if self._order[count] == "conditional":
             self._conditional[key], self._shapes[key] = out, shape
+            self._check(name, out, call, args, kwargs)
         return out
+
+    def _check(
+        self,
+        name: str,
+        out: Any,
+        call: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        """Raise UnsupportedPipelineError if a conditional call's answer cannot be trusted."""
 
     def _unconditional(
         self, name: str, key: str, shape: tuple[int, ...], call: Callable[[], Any], fills: bool
@@ -69,9 +81,28 @@ class CallsCut(CountedCalls):
 
     holds_scale = False
 
+    def __init__(self, models: Models) -> None:
+        self._verified = FirstStep(models)
+        super().__init__(models)
+
+    def step_end(self) -> None:
+        super().step_end()
+        self._verified.over()
+
     def restore(self) -> None:
         self._models.reset_all_caches()
         self.remove()
+
+    def _check(
+        self,
+        name: str,
+        out: Any,
+        call: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        if not self._models.fills(kwargs):
+            self._verified.check_same(name, out, call, args, kwargs)
 
     def _unconditional(
         self, name: str, key: str, shape: tuple[int, ...], call: Callable[[], Any], fills: bool

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from unicb.backend import Backend
 from unicb.errors import UnsupportedPipelineError
+from unicb.guidance._caching import refuse_caching
+from unicb.guidance._static import static_rows
 from unicb.pipelines import PipelineFacts
+from unicb.pipelines.hookable import hooked
 
 if TYPE_CHECKING:
     from unicb.run.run import Run
@@ -37,7 +40,7 @@ class Models:
         self._aim = aim
         self._hooked: dict[str, Any] = {}
         self._removers: list[Callable[[], None]] = []
-        if not any(name in facts.denoisers for name, _ in self._present()):
+        if not any(self.denoisers()):
             raise UnsupportedPipelineError(
                 f"cannot {aim} on this {self.name}: it has no {' or '.join(facts.denoisers)}"
             )
@@ -53,18 +56,37 @@ class Models:
 
     def denoiser(self) -> Any:
         """The first denoiser that the pipeline has."""
-        return next(model for name, model in self._present() if name in self.facts.denoisers)
+        return next(model for _, model in self.denoisers())
+
+    def denoisers(self) -> Iterator[tuple[str, Any]]:
+        """All denoisers that it has, with their names."""
+        return ((name, model) for name, model in self._present() if name in self.facts.denoisers)
 
     def hook(self, answer: Answer) -> None:
         """Have ``answer`` answer all calls that belong to the run, until :meth:`remove`."""
         hook = self.backend.hook if self._run is None else self._run.hook
         try:
             for name, model in self._present():
-                self._removers.append(hook(model, self._around(name, answer)))
+                aim = f"{self._aim} on {self.name} by its {name}"
+                self._removers.append(hooked(hook, model, self._around(name, answer), aim))
                 self._hooked[name] = model
         except BaseException:
             self.remove()
             raise
+
+    def refuse_caching(self) -> None:
+        """Raise UnsupportedPipelineError if another library answers calls from earlier ones."""
+        refuse_caching(self._present(), self.name, self._aim)
+
+    def check_rows(self) -> None:
+        """Raise UnsupportedPipelineError if a model takes one number of rows only."""
+        for name, model in self._present():
+            if (rows := static_rows(model)) is not None:
+                raise UnsupportedPipelineError(
+                    f"cannot {self._aim} on {self.name}: its {name} was exported with a batch of "
+                    f"{rows} and takes no other, and a cut leaves rows out; export it with a "
+                    "dynamic batch"
+                )
 
     def reset_caches(self, *, rehearse: bool = False) -> None:
         """Have the frameworks' caching hooks forget earlier calls, which had other shapes."""

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from unicb.guidance._attributes import Ours, put_back
 from unicb.guidance._models import Models
+from unicb.guidance._replaced import FirstStep
 
 
 class SwitchCut:
@@ -20,6 +21,7 @@ class SwitchCut:
         self._before: dict[str, Any] = {}
         self._set: dict[str, Ours] = {}
         self._calls = 0
+        self._verified = FirstStep(models)
         for name, value in models.facts.off.items():
             if not hasattr(self._pipeline, name):
                 self.remove()
@@ -27,8 +29,12 @@ class SwitchCut:
             self._before[name] = getattr(self._pipeline, name)
             self._set[name] = Ours(value)
             setattr(self._pipeline, name, self._set[name])
-        if models.facts.verify:
-            models.hook(self._counted)
+        if models.facts.verify or self._verified.verifies:
+            try:
+                models.hook(self._counted)
+            except BaseException:
+                self.remove()
+                raise
 
     @classmethod
     def of(cls, models: Models) -> Self | None:
@@ -39,12 +45,13 @@ class SwitchCut:
 
     def step_end(self) -> None:
         """The first step shows whether the facts are right, where they are to be verified."""
-        if self._calls > 1:
+        if self._calls > 1 and self._models.facts.verify:
             self.remove()
             self._models.mismatch(
                 f"it called a model {self._calls} times in a step with guidance switched off",
                 "one call should do",
             )
+        self._verified.over()
         self._models.remove()
 
     def restore(self) -> None:
@@ -60,4 +67,7 @@ class SwitchCut:
         self, name: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         self._calls += name in self._models.facts.denoisers
-        return call(*args, **kwargs)
+        out = call(*args, **kwargs)
+        if not self._models.fills(kwargs):
+            self._verified.check_same(name, out, call, args, kwargs)
+        return out

@@ -7,9 +7,11 @@ import inspect
 import textwrap
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 CALLBACK = "callback_on_step_end"
+#: The call of the next class that defines one.
+BASE = "super()"
 
 
 def text_of(function: Any) -> str:
@@ -30,8 +32,26 @@ def self_attribute(node: ast.AST) -> str | None:
 
 def is_base_call(node: ast.AST) -> bool:
     """Whether it is ``super().__call__``."""
-    of = node.value if isinstance(node, ast.Attribute) and node.attr == "__call__" else None
+    of = _called_of(node)
     return isinstance(of, ast.Call) and _is_name(of.func, "super")
+
+
+def _called_of(node: ast.AST) -> ast.expr | None:
+    """Of ``x.__call__``, the x; None for anything else."""
+    return node.value if isinstance(node, ast.Attribute) and node.attr == "__call__" else None
+
+
+class HandedOn(NamedTuple):
+    """Whose call a ``__call__`` hands its ``**kwargs`` on to.
+
+    Attributes:
+        to: :data:`BASE`; or a name, of a class whose ``__call__`` is called or of a function; or
+            ``"self."`` and the name of an attribute of the class, which is a class.
+        kept: names that do not get through.
+    """
+
+    to: str
+    kept: frozenset[str]
 
 
 class WrittenCall:
@@ -64,37 +84,50 @@ class WrittenCall:
         ]
         return loops[-1] if loops else None
 
-    def given_callback(self) -> list[ast.expr]:
-        """What it calls with its callback as a keyword argument; none if it calls that itself."""
+    def given_callback(self) -> list[ast.Call]:
+        """The calls with its callback as a keyword argument; none if it calls that itself."""
         if any(map(_is_callback_call, self._nodes)):
             return []
         return [
-            call.func
+            call
             for call in self._calls
             if any(_is_name(word.value, CALLBACK) for word in call.keywords)
         ]
 
-    def kept_keywords(self) -> frozenset[str] | None:
-        """Names that do not get through its ``**kwargs`` to the base's call; None if none does."""
+    def handed_on(self) -> HandedOn | None:
+        """What becomes of its ``**kwargs``; None where they are not handed on, or others are."""
         function = self.tree.body[0] if self.tree is not None else None
         if not isinstance(function, ast.FunctionDef) or function.args.kwarg is None:
             return None
         kwargs = function.args.kwarg.arg
-        base_calls = [
-            call
-            for call in self._calls
-            if is_base_call(call.func)
-            and any(word.arg is None and _is_name(word.value, kwargs) for word in call.keywords)
-        ]
-        is_another_by_then = any(
+        owner = function.args.args[0].arg if function.args.args else "self"
+        calls: dict[str, list[ast.Call]] = {}
+        for call in self._calls:
+            to = receiver(call.func, call.args, owner)
+            if to and any(not word.arg and _is_name(word.value, kwargs) for word in call.keywords):
+                calls.setdefault(to, []).append(call)
+        to = BASE if BASE in calls else next(iter(calls), "")
+        if not to or (to != BASE and len(calls) > 1) or self._is_replaced(kwargs):
+            return None
+        given = {word.arg for call in calls[to] for word in call.keywords if word.arg}
+        # Whoever takes one out may hand it on by name; whoever does not must not give it twice.
+        return HandedOn(to, frozenset(given ^ set(self._taken_out(kwargs))))
+
+    def _is_replaced(self, kwargs: str) -> bool:
+        """Whether the dict called ``kwargs`` is another by the time that it is handed on, which may
+        have less in it."""
+        stores = sum(
             isinstance(node, ast.Name) and node.id == kwargs and isinstance(node.ctx, ast.Store)
             for node in self._nodes
         )
-        if not base_calls or is_another_by_then:
-            return None
-        given = {word.arg for call in base_calls for word in call.keywords if word.arg}
-        # Whoever takes one out may hand it on by name; whoever does not must not give it twice.
-        return frozenset(given ^ set(self._taken_out(kwargs)))
+        with_all = sum(
+            isinstance(node, ast.Assign)
+            and len(node.targets) == 1
+            and _is_name(node.targets[0], kwargs)
+            and _has_all_of(node.value, kwargs)
+            for node in self._nodes
+        )
+        return stores > with_all
 
     def _taken_out(self, kwargs: str) -> Iterator[str]:
         """Names of what is taken out of the dict called ``kwargs``, by ``pop`` or by ``del``."""
@@ -119,6 +152,41 @@ class WrittenCall:
 
 def _is_name(node: ast.AST, name: str) -> bool:
     return isinstance(node, ast.Name) and node.id == name
+
+
+def receiver(called: ast.expr, args: list[ast.expr], owner: str = "self") -> str:
+    """Whose call it is, as in :class:`HandedOn`; empty where it is none.
+
+    Args:
+        called: what is called.
+        args: with what.
+        owner: what ``self`` is called there.
+    """
+    if is_base_call(called):
+        return BASE
+    if not args or not _is_name(args[0], owner):
+        return ""
+    of = _called_of(called)
+    if isinstance(of, ast.Attribute):
+        owners = (owner, f"type({owner})", f"{owner}.__class__")
+        return f"self.{of.attr}" if ast.unparse(of.value) in owners else ""
+    name = called if of is None else of
+    return name.id if isinstance(name, ast.Name) else ""
+
+
+def _has_all_of(node: ast.AST, kwargs: str) -> bool:
+    """Whether it is a dict with all that the one called ``kwargs`` has in it, and maybe more."""
+    if isinstance(node, ast.Dict):
+        pairs = zip(node.keys, node.values, strict=True)
+        return any(key is None and _is_name(value, kwargs) for key, value in pairs)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return _is_name(node.left, kwargs) or _is_name(node.right, kwargs)
+    if not isinstance(node, ast.Call):
+        return False
+    if isinstance(node.func, ast.Attribute):
+        return node.func.attr == "copy" and _is_name(node.func.value, kwargs)
+    given = (*node.args, *(word.value for word in node.keywords if word.arg is None))
+    return _is_name(node.func, "dict") and any(_is_name(value, kwargs) for value in given)
 
 
 def _is_callback_call(node: ast.AST) -> bool:

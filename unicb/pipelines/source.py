@@ -15,9 +15,11 @@ from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary, ref
 
 from unicb.pipelines._written import (
+    BASE,
     CALLBACK,
+    HandedOn,
     WrittenCall,
-    is_base_call,
+    receiver,
     self_attribute,
     text_of,
 )
@@ -71,7 +73,20 @@ class CallSource:
     @property
     def calls(self) -> list[CallSource]:
         """The sources of the classes that define a ``__call__``; each may call the next."""
-        return [CallSource.of(base) for base in _definers(self.kind)]
+        kind, found = self.kind, list[CallSource]()
+        left = list(_definers(kind))
+        while left and all(left[0] is not source.kind for source in found):
+            found.append(CallSource.of(left[0]))
+            after = found[-1].receiver_in(kind)
+            left = left[1:] if after is None else _definers_from(after, kind)
+        return found
+
+    def receiver_in(self, kind: type) -> Any:
+        """The class or the function whose call its ``__call__`` hands its keywords on to, in
+        objects of ``kind``; None where that is the base's, or is not known."""
+        if self._handed_on is None or self._handed_on.to == BASE:
+            return None
+        return _named(self.kind.__call__, kind, self._handed_on.to)
 
     @property
     def code(self) -> CodeType | None:
@@ -83,7 +98,7 @@ class CallSource:
         """The bytecode of all methods of the class and its bases, below any decorators."""
         members = [member for base in self.kind.__mro__ for member in vars(base).values()]
         functions = [inspect.unwrap(member) for member in members if inspect.isfunction(member)]
-        return frozenset(function.__code__ for function in functions)
+        return frozenset((*(function.__code__ for function in functions), *self._codes_beside))
 
     @cached_property
     def parameters(self) -> frozenset[str]:
@@ -92,10 +107,19 @@ class CallSource:
         kept: set[str] = set()
         for call in self.calls:
             taken |= call._own_parameters - kept
-            if call._kept_keywords is None:
+            if call._handed_on is None:
                 break
-            kept |= call._kept_keywords
+            kept |= call._handed_on.kept
+            receives = call.receiver_in(self.kind)
+            if not isinstance(receives, type) and call._handed_on.to != BASE:
+                taken |= _parameters_of(receives) - kept  # a function's; or it is not known
+                break
         return frozenset(taken)
+
+    @property
+    def takes_any_keyword(self) -> bool:
+        """Whether it takes ``**kwargs``."""
+        return self.code is not None and bool(self.code.co_flags & inspect.CO_VARKEYWORDS)
 
     @cached_property
     def names_callback(self) -> bool:
@@ -119,7 +143,8 @@ class CallSource:
     @cached_property
     def reads_flag(self) -> bool:
         """Whether its loop reads the flag that stops it: a property may be there and not be."""
-        loops = [code for code in _used(self.kind) if CALLBACK in code.co_varnames]
+        used = (*_used(self.kind), *self._codes_beside)
+        loops = [code for code in used if CALLBACK in code.co_varnames]
         return hasattr(self.kind, "interrupt") and any(map(_loads_flag, loops))
 
     @cached_property
@@ -128,28 +153,39 @@ class CallSource:
         for call in self.calls:
             targets = call.written.given_callback() if call.names_callback else []
             if not targets:
-                kept = call._kept_keywords
-                if CALLBACK in call._own_parameters or kept is None or CALLBACK in kept:
+                handed_on = call._handed_on
+                if handed_on is None or CALLBACK in {*call._own_parameters, *handed_on.kept}:
                     return False
                 continue  # it is among its **kwargs, for the next
-            if any(hasattr(self.kind, self_attribute(target) or "") for target in targets):
+            if any(hasattr(self.kind, self_attribute(target.func) or "") for target in targets):
                 return False  # to a method of its own
-            if not any(map(is_base_call, targets)):
+            if not any(receiver(target.func, target.args) for target in targets):
                 return True
         return False
 
     @cached_property
-    def _own_parameters(self) -> frozenset[str]:
-        return frozenset(inspect.signature(self.kind.__call__).parameters)
+    def _codes_beside(self) -> list[CodeType]:
+        """The bytecode of calls that its own name, as of the class that a runtime's stands for."""
+        named = (call.receiver_in(self.kind) for call in self.calls)
+        called = (one.__call__ if isinstance(one, type) else one for one in named)
+        return [code for one in called if (code := _code_below(one)) is not None]
 
     @cached_property
-    def _kept_keywords(self) -> frozenset[str] | None:
-        """Names that do not get through its ``**kwargs`` to the base's call; None if none does."""
-        code = self.code
-        if code is None or not code.co_flags & inspect.CO_VARKEYWORDS:
+    def _own_parameters(self) -> frozenset[str]:
+        return _parameters_of(self.kind.__call__)
+
+    @cached_property
+    def _handed_on(self) -> HandedOn | None:
+        """What becomes of its ``**kwargs``; None where they are not handed on, or that is not
+        known."""
+        if not self.takes_any_keyword:
             return None
-        names = {name for inner in _nested(code) for name in inner.co_names}
-        return self.written.kept_keywords() if {"super", "__call__"} <= names else None
+        names = {name for inner in _nested(self.code) for name in inner.co_names}
+        if "__call__" not in names and CALLBACK in self._own_parameters:
+            return None
+        if self.written.tree is None and {"super", "__call__"} <= names:
+            return HandedOn(BASE, frozenset())  # as in a console; what else would they be for?
+        return self.written.handed_on()
 
 
 _sources: WeakKeyDictionary[type, CallSource] = WeakKeyDictionary()
@@ -157,6 +193,35 @@ _sources: WeakKeyDictionary[type, CallSource] = WeakKeyDictionary()
 
 def _definers(kind: type) -> Iterator[type]:
     return (base for base in kind.__mro__ if "__call__" in vars(base))
+
+
+def _definers_from(after: Any, kind: type) -> list[type]:
+    """The classes that define a ``__call__``, from that on which a call of the class ``after``
+    runs in objects of ``kind``; none where it is no class."""
+    definers = list(_definers(after)) if isinstance(after, type) else []
+    own = list(_definers(kind))
+    return own[own.index(definers[0]) :] if {*definers[:1]} & {*own} else definers
+
+
+def _named(call: Any, kind: type, name: str) -> Any:
+    """What a name in :class:`HandedOn` stands for, in the code of ``call``; None if not known."""
+    own_name = name.removeprefix("self.")
+    if own_name != name:
+        found = getattr(kind, own_name, None)
+        return found if isinstance(found, type) else None
+    function = inspect.unwrap(call)
+    found = function.__globals__.get(name)
+    for free, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+        if free == name:
+            found = cell.cell_contents
+    return found if isinstance(found, type) or inspect.isfunction(found) else None
+
+
+def _parameters_of(function: Any) -> frozenset[str]:
+    try:
+        return frozenset(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # it is no function, or is not written in Python
+        return frozenset()
 
 
 def _codes_of_calls(kind: type) -> list[CodeType | None]:

@@ -10,8 +10,9 @@ from unicb._states import States
 from unicb.backend import Backend
 from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines.facts import PipelineFacts
+from unicb.pipelines.hookable import check_hookable
 from unicb.pipelines.source import CallSource
-from unicb.pipelines.stoppable import check_stoppable, models_of
+from unicb.pipelines.stoppable import check_stoppable, models_of, stops_by_flag
 
 if TYPE_CHECKING:
     from unicb.guidance import Guidance
@@ -34,6 +35,7 @@ class Target:
     def __init__(self, pipeline: Any, backend: Backend, facts: PipelineFacts | None) -> None:
         self.pipeline, self.backend, self.facts = pipeline, backend, facts
         self._states = States()
+        self._hookable: list[int] = []
 
     def state(self, callback: object, make: Callable[[], T]) -> T:
         """What ``callback`` keeps of this binding; ``make`` gives it the first time. What it keeps
@@ -94,3 +96,9 @@ class Target:
     def check_interruptible(self) -> None:
         """Raise UnsupportedPipelineError if a run of the pipeline cannot be ended early."""
         check_stoppable(self.pipeline, self.facts)
+        if stops_by_flag(self.pipeline):
+            return
+        models = self.models
+        if (found := [*map(id, models)]) != self._hookable:  # a run may be under way
+            check_hookable(self.backend, models, f"interrupt a run of {self.name}")
+            self._hookable = found

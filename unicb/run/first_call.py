@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from unicb.errors import UnsupportedPipelineError
+from unicb.pipelines.hookable import check_hookable
 from unicb.pipelines.stoppable import models_of
 from unicb.pipelines.target import Target
 from unicb.run.model_hooks import ModelHooks
@@ -55,6 +56,12 @@ def models_to_watch(target: Target, owner: str) -> list[Any]:
     if not models:
         raise _unknown(target, owner)
     return models
+
+
+def check_watchable(target: Target, owner: str) -> None:
+    """Raise UnsupportedPipelineError if those models are not known, or cannot be hooked."""
+    aim = f"act before the first step of {target.name}, as {owner} does"
+    check_hookable(target.backend, models_to_watch(target, owner), aim)
 
 
 def _unknown(target: Target, owner: str) -> UnsupportedPipelineError:

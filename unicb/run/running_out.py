@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from unicb.errors import UnsupportedPipelineError
 from unicb.ops import Tensor
 from unicb.pipelines.stoppable import stops_by_flag
 from unicb.run.loop import Outputs
@@ -35,9 +36,13 @@ class RunningOut:
     def watch(self) -> None:
         """Look on from the first step's end, where a stop would need it."""
         target = self._target
-        if not stops_by_flag(target.pipeline) and target.models:
+        if stops_by_flag(target.pipeline) or not target.models:
+            return
+        try:
             self._replay = Replay(target.pipeline, target.models, self._owner)
-            self._owner.on_finish(self._replay.remove)
+        except UnsupportedPipelineError:
+            return  # a model that cannot be hooked: whoever asks for a stop is told so
+        self._owner.on_finish(self._replay.remove)
 
     @property
     def is_on(self) -> bool:

@@ -15,6 +15,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, cast
 
 from unicb.backend import Backend
+from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines import PipelineFacts
 from unicb.pipelines.stoppable import models_of
 
@@ -147,7 +148,10 @@ class Gates:
         with ExitStack() as undo:
             for model in models_of(pipeline, facts):
                 for module in (model, *_blocks(model)):
-                    undo.callback(backend.hook(module, around))
+                    try:
+                        undo.callback(backend.hook(module, around))
+                    except UnsupportedPipelineError:
+                        continue  # what cannot be hooked runs on, to the end of its step at most
             self._undo = undo.pop_all()
 
     def remove(self) -> None:

@@ -1,0 +1,98 @@
+"""Libraries that answer a denoiser's calls from earlier ones, and are not the frameworks' own.
+
+They are recognised by what they leave on the model, and not by import: who has one installed may
+not use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from unicb.errors import UnsupportedPipelineError
+from unicb.guidance._replaced import package_of, put_in_place
+
+
+@dataclass(frozen=True)
+class CachingLibrary:
+    """What is known of one.
+
+    Attributes:
+        name: as its users call it.
+        does: what it does that a cut breaks.
+        disable: how to switch it off.
+        attributes: which it sets to something true on a model, all of them.
+        package: whose code it puts in the place of a model's call. Either this or the attributes.
+        source: where that was read.
+    """
+
+    name: str
+    does: str
+    disable: str
+    attributes: tuple[str, ...] = ()
+    package: str = ""
+    source: str = ""
+
+    def is_on(self, model: Any) -> bool:
+        """Whether it is enabled on the model."""
+        if self.package:
+            return any(package_of(call) == self.package for call in put_in_place(model))
+        return all(_is_set(getattr(model, name, None)) for name in self.attributes)
+
+
+#: Of several that leave the same, the one that leaves more comes first.
+LIBRARIES = (
+    CachingLibrary(
+        "cache-dit",
+        "it keeps the rows of earlier calls, and tells the halves apart by counting calls",
+        "cache_dit.disable_cache(pipe)",
+        attributes=("_is_cached", "_context_manager"),
+        source="cache-dit 1.5.3, caching/cache_adapters/cache_adapter.py: mock_transformer",
+    ),
+    CachingLibrary(
+        "a first-block cache (of ParaAttention, nunchaku or the like)",
+        "it keeps the rows of earlier calls",
+        "load the model anew, and leave out apply_cache_on_pipe",
+        attributes=("_is_cached",),
+        source="ParaAttention, first_block_cache/diffusers_adapters; nunchaku, "
+        "caching/diffusers_adapters: apply_cache_on_transformer",
+    ),
+    CachingLibrary(
+        "TeaCache",
+        "it keeps the rows of earlier calls, and counts calls",
+        "set enable_teacache to False on the model and its class",
+        attributes=("enable_teacache",),
+        source="TeaCache, TeaCache4FLUX/teacache_flux.py and others",
+    ),
+    CachingLibrary(
+        "DeepCache",
+        "it keeps the rows of earlier calls",
+        "its helper's disable()",
+        package="DeepCache",
+        source="DeepCache 0.1.1, extension/deepcache.py: wrap_unet_forward",
+    ),
+)
+
+
+def refuse_caching(models: Iterable[tuple[str, Any]], pipeline: str, aim: str) -> None:
+    """Raise UnsupportedPipelineError if one of the libraries is enabled on one of these models.
+
+    Args:
+        models: with the names that the pipeline has for them.
+        pipeline: name of its class.
+        aim: what is to be done, in the message.
+    """
+    for name, model in models:
+        for library in LIBRARIES:
+            if library.is_on(model):
+                raise UnsupportedPipelineError(
+                    f"cannot {aim} on {pipeline} while {library.name} is enabled on its {name}: "
+                    f"{library.does}; disable it ({library.disable}), or leave out the callback "
+                    "that cuts guidance"
+                )
+
+
+def _is_set(value: Any) -> bool:
+    """Whether an attribute is there: a mark, or an object that may be empty by now."""
+    return value is not None and value is not False
