@@ -32,6 +32,7 @@ Here is every pipeline class of diffusers, and of mindone.diffusers, that calls 
 built small, and run with unicb's callbacks. Look for a class in the [list of classes](#classes), or
 search this page for its name. It leads to the page of its family, with a verdict for each callback
 on each framework, the reason where it is not *exact* or *right*, and the figures of each variant.
+What came of the same loops as if unicb knew none of them: [observed.md](observed.md).
 
 Made by `nox -s coverage-report` from the [files](#the-files) that measuring writes; not written by
 hand.

@@ -9,8 +9,9 @@ from unicb.errors import UnsupportedPipelineError
 from unicb.guidance import Cut, Scaling, cut, is_off, scaling
 from unicb.guidance._attributes import Ours, put_back
 from unicb.guidance._models import Models
-from unicb.guidance._unproven import Look, SeenFacts
+from unicb.guidance._unproven import Look, SecondLook, SeenFacts
 from unicb.ops import Tensor
+from unicb.pipelines import PipelineFacts
 
 if TYPE_CHECKING:
     from unicb.pipelines.target import Target
@@ -45,10 +46,15 @@ class RunGuidance:
         """Look at the first step with guidance, if how the loop guides has to be seen."""
         guidance = self._target.guidance
         if guidance.is_to_be_seen and self._seen.facts is None:
-            models = Models(self._backend, self._pipeline, guidance.facts, self._owner)
-            self._look = Look(models, self._owner, self._seen)
-            self._owner.on_finish(self._look.remove)
-            self._owner.watch_steps(self._step_end)
+            self._start(Look(self._models(guidance.facts), self._owner, self._seen))
+
+    def _models(self, facts: PipelineFacts) -> Models:
+        return Models(self._backend, self._pipeline, facts, self._owner)
+
+    def _start(self, look: Look) -> None:
+        self._look = look
+        self._owner.on_finish(look.remove)
+        self._owner.watch_steps(self._step_end)
 
     def _step_end(self, handed: Mapping[str, Tensor]) -> None:
         """Raises UnsupportedPipelineError if the step that has ended was not as expected."""
@@ -117,6 +123,10 @@ class RunGuidance:
             return False
         made, self._cut = self._cut, None
         made.restore()
+        if self._seen.is_to_be_seen_again and self._seen.facts is not None:
+            self._seen.is_to_be_seen_again = False
+            models = self._models(self._seen.facts)
+            self._start(SecondLook(models, self._owner, self._seen))
         after, self._scale_after_cut = self._scale_after_cut, None
         if after is not None:
             self.set_scale_attribute(after)

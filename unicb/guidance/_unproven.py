@@ -116,11 +116,14 @@ class SeenFacts:
     Attributes:
         facts: as they have shown them; None until they have.
         wrong_scale: see :func:`wrong_scale`.
+        is_to_be_seen_again: whether a step was made anew whose parts the loop may remember, as one
+            that guides with momentum does: it shows in its next step with guidance.
     """
 
     def __init__(self) -> None:
         self.facts: PipelineFacts | None = None
         self.wrong_scale: tuple[str, str] | None = None
+        self.is_to_be_seen_again = False
 
 
 class Look:
@@ -154,11 +157,36 @@ class Look:
             self._seen.wrong_scale = wrong_scale(self._models, self._run, seen)
         return None
 
+    def _remade(self, seen: Seen, scale: float) -> Tensor:
+        """What the scheduler is to get of this step."""
+        self._seen.is_to_be_seen_again = True
+        return remade(self._models, seen, self._known().facts, scale)
+
     def _known(self) -> Models:
         """The pipeline's models, with the facts as they were seen."""
         facts = self._seen.facts
         assert facts is not None
         return self._models.with_facts(facts)
+
+
+class SecondLook(Look):
+    """Looks whether a loop that had a step made anew guides as it did then.
+
+    Args:
+        models: of the pipeline.
+        run: whose loop it is.
+        first: what that step has shown.
+    """
+
+    def __init__(self, models: Models, run: Run, first: SeenFacts) -> None:
+        super().__init__(models, run, SeenFacts())
+        self._first = first
+
+    def _see(self, seen: Seen) -> Tensor | None:
+        super()._see(seen)
+        if self._seen.wrong_scale is not None and self._first.wrong_scale is None:
+            self._models.mismatch(*self._seen.wrong_scale)
+        return None
 
 
 class UnprovenCut(Look):
@@ -174,7 +202,7 @@ class UnprovenCut(Look):
 
     def _see(self, seen: Seen) -> Tensor | None:
         super()._see(seen)
-        return remade(self._models, seen, self._known().facts, 1.0)
+        return self._remade(seen, 1.0)
 
     def step_end(self) -> None:
         if self._cut is not None:
@@ -203,6 +231,7 @@ class UnprovenScale(Look):
         super().__init__(models, run, seen)
         self._make, self._scaling = make, cast("Scaling | None", None)
         self._scale: float | None = None
+        self._again: Look | None = None
 
     def is_off(self, scale: float) -> bool:
         return scale <= self._models.facts.guided_above
@@ -218,20 +247,26 @@ class UnprovenScale(Look):
             self._models.mismatch(*self._seen.wrong_scale)
         if self._scale is None:
             return None
-        return remade(self._models, seen, self._known().facts, self._scale)
+        more = self._known().facts.combination == "from_conditional"
+        return self._remade(seen, self._scale + more)
 
     def step_end(self) -> None:
+        if self._again is not None:
+            self._again.step_end()
         if self._scaling is not None:
             return self._scaling.step_end()
         super().step_end()
         if self._seen.facts is not None:
             self._scaling = self._make(self._known())
             self._scaling.set(self._scale)
+            if self._seen.is_to_be_seen_again:  # outside of the scaling, as the loop sees it
+                self._again = SecondLook(self._known(), self._run, self._seen)
 
     def remove(self) -> None:
         super().remove()
-        if self._scaling is not None:
-            self._scaling.remove()
+        for made in (self._again, self._scaling):
+            if made is not None:
+                made.remove()
 
 
 class UnprovenProperty:

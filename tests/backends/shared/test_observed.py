@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import edited_loops as edits
@@ -20,7 +21,8 @@ from unicb import (
     bind,
 )
 from unicb.testing import Case
-from zoo.entry import Request
+from zoo import observed
+from zoo.entry import CASES, Request
 
 CASE = Case("text2img", prompts=2, steps=6)
 CALLBACKS = {
@@ -128,3 +130,19 @@ def test_calls_swapped(name: str) -> None:
 def test_a_switch_that_is_read_once(name: str) -> None:
     match = "2 times in a step with guidance switched off"
     refused_of_zoo("WanPipeline", edits.SWITCH_IS_LOCAL, CALLBACKS[name](), match)
+
+
+#: What is not seen of known loops, and what the error says of it.
+UNSEEN = {"LuminaPipeline": "was not seen to be u + g"}
+
+
+@pytest.mark.parametrize("title", ways.chosen(NAME))
+def test_what_is_seen_agrees_with_what_is_known(title: str) -> None:
+    """Each way of guiding, as if nobody knew the loop; all classes are in docs/observed.md."""
+    entry = ways.all_entries(NAME)[title]
+    case = next(case for case in ("two prompts", *CASES) if case not in entry.impossible)
+    pipe, _ = of_zoo(title)
+    found = observed.measure(entry, ways.framework(NAME), pipe, CASES[case])
+    for part in (found, SimpleNamespace(**found.first or {})):
+        expected = "refused" if title in UNSEEN else "exact"
+        assert (part.verdict, UNSEEN.get(title, "") in part.why) == (expected, True)
