@@ -1,8 +1,8 @@
-"""Has MindSpore compile mindone's UNet on a CPU.
+"""Has MindSpore compile mindone's UNet and VAE on a CPU.
 
 It cannot otherwise: its compiler finds no CPU kernel for most of what mindone calls, reads less of
 Python than unicb_mindspore.cpu is written in, and has a kernel for `Tensor.chunk` only where
-nothing is compiled. What stands here instead is for tiny UNets: no masks, one kind of padding.
+nothing is compiled. What stands here instead is for tiny models: no masks, one kind of padding.
 """
 
 from __future__ import annotations
@@ -59,6 +59,10 @@ def _arange(start: Any = 0, end: Any = None, step: Any = 1, *, dtype: Any = None
     return ops.arange(start, end, step, dtype=dtype)
 
 
+def _pad(input: Tensor, pad: Any, mode: str = "constant", value: Any = 0) -> Tensor:
+    return ops.pad(input, pad, mode, value)
+
+
 @contextmanager
 def compilable() -> Iterator[None]:
     """A block in which it can, and can do without being compiled, too."""
@@ -67,6 +71,7 @@ def compilable() -> Iterator[None]:
         patch.setattr(mint.nn.LayerNorm, "construct", _layer_norm)
         patch.setattr(Attention, "scaled_dot_product_attention", _attend)
         patch.setattr(GEGLU, "construct", _geglu)
+        patch.setattr(mint.nn.functional, "pad", _pad)
         patch.setattr(mint, "split", _split)
         patch.setattr(mint, "arange", _arange)
         yield
