@@ -111,9 +111,8 @@ class Meter:
         def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
             return meter._call(name, partial(getattr(base, forward), self), args, kwargs)
 
-        model.__class__ = type(
-            base.__name__, (base,), {forward: watched, "__module__": base.__module__}
-        )
+        # A class of this module, as its call is: one of the model's own would have been replaced.
+        model.__class__ = type(base.__name__, (base,), {forward: watched})
         return lambda: setattr(model, "__class__", base)
 
     def _call(self, name: str, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
