@@ -5,32 +5,43 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from unicb.pipelines import facts_owner, known_pipelines
 from unicb.pipelines.fingerprint import fingerprints
 from unicb.pipelines.source import CallSource
+from zoo.families import entries, family_names
 from zoo.framework import Framework
 
 LOOPS = Path(__file__).parents[2] / "unicb" / "pipelines" / "loops.json"
 
 
-def classes(library: Any) -> Iterator[type]:
+def classes(fx: Framework) -> Iterator[type]:
     """Those of the library's classes that there are facts about."""
     for name in known_pipelines():
         try:
-            found = getattr(library, name)
+            found = getattr(fx.library, name)
         except (AttributeError, ImportError, RuntimeError):
-            continue  # this release has none of that name
+            found = None
         # Where a class needs what is not installed, another stands for it.
-        if isinstance(found, type) and ".dummy_" not in found.__module__:
+        if not isinstance(found, type) or ".dummy_" in found.__module__:
+            found = _built(fx, name)
+        if found is not None:
             yield found
 
 
-def loops_of(library: Any) -> dict[str, list[str]]:
+def _built(fx: Framework, name: str) -> type | None:
+    """The class of the zoo's pipeline, which knows how to import it; None where there is none."""
+    every = (entry for family in family_names() for entry in entries(family))
+    for entry in every:
+        if entry.name == name and fx.name in entry.frameworks and not entry.not_built:
+            return type(entry.build(fx))
+    return None
+
+
+def loops_of(fx: Framework) -> dict[str, list[str]]:
     """The fingerprints of the library's loops, by the name that their facts have."""
     found: dict[str, list[str]] = {}
-    for kind in classes(library):
+    for kind in classes(fx):
         owner = facts_owner(kind)
         if owner is not None:
             found[owner.__name__] = list(fingerprints(CallSource.of(kind)))
@@ -44,7 +55,7 @@ def write(fx: Framework, path: Path = LOOPS) -> str:
     known = json.loads(path.read_text(encoding="utf-8"))
     for loops in known.values():
         loops.pop(release, None)
-    found = loops_of(library)
+    found = loops_of(fx)
     for name, hashes in found.items():
         known.setdefault(name, {})[release] = hashes
     kept = {name: dict(sorted(known[name].items())) for name in sorted(known) if known[name]}

@@ -105,7 +105,7 @@ def _compared(
     difference = error(seen, known)
     # The first step was computed whole in one of them, and cut in the other; and some loops make
     # the difference of that step larger, as much as they do what is asked of them.
-    same = EXACT if asked == "cut" else max(SAME, EXACT * error(known, plain))
+    same = EXACT if asked == "cut" else max(SAME, SAME * error(known, plain))
     if difference >= same:
         why = "differs from what it gives by the facts"
         return {"verdict": "wrong", "why": why, "difference": difference}

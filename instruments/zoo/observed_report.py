@@ -25,7 +25,7 @@ to be looked at, is replaced by what the loop would have made of it. The latents
 compared with those of the same run by the facts:
 
 - **exact**: the same, to 1e-5 of their standard deviation; of *off at first*, whose first step is
-  computed on other numbers of rows, to 1e-4, or to 1e-5 of what that changes in the plain run.
+  computed on other numbers of rows, to 1e-4, or to 1e-4 of what that changes in the plain run.
 - **refused**: the run ended with an error before anything was cut: its loop does not show how it
   guides, or more than that would have to be known.
 - **wrong**: other latents.

@@ -34,9 +34,9 @@ def settled(models: Models, seen: Seen) -> PipelineFacts:
     model = " or ".join(facts.denoisers)
     if found is None:
         models.mismatch(
-            "its loop, which unicb does not know, hands to its scheduler what was not seen to be "
-            f"u + g * (c - u) of what its {model} predicts",
-            "that has to be seen in its first step with guidance",
+            "its loop hands to its scheduler what was not seen to be u + g * (c - u) of what its "
+            f"{model} predicts",
+            "unicb, not proven on this loop, has to see that in its first step with guidance",
         )
     order = facts.order[: len(seen.parts)]
     if len(seen.parts) != len(order) or len(order) < facts.least_blocks:
@@ -82,7 +82,7 @@ def remade(models: Models, seen: Seen, facts: PipelineFacts, scale: float) -> Te
     plain = found.how == "rows" and not found.varies and abs(total) == 1
     if not plain or abs(found.total - total) > 1e-3 + 6 * found.error * found.scale:
         models.mismatch(
-            "its loop, which unicb does not know, does more to what it has combined "
+            "its loop, which unicb was not proven on, does more to what it has combined "
             f"(its parts have {', '.join(f'{x:.4g}' for x in found.coefficients)} in it)",
             "the step that is to be guided otherwise has to be the plain sum of its parts",
         )

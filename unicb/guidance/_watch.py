@@ -77,8 +77,8 @@ class LoopWatch:
         """Raise UnsupportedPipelineError if a step has ended in which there was nothing to see."""
         if not self._has_seen:
             self._models.mismatch(
-                "its loop, which unicb does not know, has called no scheduler.step in a step",
-                "how it guides is seen there",
+                "its loop has called no scheduler.step in a step",
+                "unicb, not proven on this loop, has to see there how it guides",
             )
         if self._is_enough:
             self.remove()
@@ -107,8 +107,8 @@ class LoopWatch:
             return self._run.hold(scheduler, "step", partial(self._step, below))
         except TypeError as error:
             raise UnsupportedPipelineError(
-                f"cannot change guidance on {self._models.name}: its loop, which unicb does not "
-                f"know, has to be seen to guide, and its scheduler cannot be watched: {error}"
+                f"cannot change guidance on {self._models.name}: unicb, not proven on its loop, "
+                f"has to see how it guides, and its scheduler cannot be watched: {error}"
             ) from error
 
     def _step(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
