@@ -61,7 +61,7 @@ def test_pages_are_made_again_from_the_files_alone(tmp_path: Path) -> None:
     command = [sys.executable, "-P", "-m", "zoo", "report", "--docs", str(tmp_path)]
     subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=True)
     made = {p.relative_to(tmp_path): p.read_text("utf-8") for p in tmp_path.rglob("*.md")}
-    committed = [DOCS / "coverage.md", *(DOCS / "coverage").glob("*.md")]
+    committed = [DOCS / "coverage.md", DOCS / "observed.md", *(DOCS / "coverage").glob("*.md")]
     assert made == {p.relative_to(DOCS): p.read_text("utf-8") for p in committed}
 
 
