@@ -223,6 +223,8 @@ def test_first_ctrl_c_interrupts(pipe: ToyPipeline) -> None:
 class Generates(ToyPipeline):
     """Its call hands over each step's latents."""
 
+    unicb_facts = ToyPipeline.unicb_facts
+
     def __call__(  # type: ignore[override]
         self, callback_on_step_end: Any, callback_on_step_end_tensor_inputs: Any = ()
     ) -> Any:

@@ -33,7 +33,7 @@ def _sticky_hook(self: NumpyBackend, module: Any, around: Any) -> Callable[[], N
 
 
 def _copied_too(remove: Any, _: NumpyBackend, module: Any, around: Any) -> Any:
-    module.forward.end_plain_copies()
+    module.forward._end_plain_copies()
     return remove
 
 
