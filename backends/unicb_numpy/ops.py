@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from unicb.ops import joinable
+
+
+def _combining(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], StrictTensor]:
+    """A method that combines a tensor with another, or with a number."""
+    return lambda tensor, other: StrictTensor(operation(tensor.data, _operand(other)))
 
 
 class StrictTensor:
@@ -36,30 +42,16 @@ class StrictTensor:
     def __getitem__(self, key: Any) -> StrictTensor:
         return StrictTensor(self.data[_basic(key)])
 
-    def __add__(self, other: StrictTensor | float) -> StrictTensor:
-        return StrictTensor(self.data + _operand(other))
-
-    def __sub__(self, other: StrictTensor | float) -> StrictTensor:
-        return StrictTensor(self.data - _operand(other))
-
-    def __mul__(self, other: StrictTensor | float) -> StrictTensor:
-        return StrictTensor(self.data * _operand(other))
-
-    def __truediv__(self, other: StrictTensor | float) -> StrictTensor:
-        return StrictTensor(self.data / _operand(other))
-
-    def __rsub__(self, other: float) -> StrictTensor:
-        return StrictTensor(_operand(other) - self.data)
-
-    def __rtruediv__(self, other: float) -> StrictTensor:
-        return StrictTensor(_operand(other) / self.data)
+    __add__ = __radd__ = _combining(operator.add)
+    __mul__ = __rmul__ = _combining(operator.mul)
+    __sub__ = _combining(operator.sub)
+    __truediv__ = _combining(operator.truediv)
+    __rsub__ = _combining(lambda x, other: other - x)
+    __rtruediv__ = _combining(lambda x, other: other / x)
 
     def __pow__(self, exponent: float) -> StrictTensor:
         with np.errstate(all="ignore"):
             return StrictTensor(self.data ** _number(exponent))
-
-    __radd__ = __add__
-    __rmul__ = __mul__
 
 
 def _operand(value: Any) -> Any:

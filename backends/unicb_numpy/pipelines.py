@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -44,10 +45,9 @@ class ToyScheduler:
 
     def step(self, noise: StrictTensor, timestep: float, sample: StrictTensor) -> StrictTensor:
         delta = (self.sigmas[1] - self.sigmas[0]) * noise.data
-        if self.order == 1 or (self.half is None and timestep <= 1000 * self.sigmas[-2]):
-            return StrictTensor(sample.data + delta)
         if self.half is None:
-            self.half = (sample.data, delta)
+            is_whole = self.order == 1 or timestep <= 1000 * self.sigmas[-2]
+            self.half = None if is_whole else (sample.data, delta)
             return StrictTensor(sample.data + delta)
         (start, first), self.half = self.half, None
         return StrictTensor(start + (first + delta) / 2)
@@ -62,21 +62,13 @@ class ToyPipeline:
     def __init__(self, order: int = 1, dtype: str = "float32") -> None:
         self.unet, self.scheduler, self.dtype = ToyUNet(), ToyScheduler(order), dtype
 
-    @property
-    def guidance_scale(self) -> float:
-        return self._guidance_scale
+    guidance_scale = property(attrgetter("_guidance_scale"))
+    num_timesteps = property(attrgetter("_num_timesteps"))
+    interrupt = property(attrgetter("_interrupt"))
 
     @property
     def do_classifier_free_guidance(self) -> bool:
         return self._guidance_scale > 1
-
-    @property
-    def num_timesteps(self) -> int:
-        return self._num_timesteps
-
-    @property
-    def interrupt(self) -> bool:
-        return self._interrupt
 
     def encode_prompt(self, prompts: Sequence[str]) -> StrictTensor:
         rows = [np.random.default_rng(zlib.crc32(p.encode())).normal(size=4) for p in prompts]
@@ -102,8 +94,8 @@ class ToyPipeline:
         negative_prompt_embeds = None
         if self.do_classifier_free_guidance:
             negative_prompt_embeds = self.encode_prompt([""] * len(prompts))
-            both = np.concatenate([negative_prompt_embeds.data, prompt_embeds.data])
-            prompt_embeds = StrictTensor(both)
+            both = [negative_prompt_embeds.data, prompt_embeds.data]
+            prompt_embeds = StrictTensor(np.concatenate(both))
         noise = np.random.default_rng(seed).normal(size=(len(prompts), 4, 8, 8))
         latents = StrictTensor(noise.astype(self.dtype))
         timesteps = self.scheduler.set_timesteps(num_inference_steps)

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import here
 import pytest
 from scripts import run_script
 
@@ -29,6 +28,9 @@ def run_example(name: str, folder: Path, *arguments: str) -> str:
 
 @pytest.fixture(autouse=True, scope="module")
 def _ready() -> None:
+    # Not above: the process that hands out tests to others needs no framework.
+    import here
+
     here.make_ready()
 
 
