@@ -12,6 +12,7 @@ from unicb._tables import FactTable, Tables
 from unicb.latents import builtin_formats
 from unicb.latents.schedules import known_schedulers
 from unicb.pipelines import facts
+from unicb.run.holds import hold
 
 FILES = [
     (package, file.name)
@@ -90,6 +91,20 @@ def test_a_class_may_say_that_it_is_unknown() -> None:
     unknown = kind_of("Unknown", kind_of("Known"), unicb_facts=None)
     assert OneKnown().about(unknown) is None
     assert OneKnown().owner(kind_of("Mine", unknown)) is None
+
+
+def test_a_class_that_an_object_has_for_a_while_hides_nothing() -> None:
+    known = kind_of("Known", step=lambda self: 1)()
+
+    class Owner:
+        def owns_current_call(self) -> bool:
+            return True
+
+    held = hold(known, "step", lambda: 2, Owner())  # type: ignore[arg-type]
+    assert known.step() == 2
+    assert OneKnown().about(type(known), unless="step") == Row(("one",))
+    held.release()
+    assert known.step() == 1
 
 
 def test_facts_of_another_table_say_nothing_here() -> None:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from unicb.given_classes import OWN
+
 T = TypeVar("T")
 
 _HEADER = re.compile(r"^\[([\w-]+)\]$", re.MULTILINE)
@@ -81,6 +83,8 @@ class FactTable(Tables[T]):
             unless: an attribute; facts about the bases of a class that defines it do not count.
         """
         for base in kind.__mro__:
+            if OWN in vars(base):
+                continue  # a class of ours that an object has for a while defines what it likes
             said = vars(base).get("unicb_facts", False)
             if said is None:
                 return None

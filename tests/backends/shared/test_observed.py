@@ -16,6 +16,8 @@ from unicb import (
     CFGCutoff,
     GuidanceInterval,
     GuidanceSchedule,
+    Preview,
+    PreviewFrame,
     Step,
     UnsupportedPipelineError,
     bind,
@@ -78,6 +80,14 @@ def test_blocks_swapped(name: str) -> None:
 
 def test_cut_by_a_callback_of_ones_own() -> None:
     check_same(edits.BLOCKS_SWAPPED, CutAfterOne, 2)
+
+
+def test_previews_are_as_in_a_known_loop() -> None:
+    """What watches the scheduler does not hide it."""
+    pipe = edits.with_loop(harness.build("text2img"), *edits.THE_SAME)
+    frames: list[PreviewFrame] = []
+    harness.run(pipe, CASE, **bind(pipe, CALLBACKS["cut"](), Preview(frames)))
+    assert [frame.source for frame in frames] == ["noisy", *["exact"] * 5]
 
 
 def test_a_loop_that_is_the_same_but_for_its_text() -> None:
