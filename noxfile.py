@@ -307,9 +307,8 @@ def test_stranger(session: nox.Session) -> None:
 def both(session: nox.Session) -> None:
     """Test PyTorch and MindSpore side by side in one process: the same picture from both."""
     install_wheel(session, "both", "testing")
-    # Runs are shared within a file.
-    by_file = [*workers("both"), "--dist", "loadfile"]
-    run_pytest(session, *(session.posargs or ["tests/both"]), options=by_file)
+    by_group = [*workers("both"), "--dist", "loadgroup"]
+    run_pytest(session, *(session.posargs or ["tests/both"]), options=by_group)
 
 
 #: Other arithmetic than the processor's best, as older or other processors have it, by name. Each

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from figures import FIGURE, Distance, Figures, Noted
-from recording import load
-from sides import SIDES
+
+from unicb_mindspore import backend as mindspore_backend
+from unicb_torch import backend as torch_backend
 
 _FIGURES = pytest.StashKey[Figures]()
 
@@ -31,15 +32,31 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(_Collector(figures))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have what shares runs be run by one worker: the tests of a file, or of one scheduler in it."""
+    for item in items:
+        parameters = getattr(item, "callspec", None)
+        scheduler = "" if parameters is None else parameters.params.get("scheduler", "")
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.name} {scheduler}"))
+
+
+# The process that hands out tests to workers needs no framework: only fixtures import them.
+
+
 @pytest.fixture(scope="session")
 def pipes() -> dict[str, Any]:
     """The shapes checkpoint on each framework."""
+    from recording import load
+    from sides import SIDES
+
     return {name: load(side) for name, side in SIDES.items()}
 
 
 @pytest.fixture(scope="session")
 def tiny() -> dict[str, Any]:
     """A tiny text-to-image pipeline with random weights on each framework."""
+    from sides import SIDES
+
     return {name: side.harness.build("text2img") for name, side in SIDES.items()}
 
 
@@ -55,7 +72,8 @@ def pytest_terminal_summary(
     figures = config.stash[_FIGURES]
     if not figures.rows:
         return
-    versions = [part for side in SIDES.values() for part in side.harness.backend.versions().items()]
+    backends = (torch_backend, mindspore_backend)
+    versions = [part for backend in backends for part in backend.versions().items()]
     terminalreporter.section("PyTorch and MindSpore: absolute differences, the shapes checkpoint")
     terminalreporter.line(
         ", ".join(f"{name} {version}" for name, version in dict(versions).items())

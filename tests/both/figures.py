@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-from recording import Array, Record
+
+if TYPE_CHECKING:
+    from recording import Array, Record
 
 
 @dataclass(frozen=True)
