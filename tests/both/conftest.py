@@ -33,7 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have what shares runs be run by one worker: the tests of a file, or of one scheduler in it."""
+    """Have one worker do what shares runs: the tests of a file, or of one scheduler in it."""
     for item in items:
         parameters = getattr(item, "callspec", None)
         scheduler = "" if parameters is None else parameters.params.get("scheduler", "")
