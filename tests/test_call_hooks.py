@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from unicb import UnsupportedPipelineError
 from unicb.call_hooks import hook_call
+from unicb.given_classes import FRONT
 from unicb.pipelines import facts_for
 from unicb.pipelines.target import Target
 from unicb.run.holds import hold
@@ -241,3 +242,19 @@ def test_part_of_a_compiled_model(pipe: ToyPipeline) -> None:
     target.check_changeable(object())
     with pytest.raises(UnsupportedPipelineError, match=r"compiled model of this ToyPipeline"):
         target.check_changeable(part)
+
+
+def test_methods_that_were_found_before_another_thread_takes_the_hook() -> None:
+    """They were looked up in a class that the object has no more."""
+    module = Module()
+    remove = hook_call(module, noting("hooked"))
+    kind = type(module)
+    call = vars(vars(kind)[FRONT])["__call__"]
+    remove()
+    assert type(module) is Module
+    vars(kind)[FRONT].__setattr__(module, "mark", 7)
+    assert module.mark == 7
+    vars(kind)[FRONT].__delattr__(module, "mark")
+    assert not hasattr(module, "mark")
+    assert call.__get__(module, kind).__func__ is Module.__call__
+    assert type(vars(kind)[FRONT].__reduce_ex__(module, 4)) is tuple

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from unicb.errors import UnsupportedPipelineError
-from unicb.given_classes import FRONT, KEPT, lock, put, take
+from unicb.given_classes import FRONT, KEPT, below, lock, put, take
 from unicb.method_hooks import inside
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ class _Call:
         self._front = front
 
     def __get__(self, obj: Any, kind: type) -> Any:
-        below: Any = super(self._front, kind if obj is None else obj)
+        call = below(self._front, obj, "__call__")
         # In a class that somebody has made from one of ours, another one comes first.
         if obj is None or vars(kind).get(FRONT) is not self._front:
-            return below.__call__
-        return inside(_hooks_of(obj), below.__call__)
+            return call
+        return inside(_hooks_of(obj), call)
 
     def answering(self, obj: Any) -> None:
         return None

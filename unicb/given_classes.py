@@ -18,7 +18,7 @@ class Standing(Protocol):
     """A descriptor that stands in a class of ours for an attribute.
 
     Its ``__set_name__`` is handed the class that it is in, the *front*; what the attribute is
-    without it is that of ``super(front, obj)``.
+    without it, :func:`below` says.
     """
 
     def answering(self, obj: Any) -> Any:
@@ -52,6 +52,20 @@ def take(obj: Any, name: str) -> None:
     """Have nothing of ours stand for an attribute. Idempotent; in any order."""
     with lock:
         _give(obj, _own(type(obj)), frozenset(pair for pair in _standing(obj) if pair[0] != name))
+
+
+def below(front: type, obj: Any, name: str) -> Any:
+    """What an attribute of the object is in its own class, and the bases of that.
+
+    Raises:
+        AttributeError: it is not there.
+    """
+    own: type = vars(front)[OWN]
+    for base in own.__mro__:
+        if name in vars(base):
+            found = vars(base)[name]
+            return found.__get__(obj, own) if hasattr(type(found), "__get__") else found
+    raise AttributeError(f"{own.__name__!r} object has no attribute {name!r}")
 
 
 _Standings = frozenset[tuple[str, Callable[[], Standing]]]
@@ -115,9 +129,13 @@ def _as_in(own: type) -> dict[str, Any]:
     return {OWN: own, "__module__": own.__module__, "__doc__": own.__doc__, "__slots__": ()}
 
 
-def _front(own: type, attributes: dict[str, Standing]) -> type:
+def _front(own: Any, attributes: dict[str, Standing]) -> type:
     """What comes before ``own``. Its name is nobody's: MindSpore's compiler finds the ``Some`` of
-    ``super(Some, self)`` by its name."""
+    ``super(Some, self)`` by its name.
+
+    Its methods call those of ``own`` by name. Another thread may take the class off the object
+    while they run, and ``super()`` would find it no instance of its own any more.
+    """
 
     def __setattr__(self: Any, name: str, value: Any) -> None:
         if name == "__class__":
@@ -126,18 +144,18 @@ def _front(own: type, attributes: dict[str, Standing]) -> type:
         # Frameworks keep submodules apart from other attributes, where no descriptor is asked.
         found = attributes[name].answering(self) if name in attributes else None
         if found is None:
-            super(front, self).__setattr__(name, value)
+            own.__setattr__(self, name, value)
         else:
             found.value = value
 
     def __delattr__(self: Any, name: str) -> None:
         if name in attributes and attributes[name].answering(self) is not None:
             raise AttributeError(f"{name!r} cannot be deleted by a run that holds it")
-        super(front, self).__delattr__(name)
+        own.__delattr__(self, name)
 
     def __reduce_ex__(self: Any, protocol: Any) -> Any:
         with lock:
-            reduced = super(front, self).__reduce_ex__(protocol)
+            reduced = own.__reduce_ex__(self, protocol)
             if isinstance(reduced, str):
                 return reduced
             make, arguments, *state = map(_without_kept, reduced)
@@ -149,7 +167,7 @@ def _front(own: type, attributes: dict[str, Standing]) -> type:
 
     def copier(name: str) -> Callable[..., Any]:
         def copied(self: Any, *args: Any) -> Any:
-            made = getattr(super(front, self), name)(*args)
+            made = getattr(own, name)(self, *args)
             if OWN in vars(type(made)) and made is not self:
                 _CLASS.__set__(made, own)
                 vars(made).pop(KEPT, None)
