@@ -398,15 +398,20 @@ def webui(session: nox.Session, framework: str) -> None:
     run_pytest(session, *arguments, options=[], env=env)
 
 
+def run_zoo(session: nox.Session, framework: str, *arguments: str) -> None:
+    """Run the zoo on the installed wheel and the framework."""
+    install_wheel(session, framework)
+    script = ["python", "-P", "-m", "zoo", *arguments, "--framework", framework]
+    session.run(*script, env={"PYTHONPATH": INSTRUMENTS})
+
+
 @nox.session(python=PYTHON, requires=["wheel"], name="coverage-cfg", tags=["more"])
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
 @noted
 def coverage_cfg(session: nox.Session, framework: str) -> None:
     """Measure the cut on a tiny pipeline of every class (or of the families named); writes the
     pages, too."""
-    install_wheel(session, framework)
-    script = ["python", "-P", "-m", "zoo", "coverage", *session.posargs, "--framework", framework]
-    session.run(*script, env={"PYTHONPATH": "instruments"})
+    run_zoo(session, framework, "coverage", *session.posargs)
 
 
 @nox.session(python=PYTHON, requires=["wheel"], name="coverage-guidance", tags=["more"])
@@ -415,9 +420,7 @@ def coverage_cfg(session: nox.Session, framework: str) -> None:
 def coverage_guidance(session: nox.Session, framework: str) -> None:
     """Measure intervals and schedules of guidance on a tiny pipeline of every class (or of the
     families named); writes the pages, too."""
-    install_wheel(session, framework)
-    script = ["python", "-P", "-m", "zoo", "guidance", *session.posargs, "--framework", framework]
-    session.run(*script, env={"PYTHONPATH": "instruments"})
+    run_zoo(session, framework, "guidance", *session.posargs)
 
 
 @nox.session(python=PYTHON, requires=["wheel"], name="coverage-previews", tags=["more"])
@@ -426,9 +429,7 @@ def coverage_guidance(session: nox.Session, framework: str) -> None:
 def coverage_previews(session: nox.Session, framework: str) -> None:
     """Measure previews on a tiny pipeline of every class (or of the families named); writes the
     pages, too."""
-    install_wheel(session, framework)
-    script = ["python", "-P", "-m", "zoo", "previews", *session.posargs, "--framework", framework]
-    session.run(*script, env={"PYTHONPATH": "instruments"})
+    run_zoo(session, framework, "previews", *session.posargs)
 
 
 @nox.session(python=PYTHON, requires=["wheel"], name="coverage-stops", tags=["more"])
@@ -436,9 +437,7 @@ def coverage_previews(session: nox.Session, framework: str) -> None:
 @noted
 def coverage_stops(session: nox.Session, framework: str) -> None:
     """Stop a tiny pipeline of every class (or of the families named); writes the pages, too."""
-    install_wheel(session, framework)
-    script = ["python", "-P", "-m", "zoo", "stops", *session.posargs, "--framework", framework]
-    session.run(*script, env={"PYTHONPATH": "instruments"})
+    run_zoo(session, framework, "stops", *session.posargs)
 
 
 @nox.session(python=PYTHON, requires=["wheel"], name="coverage-observed", tags=["more"])
@@ -447,9 +446,7 @@ def coverage_stops(session: nox.Session, framework: str) -> None:
 def coverage_observed(session: nox.Session, framework: str) -> None:
     """Look at the loop of every class (or of the families named) as if it were unknown; writes the
     pages, too."""
-    install_wheel(session, framework)
-    script = ["python", "-P", "-m", "zoo", "observed", *session.posargs, "--framework", framework]
-    session.run(*script, env={"PYTHONPATH": "instruments"})
+    run_zoo(session, framework, "observed", *session.posargs)
 
 
 @nox.session(python=PYTHON, requires=["wheel"], tags=["more"])
@@ -458,9 +455,7 @@ def coverage_observed(session: nox.Session, framework: str) -> None:
 def fingerprints(session: nox.Session, framework: str) -> None:
     """Write which loops the facts hold for: those of the installed release. Measure it first, with
     nox -s coverage-cfg."""
-    install_wheel(session, framework)
-    script = ["python", "-P", "-m", "zoo", "fingerprints", "--framework", framework]
-    session.run(*script, env={"PYTHONPATH": "instruments"})
+    run_zoo(session, framework, "fingerprints")
 
 
 @nox.session(python=PYTHON, requires=["wheel"], name="coverage-report")

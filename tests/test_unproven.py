@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from guided import BatchOfLocal, CallsOfLocal, FromConditional, Rescaled, facts, watched
+from guided import BatchOfLocal, CallsOfLocal, FromConditional, Known, Rescaled, facts, watched
 from stop_helpers import hooked
 
 from unicb import (
@@ -17,7 +17,7 @@ from unicb import (
     UnsupportedPipelineError,
     bind,
 )
-from unicb_numpy.ops import StrictTensor
+from unicb_numpy.ops import NumpyOps, StrictTensor
 
 PROMPTS = ["x", "y"]
 
@@ -115,6 +115,20 @@ def test_a_scale_that_is_not_where_the_facts_have_it() -> None:
     with pytest.raises(UnsupportedPipelineError, match=r"a scale of 5.*steps says 10"):
         pipe(PROMPTS, **bind(pipe, GuidanceSchedule(3.0)))
     assert left_on(pipe) == []
+
+
+def test_nothing_is_read_of_a_step_that_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scale that stays what it was would not show that the loop reads it."""
+    pipe = type("Property", (Known,), {"unicb_facts": facts(verify=True)})()
+    reads: list[int] = []
+    to_numpy = NumpyOps.to_numpy
+    monkeypatch.setattr(NumpyOps, "to_numpy", lambda ops, x: reads.append(1) or to_numpy(ops, x))
+    for steps in (4, 12):
+        pipe(PROMPTS, steps=steps, **bind(pipe, GuidanceSchedule(5.0)))
+        reads.append(0)
+    first = reads.index(0)
+    assert 0 < first <= 4
+    assert len(reads) == 2 * (first + 1)
 
 
 def test_a_run_without_guidance_has_nothing_to_show() -> None:

@@ -50,7 +50,8 @@ def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Obs
     """One class, one request."""
     facts = facts_for(pipeline)
     if facts is None or facts.cfg == "none":
-        return Observed("no guidance" if has_none(facts) else "refused", _why_none(pipeline))
+        why = "" if facts is None else facts.why_none
+        return Observed("no guidance" if has_none(facts) else "refused", why)
     try:
         plain = _run(entry, fx, pipeline, request)
     except Exception as failure:
@@ -58,11 +59,6 @@ def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Obs
     found = {name: _compared(entry, fx, pipeline, request, name, plain) for name in ASKED}
     first = found["off at first"]
     return Observed(**found["cut"], first=first)
-
-
-def _why_none(pipeline: Any) -> str:
-    facts = facts_for(pipeline)
-    return "" if facts is None else facts.why_none
 
 
 def _run(

@@ -24,7 +24,6 @@ class Batched:
     def __init__(self, models: Models, latents: Tensor) -> None:
         self._models = models
         self._batch = int(latents.shape[0])
-        self._shape = tuple(latents.shape)
         self._axes = len(latents.shape)
         axis = models.facts.frames_axis
         self._frames = 1 if axis is None else int(latents.shape[axis])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from unicb.guidance._models import Models
@@ -55,17 +56,11 @@ class CountedCalls:
         out = call(*args, **kwargs)
         if self._order[count] == "conditional":
             self._conditional[key], self._shapes[key] = out, shape
-            self._check(name, out, call, args, kwargs)
+            if not self._models.fills(kwargs):
+                self._check(name, out, partial(call, *args, **kwargs))
         return out
 
-    def _check(
-        self,
-        name: str,
-        out: Any,
-        call: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
+    def _check(self, name: str, out: Any, again: Callable[[], Any]) -> None:
         """Raise UnsupportedPipelineError if a conditional call's answer cannot be trusted."""
 
     def _unconditional(
@@ -93,16 +88,8 @@ class CallsCut(CountedCalls):
         self._models.reset_all_caches()
         self.remove()
 
-    def _check(
-        self,
-        name: str,
-        out: Any,
-        call: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        if not self._models.fills(kwargs):
-            self._verified.check_same(name, out, call, args, kwargs)
+    def _check(self, name: str, out: Any, again: Callable[[], Any]) -> None:
+        self._verified.check_same(name, out, again)
 
     def _unconditional(
         self, name: str, key: str, shape: tuple[int, ...], call: Callable[[], Any], fills: bool

@@ -2,8 +2,9 @@
 
 Pipelines are written alike: a loop that calls ``callback_on_step_end`` and unpacks the denoiser's
 output into names such as ``noise_pred_uncond, noise_pred_text``, or calls the denoiser again under
-``if self.do_classifier_free_guidance``. Where a class is written so, this tells its facts; where
-anything is unclear, it tells nothing. What it tells is verified in the first step after the cut.
+``if self.do_classifier_free_guidance``. Where a class is written so, its facts are read; where
+anything is unclear, there are none. A run's first step with guidance has to show the same, before
+guidance is changed.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ def _read(kind: type, caller: type, known: PipelineFacts | None) -> PipelineFact
         )
     facts = found if found is not None else replace(cast(PipelineFacts, known), verify=True)
     log.warning(
-        "%s has a loop that unicb does not know; %s: %s. The first step after a cut verifies it; "
-        "`unicb_facts` on the class settles it (see unicb.PipelineFacts)",
+        "%s has a loop that unicb does not know; %s: %s. Its first step with guidance has to show "
+        "the same; `unicb_facts` on the class settles it (see unicb.PipelineFacts)",
         kind.__name__,
         "its code tells" if found is not None else "taken to be as its base's",
         _described(facts),

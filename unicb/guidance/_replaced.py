@@ -136,23 +136,15 @@ class FirstStep:
             found = f"failed on the rows that are left ({type(error).__name__}: {error})"
             raise self._refused(name, found) from error
 
-    def check_same(
-        self,
-        name: str,
-        out: Any,
-        call: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        """Call a denoiser again with what has given ``out``: whoever counts calls to tell halves
-        apart takes this one for the other half's, and answers with what it has kept of that."""
+    def check_same(self, name: str, out: Any, again: Callable[[], Any]) -> None:
+        """Make the denoiser's call that has given ``out`` once more: whoever counts calls to tell
+        halves apart takes this one for the other half's, and answers with what it has kept."""
         if name not in self._by:
             return
         is_tensor, to_numpy = self._models.backend.is_tensor, self._models.backend.ops.to_numpy
-        again = list(leaves(call(*args, **kwargs), is_tensor))
-        before = list(leaves(out, is_tensor))
-        if len(again) != len(before) or not all(
-            _is_same(to_numpy(x), to_numpy(y)) for x, y in zip(before, again, strict=True)
+        after, before = (list(leaves(x, is_tensor)) for x in (again(), out))
+        if len(after) != len(before) or not all(
+            _is_same(to_numpy(x), to_numpy(y)) for x, y in zip(before, after, strict=True)
         ):
             raise self._refused(name, "answered the same call twice with something else")
 

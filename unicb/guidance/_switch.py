@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Self
 
 from unicb.guidance._attributes import Ours, put_back
@@ -69,5 +70,5 @@ class SwitchCut:
         self._calls += name in self._models.facts.denoisers and not self._models.fills(kwargs)
         out = call(*args, **kwargs)
         if not self._models.fills(kwargs):
-            self._verified.check_same(name, out, call, args, kwargs)
+            self._verified.check_same(name, out, partial(call, *args, **kwargs))
         return out

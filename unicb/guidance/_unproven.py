@@ -45,7 +45,7 @@ def settled(models: Models, seen: Seen) -> PipelineFacts:
             f"guidance should have {len(facts.order)}",
         )
     if order[found.conditional] != "conditional":
-        if len(order) != 2 or facts.cfg != "batch":
+        if len(facts.order) != 2 or facts.cfg != "batch":
             models.mismatch(
                 f"part {found.conditional} of what its {model} predicts is the conditional one, as "
                 "its loop combines them",
@@ -63,7 +63,12 @@ def wrong_scale(models: Models, run: Run, seen: Seen) -> tuple[str, str] | None:
     said = scale_of(models.pipeline, facts, run)
     if found is None or said is None or facts.combination == "other":
         return None
-    scale = found.scale - (facts.combination == "from_conditional")
+    order = facts.order[: len(found.coefficients)]
+    if "perturbed" in order:  # whose scale is part of the conditional one's share
+        scale = 1 - found.coefficients[order.index("unconditional")] / found.total
+    else:
+        scale = found.scale
+    scale -= facts.combination == "from_conditional"
     if abs(scale - said) <= (1e-3 + 6 * found.error) * found.scale:
         return None
     names = " or ".join(facts.scale_names)
@@ -137,7 +142,7 @@ class Look:
 
     def __init__(self, models: Models, run: Run, seen: SeenFacts) -> None:
         self._models, self._run, self._seen = models, run, seen
-        self._watch = LoopWatch(models, run, self._see)
+        self._watch = LoopWatch(models, run, self._see, self._is_due)
 
     def step_end(self) -> None:
         """A step has ended. Raises UnsupportedPipelineError if nothing can be seen of it."""
@@ -149,6 +154,10 @@ class Look:
     def remove(self) -> None:
         """Look no longer. Idempotent."""
         self._watch.remove()
+
+    def _is_due(self) -> bool:
+        """Whether there is something to see or to do in this step."""
+        return self._seen.facts is None
 
     def _see(self, seen: Seen) -> Tensor | None:
         """Settle the facts by a step; returns what the scheduler is to get instead."""
@@ -200,6 +209,9 @@ class UnprovenCut(Look):
         super().__init__(models, run, seen)
         self._make, self._cut = make, cast("Cut | None", None)
 
+    def _is_due(self) -> bool:
+        return True
+
     def _see(self, seen: Seen) -> Tensor | None:
         super()._see(seen)
         return self._remade(seen, 1.0)
@@ -241,6 +253,9 @@ class UnprovenScale(Look):
         if self._scaling is not None:
             self._scaling.set(scale)
 
+    def _is_due(self) -> bool:
+        return super()._is_due() or self._scale is not None
+
     def _see(self, seen: Seen) -> Tensor | None:
         super()._see(seen)
         if self._seen.wrong_scale is not None:
@@ -281,7 +296,7 @@ class UnprovenProperty:
     def __init__(self, models: Models, run: Run, scaling: PropertyScale) -> None:
         self._models, self._run, self._scaling = models, run, scaling
         self._first = scale_of(models.pipeline, models.facts, run)
-        self._watch = LoopWatch(models, run, self._see)
+        self._watch = LoopWatch(models, run, self._see, self._is_changed)
 
     def is_off(self, scale: float) -> bool:
         return self._scaling.is_off(scale)
@@ -296,10 +311,11 @@ class UnprovenProperty:
         self._watch.remove()
         self._scaling.remove()
 
+    def _is_changed(self) -> bool:
+        """Whether it has another scale than it began with; before that, nothing is proven."""
+        return scale_of(self._models.pipeline, self._models.facts, self._run) != self._first
+
     def _see(self, seen: Seen) -> Tensor | None:
-        # Before it has another scale than it began with, nothing is proven.
-        if scale_of(self._models.pipeline, self._models.facts, self._run) == self._first:
-            return None
         settled(self._models, seen)
         wrong = wrong_scale(self._models, self._run, seen)
         if wrong is not None:

@@ -50,10 +50,11 @@ class LoopWatch:
         models: of the pipeline.
         run: whose calls count.
         see: called with each step that has several parts, before the scheduler gets its result.
+        is_due: whether there is anything to see in a step; if not, nothing of it is read.
     """
 
-    def __init__(self, models: Models, run: Run, see: See) -> None:
-        self._models, self._run, self._see = models, run, see
+    def __init__(self, models: Models, run: Run, see: See, is_due: Callable[[], bool]) -> None:
+        self._models, self._run, self._see, self._is_due = models, run, see, is_due
         self._answers: list[tuple[Any, bool]] = []
         self._has_seen, self._is_enough, self._is_removed = False, False, False
         with ExitStack() as undo:
@@ -120,18 +121,23 @@ class LoopWatch:
         output = given.get("model_output")
         if answers and self._models.backend.is_tensor(output):
             self._has_seen = True
-            seen = _seen(self._models, answers, output, given.get("sample"))
-            try:
-                instead = None if seen is None else self._see(seen)
-            except BaseException:
-                self._run.finish()
-                raise
-            if instead is not None:
-                if args:
-                    args = (instead, *args[1:])
-                else:
-                    kwargs = {**kwargs, "model_output": instead}
+            instead = self._instead(answers, output, given.get("sample"))
+            if instead is not None and args:
+                args = (instead, *args[1:])
+            elif instead is not None:
+                kwargs = {**kwargs, "model_output": instead}
         return call(*args, **kwargs)
+
+    def _instead(self, answers: Sequence[Any], output: Tensor, sample: Any) -> Tensor | None:
+        """What the scheduler is to get in the place of ``output``; None for that."""
+        try:
+            if not self._is_due():
+                return None
+            seen = _seen(self._models, answers, output, sample)
+            return None if seen is None else self._see(seen)
+        except BaseException:
+            self._run.finish()
+            raise
 
 
 def schedulers_of(pipeline: Any) -> list[Any]:
@@ -142,18 +148,18 @@ def schedulers_of(pipeline: Any) -> list[Any]:
 
 def _seen(models: Models, answers: Sequence[Any], output: Tensor, sample: Any) -> Seen | None:
     """What was seen in a step; None where it had one part, and so no guidance."""
-    if not np.any(_thinned(models.backend, output)(output)):
-        return None  # some begin with a step of zeros
     tensors = [_first(models, answer) for answer in answers]
-    count = max(len(answers), *(_blocks(x, output) for x in tensors))
-    if count < 2:
+    if max(len(answers), *(_blocks(x, output) for x in tensors)) < 2:
         return None
     backend = models.backend
+    thin = _thinned(backend, output)
+    wanted = thin(output)
+    if not np.any(wanted):
+        return None  # some begin with a step of zeros
     found: list[Tensor] = []
-    for parts in _shaped(backend, tensors, output):
+    for parts in _shaped(tensors, output):
         found = found or parts
-        thin = _thinned(backend, output)
-        wanted, columns = thin(output), [thin(x) for x in parts]
+        columns = [thin(x) for x in parts]
         if all(np.array_equal(columns[0], x) for x in columns[1:]):
             return None  # as after a cut: whichever is which, guidance changes nothing
         start = thin(sample) if backend.is_tensor(sample) and _fits(output, sample) else None
@@ -184,7 +190,7 @@ def _blocks(x: Any, output: Tensor) -> int:
     return rows // each if each and rows % each == 0 else 1
 
 
-def _shaped(backend: Backend, tensors: Sequence[Any], output: Tensor) -> Iterator[list[Tensor]]:
+def _shaped(tensors: Sequence[Any], output: Tensor) -> Iterator[list[Tensor]]:
     """The parts, in the output's shape, in each way in which they may have come by it."""
     if any(x is None for x in tensors):
         return

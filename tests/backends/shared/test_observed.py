@@ -123,6 +123,27 @@ def of_zoo(title: str) -> tuple[Any, dict[str, Any]]:
     return pipe, entry.arguments(fx, pipe, Request(steps=4))
 
 
+@pytest.mark.parametrize("name", ["cut", "interval", "scale", "schedule"])
+def test_a_third_part(name: str) -> None:
+    """Perturbed attention has a scale of its own, which is no part of guidance's."""
+    found = []
+    for changes in ((), edits.THE_SAME):
+        pipe, arguments = of_zoo("StableDiffusionPAGPipeline")
+        if changes:
+            edits.with_loop(pipe, *changes)
+        callbacks = bind(pipe, CALLBACKS[name]())
+        found.append(harness.backend.ops.to_numpy(pipe(**arguments, **callbacks)[0]))
+    np.testing.assert_allclose(found[1], found[0], rtol=0, atol=1e-4 * found[0].std())
+
+
+def test_a_third_part_behind_blocks_in_another_order() -> None:
+    """Without perturbed attention in this run, only two parts are there."""
+    pipe, arguments = of_zoo("StableDiffusionPAGPipeline")
+    edits.with_loop(pipe, edits.BLOCKS_SWAPPED[1])
+    with pytest.raises(UnsupportedPipelineError, match=r"part 0 .* is the conditional one"):
+        pipe(**{**arguments, "pag_scale": 0.0}, **bind(pipe, CALLBACKS["cut"]()))
+
+
 def refused_of_zoo(title: str, changes: Any, callback: Any, match: str) -> None:
     pipe, arguments = of_zoo(title)
     edits.with_loop(pipe, *changes)
