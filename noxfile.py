@@ -157,7 +157,9 @@ def run_pytest(
     env: Mapping[str, str] | None = None,
 ) -> None:
     """Run tests side by side, each with one thread."""
-    env = {"PYTHONPATH": INSTRUMENTS, "OMP_NUM_THREADS": "1", **(env or {})}
+    # Unbuffered: or where nobody looks at a terminal, the last tests of all are not seen to run.
+    usual = {"PYTHONPATH": INSTRUMENTS, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    env = {**usual, **(env or {})}
     with TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         options = ["-q", *options, f"--junit-xml={report}"]

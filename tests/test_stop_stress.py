@@ -50,10 +50,13 @@ class Unflagged(loops.Switched):
 
 @pytest.fixture
 def eager_threads() -> Iterator[None]:
-    """Threads take turns a thousand times as often as they do."""
-    usual = sys.getswitchinterval()
+    """Threads take turns a thousand times as often as they do, and garbage is collected at any
+    moment."""
+    usual, thresholds = sys.getswitchinterval(), gc.get_threshold()
     sys.setswitchinterval(5e-6)
+    gc.set_threshold(20)
     yield
+    gc.set_threshold(*thresholds)
     sys.setswitchinterval(usual)
 
 

@@ -23,6 +23,7 @@ from weakref import ref
 from unicb.ops import Tensor
 from unicb.pipelines.source import CALLBACK, CallSource
 from unicb.run.scope import Scope, innermost
+from unicb.run.uncollected import uncollected
 
 _GENERATORS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
@@ -86,10 +87,11 @@ def is_given(callback: Callable[..., Any]) -> bool:
 def is_given_anywhere(callback: Callable[..., Any]) -> bool:
     """Whether a frame of any thread was given this callback."""
     own = threading.get_ident()
-    return any(
-        _given(callback, frame, ours=thread == own) is not None
-        for thread, frame in sys._current_frames().items()
-    )
+    with uncollected:
+        return any(
+            _given(callback, frame, ours=thread == own) is not None
+            for thread, frame in sys._current_frames().items()
+        )
 
 
 def loop_frame_given(pipeline: Any, callback: Callable[..., Any]) -> FrameId | None:
@@ -140,7 +142,8 @@ def calls_us(frame_id: FrameId) -> bool:
 def runs_in_thread(frame_id: FrameId, thread_id: int) -> bool:
     """Whether the frame is being executed in the thread."""
     while True:
-        outermost = _walk(frame_id, sys._current_frames().get(thread_id))
+        with uncollected:
+            outermost = _walk(frame_id, sys._current_frames().get(thread_id))
         if not isinstance(outermost, CodeType):
             return outermost
         # A generator that has just been suspended has no callers, and we have seen nothing.
