@@ -6,32 +6,33 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
 from unicb.backend import T, at_once
 from unicb.ops import Tensor, TensorOps
+from unicb_torch.accelerators import Event, Streams, random_numbers_kept, record, streams_of
 
 
 def aside(work: Callable[..., T], ops: TensorOps, tensors: Sequence[Tensor]) -> Callable[[], T]:
     """See :meth:`unicb.Backend.aside`.
 
-    On CUDA, ``work`` runs on a stream of its own, which waits for what the loop's has done up to
-    now; the loop's waits for nothing. On a CPU, it runs in the thread that asks for the result.
-    Elsewhere (nothing else was tried) at once.
+    On a device with streams (CUDA, ROCm, XPU, NPU), ``work`` runs on one of its own, which waits
+    for what the loop's has done up to now; the loop's waits for nothing. On a CPU, it runs in the
+    thread that asks for the result. Elsewhere (as on mps) at once.
     """
     if all(tensor.is_cpu for tensor in tensors):
         return partial(_without_gradients, work, ops, [_copy(tensor) for tensor in tensors])
     # What is on the host is of every device.
     devices = {tensor.device for tensor in tensors if not tensor.is_cpu}
     device = devices.pop()
-    if devices or device.type != "cuda":
+    streams = streams_of(device)
+    if devices or streams is None:
         return at_once(work, ops, tensors)
     kept = [_copy(tensor) for tensor in tensors]
-    copied = torch.cuda.Event()
-    copied.record(torch.cuda.current_stream(device))
-    return partial(_on_stream, device, copied, work, ops, kept)
+    copied = record(streams, device)
+    return partial(_on_stream, streams, device, copied, work, ops, kept)
 
 
 class _Copied(NamedTuple):
@@ -65,29 +66,25 @@ def _without_gradients(work: Callable[..., T], ops: TensorOps, tensors: Sequence
 
 
 def _on_stream(
+    streams: Streams,
     device: torch.device,
-    copied: torch.cuda.Event,
+    copied: Event,
     work: Callable[..., T],
     ops: TensorOps,
     tensors: Sequence[Tensor],
 ) -> T:
-    with torch.no_grad(), torch.cuda.stream(_stream(device)):
-        torch.cuda.current_stream(device).wait_event(copied)
+    with torch.no_grad(), streams.stream(_stream(device)):
+        streams.current_stream(device).wait_event(copied)
         return work(ops, *tensors)
 
 
 @cache
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)
+def _stream(device: torch.device) -> Any:
+    return cast(Streams, streams_of(device)).Stream(device)
 
 
 @contextmanager
 def untouched() -> Iterator[None]:
     """See :meth:`unicb.Backend.untouched`."""
-    kind, count = "cuda", torch.cuda.device_count()
-    # torch 2.6 and later tell of other accelerators, too.
-    if hasattr(torch, "accelerator") and torch.accelerator.is_available():
-        kind = torch.accelerator.current_accelerator().type
-        count = torch.accelerator.device_count()
-    with torch.no_grad(), torch.random.fork_rng(range(count), device_type=kind):
+    with torch.no_grad(), random_numbers_kept():
         yield

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from unicb.ops import Tensor, joinable
+from unicb_torch.accelerators import pinned_memory, record, streams_of
 
 
 class TorchOps:
@@ -43,20 +44,20 @@ class TorchOps:
         # A copy, which a later write to the host array does not reach, and without the negative
         # strides that torch refuses.
         host = torch.from_numpy(np.array(a, order="C")).to(dtype=like.dtype)
-        if like.device.type == "cuda":
-            return host.pin_memory().to(like.device, non_blocking=True)
-        return host.to(device=like.device)
+        pinned = None if streams_of(like.device) is None else pinned_memory(host)
+        if pinned is None:
+            return host.to(device=like.device)
+        return pinned.copy_(host).to(like.device, non_blocking=True)
 
 
 def _to_host(x: torch.Tensor) -> torch.Tensor:
-    """``x.cpu()``; on CUDA without making the host wait for more than the current stream's work
-    up to here, which ``cpu()`` does with every thread's.
+    """``x.cpu()``; where there are streams, without making the host wait for more than the current
+    one's work up to here, which ``cpu()`` does with every thread's.
     """
-    if x.device.type != "cuda":
+    streams = streams_of(x.device)
+    host = None if streams is None else pinned_memory(x)
+    if streams is None or host is None:
         return x.cpu()
-    host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
     host.copy_(x, non_blocking=True)
-    arrived = torch.cuda.Event(blocking=True)  # the waiting thread sleeps
-    arrived.record(torch.cuda.current_stream(x.device))
-    arrived.synchronize()
+    record(streams, x.device, blocking=True).synchronize()
     return host
