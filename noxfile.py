@@ -7,7 +7,7 @@ import functools
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
@@ -133,13 +133,20 @@ def find_wheel(session: nox.Session) -> Path:
 
 
 def install_wheel(
-    session: nox.Session, backend: str, *extras: str, also: Sequence[str] = ()
+    session: nox.Session,
+    backend: str,
+    *extras: str,
+    also: Sequence[str] = (),
+    constraints: str = "",
 ) -> None:
-    """Install the wheel and the backend's packages, in pinned versions."""
+    """Install the wheel and the backend's packages, in pinned versions: those of the backend's
+    constraints, or of others."""
     wheel = find_wheel(session)
     # The framework by name rather than by unicb's extra, which allows more than we pin.
     wanted = [f"{wheel}[{','.join(extras)}]" if extras else str(wheel), *PACKAGES[backend], *also]
-    install(session, backend, *wanted, *(["pytest-xdist"] if "testing" in extras else []))
+    install(
+        session, constraints or backend, *wanted, *(["pytest-xdist"] if "testing" in extras else [])
+    )
     # An environment that is used again has an older build of the same version.
     session.install("-q", "--no-deps", "--force-reinstall", str(wheel))
 
@@ -403,6 +410,11 @@ def webui(session: nox.Session, framework: str) -> None:
 def run_zoo(session: nox.Session, framework: str, *arguments: str) -> None:
     """Run the zoo on the installed wheel and the framework."""
     install_wheel(session, framework)
+    zoo(session, framework, *arguments)
+
+
+def zoo(session: nox.Session, framework: str, *arguments: str) -> None:
+    """Run the zoo on what is installed."""
     script = ["python", "-P", "-m", "zoo", *arguments, "--framework", framework]
     session.run(*script, env={"PYTHONPATH": INSTRUMENTS})
 
@@ -451,13 +463,57 @@ def coverage_observed(session: nox.Session, framework: str) -> None:
     run_zoo(session, framework, "observed", *session.posargs)
 
 
-@nox.session(python=PYTHON, requires=["wheel"], tags=["more"])
-@nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+#: Environments other than the one that everything else is run in, by the name of their file in
+#: constraints/compat: the backend, and the Python.
+ENVIRONMENTS = {
+    **dict.fromkeys(["lowest", "newest", "numpy-1.26"], ("torch", PYTHON)),
+    **{f"diffusers-0.{minor}.0": ("torch", PYTHON) for minor in (34, 36, 38, 40)},
+    "python-3.13": ("torch", "3.13"),
+    **{f"mindspore-{version}": ("mindspore", PYTHON) for version in ("2.7.0", "2.7.1", "2.8.0")},
+    "mindspore-2.8.0-python-3.12": ("mindspore", "3.12"),
+}
+
+
+#: Those that have a release of diffusers or mindone that no other has.
+RELEASES = [name for name in ENVIRONMENTS if name.startswith("diffusers")]
+RELEASES += ["newest", "mindspore-2.7.0"]
+
+
+def in_environments(names: Iterable[str]) -> Callable[[Any], Any]:
+    """Have a session for each of these. Where its Python is missing, it starts in PYTHON, and
+    :func:`install_environment` ends it."""
+    installed = {python: is_installed(python) for _, python in ENVIRONMENTS.values()}
+    wanted = [ENVIRONMENTS[name][1] for name in names]
+    pythons = [python if installed[python] else PYTHON for python in wanted]
+    rows = list(zip(pythons, names, strict=True))
+    return nox.parametrize("python, environment", rows, ids=list(names))
+
+
+def install_environment(session: nox.Session, environment: str) -> str:
+    """Install the wheel and the versions of an environment; returns its framework."""
+    framework, python = ENVIRONMENTS[environment]
+    if session.python != python:
+        do_without(session, f"there is no python{python} on the path that starts")
+    install_wheel(session, framework, constraints=f"compat/{environment}")
+    return framework
+
+
+@nox.session(requires=["wheel"], tags=["more"])
+@in_environments(RELEASES)
 @noted
-def fingerprints(session: nox.Session, framework: str) -> None:
-    """Write which loops the facts hold for: those of the installed release. Measure it first, with
-    nox -s coverage-cfg."""
-    run_zoo(session, framework, "fingerprints")
+def fingerprints(session: nox.Session, environment: str) -> None:
+    """Write on which loops of a release the facts are proven: those of another release, and those
+    that are measured now."""
+    zoo(session, install_environment(session, environment), "fingerprints")
+
+
+@nox.session(requires=["wheel"], tags=["more"])
+@in_environments(ENVIRONMENTS)
+@noted
+def compat(session: nox.Session, environment: str) -> None:
+    """Measure a part of everything with other versions, and write docs/compatibility.md."""
+    framework = install_environment(session, environment)
+    zoo(session, framework, "compat", "--environment", environment)
 
 
 @nox.session(python=PYTHON, requires=["wheel"], name="coverage-report")

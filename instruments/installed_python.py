@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+from functools import cache
 
 _PRINT_VERSION = "import sys; print('%d.%d' % sys.version_info[:2])"
 
 
+@cache
 def is_installed(version: str) -> bool:
     """Whether this Python, such as "3.12", is on the path and starts.
 

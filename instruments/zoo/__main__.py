@@ -13,6 +13,7 @@ python -m zoo guide wan WanPipeline         scales and intervals, likewise
 python -m zoo observed [wan flux]           guidance that is seen instead of known
 python -m zoo report                        the pages alone, from what was measured before
 python -m zoo fingerprints                  what the facts are proven on: this release
+python -m zoo compat --environment NAME     a part of the zoo in this environment; writes the page
 python -m zoo run wan                       without unicb: which models does a step call?
 """
 
@@ -25,7 +26,7 @@ import warnings
 from pathlib import Path
 
 from unicb.pipelines import facts_for
-from zoo import fingerprints, observed_report
+from zoo import compat, compat_report, fingerprints, observed_report
 from zoo.coverage import CFG, GUIDANCE, OBSERVED, PREVIEWS, STOPS, Subject, cover
 from zoo.entry import CASES, Entry
 from zoo.families import entries, family_names
@@ -49,18 +50,24 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", choices=[*SUBJECTS, "fingerprints", "report", "run"])
+    parser.add_argument("what", choices=[*SUBJECTS, "compat", "fingerprints", "report", "run"])
     parser.add_argument("family", nargs="?", choices=family_names(), help="all, if none is needed")
     more = "classes, or titles of entries; all, if none; for what is written, more families"
     parser.add_argument("classes", nargs="*", help=more)
     parser.add_argument("--framework", choices=FRAMEWORKS, default="torch")
     parser.add_argument("--trace", action="store_true", help="show tracebacks of failures")
     parser.add_argument("--docs", type=Path, default=DOCS, help="where coverage writes its pages")
+    parser.add_argument("--environment", help="what compat calls this one on its page")
     options = parser.parse_args()
     if options.what == "report":
         write(options.docs)
         observed_report.write(options.docs)
+        compat_report.write(options.docs)
         return 0
+    if options.what == "compat":
+        if not options.environment:
+            parser.error("compat needs --environment NAME")
+        return compatibility(FRAMEWORKS[options.framework](), options.environment, options.docs)
     if options.what == "fingerprints":
         print(fingerprints.write(FRAMEWORKS[options.framework]()))
         return 0
@@ -86,6 +93,18 @@ def coverage(fx: Framework, docs: Path, families: list[str], what: str) -> int:
     write(docs)
     observed_report.write(docs)
     bad = [name for name, verdict in verdicts(rows).items() if verdict in BAD]
+    print(f"wrong or failed: {', '.join(bad) or 'none'}")
+    return 1 if bad else 0
+
+
+def compatibility(fx: Framework, environment: str, docs: Path) -> int:
+    """Measure a part of everything here; fails if anything is wrong, or by itself."""
+    warnings.simplefilter("ignore")
+    rows = compat.write(fx, environment, docs / compat_report.FILE)
+    compat_report.write(docs)
+    bad = [
+        f"{row['class']}: {what}" for row in rows for what in compat.SUBJECTS if row[what] in BAD
+    ]
     print(f"wrong or failed: {', '.join(bad) or 'none'}")
     return 1 if bad else 0
 

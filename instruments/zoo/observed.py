@@ -6,18 +6,15 @@ first step with guidance is looked at. Both must end in the same latents; or the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
 import numpy.typing as npt
 
 from unicb import Callback, CFGCutoff, GuidanceInterval, UnsupportedPipelineError, bind
 from unicb.pipelines import facts_for
-from unicb.pipelines.source import CallSource
 from zoo.entry import Entry, Request
+from zoo.fingerprints import taken_as
 from zoo.framework import Framework
 from zoo.measure import CUT, EXACT, SAME, error, has_none
 
@@ -92,7 +89,7 @@ def _compared(
     except Exception as failure:
         return {"verdict": "failed", "why": f"{type(failure).__name__}: {failure}"}
     try:
-        with unproven(type(pipeline)):
+        with taken_as(type(pipeline), proven=False):
             seen = run()
     except UnsupportedPipelineError as refusal:
         return {"verdict": "refused", "why": str(refusal)}
@@ -114,17 +111,3 @@ class _Latest(Callback):
 
     def on_step_end(self, step: Any) -> None:
         self._latents[:] = [step[self.tensors[0]]]
-
-
-@contextmanager
-def unproven(kind: type) -> Iterator[None]:
-    """A block in which the facts about the class were proven on another loop than its own."""
-    found = CallSource.of(kind)._found
-    before = dict(found)
-    found.clear()
-    try:
-        with mock.patch("unicb.guidance._inference.is_proven", return_value=False):
-            yield
-    finally:
-        found.clear()
-        found.update(before)
