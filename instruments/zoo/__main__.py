@@ -59,6 +59,7 @@ def main() -> int:
     parser.add_argument("--docs", type=Path, default=DOCS, help="where coverage writes its pages")
     parser.add_argument("--environment", help="what compat calls this one on its page")
     options = parser.parse_args()
+    warnings.simplefilter("ignore")
     if options.what == "report":
         write(options.docs)
         observed_report.write(options.docs)
@@ -74,7 +75,6 @@ def main() -> int:
     writes = options.what in WRITTEN
     if not writes and options.family is None:
         parser.error(f"{options.what} needs a family")
-    warnings.simplefilter("ignore")
     fx = FRAMEWORKS[options.framework]()
     if writes:
         families = [options.family, *options.classes] if options.family else []
@@ -99,7 +99,6 @@ def coverage(fx: Framework, docs: Path, families: list[str], what: str) -> int:
 
 def compatibility(fx: Framework, environment: str, docs: Path) -> int:
     """Measure a part of everything here; fails if anything is wrong, or by itself."""
-    warnings.simplefilter("ignore")
     rows = compat.write(fx, environment, docs / compat_report.FILE)
     compat_report.write(docs)
     bad = [

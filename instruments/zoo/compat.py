@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import platform
+from collections import Counter
 from collections.abc import Iterator
 from datetime import date
 from importlib import metadata
@@ -30,6 +31,7 @@ PACKAGES = (
     *("diffusers", "mindone", "torch", "mindspore", "transformers", "huggingface_hub"),
     *("accelerate", "numpy"),
 )
+TWICE = 2
 Feature: TypeAlias = tuple[str, Any]
 
 
@@ -55,16 +57,21 @@ def features(name: str) -> frozenset[Feature]:
 
 
 def chosen(fx: Framework) -> Iterator[tuple[Entry, Any]]:
-    """Entries, with their pipelines, that have every feature that any class of this release has.
+    """Entries, with their pipelines, that have every feature that any class of this release has:
+    each twice, where two classes have it.
 
-    The one with most that were not there yet comes first; of several, the first of the zoo.
+    The one with most of those that are still wanted comes first; of several, the first of the zoo.
     """
     every = [entry for family in family_names() for entry in entries(family)]
     left = [e for e in every if fx.name in e.frameworks and not e.not_built]
-    seen: set[Feature] = set()
+    seen = Counter[Feature]()
+
+    def wanted(entry: Entry) -> int:
+        return sum(seen[feature] < TWICE for feature in features(entry.name))
+
     while left:
-        best = max(left, key=lambda entry: len(features(entry.name) - seen))
-        if not features(best.name) - seen:
+        best = max(left, key=wanted)
+        if not wanted(best):
             return
         left.remove(best)
         fx.seed()
@@ -74,7 +81,8 @@ def chosen(fx: Framework) -> Iterator[tuple[Entry, Any]]:
             print(f"{best.title}: {type(failure).__name__}: {str(failure)[:80]}", flush=True)
             left = [entry for entry in left if entry.name != best.name]
             continue
-        seen |= features(best.name)
+        left = [entry for entry in left if entry.name != best.name]
+        seen.update(features(best.name))
         yield best, pipeline
 
 

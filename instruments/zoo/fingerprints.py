@@ -70,8 +70,9 @@ def _built(fx: Framework, name: str) -> type | None:
     for entry in entries_of(fx, name):
         try:
             return type(entry.build(fx))
-        except (AttributeError, ImportError, RuntimeError):
-            return None  # the release has none
+        except Exception as failure:  # mostly a class that this release does not have
+            print(f"{name}: not built: {type(failure).__name__}: {str(failure)[:80]}", flush=True)
+            return None
     return None
 
 
