@@ -21,7 +21,8 @@ Made by `nox -s compat`; not written by hand. The same, for programs:
 `pyproject.toml` claims what this page shows, and no more. In each environment a part of the zoo of
 [coverage.md](coverage.md) was run: entries that together have every way of guidance, every order of
 its parts and every layout of latents that the release has (each twice, where two classes have it),
-with the largest request that they can do. The names of environments say what differs from the newest one.
+with the largest request that they can do. The names of environments say what differs from the
+newest one.
 
 - **cut**: `CFGCutoff` after the second step, against a run that computes both parts to its end.
 - **stop**: `Interrupt` and cancel, against the latents of the step that was the last.
