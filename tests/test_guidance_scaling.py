@@ -56,13 +56,18 @@ class Running:
         return {name: self.values[name] for name in names if name in self.values}
 
 
+class HasScales(ToyPipeline):
+    def loop(self, schedule: Any, cfg: Any) -> None:
+        """These are names of locals that a loop of this class may have."""
+
+
 def scaled(
     scale: float | None, batch: int = 1, shape: Any = (), run: Running | None = None, **facts: Any
 ) -> tuple[Denoiser, Scaling]:
     """Guidance of ``scale`` on a pipeline with such facts, and its denoiser."""
     given = {"denoisers": ("unet",), "guidance_scale": "local", **facts}
     about = PipelineFacts(source="this test", **given)
-    pipe = type("Pipeline", (ToyPipeline,), {"unicb_facts": about})()
+    pipe = type("Pipeline", (HasScales,), {"unicb_facts": about})()
     pipe.unet = denoiser = Denoiser()
     run = run or Running(**{LOCAL: 5.0})
     latents = StrictTensor(np.zeros(shape or (batch, 4, 8, 8)))

@@ -370,6 +370,21 @@ def test_a_property_in_a_loop_that_is_not_known() -> None:
     assert (pipe(["x"], **bind(pipe, GuidanceSchedule(3.0))) == plain).all()
 
 
+@pytest.mark.parametrize("names", [("current_scale",), ("current_scale", "guidance_scale")])
+def test_a_scale_that_another_release_has(names: tuple[str, ...]) -> None:
+    """Facts name a local that this loop lacks: it is known before the run."""
+    about = facts(guidance_scale="local", scale_names=names)
+    pipe = type("Older", (BatchOfLocal,), {"unicb_facts": about})()
+    if len(names) == 1:
+        with pytest.raises(UnsupportedPipelineError, match="loop has no scale called current_sc"):
+            bind(pipe, GuidanceSchedule(3.0))
+        assert hooked(pipe) == []
+    else:
+        plain = pipe(["x"], guidance_scale=3.0)
+        found = pipe(["x"], **bind(pipe, GuidanceSchedule(3.0)))
+        np.testing.assert_allclose(found, plain, **ROUNDING)
+
+
 def test_another_combination() -> None:
     pipe = type(
         "Odd", (BatchOfLocal,), {"unicb_facts": facts(guidance_scale="local", combination="other")}

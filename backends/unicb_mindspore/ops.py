@@ -12,8 +12,6 @@ from mindspore import ops
 
 from unicb.ops import Tensor, joinable
 
-_BFLOAT16 = mindspore.bfloat16
-
 
 class MindSporeOps:
     def chunk(self, x: Tensor, n: int) -> tuple[Tensor, ...]:
@@ -27,33 +25,37 @@ class MindSporeOps:
         return ops.cat(joinable(parts))
 
     def matmul(self, a: Tensor, b: Tensor) -> Tensor:
-        if a.dtype == _BFLOAT16:  # the CPU has no kernel for it
-            return ops.matmul(a.astype(mindspore.float32), b.astype(mindspore.float32)).astype(
-                _BFLOAT16
-            )
-        return ops.matmul(a, b)
+        return _of_dtype(ops.matmul(_computable(a), _computable(b)), a.dtype)
 
     def clamp(self, x: Tensor, low: float, high: float) -> Tensor:
-        wide = _without_bfloat16(x)
+        wide = _computable(x)
+        # What clamp makes of NaN is not documented; on a CPU, 0.
         limited = ops.select(ops.isnan(wide), wide, ops.clamp(wide, low, high))
-        return limited.astype(x.dtype)
+        return _of_dtype(limited, x.dtype)
 
     def to_uint8(self, x: Tensor) -> npt.NDArray[np.uint8]:
-        wide = _without_bfloat16(x)
-        # clamp alone gives 0 for NaN on a CPU; what it gives elsewhere is not documented.
-        numbers = ops.select(ops.isnan(wide), ops.zeros_like(wide), wide)
+        wide = _computable(x)
+        numbers = ops.masked_fill(wide, ops.isnan(wide), 0.0)
         array: npt.NDArray[np.uint8] = ops.clamp(numbers, 0, 255).astype(mindspore.uint8).asnumpy()
         return array
 
     def to_numpy(self, x: Tensor) -> npt.NDArray[Any]:
-        # asnumpy may share memory with the tensor.
-        array: npt.NDArray[Any] = _without_bfloat16(x).asnumpy().copy()
+        # numpy has no bfloat16; asnumpy may share memory with the tensor.
+        wide = x.astype(mindspore.float32) if x.dtype == mindspore.bfloat16 else x
+        array: npt.NDArray[Any] = wide.asnumpy().copy()
         return array
 
     def from_numpy(self, a: npt.NDArray[Any], like: Tensor) -> Tensor:
         return mindspore.Tensor(np.array(a, order="C")).astype(like.dtype)
 
 
-def _without_bfloat16(x: Tensor) -> Tensor:
-    """bfloat16 as float32: numpy lacks the one, and MindSpore's CPU most kernels for it."""
-    return x.astype(mindspore.float32) if x.dtype == _BFLOAT16 else x
+def _computable(x: Tensor) -> Tensor:
+    """``x``; bfloat16 as float32 on a CPU, for which MindSpore lacks most kernels."""
+    if x.dtype == mindspore.bfloat16 and mindspore.get_context("device_target") == "CPU":
+        return x.astype(mindspore.float32)
+    return x
+
+
+def _of_dtype(x: Tensor, dtype: Any) -> Tensor:
+    """``x`` in this dtype. MindSpore computes a cast to its own, too."""
+    return x if x.dtype == dtype else x.astype(dtype)

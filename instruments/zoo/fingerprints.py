@@ -1,8 +1,8 @@
 """Writes which loops the facts were proven on: the fingerprints of the installed release's.
 
-Most loops of a release are those of another, to the letter. The others are measured, with every
-entry of their class, as if they were known: how guidance is cut, in every case, and how it is
-scaled. Those that are exact are proven; no other gets into the file.
+Most loops of a release are those of another, to the letter, and known by it. The others are
+measured, with every entry of their class, as if they were known: how guidance is cut, in every
+case, and how it is scaled. Those that are exact are proven; no other gets into the file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
-from unicb.pipelines import facts_owner, known_pipelines
+from unicb.pipelines import facts_for, facts_owner, known_pipelines
 from unicb.pipelines.fingerprint import fingerprints
 from unicb.pipelines.source import CallSource
 from zoo.entry import Entry
@@ -76,14 +76,17 @@ def _built(fx: Framework, name: str) -> type | None:
     return None
 
 
+def _has_guidance(name: str) -> bool:
+    """Whether anything is done to the guidance of a class of this name."""
+    facts = facts_for(type(name, (), {})())
+    return facts is not None and facts.cfg != "none"
+
+
 def why_not_proven(fx: Framework, kind: type) -> str:
     """Why the facts do not hold for the loop of a class; empty where they do."""
     # What measures unproven loops imports this module.
-    from zoo.coverage import CFG, GUIDANCE, facts_named, outcomes
+    from zoo.coverage import CFG, GUIDANCE, outcomes
 
-    facts = facts_named(kind.__name__)
-    if facts is None or facts.cfg == "none":
-        return ""  # nothing is done to it
     verdicts = set[str]()
     for number, entry in enumerate(entries_of(fx, kind.__name__)):
         for subject in (CFG, GUIDANCE):
@@ -99,8 +102,6 @@ def write(fx: Framework, path: Path = LOOPS) -> str:
     """Write those of the installed release into the data file; returns what was found, in words."""
     release = release_of(fx)
     known: dict[str, dict[str, list[str]]] = json.loads(path.read_text(encoding="utf-8"))
-    for loops in known.values():
-        loops.pop(release, None)
     found, measured, left_out = 0, 0, list[str]()
     for kind in classes(fx):
         owner = facts_owner(kind)
@@ -108,7 +109,9 @@ def write(fx: Framework, path: Path = LOOPS) -> str:
             continue
         hashes = list(fingerprints(CallSource.of(kind)))
         proven = known.setdefault(owner.__name__, {})
-        if not {one for loops in proven.values() for one in loops} & set(hashes):
+        is_known = any(one in hashes for loops in proven.values() for one in loops)
+        proven.pop(release, None)
+        if not is_known and _has_guidance(owner.__name__):
             measured += 1
             why = why_not_proven(fx, kind)
             print(f"{owner.__name__}: {why or 'measured, and proven'}", flush=True)

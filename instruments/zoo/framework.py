@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 from abc import ABC, abstractmethod
 from typing import Any
@@ -101,8 +102,13 @@ class Framework(ABC):
         return getattr(self.library, class_name)(**config)
 
     def pipeline(self, class_name: str, **parts: Any) -> Any:
-        """A pipeline of the library from its parts, without its progress bar."""
-        made = getattr(self.library, class_name)(**parts)
+        """A pipeline of the library from its parts, without its progress bar.
+
+        Parts that are None may be left out: older releases do not know all of them.
+        """
+        kind = getattr(self.library, class_name)
+        known = inspect.signature(kind.__init__).parameters
+        made = kind(**{k: part for k, part in parts.items() if part is not None or k in known})
         made.set_progress_bar_config(disable=True)
         return made
 

@@ -27,6 +27,7 @@ from unicb.guidance._scale import (
     BatchScale,
     CallsScale,
     PropertyScale,
+    has_scale,
     read_at_each_step,
     scale_of,
     without_guidance,
@@ -238,6 +239,11 @@ def check_scaling(pipeline: Any, known: PipelineFacts | None) -> PipelineFacts:
             f"cannot {AIM} on {name}: its loop keeps a copy of its scale, and combines the parts "
             f"of its guidance{reason} in a way that is not known to be u + g * (c - u). Facts "
             f"from: {facts.source}"
+        )
+    if not has_scale(type(pipeline), facts):
+        raise UnsupportedPipelineError(
+            f"cannot {AIM} on {name}: its loop has no scale called "
+            f"{' or '.join(facts.scale_names)}. Facts from: {facts.source}"
         )
     if facts.cfg == "batch" and facts.batch_of not in pipeline._callback_tensor_inputs:
         raise UnsupportedPipelineError(_without_latents(pipeline, facts, AIM))

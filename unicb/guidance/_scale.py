@@ -53,6 +53,15 @@ def scale_of(pipeline: Any, facts: PipelineFacts, run: Run) -> float | None:
     return None
 
 
+def has_scale(kind: type, facts: PipelineFacts) -> bool:
+    """Whether the loop of a class may have a scale by one of those names: it is an attribute, or a
+    local of one of the class's methods. Of a loop that is not found there, nothing is known."""
+    there = CallSource.of(kind).local_names
+    if not there:
+        return True
+    return any(name.startswith(_ATTRIBUTE) or name in there for name in facts.scale_names)
+
+
 def without_guidance(
     pipeline: Any, facts: PipelineFacts, scale: float | None
 ) -> UnsupportedPipelineError:

@@ -101,6 +101,14 @@ class CallSource:
         return frozenset((*(function.__code__ for function in functions), *self._codes_beside))
 
     @cached_property
+    def local_names(self) -> frozenset[str]:
+        """Names of the locals of its methods, where the loop is in one of them; else none."""
+        if not any(CALLBACK in code.co_varnames for code in self.codes):
+            return frozenset()
+        every = ((*code.co_varnames, *code.co_cellvars) for code in self.codes)
+        return frozenset(name for names in every for name in names)
+
+    @cached_property
     def parameters(self) -> frozenset[str]:
         """Names of what it takes; of what its base takes, too, where it hands on ``**kwargs``."""
         taken: set[str] = set()
