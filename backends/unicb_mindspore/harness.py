@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import mindspore
@@ -12,12 +11,9 @@ import numpy.typing as npt
 from unicb.testing.tiny import KINDS, TinyHarness
 from unicb_mindspore import backend, enable_cpu
 from unicb_mindspore.pipelines import MindSporePipelines
+from unicb_mindspore.threads import use_few_threads
 
-if mindspore.get_context("device_target") == "CPU":
-    # On tensors this small, threads do nothing but wait for each other. MindSpore takes this once
-    # in a process, and a module is imported once.
-    threads = int(os.environ.get("OMP_NUM_THREADS", "1").partition(",")[0])
-    mindspore.device_context.cpu.op_tuning.threads_num(threads)
+use_few_threads()
 
 
 class MindSporeHarness(TinyHarness):

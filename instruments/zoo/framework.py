@@ -175,9 +175,10 @@ class MindSpore(Framework):
     def __init__(self) -> None:
         super().__init__()
         from unicb_mindspore.cpu import enable_cpu
+        from unicb_mindspore.threads import use_few_threads
 
         enable_cpu()
-        importlib.import_module("unicb_mindspore.harness")  # which sets how many threads compute
+        use_few_threads()
 
     @property
     def library(self) -> Any:
