@@ -53,6 +53,9 @@ PACKAGES = {
     "mindspore": ["mindspore", "mindone", "transformers", "numpy"],
     "third-party": ["jax"],
 }
+PACKAGES["libraries"] = [
+    *(*PACKAGES["torch"], "cache-dit", "compel", "DeepCache", "peft", "sdnq", "tomesd", "torchao"),
+]
 # Benchmarks draw plots, and their tests look at one.
 PLOTTING = {"torch": ["matplotlib"]}
 # Which callbacks use or write for.
@@ -318,6 +321,15 @@ def both(session: nox.Session) -> None:
     install_wheel(session, "both", "testing")
     by_group = [*workers("both"), "--dist", "loadgroup"]
     run_pytest(session, *(session.posargs or ["tests/both"]), options=by_group)
+
+
+@nox.session(python=PYTHON, requires=["wheel"], tags=["more"])
+@noted
+def libraries(session: nox.Session) -> None:
+    """Test unicb beside other people's libraries on the same denoiser."""
+    install_wheel(session, "libraries", "testing")
+    # Some compile at once what they change, for minutes.
+    run_pytest(session, *(session.posargs or ["tests/libraries"]), env={"TORCHDYNAMO_DISABLE": "1"})
 
 
 #: Other arithmetic than the processor's best, as older or other processors have it, by name. Each
