@@ -337,7 +337,7 @@ def add_sessions_of(runtime: str) -> None:
 
     def conformance_of(session: nox.Session) -> None:
         env = export_shapes(session, runtime)
-        run_pytest(session, "tests/runtimes", *session.posargs, env=env)
+        run_pytest(session, "--disable-warnings", *(session.posargs or ["tests/runtimes"]), env=env)
 
     def bench_of(session: nox.Session) -> None:
         env = export_shapes(session, runtime)

@@ -48,7 +48,7 @@ def load(runtime: str, folder: Path, name: str = "StableDiffusionPipeline", **op
         # OpenVINO takes bfloat16 by itself where a processor has it.
         config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "1"}
         options = {"ov_config": config, **options}
-    pipeline = _kind(runtime, name).from_pretrained(str(folder), **options)
+    pipeline = _kind(runtime, name).from_pretrained(str(folder), export=False, **options)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
