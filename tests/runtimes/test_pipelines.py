@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from runtime import FOLDER, NAME, NEAR, PROMPTS, STEPS, apart, harness, rows_of, run
+from runtime import FOLDER, NAME, NEAR, PROMPTS, STEPS, Array, apart, harness, rows_of, run
 
 from exported_shapes import CHECKPOINT, load
 from unicb import (
@@ -26,6 +27,7 @@ from unicb import (
     UnsupportedPipelineError,
     bind,
     load_trajectory,
+    sibling,
     stream,
 )
 
@@ -134,3 +136,23 @@ def test_a_stream(pipe: Any) -> None:
     *frames, last = stream(pipe, PROMPTS, generator=generator, backlog=STEPS, **given)
     assert len(frames) == STEPS
     assert np.array_equal(last.output[0].numpy(), run(pipe))
+
+
+@pytest.mark.parametrize("decoded", [False, True])
+def test_siblings_in_threads(pipe: Any, decoded: bool) -> None:
+    """At the same time, each has the bits that it has alone; with the decoder's work, too."""
+    callbacks = [lambda: [], *(WHAT[what][0] for what in ("cut", "interval", "schedule"))]
+    kind = "pt" if decoded else "latent"
+    alone = [run(bind(pipe, *make()), output_type=kind) for make in callbacks]
+    found: dict[int, Array] = {}
+
+    def generate(number: int, other: Any) -> None:
+        found[number] = run(bind(other, *callbacks[number]()), output_type=kind)
+
+    siblings = [sibling(pipe) for _ in callbacks]
+    threads = [threading.Thread(target=generate, args=pair) for pair in enumerate(siblings)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [np.array_equal(found.get(n, 0), right) for n, right in enumerate(alone)] == [True] * 4
