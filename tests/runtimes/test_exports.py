@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from unicb import (
     PromptSchedule,
     UnsupportedPipelineError,
     bind,
+    sibling,
     stream,
 )
 
@@ -140,3 +142,21 @@ def test_other_settings(callback: Any) -> None:
     assert all_rows == [4] * STEPS
     assert apart(cut, expected) < 1e-5
     assert apart(run(pipe), expected) > 0.01
+
+
+def test_siblings_with_other_settings() -> None:
+    """In two threads at the same time, each has the bits that it has alone."""
+    pipe = load(NAME, FOLDER, **SETTINGS)
+    callbacks = [CFGCutoff(0.4), GuidanceInterval(0.3, 0.7)]
+    alone = [run(bind(pipe, callback)) for callback in callbacks]
+    found: dict[int, Array] = {}
+
+    def generate(number: int, other: Any) -> None:
+        found[number] = run(bind(other, callbacks[number]))
+
+    threads = [threading.Thread(target=generate, args=(n, sibling(pipe))) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [np.array_equal(found.get(n, 0), right) for n, right in enumerate(alone)] == [True] * 2
