@@ -32,6 +32,8 @@ PYTHON = "3.11"
 LATER_PYTHONS = ["3.12", "3.13", "3.14"]
 FRAMEWORKS = ["torch", "mindspore"]
 BACKENDS = ["numpy", *FRAMEWORKS]
+#: Of other makers, behind the pipeline classes of diffusers.
+RUNTIMES = ["onnx", "openvino"]
 STRANGER = "examples/third_party_backend"
 INSTRUMENTS = str(Path(__file__).parent / "instruments")
 #: Where the session "wheel" puts what it has built; inside of nox's folder, which is ignored.
@@ -52,6 +54,12 @@ PACKAGES = {
     "torch": ["torch", "diffusers", "transformers", "accelerate"],
     "mindspore": ["mindspore", "mindone", "transformers", "numpy"],
     "third-party": ["jax"],
+    "onnx": ["torch", "diffusers", "transformers", "accelerate", "optimum-onnx", "onnxruntime"],
+    # What optimum-intel asks for and is not listed is for quantizing, or for other models.
+    "openvino": [
+        *("torch", "diffusers", "transformers", "accelerate", "optimum", "openvino"),
+        *("requests", "setuptools"),
+    ],
 }
 PACKAGES["libraries"] = [
     *(*PACKAGES["torch"], "cache-dit", "compel", "DeepCache", "peft", "sdnq", "tomesd", "torchao"),
@@ -312,6 +320,48 @@ def test_stranger(session: nox.Session) -> None:
     run_pytest(session, *session.posargs, command=suite_of("jax"), env=kept)
     # JAX has float64 only where it is told so: the first run is without, the second with it.
     run_pytest(session, f"{STRANGER}/tests", env={**kept, "JAX_ENABLE_X64": "1"})
+
+
+def export_shapes(session: nox.Session, runtime: str) -> dict[str, str]:
+    """Install a runtime, and export the trained checkpoint for it; returns what tells where."""
+    install_wheel(session, runtime, "testing")
+    if runtime == "openvino":
+        # Alone: it asks for torchvision, whose usual build fits no torch for CPUs only.
+        install(session, runtime, "--no-deps", "optimum-intel")
+    folder = str(Path(session.create_tmp(), "exported").resolve())
+    env = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": INSTRUMENTS}
+    session.run("python", "-P", "-m", "exported_shapes", runtime, folder, env=env)
+    return {**env, "UNICB_EXPORTED": folder}
+
+
+def add_sessions_of(runtime: str) -> None:
+    """Add the sessions of a runtime. They are none of the others' parameters: those are run by
+    plain nox, and by nox -s conformance."""
+
+    def conformance_of(session: nox.Session) -> None:
+        env = export_shapes(session, runtime)
+        run_pytest(session, "--disable-warnings", *(session.posargs or ["tests/runtimes"]), env=env)
+
+    def bench_of(session: nox.Session) -> None:
+        env = export_shapes(session, runtime)
+        script = ["python", "benchmarks/runtime_cost.py", "--framework", runtime]
+        session.run(*script, *session.posargs, env=env)
+        session.run("python", "benchmarks/report.py")
+
+    about = f"the trained checkpoint of examples/shapes, exported for {runtime}"
+    conformance_of.__doc__ = (
+        f"Run the conformance suite's checks of pipelines, and more, on {about}."
+    )
+    bench_of.__doc__ = f"Measure what a step takes on {about}; writes docs/benchmarks.md."
+    for name, function in (("conformance", conformance_of), ("bench", bench_of)):
+        add = nox.session(
+            python=PYTHON, requires=["wheel"], tags=["more"], name=f"{name}({runtime})"
+        )
+        add(noted(function))
+
+
+for each_runtime in RUNTIMES:
+    add_sessions_of(each_runtime)
 
 
 @nox.session(python=PYTHON, requires=["wheel"])

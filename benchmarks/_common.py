@@ -23,6 +23,8 @@ RESULTS = Path(__file__).parents[1] / "docs" / "benchmarks"
 LIBRARIES = {
     "torch": ("torch", "diffusers"),
     "mindspore": ("mindspore", "mindone"),
+    "onnx": ("onnxruntime", "optimum-onnx", "torch", "diffusers"),
+    "openvino": ("openvino", "optimum-intel", "torch", "diffusers"),
 }
 T = TypeVar("T")
 

@@ -84,6 +84,7 @@ class Binding(Controls, Mapping[str, Any]):
             PipelineBusyError: the pipeline, or a scheduler that it shares, has a run under way.
             GenerationCancelled: :meth:`cancel` was called, before this or during the run.
             TypeError: ``callback_on_step_end`` is among ``kwargs``; it belongs into :func:`bind`.
+            UnsupportedPipelineError: it was given texts, and the pipeline has no tokenizer.
             Exception: whatever the pipeline's call raises.
         """
         return self._call(self._lease(User()), args, kwargs)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from unicb.backend import backend_for
 from unicb.errors import UnsupportedPipelineError
+from unicb.runtime_copies import separate
 
 P = TypeVar("P")
 
@@ -20,7 +21,8 @@ def sibling(pipeline: P) -> P:
     processors of its own: so two runs at the same time do not count each other's steps.
 
     What is set on one of the two afterwards (a scheduler, a guidance scale) is not set on the
-    other; what is done to a model (LoRA, offloading, compiling) is done for both.
+    other; what is done to a model (LoRA, offloading, compiling) is done for both. A model on ONNX
+    Runtime or OpenVINO is another object on the same weights, since one serves one call at a time.
 
     Example:
         >>> other = sibling(pipe)
@@ -44,9 +46,14 @@ def sibling(pipeline: P) -> P:
                 f"disable_cache() on it, or load a second {kind}"
             )
     other = copy.copy(pipeline)
+    made: dict[int, Any] = {}
     for name, part in vars(pipeline).items():
-        if _OWN.search(name) and part is not None:
+        if part is None:
+            continue
+        if _OWN.search(name):
             setattr(other, name, _copied(kind, name, part))
+        elif (own := separate(part, made)) is not part:
+            vars(other)[name] = own
     return other
 
 

@@ -16,6 +16,7 @@ from unicb.checks import number, share
 from unicb.errors import UnsupportedPipelineError
 from unicb.ops import Tensor
 from unicb.pipelines import Part, PipelineFacts
+from unicb.pipelines.tokenizers import lacks_tokenizer
 from unicb.step import Step
 
 if TYPE_CHECKING:
@@ -71,6 +72,10 @@ class _Prompts(Callback):
         if encoders and all(getattr(pipeline, part) is None for part in encoders):
             raise UnsupportedPipelineError(
                 f"{mine} encodes prompts, and this {name} was loaded without a text encoder"
+            )
+        if lacks_tokenizer(pipeline):
+            raise UnsupportedPipelineError(
+                f"{mine} encodes prompts, and this {name} was loaded without a tokenizer"
             )
         if facts is not None and facts.listed:
             raise UnsupportedPipelineError(

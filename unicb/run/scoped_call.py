@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from unicb.errors import GenerationCancelled
+from unicb.pipelines.tokenizers import explained
 from unicb.run.asked import Bound
 from unicb.run.busy import Lease
 from unicb.run.call import Call, state_after
@@ -27,6 +28,7 @@ def call_in_scope(
 
     Raises:
         GenerationCancelled: the call was cancelled, before it or during it.
+        UnsupportedPipelineError: it was given texts, and the pipeline has no tokenizer.
         Exception: whatever the pipeline's call raises.
     """
     scope = Scope()
@@ -42,7 +44,10 @@ def call_in_scope(
         with scope.entered():
             returned = bound.target.pipeline(*args, **kwargs, callback_on_step_end=call)
     except BaseException as error:
+        better = explained(bound.target.pipeline, error) if call.is_awaited else None
         _end(call, scope, lease, error)
+        if better is not None:
+            raise better from error
         raise
     if isinstance(returned, Generator):
         return _Generated(returned, scope, call, lease)

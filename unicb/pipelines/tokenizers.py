@@ -1,0 +1,40 @@
+"""Pipelines that were loaded, or exported, without what reads texts."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from unicb.errors import UnsupportedPipelineError
+
+_TOKENIZER = re.compile(r"tokenizer(_\d+)?")
+
+
+def lacks_tokenizer(pipeline: Any) -> bool:
+    """Whether a pipeline that has a place for tokenizers has none there."""
+    places = [name for name in vars(pipeline) if _TOKENIZER.fullmatch(name)]
+    return bool(places) and all(getattr(pipeline, name) is None for name in places)
+
+
+def explained(pipeline: Any, error: BaseException) -> UnsupportedPipelineError | None:
+    """What to say in place of ``error``, where the pipeline's call failed for want of a tokenizer;
+    None where it failed otherwise."""
+    if not isinstance(error, AttributeError | TypeError) or "'NoneType'" not in str(error):
+        return None
+    if not (_fails_by_a_tokenizer(error) and lacks_tokenizer(pipeline)):
+        return None
+    return UnsupportedPipelineError(
+        f"this {type(pipeline).__name__} reads no texts, as it was loaded without a tokenizer; "
+        "load it with tokenizer=..., or from a folder that has one, or call it with prompt_embeds"
+    )
+
+
+def _fails_by_a_tokenizer(error: BaseException) -> bool:
+    """Whether the function that raised it works with a tokenizer."""
+    traceback = error.__traceback__
+    if traceback is None:
+        return False
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    code = traceback.tb_frame.f_code
+    return any(map(_TOKENIZER.fullmatch, (*code.co_names, *code.co_varnames)))
