@@ -11,7 +11,8 @@ import unicb.guidance._scale
 from unicb import Step, UnsupportedPipelineError
 from unicb.callbacks._cutoff import Cutoff
 from unicb.guidance._guided import RunGuidance
-from unicb.guidance._scale import BatchScale, PropertyScale, _Moved
+from unicb.guidance._moves import BatchMoves
+from unicb.guidance._scale import PropertyScale, ScaleMoves
 from unicb.run.first_call import FirstCalls
 from unicb.run.model_hooks import Hooked
 from unicb.run.run import Run
@@ -72,7 +73,7 @@ SCHEDULES = (
         "a copy of the scale counts",
         "predictions are not moved",
         "constant_schedule_is_a_call_with_that_scale",
-        _Moved,
+        ScaleMoves,
         "factor",
         instead(lambda self: 1.0),
         harness=MoreKinds,
@@ -81,7 +82,7 @@ SCHEDULES = (
         "predictions are moved too far",
         "by the ratio of the scales",
         "constant_schedule_is_a_call_with_that_scale",
-        _Moved,
+        ScaleMoves,
         "factor",
         after(lambda factor, self: (4.0 * factor + 1.0) / 5.0),
         harness=MoreKinds,
@@ -132,7 +133,7 @@ SCHEDULES = (
         "hooks that move predictions stay",
         "nobody takes them away",
         "guidance_that_changes_leaves_nothing_behind",
-        BatchScale,
+        BatchMoves,
         "remove",
         instead(lambda self: None),
         harness=MoreKinds,

@@ -24,8 +24,7 @@ from unicb.guidance._inference import facts_of_class
 from unicb.guidance._models import Models
 from unicb.guidance._scale import (
     AIM,
-    BatchScale,
-    CallsScale,
+    MovedScale,
     PropertyScale,
     read_at_each_step,
     scale_of,
@@ -286,10 +285,7 @@ def scaling(
         raise UnsupportedPipelineError(_without_latents(pipeline, facts, AIM))
 
     def make(models: Models) -> Scaling:
-        if facts.cfg != "batch":
-            return CallsScale(models, run)
-        assert latents is not None
-        return BatchScale(models, latents, run)
+        return MovedScale(models, run, latents if facts.cfg == "batch" else None)
 
     if seen.wrong_scale is not None:
         models.mismatch(*seen.wrong_scale)
