@@ -28,19 +28,20 @@ if TYPE_CHECKING:
     from unicb.run.run import Run
 
 AIM = "set guidance"
-_ATTRIBUTE = "self."
+#: What names of attributes of the pipeline begin with, beside those of locals.
+ATTRIBUTE = "self."
 
 
 def read_at_each_step(facts: PipelineFacts) -> bool:
     """Whether the loop reads its scale from the pipeline, after it has called the denoiser."""
-    return facts.guidance_scale == "property" and facts.scale_names[0].startswith(_ATTRIBUTE)
+    return facts.guidance_scale == "property" and facts.scale_names[0].startswith(ATTRIBUTE)
 
 
 def scale_of(pipeline: Any, facts: PipelineFacts, run: Run) -> float | None:
     """The scale that the loop guides its current step with; None if it has none by those names."""
     for name in facts.scale_names:
-        if name.startswith(_ATTRIBUTE):
-            value = getattr(pipeline, name.removeprefix(_ATTRIBUTE), None)
+        if name.startswith(ATTRIBUTE):
+            value = getattr(pipeline, name.removeprefix(ATTRIBUTE), None)
         else:
             value = run.loop_locals([name]).get(name)
         if isinstance(value, Real):
@@ -51,18 +52,18 @@ def scale_of(pipeline: Any, facts: PipelineFacts, run: Run) -> float | None:
 
 
 def without_guidance(
-    pipeline: Any, facts: PipelineFacts, scale: float | None
+    pipeline: Any, facts: PipelineFacts, scale: float | None, aim: str = AIM
 ) -> UnsupportedPipelineError:
     """The error for a run that was called without the guidance that is to be set."""
     kind = type(pipeline)
     taken = CallSource.of(kind).parameters
-    names = [name.removeprefix(_ATTRIBUTE).lstrip("_") for name in facts.scale_names]
+    names = [name.removeprefix(ATTRIBUTE).lstrip("_") for name in facts.scale_names]
     argument = next((name for name in names if name in taken), "guidance_scale")
     found = "" if scale is None else f" (its {argument} is {scale:g})"
     above = facts.guided_above if math.isfinite(facts.guided_above) else 1.0
     negative = " and a negative_prompt" if facts.cfg == "calls" else ""
     return UnsupportedPipelineError(
-        f"cannot {AIM} in this run: {kind.__name__} was called with guidance off{found}; call it "
+        f"cannot {aim} in this run: {kind.__name__} was called with guidance off{found}; call it "
         f"with {argument} above {above:g}{negative}"
     )
 
@@ -73,7 +74,7 @@ class PropertyScale:
     def __init__(self, pipeline: Any, facts: PipelineFacts) -> None:
         self._pipeline = pipeline
         self._off = facts.guided_above
-        self._name = facts.scale_names[0].removeprefix(_ATTRIBUTE)
+        self._name = facts.scale_names[0].removeprefix(ATTRIBUTE)
         if not hasattr(pipeline, self._name):
             raise UnsupportedPipelineError(
                 f"cannot {AIM} on {type(pipeline).__name__}: it has no attribute {self._name}, "
@@ -160,7 +161,7 @@ def guiding_scale(models: Models, run: Run) -> tuple[float, float]:
         models.mismatch(f"it has no scale called {name}", "its loop should have one")
     least = 1.0 if facts.combination == "from_unconditional" else 0.0
     if loops == least:
-        raise without_guidance(models.pipeline, facts, loops)
+        raise without_guidance(models.pipeline, facts, loops, models.aim)
     return loops, least
 
 
@@ -169,7 +170,7 @@ def check_guided(models: Models, run: Run, found: bool) -> None:
     has some), though it should have it."""
     if not found and run.index < 0:
         pipeline, facts = models.pipeline, models.facts
-        raise without_guidance(pipeline, facts, scale_of(pipeline, facts, run))
+        raise without_guidance(pipeline, facts, scale_of(pipeline, facts, run), models.aim)
 
 
 def _moved(factor: float, unconditional: Any, conditional: Any) -> Any:
