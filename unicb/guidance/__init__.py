@@ -330,9 +330,10 @@ def ruling(
     if facts.cfg == "batch" and latents is None:
         raise UnsupportedPipelineError(_without_latents(pipeline, facts, RULE_AIM))
     rows = latents if facts.cfg == "batch" else None
+    unproven = facts_of(pipeline, known, RULE_AIM).verify
 
     def moves(models: Models) -> RuleMoves:
-        return RuleMoves(models, run, combine, is_cut, latents)
+        return RuleMoves(models, run, combine, is_cut, latents, sets_scale=not unproven)
 
     if facts.verify:
         return UnprovenRuling(models, run, moves, rows, is_cut, seen)

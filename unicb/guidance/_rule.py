@@ -71,6 +71,7 @@ class RuleMoves:
         combine: the rule.
         is_cut: whether guidance is cut at the moment; then the rule is not asked.
         latents: by which it is told what of a prediction the loop uses; None where it has none.
+        sets_scale: whether the scale that the loop reads may be set.
     """
 
     aim = "a rule takes two"
@@ -82,6 +83,7 @@ class RuleMoves:
         combine: Combine,
         is_cut: Callable[[], bool],
         latents: Tensor | None,
+        sets_scale: bool,
     ) -> None:
         self._models, self._run, self._combine, self._is_cut = models, run, combine, is_cut
         self._latents: tuple[int, ...] = () if latents is None else tuple(latents.shape)
@@ -90,7 +92,7 @@ class RuleMoves:
         self._part, self._part_of_call = 0, 0
         self._property: PropertyScale | None = None
         self._called: list[Any] = []
-        if read_at_each_step(facts) and not facts.verify:
+        if sets_scale and read_at_each_step(facts):
             names = (facts.scale_names[0].removeprefix(ATTRIBUTE), *facts.scale_follows)
             self._called = [getattr(models.pipeline, name, None) for name in names]
             self._property = PropertyScale(models.pipeline, facts)

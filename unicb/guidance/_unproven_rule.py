@@ -65,7 +65,7 @@ class UnprovenRuling(Look):
             models = self._known()
             self._ruling = Ruling(models, self._moves(models), self._latents)
             if self._seen.is_to_be_seen_again:  # outside of the rule, as the loop sees it
-                self._again = SecondLook(models, self._run, self._seen)
+                self._again = SecondLook(self._known(), self._run, self._seen)
 
     def remove(self) -> None:
         super().remove()
