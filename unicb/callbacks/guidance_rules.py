@@ -16,7 +16,6 @@ from unicb.checks import number, number_above_0, share, whole_number
 from unicb.errors import UnsupportedPipelineError
 from unicb.guidance.rule_step import RuleStep
 from unicb.ops import Tensor
-from unicb.step import Step
 from unicb.tensors import dot, norm, std
 
 if TYPE_CHECKING:
@@ -116,25 +115,25 @@ class ClassifierFreeZeroStarGuidance(GuidanceRule):
                 "zero_init_steps=0"
             )
 
-    def before_first_step(self, step: Step) -> None:
-        super().before_first_step(step)
-        rescaled = step.in_loop("guidance_rescale")
-        if rescaled is None:
-            rescaled = getattr(step.pipeline, "guidance_rescale", 0.0)
-        if self._zero_init_steps and rescaled:
-            raise UnsupportedPipelineError(
-                f"cannot begin with steps of 0 in this run: {type(step.pipeline).__name__} was "
-                "called with guidance_rescale, and would divide by 0; pass zero_init_steps=0"
-            )
-
     def combine(
         self, unconditional: Tensor, conditional: Tensor, scale: float | Tensor, step: RuleStep
     ) -> Tensor:
         ops, u, c = step.ops, unconditional, conditional
         if step.index < self._zero_init_steps:
+            _refuse_rescaling(step)
             return c * 0.0
         u = u * (dot(ops, c, u, average=True) / (dot(ops, u, u, average=True) + _TINY))
         return u + (c - u) * scale
+
+
+def _refuse_rescaling(step: RuleStep) -> None:
+    """Raise UnsupportedPipelineError if the loop divides what it combines by its deviation."""
+    pipeline, name = step.run.pipeline, "guidance_rescale"
+    if step.run.loop_locals([name]).get(name) or getattr(pipeline, name, None):
+        raise UnsupportedPipelineError(
+            f"cannot begin with steps of 0 in this run: {type(pipeline).__name__} was called with "
+            f"{name}, and would divide by 0; pass zero_init_steps=0"
+        )
 
 
 class TangentialClassifierFreeGuidance(GuidanceRule):
