@@ -401,6 +401,12 @@ def test_what_is_seen_to_be_otherwise_is_refused(pipe: Any, reason: str) -> None
     assert left_on(pipe) == []
 
 
+def test_a_loop_that_is_not_proven_and_guides_several_parts() -> None:
+    pipe = unproven(BatchOfLocal, scale_follows=("_audio_guidance_scale",))
+    with pytest.raises(UnsupportedPipelineError, match="only the first can be seen"):
+        bind(pipe, Plain(3.0))
+
+
 def test_a_loop_whose_combination_only_its_code_tells() -> None:
     with pytest.raises(UnsupportedPipelineError, match="not known to be u"):
         bind(Inferred(), Plain(3.0))

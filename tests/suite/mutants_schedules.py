@@ -39,9 +39,9 @@ def _earlier(cutoff: int, self: Cutoff, num_timesteps: int) -> int:
 
 
 def _disobedient(made: Any) -> Any:
-    def broken(self: RuleMoves, u: Any, c: Any, asked: Any) -> Any:
-        made(self, u, c, asked)
-        return u + (c - u) * asked
+    def broken(self: RuleMoves, u: Any, c: Any, number: int) -> Any:
+        made(self, u, c, number)
+        return u + (c - u) * self._asked(number)
 
     return broken
 

@@ -37,7 +37,8 @@ class GuidanceRule(Callback):
     Args:
         scale: what :meth:`combine` is handed as its scale, a number of 0 or more, or a schedule of
             such as :class:`unicb.GuidanceSchedule` takes. None: the scale that the pipeline was
-            called with, in the convention ``u + scale * (c - u)``.
+            called with, in the convention ``u + scale * (c - u)``. Parts that were given a scale of
+            their own, such as the sound of LTX-2, keep it.
         interval: shares of the steps, in 0..1, between which guidance is on, as
             :class:`unicb.GuidanceInterval` takes them. Outside of it only the conditional half is
             computed, and the rule is not asked.
@@ -109,7 +110,7 @@ class GuidanceRule(Callback):
 
     def _combined(self, unconditional: Tensor, conditional: Tensor, step: RuleStep) -> Tensor:
         scale = step.guidance_scale
-        if self._scheduled is not None:
+        if self._scheduled is not None and not step.has_own_scale:
             scale = self._scheduled.at(step.progress)
         return self.combine(unconditional, conditional, scale, step)
 

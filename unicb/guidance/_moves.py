@@ -47,6 +47,7 @@ class BatchMoves(Batched):
     def __init__(self, models: Models, latents: Tensor, moves: Moves) -> None:
         super().__init__(models, latents)
         self._moves = moves
+        self._guided = False
         models.hook(self._answer)
 
     def step_end(self) -> None:
@@ -66,11 +67,13 @@ class BatchMoves(Batched):
         if order is None:
             if rows != each:
                 self._refuse(name, rows, each)
-            # A cut leaves the conditional rows alone; and some loops take steps without guidance.
-            self._moves.check_guided(False)
+            # A cut leaves the conditional rows alone; and some loops take steps without guidance,
+            # or compute some more of the conditional rows.
+            self._moves.check_guided(self._guided)
             return call(*args, **kwargs)
         if order.count("unconditional") > 1 and self._moves.aim:
             self._models.mismatch(f"it called its {name} with {len(order)} parts", self._moves.aim)
+        self._guided = True
         moved = self._moves.in_this_call()
         out = call(*args, **kwargs)
         return out if moved is None else self._blocks(order).with_unconditional(out, moved)

@@ -55,6 +55,11 @@ def check(pipeline: Any, facts: PipelineFacts) -> None:
             f"cannot {AIM} on {name}: its loop combines the parts of its guidance{reason} in a way "
             f"that is not known to be u + g * (c - u). Facts from: {facts.source}"
         )
+    if facts.verify and facts.scale_follows:
+        raise UnsupportedPipelineError(
+            f"cannot {AIM} on {name}: unicb was not proven on its loop, and of the parts of a "
+            "prediction that it guides only the first can be seen"
+        )
     models = Models(backend_for(pipeline), pipeline, facts, None, AIM)
     try:
         models.hook(lambda name, call, args, kwargs: call(*args, **kwargs))
@@ -118,7 +123,7 @@ class RuleMoves:
 
     def combined(self, unconditional: Tensor, conditional: Tensor) -> Tensor:
         """What the rule makes of these two, in their dtype."""
-        made = self._made(unconditional, conditional, self._asked(0))
+        made = self._made(unconditional, conditional, 0)
         return self._models.backend.in_dtype(made, unconditional.dtype)
 
     def _moved(self, unconditional: Tensor, conditional: Tensor) -> Tensor:
@@ -129,9 +134,11 @@ class RuleMoves:
         if loops == self._least:  # the loop does not guide this part, such as its sound
             return unconditional
         by = self._well_conditioned(loops, unconditional)
-        part = used_part(self._models, unconditional, self._latents)
+        # Beside a video, which comes first, its sound has a shape of its own.
+        latents = self._latents if number == 0 else ()
+        part = used_part(self._models, unconditional, latents)
         u, c = part.taken(unconditional), part.taken(conditional)
-        made = self._made(u, c, self._asked(number))
+        made = self._made(u, c, number)
         c = self._wide(c)
         moved = c - (made - c) / by
         return part.put_back(self._models.backend.in_dtype(moved, unconditional.dtype))
@@ -167,11 +174,15 @@ class RuleMoves:
             )
         return by
 
-    def _made(self, u: Tensor, c: Tensor, asked: float | Tensor) -> Tensor:
-        """What the rule makes of two parts of predictions, in float32 at least."""
+    def _made(self, u: Tensor, c: Tensor, number: int) -> Tensor:
+        """What the rule makes of two parts of predictions, in float32 at least; ``number``: of the
+        tensor that they are of, in what the denoiser answers."""
         u, c = self._wide(u), self._wide(c)
         timesteps = num_timesteps_of(self._models.pipeline)
-        step = RuleStep(self._run, timesteps, self._part, asked)
+        called = self._called[number] if 0 < number < len(self._called) else None
+        has_own_scale = called is not None and called != self._called[0]
+        asked = self._asked(number)
+        step = RuleStep(self._run, timesteps, self._part, asked, has_own_scale)
         self._part += 1
         made = self._combine(u, c, step)
         if not self._models.backend.is_tensor(made):

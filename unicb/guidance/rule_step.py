@@ -28,16 +28,27 @@ class RuleStep:
             called for several windows of a video, they count on.
         guidance_scale: what the pipeline guides this part with by itself, in the convention
             ``u + scale * (c - u)``: a number, or a tensor where each frame has its own.
+        has_own_scale: whether the call has given this part, such as a video's sound, another scale
+            than the guidance scale.
     """
 
-    __slots__ = ("guidance_scale", "index", "num_timesteps", "ops", "part", "run")
+    __slots__ = (
+        *("guidance_scale", "has_own_scale", "index"),
+        *("num_timesteps", "ops", "part", "run"),
+    )
 
     def __init__(
-        self, run: Run, num_timesteps: int, part: int, guidance_scale: float | Tensor
+        self,
+        run: Run,
+        num_timesteps: int,
+        part: int,
+        guidance_scale: float | Tensor,
+        has_own_scale: bool,
     ) -> None:
         self.run, self.ops = run, run.ops
         self.index, self.num_timesteps = run.index + 1, num_timesteps
         self.part, self.guidance_scale = part, guidance_scale
+        self.has_own_scale = has_own_scale
 
     @property
     def progress(self) -> float:
