@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unicb import PipelineFacts, UnsupportedPipelineError
+from unicb import GuidanceRule, PipelineFacts, UnsupportedPipelineError
+from unicb._states import States
 from unicb.guidance import ruling
 from unicb.guidance._unproven import SeenFacts
 from unicb_numpy import backend
@@ -35,6 +36,10 @@ class Running:
 
     def __init__(self, pipeline: Any, **values: Any) -> None:
         self.pipeline, self.values, self.index = pipeline, values, -1
+        self._states = States()
+
+    def state(self, callback: Any, make: Callable[[], Any]) -> Any:
+        return self._states.of(callback, make)
 
     def owns_current_call(self) -> bool:
         return True
@@ -50,6 +55,11 @@ class Running:
 
     def loop_locals(self, names: Sequence[str]) -> dict[str, Any]:
         return {name: self.values[name] for name in names if name in self.values}
+
+
+class Momentum(GuidanceRule):
+    def combine(self, unconditional: Any, conditional: Any, scale: Any, step: Any) -> Any:
+        raise NotImplementedError
 
 
 class Ruled:
@@ -193,6 +203,26 @@ def test_a_sound_beside_a_video(sound: float) -> None:
         np.testing.assert_array_equal(out[1].data, audio.data)
     ruled.made.remove()
     assert (ruled.pipe.guidance_scale, ruled.pipe._audio_guidance_scale) == (SCALE, sound)
+
+
+def test_what_is_kept_of_another_shape_is_forgotten() -> None:
+    """As where a loop drops frames in its middle."""
+    ruled, lengths = Ruled((1, 3, 4, 8, 8)), []
+    combine = ruled._combine
+
+    def keeping(u: Any, c: Any, step: Any) -> Any:
+        kept = step.state(rule, list)
+        kept.append(u.shape)
+        lengths.append(len(kept))
+        return combine(u, c, step)
+
+    rule = Momentum()
+    ruled.made._hooks._moves._combine = keeping  # type: ignore[union-attr]
+    for index, frames in enumerate((3, 3, 2, 2)):
+        ruled.answer(tensor(2, frames, 4, 8, 8), tensor(2, frames, 4, 8, 8))
+        ruled.made.step_end()
+        ruled.run.index = index
+    assert lengths == [1, 2, 1, 2]
 
 
 def test_parts_count_on_over_the_calls_of_a_step() -> None:

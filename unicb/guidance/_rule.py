@@ -182,7 +182,8 @@ class RuleMoves:
         called = self._called[number] if 0 < number < len(self._called) else None
         has_own_scale = called is not None and called != self._called[0]
         asked = self._asked(number)
-        step = RuleStep(self._run, timesteps, self._part, asked, has_own_scale)
+        shape = tuple(u.shape)
+        step = RuleStep(self._run, timesteps, self._part, shape, asked, has_own_scale)
         self._part += 1
         made = self._combine(u, c, step)
         if not self._models.backend.is_tensor(made):

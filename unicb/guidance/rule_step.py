@@ -33,7 +33,7 @@ class RuleStep:
     """
 
     __slots__ = (
-        *("guidance_scale", "has_own_scale", "index"),
+        *("_shape", "guidance_scale", "has_own_scale", "index"),
         *("num_timesteps", "ops", "part", "run"),
     )
 
@@ -42,12 +42,13 @@ class RuleStep:
         run: Run,
         num_timesteps: int,
         part: int,
+        shape: tuple[int, ...],
         guidance_scale: float | Tensor,
         has_own_scale: bool,
     ) -> None:
         self.run, self.ops = run, run.ops
         self.index, self.num_timesteps = run.index + 1, num_timesteps
-        self.part, self.guidance_scale = part, guidance_scale
+        self.part, self._shape, self.guidance_scale = part, shape, guidance_scale
         self.has_own_scale = has_own_scale
 
     @property
@@ -72,7 +73,8 @@ class RuleStep:
 
     def state(self, rule: Callback, make: Callable[[], T]) -> T:
         """What ``rule`` keeps of this part of the prediction, from step to step; ``make`` gives it
-        in the first step of each pass over the timesteps, of each run."""
+        in the first step of each pass over the timesteps, of each run, and where the prediction
+        has another shape than in the step before, as where a loop drops frames."""
         kept = self.run.state(rule, _Kept)
         if kept.step != self.index:
             found = self.run.loop_locals(["i"]).get("i")
@@ -80,9 +82,11 @@ class RuleStep:
             if index_in_pass <= kept.index_in_pass:
                 kept.values.clear()
             kept.step, kept.index_in_pass = self.index, index_in_pass
-        if self.part not in kept.values:
-            kept.values[self.part] = make()
-        return cast(T, kept.values[self.part])
+        shape, value = kept.values.get(self.part, ((), None))
+        if shape != self._shape:
+            value = make()
+            kept.values[self.part] = self._shape, value
+        return cast(T, value)
 
 
 class _Kept:
@@ -90,7 +94,8 @@ class _Kept:
 
     def __init__(self) -> None:
         self.step, self.index_in_pass = -1, -1
-        self.values: dict[int, object] = {}
+        #: By parts of the prediction, each with its shape.
+        self.values: dict[int, tuple[tuple[int, ...], object]] = {}
 
 
 #: What is to be made of an unconditional and a conditional prediction.
