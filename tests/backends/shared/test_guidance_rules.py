@@ -18,7 +18,7 @@ from zoo.guidance import _Runs
 from zoo.measure import error
 
 TITLES = on(
-    torch=guidance_runs.chosen(NAME),
+    torch=[*guidance_runs.chosen(NAME), "LTX2Pipeline (all kinds of guidance)"],
     mindspore=[
         title
         for title in ("StableDiffusionPipeline", "ZImagePipeline", "FluxPipeline", "LuminaPipeline")

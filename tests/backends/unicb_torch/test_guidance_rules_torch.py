@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from unicb import (
     UnsupportedPipelineError,
     bind,
 )
+from unicb.guidance import _rule
 from unicb.testing import Case
 from unicb_torch.harness import harness
 from zoo.entry import CASES
@@ -119,6 +121,25 @@ def test_as_diffusers_guiders(kind: str, method: str, prompts: int) -> None:
     assert error(harness.run(pipe, case, **bind(pipe, rule())), wanted) < 1e-5
 
 
+@pytest.mark.parametrize("kind", ["ip-adapter", "controlnet-multi", "inpaint", "order-2"])
+def test_in_company_of_other_conditions(kind: str) -> None:
+    """And with half steps, each of which is a step for a guider's momentum as well."""
+    rule, guider = METHODS["adaptive"]
+    pipe, case = harness.build(kind), Case(kind, steps=4)
+    with guided(pipe.unet, guider(), case.guidance_scale, batched=True):
+        wanted = harness.run(pipe, case)
+    assert error(harness.run(pipe, case), wanted) > 1e-2
+    assert error(harness.run(pipe, case, **bind(pipe, rule())), wanted) < 1e-5
+
+
+def test_beside_guidance_rescale() -> None:
+    """The loop rescales what the rule has made, as it does what it makes itself."""
+    pipe, case = harness.build("rescale"), Case("rescale", prompts=2, steps=4)
+    wanted = harness.run(pipe, replace(case, guidance_scale=SCALE))
+    assert error(harness.run(pipe, case), wanted) > 1e-2
+    assert error(harness.run(pipe, case, **bind(pipe, Plain(SCALE))), wanted) < 1e-5
+
+
 ZERO = (
     lambda: ClassifierFreeZeroStarGuidance(SCALE, zero_init_steps=1),
     lambda: guiders.ClassifierFreeZeroStarGuidance(SCALE, zero_init_steps=1),
@@ -197,6 +218,37 @@ def test_a_scale_next_to_off_in_half_precision(dtype: Any) -> None:
         else:
             assert error(call(1.01, **bind(pipe, Plain(5.0))), call(5.0)) < 0.2
     assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.parametrize(("name", "most"), [("bfloat16", 0.1), ("float16", 0.1), ("float32", 1e-4)])
+def test_what_is_refused_is_what_rounding_spoils(
+    name: str, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a share of what guidance does, in one step of a loop that keeps a copy of its scale."""
+    dtype = getattr(torch, name)
+    pipe = harness.build("controlnet-img2img").to(dtype=dtype)
+    case = Case("controlnet-img2img", steps=1)
+    given = {
+        key: value.to(dtype) if isinstance(value, torch.Tensor) else value
+        for key, value in harness.arguments(case).items()
+    }
+
+    def call(scale: float, **more: Any) -> Any:
+        more |= {"generator": torch.Generator().manual_seed(0), "output_type": "latent"}
+        return pipe(**given, guidance_scale=scale, **more)[0].float().numpy()
+
+    wanted = call(5.0)
+    effect = np.abs(wanted - call(1.0)).max()
+
+    def off(distance: float) -> float:
+        found = call(1.0 + distance, **bind(pipe, Plain(5.0)))
+        return float(np.abs(found - wanted).max() / effect)
+
+    least = _rule.LEAST[name]
+    monkeypatch.setattr(_rule, "LEAST", {})
+    print(name, [(d, off(least * d)) for d in (10, 3, 1, 0.3, 0.1, 0.03, 0.01)])
+    assert off(least) < most
+    assert off(least * 0.02) > most
 
 
 @pytest.mark.parametrize("compiled", [wrapped, in_place])
