@@ -41,6 +41,8 @@ class Running:
     def state(self, callback: Any, make: Callable[[], Any]) -> Any:
         return self._states.of(callback, make)
 
+    def on_finish(self, undo: Callable[[], None]) -> None: ...
+
     def owns_current_call(self) -> bool:
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -133,6 +134,26 @@ def test_a_rule_that_is_not_plain(kind: Any) -> None:
     alone = MomentumLoop()(["x"], steps=6, guidance_scale=3.0)
     np.testing.assert_allclose(pipe(["x"], steps=6, **callbacks), alone, **close)
     assert not np.allclose(wanted, pipe(PROMPTS, steps=6, guidance_scale=3.0), rtol=0.01)
+
+
+def test_nothing_is_kept_of_a_run_that_is_over() -> None:
+    class Marked:
+        """What a rule keeps."""
+
+    made: list[weakref.ref[Marked]] = []
+
+    class Keeps(Plain):
+        def combine(self, u: Any, c: Any, scale: Any, step: RuleStep) -> Any:
+            made.append(weakref.ref(step.state(self, Marked)))
+            assert made[-1]() is made[0]()
+            return super().combine(u, c, scale, step)
+
+    pipe = BatchOfLocal()
+    callbacks = bind(pipe, Keeps(3.0))
+    pipe(["x"], **callbacks)
+    gc.collect()
+    assert len(made) == 10
+    assert [ref() for ref in made] == [None] * 10
 
 
 def test_state_starts_anew_with_each_pass() -> None:

@@ -32,7 +32,7 @@ _NORMS = {"noise_norm", "comb_norm"}
 
 class AdaptiveProjectedGuidance(GuidanceRule):
     """Adaptive projected guidance (APG) of Sadat et al., "Eliminating Oversaturation and Artifacts
-    of High Guidance Scales in Diffusion Models" (2024, arXiv:2410.02416), algorithm 1.
+    of High Guidance Scales in Diffusion Models" (2024, arXiv:2410.02416).
 
     The difference d = c - u is added to ``momentum`` times that of the step before, and shortened
     to a length of ``norm``, if it is longer. Its part in the direction of c, which saturates
@@ -77,7 +77,7 @@ class AdaptiveProjectedGuidance(GuidanceRule):
 
 class ClassifierFreeZeroStarGuidance(GuidanceRule):
     """CFG-Zero* of Fan et al., "CFG-Zero*: Improved Classifier-Free Guidance for Flow Matching
-    Models" (2025, arXiv:2503.18886), equations 6 to 8 and zero-init.
+    Models" (2025, arXiv:2503.18886).
 
     u is stretched to be nearest to c: ``v + scale * (c - v)``, where v = u (c·u) / (u·u). In the
     first ``zero_init_steps`` steps, the prediction is 0, so that nothing moves; that is for models
@@ -138,7 +138,7 @@ def _refuse_rescaling(step: RuleStep) -> None:
 
 class TangentialClassifierFreeGuidance(GuidanceRule):
     """Tangential guidance (TCFG) of Kwon et al., "TCFG: Tangential Damping Classifier-free
-    Guidance" (2025, arXiv:2503.18137), algorithm 1.
+    Guidance" (2025, arXiv:2503.18137).
 
     u is projected on the first right singular vector of the two predictions, and loses what is
     across it: ``v + scale * (c - v)``. Of two rows, that vector is the eigenvector of a matrix of

@@ -75,7 +75,7 @@ class RuleStep:
         """What ``rule`` keeps of this part of the prediction, from step to step; ``make`` gives it
         in the first step of each pass over the timesteps, of each run, and where the prediction
         has another shape than in the step before, as where a loop drops frames."""
-        kept = self.run.state(rule, _Kept)
+        kept = self.run.state(rule, self._nothing_kept)
         if kept.step != self.index:
             found = self.run.loop_locals(["i"]).get("i")
             index_in_pass = found if isinstance(found, int) else self.index
@@ -87,6 +87,11 @@ class RuleStep:
             value = make()
             kept.values[self.part] = self._shape, value
         return cast(T, value)
+
+    def _nothing_kept(self) -> _Kept:
+        kept = _Kept()
+        self.run.on_finish(kept.values.clear)  # a binding keeps its last run, and needs no tensors
+        return kept
 
 
 class _Kept:
