@@ -136,7 +136,16 @@ def test_a_rule_that_is_not_plain(kind: Any) -> None:
     assert not np.allclose(wanted, pipe(PROMPTS, steps=6, guidance_scale=3.0), rtol=0.01)
 
 
+class KeepsRun(Callback):
+    run: Any = None
+
+    def on_step_end(self, step: Step) -> None:
+        self.run = step.run
+
+
 def test_nothing_is_kept_of_a_run_that_is_over() -> None:
+    """Whoever keeps the run."""
+
     class Marked:
         """What a rule keeps."""
 
@@ -149,9 +158,10 @@ def test_nothing_is_kept_of_a_run_that_is_over() -> None:
             return super().combine(u, c, scale, step)
 
     pipe = BatchOfLocal()
-    callbacks = bind(pipe, Keeps(3.0))
-    pipe(["x"], **callbacks)
+    keeper = KeepsRun()
+    pipe(["x"], **bind(pipe, Keeps(3.0), keeper))
     gc.collect()
+    assert keeper.run.outcome == "finished"
     assert len(made) == 10
     assert [ref() for ref in made] == [None] * 10
 

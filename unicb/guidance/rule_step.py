@@ -90,7 +90,7 @@ class RuleStep:
 
     def _nothing_kept(self) -> _Kept:
         kept = _Kept()
-        self.run.on_finish(kept.values.clear)  # a binding keeps its last run, and needs no tensors
+        self.run.on_finish(kept.values.clear)  # somebody may keep the run
         return kept
 
 
