@@ -114,6 +114,10 @@ class Member:
         """The scale that step ``index`` is guided with; None for half of the work."""
         return stage.guidance
 
+    def combined(self, u: Array, c: Array, guidance: float) -> Array:
+        """What guidance of this scale makes of the two predictions, in float64."""
+        return np.asarray(u + guidance * (c - u))
+
     def scale(self, index: int, stage: Stage) -> float:
         """Of the IP-Adapter, in step ``index``."""
         return 1.0
@@ -197,6 +201,28 @@ class Guidance(Member):
     def guidance(self, index: int, stage: Stage) -> float | None:
         done = index / stage.steps
         return 3.0 if done < FROM else 2.0 if done < TO else None
+
+
+class Rule(Member):
+    """A formula of its own, other scales, and none in the last steps."""
+
+    decides = "guidance"
+
+    def __init__(self) -> None:
+        class GuidanceRule(unicb.GuidanceRule):
+            def combine(self, unconditional: Any, conditional: Any, scale: Any, step: Any) -> Any:
+                guided = unconditional + (conditional - unconditional) * scale
+                return guided - conditional * 0.1
+
+        super().__init__(GuidanceRule([(0.0, 3.0), (FROM, 2.0)], interval=(0.0, TO)))
+
+    def guidance(self, index: int, stage: Stage) -> float | None:
+        if index > int(stage.steps * TO):
+            return None
+        return 3.0 if index / stage.steps < FROM else 2.0
+
+    def combined(self, u: Array, c: Array, guidance: float) -> Array:
+        return np.asarray(u + guidance * (c - u) - 0.1 * c)
 
 
 class Stops(Member):
@@ -335,6 +361,7 @@ class Progresses(Member):
 MEMBERS: dict[str, Callable[[int, Path], Member]] = {
     "CFGCutoff": lambda number, folder: Cutoff(),
     "GuidanceInterval": lambda number, folder: Interval(),
+    "GuidanceRule": lambda number, folder: Rule(),
     "GuidanceSchedule": lambda number, folder: Guidance(),
     "IPAdapterCutoff": lambda number, folder: AdapterCutoff(),
     "IPAdapterScale": lambda number, folder: AdapterScale(),
@@ -352,19 +379,21 @@ MEMBERS: dict[str, Callable[[int, Path], Member]] = {
 
 #: The classes that cannot be in one binding, by what only one of them can decide on.
 RIVALS = {
-    "guidance": {"CFGCutoff", "GuidanceInterval", "GuidanceSchedule"},
+    "guidance": {"CFGCutoff", "GuidanceInterval", "GuidanceRule", "GuidanceSchedule"},
     "ip_adapter_scale": {"IPAdapterScale", "IPAdapterCutoff"},
     "prompt": {"PromptSchedule", "PromptWeights"},
 }
 
 
 def public_callbacks() -> set[str]:
-    """Names of all callback classes that unicb exports."""
+    """Names of all callback classes that unicb exports. Of rules, the class that they derive from:
+    they have their formulas, and nothing else of their own."""
     exported = {name: getattr(unicb, name) for name in unicb.__all__}
     return {
         name
         for name, thing in exported.items()
         if isinstance(thing, type) and issubclass(thing, Callback) and thing is not Callback
+        if thing is unicb.GuidanceRule or not issubclass(thing, unicb.GuidanceRule)
     }
 
 
@@ -443,7 +472,8 @@ class Company:
     def _check_step(self, index: int, call: Denoised) -> None:
         """It began with what the callbacks left, and was made as they decided."""
         stage, rows = self.stage, len(PROMPTS)
-        guidance = self._decider("guidance").guidance(index, stage)
+        guide = self._decider("guidance")
+        guidance = guide.guidance(index, stage)
         assert len(call.sample) == rows * (1 if guidance is None else 2)
         x = call.sample[-rows:]
         np.testing.assert_array_equal(call.sample[:rows], x)
@@ -460,7 +490,7 @@ class Company:
         noise = call.out[-rows:].astype(np.float64)
         if guidance is not None:
             unconditional = call.out[:rows].astype(np.float64)
-            noise = unconditional + guidance * (noise - unconditional)
+            noise = guide.combined(unconditional, noise, guidance)
         expected = stage.advance(x.astype(np.float64), noise, index)
         made = self.seen[0].latents[index]
         np.testing.assert_allclose(made, expected, rtol=0, atol=stage.within)

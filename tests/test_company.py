@@ -14,9 +14,13 @@ import pytest
 from PIL import Image
 
 from unicb import (
+    AdaptiveProjectedGuidance,
     Callback,
     CFGCutoff,
+    ClassifierFreeZeroStarGuidance,
     GuidanceInterval,
+    GuidanceRescale,
+    GuidanceRule,
     GuidanceSchedule,
     Interrupt,
     IPAdapterCutoff,
@@ -30,6 +34,7 @@ from unicb import (
     PromptWeights,
     Step,
     StepTimer,
+    TangentialClassifierFreeGuidance,
     Trajectory,
     bind,
     sibling,
@@ -44,6 +49,10 @@ CALLBACKS: dict[str, Callback] = {
     "GuidanceInterval": GuidanceInterval(0.1, 0.5),
     "GuidanceSchedule": GuidanceSchedule(linear(9.0, 4.0)),
     "GuidanceSchedule, a table": GuidanceSchedule([(0.0, 3.0), (0.5, 1.0)]),
+    "AdaptiveProjectedGuidance": AdaptiveProjectedGuidance(linear(9.0, 4.0), momentum=-0.5),
+    "ClassifierFreeZeroStarGuidance": ClassifierFreeZeroStarGuidance(interval=(0.1, 0.5)),
+    "GuidanceRescale": GuidanceRescale(TangentialClassifierFreeGuidance(3.0)),
+    "TangentialClassifierFreeGuidance": TangentialClassifierFreeGuidance(),
     "IPAdapterScale": IPAdapterScale(cosine(0.8, 0.0)),
     "IPAdapterCutoff": IPAdapterCutoff(0.4),
     "LatentCorrection": LatentCorrection(centre=0.5, clamp=[(0.0, 4.0)]),
@@ -88,7 +97,7 @@ def test_every_callback_is_there() -> None:
     kinds = {type(callback) for callback in CALLBACKS.values()}
     exported = [getattr(unicb, name) for name in unicb.__all__]
     builtin = {one for one in exported if isinstance(one, type) and issubclass(one, Callback)}
-    assert builtin - {Callback} == kinds
+    assert builtin - {Callback, GuidanceRule} == kinds
 
 
 def _drawn(callbacks: list[Callback]) -> Any:

@@ -15,7 +15,8 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize(
-    ("page", "at_least"), [("stopping.md", 9), ("migrating.md", 3), ("callbacks.md", 3)]
+    ("page", "at_least"),
+    [("stopping.md", 9), ("migrating.md", 3), ("callbacks.md", 3), ("guidance_rules.md", 6)],
 )
 def test_examples(
     pipe: ToyPipeline, capsys: pytest.CaptureFixture[str], page: str, at_least: int

@@ -8,8 +8,12 @@ if TYPE_CHECKING:
     from unicb.binding import Binding, bind
     from unicb.callback import Callback
     from unicb.callbacks import (
+        AdaptiveProjectedGuidance,
         CFGCutoff,
+        ClassifierFreeZeroStarGuidance,
         GuidanceInterval,
+        GuidanceRescale,
+        GuidanceRule,
         GuidanceSchedule,
         Interrupt,
         IPAdapterCutoff,
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
         PromptSchedule,
         PromptWeights,
         StepTimer,
+        TangentialClassifierFreeGuidance,
         Trajectory,
         load_trajectory,
     )
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
         UnicbError,
         UnsupportedPipelineError,
     )
+    from unicb.guidance.rule_step import RuleStep
     from unicb.latents import LatentFormat, fit_rgb_factors
     from unicb.latents.initial import initial_latents
     from unicb.ops import TensorOps
@@ -54,8 +60,12 @@ else:
             "unicb.binding": ("Binding", "bind"),
             "unicb.callback": ("Callback",),
             "unicb.callbacks": (
+                "AdaptiveProjectedGuidance",
                 "CFGCutoff",
+                "ClassifierFreeZeroStarGuidance",
                 "GuidanceInterval",
+                "GuidanceRescale",
+                "GuidanceRule",
                 "GuidanceSchedule",
                 "Interrupt",
                 "IPAdapterCutoff",
@@ -68,6 +78,7 @@ else:
                 "PromptSchedule",
                 "PromptWeights",
                 "StepTimer",
+                "TangentialClassifierFreeGuidance",
                 "Trajectory",
                 "load_trajectory",
             ),
@@ -80,6 +91,7 @@ else:
                 "UnicbError",
                 "UnsupportedPipelineError",
             ),
+            "unicb.guidance.rule_step": ("RuleStep",),
             "unicb.latents": ("LatentFormat", "fit_rgb_factors"),
             "unicb.latents.initial": ("initial_latents",),
             "unicb.ops": ("TensorOps",),
@@ -96,14 +108,18 @@ else:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptiveProjectedGuidance",
     "Backend",
     "BackendLoadError",
     "BackendNotFoundError",
     "Binding",
     "CFGCutoff",
     "Callback",
+    "ClassifierFreeZeroStarGuidance",
     "GenerationCancelled",
     "GuidanceInterval",
+    "GuidanceRescale",
+    "GuidanceRule",
     "GuidanceSchedule",
     "IPAdapterCutoff",
     "IPAdapterScale",
@@ -120,10 +136,12 @@ __all__ = [
     "PromptSchedule",
     "PromptWeights",
     "Result",
+    "RuleStep",
     "Run",
     "Step",
     "StepTimer",
     "Stream",
+    "TangentialClassifierFreeGuidance",
     "Target",
     "TensorOps",
     "Trajectory",

@@ -9,6 +9,7 @@ from unicb.errors import UnsupportedPipelineError
 from unicb.ops import Tensor
 
 if TYPE_CHECKING:
+    from unicb.guidance.rule_step import Combine
     from unicb.run.run import Run
 
 
@@ -76,3 +77,18 @@ class GuidanceControls:
                 the two halves, is not known; the pipeline was called without guidance.
         """
         self.run.guidance.set(scale, self._handed)
+
+    def combine_guidance(self, combine: Combine) -> None:
+        """Have ``combine(unconditional, conditional, step)`` make what the loop combines of what
+        its denoiser predicts, from the next step on, to the end of the run; not in steps in which
+        guidance is cut. ``step`` is a :class:`unicb.RuleStep`.
+
+        The predictions are in float32 where the model's dtype is half of that. The answer has to
+        have their shape and dtype.
+
+        Raises:
+            UnsupportedPipelineError: the class has no CFG; how it works, or how its loop combines
+                the two halves, is not known; the pipeline was called without guidance.
+            UnicbError: the run has a rule, or a scale was set by :meth:`set_guidance`.
+        """
+        self.run.guidance.combine_by(combine, self._handed)

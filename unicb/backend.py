@@ -30,7 +30,7 @@ T = TypeVar("T")
 ENTRY_POINT_GROUP = "unicb.backends"
 
 _HOOKS = ("hook", "is_built_in", "reset_caches")
-_VERBS = ("owns", "is_tensor", "aside", "untouched", *_HOOKS, "versions")
+_VERBS = ("owns", "is_tensor", "in_dtype", "aside", "untouched", *_HOOKS, "versions")
 _PARTS = ("name", "install", "ops", *_VERBS)
 
 
@@ -70,6 +70,18 @@ class Backend(ABC):
     def is_tensor(self, value: object) -> bool:
         """Whether ``value`` is one of this framework's tensors."""
         return isinstance(value, self.tensor_type)
+
+    def in_dtype(self, x: Tensor, dtype: Any) -> Tensor:
+        """The floating-point tensor ``x`` in another floating dtype, on its device; nothing waits
+        for that.
+
+        Unless overridden, ``x.astype(dtype)``, as in numpy and JAX.
+
+        Args:
+            x: the tensor.
+            dtype: the ``dtype`` of one of the framework's tensors, or ``"float32"``.
+        """
+        return x.astype(dtype)
 
     def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
         """Have ``work(ops, *tensors)`` done without the pipeline's loop waiting for it, if it can.

@@ -30,6 +30,11 @@ class MindSporeBackend(Backend):
 
         return cast(type, mindspore.Tensor)
 
+    def in_dtype(self, x: Tensor, dtype: Any) -> Tensor:
+        import mindspore
+
+        return x.astype(mindspore.float32 if dtype == "float32" else dtype)
+
     def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
         from unicb_mindspore.aside import aside
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from unicb.backend import Backend
-from unicb.ops import TensorOps
+from unicb.ops import Tensor, TensorOps
 
 
 class NumpyBackend(Backend):
@@ -30,6 +31,9 @@ class NumpyBackend(Backend):
         from unicb_numpy.ops import StrictTensor
 
         return StrictTensor
+
+    def in_dtype(self, x: Tensor, dtype: Any) -> Tensor:
+        return type(x)(x.data.astype(dtype))
 
     @contextmanager
     def untouched(self) -> Iterator[None]:

@@ -29,6 +29,11 @@ class TorchBackend(Backend):
 
         return cast(type, torch.Tensor)
 
+    def in_dtype(self, x: Tensor, dtype: Any) -> Tensor:
+        import torch
+
+        return x.to(torch.float32 if dtype == "float32" else dtype)
+
     def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
         from unicb_torch.aside import aside
 

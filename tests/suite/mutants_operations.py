@@ -54,6 +54,11 @@ def _matmul_into_first(matmul: Any) -> Any:
     return broken
 
 
+def _into_first(made: StrictTensor, backend: Any, x: StrictTensor, dtype: Any) -> StrictTensor:
+    x.data = made.data
+    return made
+
+
 def _bare_chunk_error(chunk: Any) -> Any:
     def broken(ops: Any, x: StrictTensor, n: int) -> Any:
         try:
@@ -558,6 +563,22 @@ OPERATIONS = (
         instead(
             lambda self, work, tensors: lambda: [array * 0 for array in work(self.ops, *tensors)]
         ),
+    ),
+    mutant(
+        "float32 is not to be had",
+        "a rule computes in the model's dtype",
+        "in_dtype",
+        NumpyBackend,
+        "in_dtype",
+        instead(lambda self, x, dtype: x),
+    ),
+    mutant(
+        "dtypes change in place",
+        "the model's own output is rounded",
+        "in_dtype",
+        NumpyBackend,
+        "in_dtype",
+        after(_into_first),
     ),
     mutant(
         "aside takes the tensors in the wrong order",

@@ -8,6 +8,13 @@ if TYPE_CHECKING:
     from unicb.callbacks.cfg_cutoff import CFGCutoff
     from unicb.callbacks.correction import LatentCorrection
     from unicb.callbacks.guidance_interval import GuidanceInterval
+    from unicb.callbacks.guidance_rule import GuidanceRule
+    from unicb.callbacks.guidance_rules import (
+        AdaptiveProjectedGuidance,
+        ClassifierFreeZeroStarGuidance,
+        GuidanceRescale,
+        TangentialClassifierFreeGuidance,
+    )
     from unicb.callbacks.guidance_schedule import GuidanceSchedule
     from unicb.callbacks.interrupt import Interrupt
     from unicb.callbacks.ip_adapter import IPAdapterCutoff, IPAdapterScale
@@ -28,6 +35,13 @@ else:
             "unicb.callbacks.cfg_cutoff": ("CFGCutoff",),
             "unicb.callbacks.correction": ("LatentCorrection",),
             "unicb.callbacks.guidance_interval": ("GuidanceInterval",),
+            "unicb.callbacks.guidance_rule": ("GuidanceRule",),
+            "unicb.callbacks.guidance_rules": (
+                "AdaptiveProjectedGuidance",
+                "ClassifierFreeZeroStarGuidance",
+                "GuidanceRescale",
+                "TangentialClassifierFreeGuidance",
+            ),
             "unicb.callbacks.guidance_schedule": ("GuidanceSchedule",),
             "unicb.callbacks.interrupt": ("Interrupt",),
             "unicb.callbacks.ip_adapter": ("IPAdapterCutoff", "IPAdapterScale"),
@@ -41,8 +55,12 @@ else:
     )
 
 __all__ = [
+    "AdaptiveProjectedGuidance",
     "CFGCutoff",
+    "ClassifierFreeZeroStarGuidance",
     "GuidanceInterval",
+    "GuidanceRescale",
+    "GuidanceRule",
     "GuidanceSchedule",
     "IPAdapterCutoff",
     "IPAdapterScale",
@@ -58,6 +76,7 @@ __all__ = [
     "RecordedLatents",
     "StepTimer",
     "StepTimes",
+    "TangentialClassifierFreeGuidance",
     "Trajectory",
     "cosine",
     "linear",

@@ -33,10 +33,10 @@ class GuidedSteps(Callback):
     def on_step_end(self, step: Step) -> None:
         if self._stop.is_over(step):
             step.cut_guidance()
-        elif self._start > 0 and self._begins_after(step):
+        elif self._start > 0 and self.begins_after(step):
             step.restore_guidance()
 
-    def _begins_after(self, step: Step) -> bool:
+    def begins_after(self, step: Step) -> bool:
         """Whether the next step is not before the first that is guided. Where the scheduler takes
         two halves for each, that is the whole step which the first is part of."""
         first = int(step.num_timesteps * self._start)
@@ -94,7 +94,7 @@ class GuidanceInterval(GuidedSteps):
                 "called with guidance off",
                 stacklevel=2,
             )
-        elif not self._begins_after(step):
+        elif not self.begins_after(step):
             step.cut_guidance()
 
 

@@ -9,11 +9,13 @@ So there the unconditional part is left out, and the conditional one answers in 
 then combines ``u = c``, which is ``c`` exactly, and half of the work is gone. Where the loop reads
 at each step whether guidance is on, it is enough to switch it off.
 
-There, too, guidance gets another scale where the loop keeps a copy of its own: see ``_scale.py``.
+There, too, guidance gets another scale where the loop keeps a copy of its own (see ``_scale.py``),
+and another formula altogether (see ``_rule.py``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from unicb.backend import Backend, backend_for
@@ -22,10 +24,12 @@ from unicb.guidance._batch import BatchCut
 from unicb.guidance._calls import CallsCut
 from unicb.guidance._inference import facts_of_class
 from unicb.guidance._models import Models
+from unicb.guidance._rule import AIM as RULE_AIM
+from unicb.guidance._rule import RuleMoves, Ruling
+from unicb.guidance._rule import check as check_rule
 from unicb.guidance._scale import (
     AIM,
-    BatchScale,
-    CallsScale,
+    MovedScale,
     PropertyScale,
     has_scale,
     read_at_each_step,
@@ -34,6 +38,8 @@ from unicb.guidance._scale import (
 )
 from unicb.guidance._switch import SwitchCut
 from unicb.guidance._unproven import SeenFacts, UnprovenCut, UnprovenProperty, UnprovenScale
+from unicb.guidance._unproven_rule import UnprovenRuling
+from unicb.guidance.rule_step import Combine
 from unicb.ops import Tensor
 from unicb.pipelines import PipelineFacts
 
@@ -49,6 +55,7 @@ __all__ = [
     "cut",
     "facts_of",
     "is_off",
+    "ruling",
     "scaling",
 ]
 
@@ -122,6 +129,14 @@ class Guidance:
         facts = check_scaling(self._pipeline, self._known)
         self._note()
         return facts
+
+    def check_rule(self) -> None:
+        """Raise UnsupportedPipelineError if what the loop combines cannot be replaced by a rule."""
+        facts = facts_of(self._pipeline, self._known, RULE_AIM)
+        if facts.cfg == "batch" and facts.batch_of not in self._pipeline._callback_tensor_inputs:
+            raise UnsupportedPipelineError(_without_latents(self._pipeline, facts, RULE_AIM))
+        check_rule(self._pipeline, facts)
+        self._note()
 
     def _note(self) -> None:
         facts = self.facts
@@ -276,13 +291,7 @@ def scaling(
     """
     seen = seen or SeenFacts()
     facts = seen.facts or check_scaling(pipeline, known)
-    if facts.scale_set_if and run.loop_locals([facts.scale_set_if]).get(facts.scale_set_if):
-        raise UnsupportedPipelineError(
-            f"cannot {AIM} in this run: {type(pipeline).__name__} was called with "
-            f"{facts.scale_set_if}, and sets the scale itself at each step; call it without"
-        )
-    if is_off(pipeline, known, run):
-        raise without_guidance(pipeline, facts, scale_of(pipeline, facts, run))
+    _check_called(pipeline, known, facts, run, AIM)
     unproven = facts_of(pipeline, known, AIM).verify
     models = Models(backend, pipeline, facts, run, AIM)
     if read_at_each_step(facts):
@@ -292,14 +301,62 @@ def scaling(
         raise UnsupportedPipelineError(_without_latents(pipeline, facts, AIM))
 
     def make(models: Models) -> Scaling:
-        if facts.cfg != "batch":
-            return CallsScale(models, run)
-        assert latents is not None
-        return BatchScale(models, latents, run)
+        return MovedScale(models, run, latents if facts.cfg == "batch" else None)
 
     if seen.wrong_scale is not None:
         models.mismatch(*seen.wrong_scale)
     return UnprovenScale(models, run, make, seen) if facts.verify else make(models)
+
+
+def ruling(
+    backend: Backend,
+    pipeline: Any,
+    known: PipelineFacts | None,
+    latents: Tensor | None,
+    run: Run,
+    combine: Combine,
+    is_cut: Callable[[], bool],
+    seen: SeenFacts,
+) -> Ruling | UnprovenRuling:
+    """Have a rule make of a run's predictions what its loop combines.
+
+    Args:
+        latents: as for :func:`cut`.
+        run: whose calls are to be changed; those of others pass untouched.
+        combine: the rule.
+        is_cut: whether guidance is cut at the moment.
+        seen: what the run's own steps have shown; more may be added.
+
+    Raises:
+        UnsupportedPipelineError: this run has no guidance, or its loop sets the scale itself.
+    """
+    facts = seen.facts or facts_of(pipeline, known, RULE_AIM)
+    _check_called(pipeline, known, facts, run, RULE_AIM)
+    models = Models(backend, pipeline, facts, run, RULE_AIM)
+    if facts.cfg == "batch" and latents is None:
+        raise UnsupportedPipelineError(_without_latents(pipeline, facts, RULE_AIM))
+    rows = latents if facts.cfg == "batch" else None
+    unproven = facts_of(pipeline, known, RULE_AIM).verify
+
+    def moves(models: Models) -> RuleMoves:
+        return RuleMoves(models, run, combine, is_cut, latents, sets_scale=not unproven)
+
+    if facts.verify:
+        return UnprovenRuling(models, run, moves, rows, is_cut, seen)
+    return Ruling(models, moves(models), rows)
+
+
+def _check_called(
+    pipeline: Any, known: PipelineFacts | None, facts: PipelineFacts, run: Run, aim: str
+) -> None:
+    """Raise UnsupportedPipelineError if a run was called in such a way that this cannot be done."""
+    if facts.scale_set_if and run.loop_locals([facts.scale_set_if]).get(facts.scale_set_if):
+        raise UnsupportedPipelineError(
+            f"cannot {aim} in this run: {type(pipeline).__name__} was called with "
+            f"{facts.scale_set_if}, and sets the scale itself at each step; call it without"
+        )
+    if is_off(pipeline, known, run):
+        raise without_guidance(pipeline, facts, scale_of(pipeline, facts, run), aim)
 
 
 def _without_latents(pipeline: Any, facts: PipelineFacts, aim: str) -> str:

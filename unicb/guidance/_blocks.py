@@ -58,10 +58,21 @@ class Blocks:
             if self._order[i] != "unconditional":
                 continue
             if isinstance(x, list):
-                parts[i] = [replace(u, c) for u, c in zip(part, conditional, strict=True)]
+                parts[i] = self._replaced_rows(part, conditional, replace)
             else:
                 parts[i] = replace(part, conditional)
         return self._joined(x, parts)
+
+    def _replaced_rows(
+        self, unconditional: list[Any], conditional: list[Any], replace: Callable[[Any, Any], Any]
+    ) -> list[Any]:
+        """As one tensor with rows where they have one shape, and else each as one with a row."""
+        pairs = list(zip(unconditional, conditional, strict=True))
+        if len({(tuple(u.shape), tuple(c.shape)) for u, c in pairs}) > 1:
+            return [replace(*(x.reshape((1, *x.shape)) for x in pair))[0] for pair in pairs]
+        both = ([x.reshape((1, *x.shape)) for x in part] for part in zip(*pairs, strict=True))
+        made = replace(*map(self._backend.ops.concat, both))
+        return [made[row] for row in range(len(pairs))]
 
     def _joined(self, x: Any, blocks: list[Any]) -> Any:
         """The blocks as one whole, of the make of ``x``."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from unicb.errors import UnsupportedPipelineError
-from unicb.guidance import Cut, Scaling, cut, is_off, scaling
+from unicb.errors import UnicbError, UnsupportedPipelineError
+from unicb.guidance import Cut, Scaling, cut, is_off, ruling, scaling
 from unicb.guidance._attributes import Ours, put_back
 from unicb.guidance._models import Models
+from unicb.guidance._rule import Ruling
 from unicb.guidance._unproven import Look, SecondLook, SeenFacts
+from unicb.guidance.rule_step import Combine
 from unicb.ops import Tensor
 from unicb.pipelines import PipelineFacts
 
@@ -36,6 +38,7 @@ class RunGuidance:
         self._batch_of = "latents" if facts is None else facts.batch_of
         self._cut: Cut | None = None
         self._scaling: Scaling | None = None
+        self._ruling: Ruling | Look | None = None
         self._set: dict[str, Ours] = {}
         self._scale_after_cut: float | None = None
         self._target = target
@@ -62,8 +65,9 @@ class RunGuidance:
             self._look.step_end()
         if self._cut is not None:
             self._cut.step_end()
-        if self._scaling is not None:
-            self._scaling.step_end()
+        for made in (self._scaling, self._ruling):
+            if made is not None:
+                made.step_end()
 
     def counted(self) -> dict[str, Tensor]:
         """What counts the batch, before the first step has ended: of the loop's locals."""
@@ -132,9 +136,27 @@ class RunGuidance:
             self.set_scale_attribute(after)
         return True
 
+    def combine_by(self, combine: Combine, tensors: Mapping[str, Tensor]) -> None:
+        """Have this rule make what the loop combines; ``tensors`` as for :meth:`cut`."""
+        self._refuse_second_decision()
+        rows = tensors.get(self._batch_of)
+        about = self._backend, self._pipeline, self._facts, rows, self._owner
+        made = ruling(*about, combine, lambda: self._cut is not None, self._seen)
+        self._owner.on_finish(made.remove)
+        self._ruling = made
+        self._owner.watch_steps(self._step_end)
+
+    def _refuse_second_decision(self) -> None:
+        if self._ruling is not None or self._scaling is not None:
+            raise UnicbError(
+                "a run's guidance has one rule or a scale that is set, not two of these: what "
+                "guidance a rule has is what its scale= says"
+            )
+
     def set(self, scale: float, tensors: Mapping[str, Tensor]) -> None:
         """Have guidance of this scale; ``tensors`` as for :meth:`cut`."""
         if self._scaling is None:
+            self._refuse_second_decision()
             # Above a cut, as below it: what a scaling does to one block alone is nothing.
             rows = tensors.get(self._batch_of)
             about = self._backend, self._pipeline, self._facts, rows, self._owner, self._seen

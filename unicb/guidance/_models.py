@@ -37,7 +37,7 @@ class Models:
         self.pipeline = pipeline
         self.facts = facts
         self._run = run
-        self._aim = aim
+        self.aim = aim
         self._hooked: dict[str, Any] = {}
         self._removers: list[Callable[[], None]] = []
         if not any(self.denoisers()):
@@ -47,7 +47,7 @@ class Models:
 
     def with_facts(self, facts: PipelineFacts) -> Models:
         """The same models of the same run, which other facts are known of; nothing is hooked."""
-        return Models(self.backend, self.pipeline, facts, self._run, self._aim)
+        return Models(self.backend, self.pipeline, facts, self._run, self.aim)
 
     @property
     def name(self) -> str:
@@ -67,7 +67,7 @@ class Models:
         hook = self.backend.hook if self._run is None else self._run.hook
         try:
             for name, model in self._present():
-                aim = f"{self._aim} on {self.name} by its {name}"
+                aim = f"{self.aim} on {self.name} by its {name}"
                 self._removers.append(hooked(hook, model, self._around(name, answer), aim))
                 self._hooked[name] = model
         except BaseException:
@@ -76,14 +76,14 @@ class Models:
 
     def refuse_caching(self) -> None:
         """Raise UnsupportedPipelineError if another library answers calls from earlier ones."""
-        refuse_caching(self._present(), self.name, self._aim)
+        refuse_caching(self._present(), self.name, self.aim)
 
     def check_rows(self) -> None:
         """Raise UnsupportedPipelineError if a model takes one number of rows only."""
         for name, model in self._present():
             if (rows := static_rows(model)) is not None:
                 raise UnsupportedPipelineError(
-                    f"cannot {self._aim} on {self.name}: its {name} was exported with a batch of "
+                    f"cannot {self.aim} on {self.name}: its {name} was exported with a batch of "
                     f"{rows} and takes no other, and a cut leaves rows out; export it with a "
                     "dynamic batch"
                 )
@@ -107,7 +107,7 @@ class Models:
     def mismatch(self, found: str, expected: str) -> NoReturn:
         """Raise the error for a loop that does not do what its facts say."""
         raise UnsupportedPipelineError(
-            f"cannot {self._aim} on {self.name}: {found}, where {expected}; the pipeline has been "
+            f"cannot {self.aim} on {self.name}: {found}, where {expected}; the pipeline has been "
             f"put back as it was. Facts from: {self.facts.source}"
         )
 

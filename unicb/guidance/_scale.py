@@ -12,17 +12,14 @@ the norm or the deviation of c.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from unicb.errors import UnsupportedPipelineError
 from unicb.guidance._attributes import Ours, put_back
-from unicb.guidance._batch import Batched
-from unicb.guidance._calls import CountedCalls
 from unicb.guidance._models import Models
-from unicb.guidance._tree import leaves, mapped
+from unicb.guidance._moves import BatchMoves, CallsMoves, Moved
 from unicb.ops import Tensor
 from unicb.pipelines import PipelineFacts
 from unicb.pipelines.source import CallSource
@@ -31,19 +28,20 @@ if TYPE_CHECKING:
     from unicb.run.run import Run
 
 AIM = "set guidance"
-_ATTRIBUTE = "self."
+#: What names of attributes of the pipeline begin with, beside those of locals.
+ATTRIBUTE = "self."
 
 
 def read_at_each_step(facts: PipelineFacts) -> bool:
     """Whether the loop reads its scale from the pipeline, after it has called the denoiser."""
-    return facts.guidance_scale == "property" and facts.scale_names[0].startswith(_ATTRIBUTE)
+    return facts.guidance_scale == "property" and facts.scale_names[0].startswith(ATTRIBUTE)
 
 
 def scale_of(pipeline: Any, facts: PipelineFacts, run: Run) -> float | None:
     """The scale that the loop guides its current step with; None if it has none by those names."""
     for name in facts.scale_names:
-        if name.startswith(_ATTRIBUTE):
-            value = getattr(pipeline, name.removeprefix(_ATTRIBUTE), None)
+        if name.startswith(ATTRIBUTE):
+            value = getattr(pipeline, name.removeprefix(ATTRIBUTE), None)
         else:
             value = run.loop_locals([name]).get(name)
         if isinstance(value, Real):
@@ -63,18 +61,18 @@ def has_scale(kind: type, facts: PipelineFacts) -> bool:
 
 
 def without_guidance(
-    pipeline: Any, facts: PipelineFacts, scale: float | None
+    pipeline: Any, facts: PipelineFacts, scale: float | None, aim: str = AIM
 ) -> UnsupportedPipelineError:
     """The error for a run that was called without the guidance that is to be set."""
     kind = type(pipeline)
     taken = CallSource.of(kind).parameters
-    names = [name.removeprefix(_ATTRIBUTE).lstrip("_") for name in facts.scale_names]
+    names = [name.removeprefix(ATTRIBUTE).lstrip("_") for name in facts.scale_names]
     argument = next((name for name in names if name in taken), "guidance_scale")
     found = "" if scale is None else f" (its {argument} is {scale:g})"
     above = facts.guided_above if math.isfinite(facts.guided_above) else 1.0
     negative = " and a negative_prompt" if facts.cfg == "calls" else ""
     return UnsupportedPipelineError(
-        f"cannot {AIM} in this run: {kind.__name__} was called with guidance off{found}; call it "
+        f"cannot {aim} in this run: {kind.__name__} was called with guidance off{found}; call it "
         f"with {argument} above {above:g}{negative}"
     )
 
@@ -85,7 +83,7 @@ class PropertyScale:
     def __init__(self, pipeline: Any, facts: PipelineFacts) -> None:
         self._pipeline = pipeline
         self._off = facts.guided_above
-        self._name = facts.scale_names[0].removeprefix(_ATTRIBUTE)
+        self._name = facts.scale_names[0].removeprefix(ATTRIBUTE)
         if not hasattr(pipeline, self._name):
             raise UnsupportedPipelineError(
                 f"cannot {AIM} on {type(pipeline).__name__}: it has no attribute {self._name}, "
@@ -124,36 +122,64 @@ class PropertyScale:
         self._set.clear()
 
 
-class _Moved:
+class ScaleMoves:
     """How far the unconditional predictions of a run are to be moved."""
 
     def __init__(self, models: Models, run: Run) -> None:
         self._models, self._run = models, run
         self.scale: float | None = None
 
-    def is_off(self, scale: float) -> bool:
-        return scale <= self._models.facts.guided_above
+    @property
+    def aim(self) -> str:
+        return "" if self.scale is None else "guidance of two can be scaled"
+
+    def in_this_call(self) -> Moved | None:
+        factor = self.factor()
+        return None if factor == 1.0 else partial(_moved, factor)
 
     def factor(self) -> float:
         """What the difference between the two predictions is multiplied by in this step."""
         if self.scale is None:
             return 1.0
-        facts, name = self._models.facts, " or ".join(self._models.facts.scale_names)
-        loops = scale_of(self._models.pipeline, facts, self._run)
-        if loops is None:
-            self._models.mismatch(f"it has no scale called {name}", "its loop should have one")
+        loops, least = guiding_scale(self._models, self._run)
         if loops == self.scale:
             return 1.0
-        least = 1.0 if facts.combination == "from_unconditional" else 0.0
-        if loops == least:
-            raise without_guidance(self._models.pipeline, facts, loops)
         return (self.scale - least) / (loops - least)
 
     def check_guided(self, found: bool) -> None:
-        """Raise if the first step is without guidance, though it should have some."""
-        if not found and self.scale is not None and self._run.index < 0:
-            pipeline, facts = self._models.pipeline, self._models.facts
-            raise without_guidance(pipeline, facts, scale_of(pipeline, facts, self._run))
+        if self.scale is not None:
+            check_guided(self._models, self._run, found)
+
+    def step_end(self) -> None:
+        pass
+
+    def remove(self) -> None:
+        pass
+
+
+def guiding_scale(models: Models, run: Run) -> tuple[float, float]:
+    """The scale that the loop guides its current step with, and the one at which what it makes is
+    the conditional prediction.
+
+    Raises:
+        UnsupportedPipelineError: it has none; it is that one.
+    """
+    facts, name = models.facts, " or ".join(models.facts.scale_names)
+    loops = scale_of(models.pipeline, facts, run)
+    if loops is None:
+        models.mismatch(f"it has no scale called {name}", "its loop should have one")
+    least = 1.0 if facts.combination == "from_unconditional" else 0.0
+    if loops == least:
+        raise without_guidance(models.pipeline, facts, loops, models.aim)
+    return loops, least
+
+
+def check_guided(models: Models, run: Run, found: bool) -> None:
+    """Raise UnsupportedPipelineError if the first step is without guidance (``found``: whether it
+    has some), though it should have it."""
+    if not found and run.index < 0:
+        pipeline, facts = models.pipeline, models.facts
+        raise without_guidance(pipeline, facts, scale_of(pipeline, facts, run), models.aim)
 
 
 def _moved(factor: float, unconditional: Any, conditional: Any) -> Any:
@@ -163,98 +189,32 @@ def _moved(factor: float, unconditional: Any, conditional: Any) -> Any:
     return conditional + (unconditional - conditional) * factor
 
 
-class BatchScale(Batched):
-    """Moves the unconditional rows of what the denoiser answers."""
+class MovedScale:
+    """Guidance of another scale, by moving the unconditional prediction.
 
-    def __init__(self, models: Models, latents: Tensor, run: Run) -> None:
-        super().__init__(models, latents)
-        self._moved = _Moved(models, run)
-        models.hook(self._answer)
+    Args:
+        models: of the pipeline.
+        run: whose calls they are.
+        latents: whose rows count the batch; None where guidance takes several calls.
+    """
+
+    def __init__(self, models: Models, run: Run, latents: Tensor | None) -> None:
+        self._off = models.facts.guided_above
+        self._moves = ScaleMoves(models, run)
+        self._hooks: BatchMoves | CallsMoves
+        if latents is None:
+            self._hooks = CallsMoves(models, self._moves)
+        else:
+            self._hooks = BatchMoves(models, latents, self._moves)
 
     def is_off(self, scale: float) -> bool:
-        return self._moved.is_off(scale)
+        return scale <= self._off
 
     def set(self, scale: float | None) -> None:
-        self._moved.scale = scale
+        self._moves.scale = scale
 
     def step_end(self) -> None:
-        pass
+        self._hooks.step_end()
 
     def remove(self) -> None:
-        self._models.remove()
-
-    def _answer(
-        self, name: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        if name not in self._models.facts.denoisers or self._models.fills(kwargs):
-            return call(*args, **kwargs)
-        rows, each = self._counted(self._models.sample(args, kwargs))
-        order = self._order(rows, each)
-        if order is None:
-            if rows != each:
-                self._refuse(name, rows, each)
-            # A cut leaves the conditional rows alone; and some loops take steps without guidance.
-            self._moved.check_guided(False)
-            return call(*args, **kwargs)
-        if order.count("unconditional") > 1 and self._moved.scale is not None:
-            self._models.mismatch(
-                f"it called its {name} with {len(order)} parts", "guidance of two can be scaled"
-            )
-        factor, out = self._moved.factor(), call(*args, **kwargs)
-        if factor == 1.0:
-            return out
-        return self._blocks(order).with_unconditional(out, partial(_moved, factor))
-
-
-class CallsScale(CountedCalls):
-    """Moves what the denoiser answers to a step's unconditional call."""
-
-    def __init__(self, models: Models, run: Run) -> None:
-        self._moved = _Moved(models, run)
-        self._guided = False
-        super().__init__(models)
-
-    def is_off(self, scale: float) -> bool:
-        return self._moved.is_off(scale)
-
-    def set(self, scale: float | None) -> None:
-        self._moved.scale = scale
-
-    def step_end(self) -> None:
-        self._moved.check_guided(self._guided)
-        super().step_end()
-
-    def _unconditional(
-        self, name: str, key: str, shape: tuple[int, ...], call: Callable[[], Any], fills: bool
-    ) -> Any:
-        out = call()
-        if name not in self._models.facts.denoisers:
-            return out
-        self._guided = True
-        factor = self._moved.factor()
-        if factor == 1.0:
-            return out
-        is_tensor = self._models.backend.is_tensor
-        both = [list(leaves(x, is_tensor)) for x in (out, self._conditional.get(key))]
-        if len(both[0]) != len(both[1]):
-            self._models.mismatch(
-                f"the unconditional call of its {name} answered with {len(both[0])} tensors",
-                f"the conditional one had {len(both[1])}",
-            )
-        moved = (self._combined(name, factor, u, c) for u, c in zip(*both, strict=True))
-        return mapped(lambda _: next(moved), out, is_tensor)
-
-    def _combined(
-        self, name: str, factor: float, unconditional: Tensor, conditional: Tensor
-    ) -> Any:
-        whole, shape = tuple(conditional.shape), tuple(unconditional.shape)
-        if whole == shape:
-            return _moved(factor, unconditional, conditional)
-        if self._models.facts.tail and (*whole[:1], *whole[2:]) == (*shape[:1], *shape[2:]):
-            both = min(whole[1], shape[1])
-            ends = (x[:, x.shape[1] - both :] for x in (unconditional, conditional))
-            return _moved(factor, *ends)
-        self._models.mismatch(
-            f"the unconditional call of its {name} answered with a tensor of shape {shape}",
-            f"the conditional one had {whole}",
-        )
+        self._hooks.remove()

@@ -79,6 +79,25 @@ def remade(models: Models, seen: Seen, facts: PipelineFacts, scale: float) -> Te
     """What the loop would have made of the parts with ``scale`` (1: of the conditional one alone).
 
     Raises:
+        UnsupportedPipelineError: as from :func:`remade_by`.
+    """
+
+    def scaled(unconditional: Tensor, conditional: Tensor) -> Tensor:
+        return unconditional + (conditional - unconditional) * scale
+
+    return remade_by(models, seen, facts, None if scale == 1.0 else scaled)
+
+
+def remade_by(
+    models: Models,
+    seen: Seen,
+    facts: PipelineFacts,
+    combine: Callable[[Tensor, Tensor], Tensor] | None,
+) -> Tensor:
+    """What the loop would have made of the parts if it combined the unconditional and the
+    conditional one in this way; None: to the conditional one alone.
+
+    Raises:
         UnsupportedPipelineError: it does more than to combine them.
     """
     found = seen.combination
@@ -91,23 +110,22 @@ def remade(models: Models, seen: Seen, facts: PipelineFacts, scale: float) -> Te
             f"(its parts have {', '.join(f'{x:.4g}' for x in found.coefficients)} in it)",
             "the step that is to be guided otherwise has to be the plain sum of its parts",
         )
-    return _combined(seen.parts, facts.order, found, scale, total)
+    return _combined(seen.parts, facts.order, found, combine, total)
 
 
 def _combined(
     parts: Sequence[Tensor],
     order: Sequence[str],
     found: Combination,
-    scale: float,
+    combine: Callable[[Tensor, Tensor], Tensor] | None,
     total: int,
 ) -> Tensor:
-    """``total * (u + scale * (c - u))``, and what other parts add to it."""
+    """``total * combine(u, c)``, and what other parts add to it."""
     conditional = parts[found.conditional]
     of = {name: parts[i] for i, name in enumerate(order[: len(parts)])}
     made = conditional
-    if scale != 1.0:
-        unconditional = of["unconditional"]
-        made = unconditional + (conditional - unconditional) * scale
+    if combine is not None:
+        made = combine(of["unconditional"], conditional)
     made = made if total == 1 else made * -1.0
     if "perturbed" in of:
         weight = found.coefficients[order.index("perturbed")]

@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from unicb.tensors import dtype_name
 from unicb.testing._base import Checks
 
 #: Distance between 1 and the next number, for the dtypes that a framework may have.
@@ -324,6 +325,22 @@ class OpsChecks(Checks):
         assert ops.to_uint8(tensor).tolist() == [0, 0]
         clamped = ops.to_numpy(ops.clamp(tensor, -4.0, 2.5)).astype(np.float64)
         assert (np.abs(clamped) <= 1.5e-45).all()
+
+    def test_in_dtype(self, dtype: str) -> None:
+        """A tensor in another floating dtype has its numbers, rounded to that; and back again the
+        same bits, where the other is no narrower."""
+        backend = self.harness.backend
+        x = self._tensor(np.array([[0.1, -3.0, 250.7], [1e-3, 0.0, 7.3]]), dtype)
+        host = backend.ops.to_numpy(x)
+        wide = backend.in_dtype(x, "float32")
+        assert dtype_name(wide) == "float32"
+        np.testing.assert_array_equal(backend.ops.to_numpy(wide), host.astype(np.float32))
+        back = backend.in_dtype(wide, x.dtype)
+        assert dtype_name(back) == dtype_name(x)
+        assert dtype_name(x) == dtype
+        expected = host.astype(np.float32).astype(host.dtype)
+        np.testing.assert_array_equal(backend.ops.to_numpy(back), expected)
+        np.testing.assert_array_equal(backend.ops.to_numpy(x), host)
 
     def test_aside(self) -> None:
         """``backend.aside(work, tensors)`` gives, in any thread, what ``work`` makes of operations

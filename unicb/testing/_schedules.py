@@ -1,4 +1,4 @@
-"""Guidance that changes: in an interval of the steps, by a schedule, from the first step on."""
+"""Guidance that changes: in an interval, by a schedule or a rule, from the first step on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from typing import Any
 import numpy.typing as npt
 import pytest
 
-from unicb import Callback, CFGCutoff, GuidanceInterval, GuidanceSchedule, Step, bind
+from unicb import (
+    Callback,
+    CFGCutoff,
+    GuidanceInterval,
+    GuidanceRule,
+    GuidanceSchedule,
+    RuleStep,
+    Step,
+    bind,
+)
+from unicb.ops import Tensor
 from unicb.testing._base import Checks, relative_error
 from unicb.testing._guidance import DIFFERENT, EXACT
 from unicb.testing.harness import Case
@@ -24,6 +34,31 @@ class _Latents(Callback):
 
     def on_step_end(self, step: Step) -> None:
         self.found.append(step.ops.to_numpy(step["latents"]))
+
+
+class _Plain(GuidanceRule):
+    """What the loop does itself."""
+
+    def combine(
+        self, unconditional: Tensor, conditional: Tensor, scale: float | Tensor, step: RuleStep
+    ) -> Tensor:
+        return unconditional + (conditional - unconditional) * scale
+
+
+class _Conditional(GuidanceRule):
+    """The conditional prediction alone; notes which steps it is asked in, and what it has kept."""
+
+    def __init__(self, interval: tuple[float, float] = (0.0, 1.0)) -> None:
+        super().__init__(3.0, interval)
+        self.asked: list[tuple[int, int, int]] = []
+
+    def combine(
+        self, unconditional: Tensor, conditional: Tensor, scale: float | Tensor, step: RuleStep
+    ) -> Tensor:
+        kept: list[Tensor] = step.state(self, list)
+        kept.append(conditional)
+        self.asked.append((step.index, step.part, len(kept)))
+        return kept[-1]
 
 
 class ScheduleChecks(Checks):
@@ -89,6 +124,48 @@ class ScheduleChecks(Checks):
         found, first = latents([(0.0, 3.0), (0.5, 8.0)]), latents(3.0)
         errors = [relative_error(*pair) for pair in zip(found, first, strict=True)]
         assert [error > DIFFERENT / 10 for error in errors] == [False, False, True, True]
+
+    def test_rule_of_plain_guidance_is_a_call_with_that_scale(self) -> None:
+        """A rule that does what the loop does, with another scale, gives the pictures of a call
+        with that scale, in as many rows; and leaves nothing behind."""
+        for kind in self._guided_kinds("order-2"):
+            pipeline, case = self.pipeline(kind), Case(kind, steps=3)
+            full = self.harness.run(pipeline, case)
+            before = self.harness.traces(pipeline)
+            more = self.facts(pipeline).combination == "from_conditional"
+            with self.spied(pipeline) as rows:
+                plain = self.harness.run(pipeline, replace(case, guidance_scale=3.0))
+                of_plain = list(rows)
+                rows.clear()
+                rule = bind(pipeline, _Plain(3.0 + more))
+                found = self.harness.run(pipeline, case, **rule)
+            assert rows == of_plain
+            assert relative_error(found, plain) < EXACT
+            assert relative_error(found, full) > DIFFERENT, "the scale does nothing here"
+            assert self.harness.traces(pipeline) == before
+            assert (self.harness.run(pipeline, case) == full).all()
+
+    def test_rule_is_asked_in_each_step_with_guidance(self) -> None:
+        """A rule gets both predictions of each step with guidance, and the loop goes on with what
+        it makes of them; what it keeps is kept for one run. Where guidance is cut, it is not
+        asked."""
+        for kind in self._guided_kinds():
+            pipeline, case = self.pipeline(kind), Case(kind, steps=4)
+            expected = self._half_guided(pipeline, case, [False] * case.steps)
+            rule = _Conditional()
+            callbacks = bind(pipeline, rule)
+            for _ in range(2):
+                rule.asked.clear()
+                found = self.harness.run(pipeline, case, **callbacks)
+                assert relative_error(found, expected) < EXACT
+                assert rule.asked == [(index, 0, index + 1) for index in range(case.steps)]
+            part = _Conditional((0.3, 0.5))
+            with self.spied(pipeline) as rows:
+                found = self.harness.run(pipeline, case, **bind(pipeline, part))
+            blocks = len(self.facts(pipeline).order)
+            assert rows == [case.rows * (blocks if 1 <= i <= 2 else 1) for i in range(case.steps)]
+            assert part.asked == [(1, 0, 1), (2, 0, 2)]
+            assert relative_error(found, expected) < EXACT
 
     def test_guidance_that_changes_leaves_nothing_behind(self) -> None:
         """After guidance was off, on, of another scale and off again, the pipeline carries no hook

@@ -25,6 +25,7 @@ SOME = [
     ("PromptWeights", "IPAdapterCutoff"),
     ("LatentCorrection", "Preview"),
     ("a function", "GuidanceSchedule"),
+    ("GuidanceRule", "PromptSchedule"),
     ("LatentCorrection", "NaNGuard"),
     ("Trajectory", "Interrupt"),
     ("StepTimer", "Progress"),

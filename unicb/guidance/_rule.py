@@ -1,0 +1,230 @@
+"""Guidance by a rule: any prediction p that is computed of an unconditional one u and a conditional
+one c.
+
+The loop makes ``u + g * (c - u)`` of what its denoiser answers. With ``c - (p - c) / (g - 1)`` in
+the place of u, that is p. Of loops that make ``c + g * (c - u)`` the same holds with g in the place
+of g - 1.
+
+The closer the divisor is to 0, the more the loop amplifies the rounding of what it is handed. Where
+it reads its scale at each step, that is set so that the divisor is 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from unicb.backend import backend_for
+from unicb.errors import UnsupportedPipelineError
+from unicb.guidance._models import Models
+from unicb.guidance._moves import BatchMoves, CallsMoves, Moved
+from unicb.guidance._scale import (
+    ATTRIBUTE,
+    PropertyScale,
+    check_guided,
+    guiding_scale,
+    read_at_each_step,
+)
+from unicb.guidance._used_part import used_part
+from unicb.guidance.rule_step import Combine, RuleStep
+from unicb.ops import Tensor
+from unicb.pipelines import PipelineFacts, num_timesteps_of
+from unicb.tensors import dtype_name
+
+if TYPE_CHECKING:
+    from unicb.run.run import Run
+
+AIM = "set a guidance rule"
+#: Divisors below which a loop makes too much of the rounding of what it is handed: more than 1e-4
+#: of what guidance does in float32, and a tenth in the others.
+LEAST = {"float64": 1e-6, "float32": 1e-3, "float16": 0.02, "bfloat16": 0.1}
+
+
+def check(pipeline: Any, facts: PipelineFacts) -> None:
+    """Raise UnsupportedPipelineError if what the pipeline's loop combines cannot be replaced."""
+    name = type(pipeline).__name__
+    if facts.guiders:
+        raise UnsupportedPipelineError(
+            f"cannot {AIM} on {name}: its guider combines the parts of its guidance; set that, on "
+            "pipeline.guider"
+        )
+    flag = facts.other_if and getattr(getattr(pipeline, "config", {}), facts.other_if, False)
+    if facts.combination == "other" or flag:
+        reason = f" with {facts.other_if}" if flag else ""
+        raise UnsupportedPipelineError(
+            f"cannot {AIM} on {name}: its loop combines the parts of its guidance{reason} in a way "
+            f"that is not known to be u + g * (c - u). Facts from: {facts.source}"
+        )
+    if facts.verify and facts.scale_follows:
+        raise UnsupportedPipelineError(
+            f"cannot {AIM} on {name}: unicb was not proven on its loop, and of the parts of a "
+            "prediction that it guides only the first can be seen"
+        )
+    models = Models(backend_for(pipeline), pipeline, facts, None, AIM)
+    try:
+        models.hook(lambda name, call, args, kwargs: call(*args, **kwargs))
+    finally:
+        models.remove()
+
+
+class RuleMoves:
+    """How the unconditional predictions of a run are moved for a rule.
+
+    Args:
+        models: of the pipeline.
+        run: whose calls they are.
+        combine: the rule.
+        is_cut: whether guidance is cut at the moment; then the rule is not asked.
+        latents: by which it is told what of a prediction the loop uses; None where it has none.
+        sets_scale: whether the scale that the loop reads may be set.
+    """
+
+    aim = "a rule takes two"
+
+    def __init__(
+        self,
+        models: Models,
+        run: Run,
+        combine: Combine,
+        is_cut: Callable[[], bool],
+        latents: Tensor | None,
+        sets_scale: bool,
+    ) -> None:
+        self._models, self._run, self._combine, self._is_cut = models, run, combine, is_cut
+        self._latents: tuple[int, ...] = () if latents is None else tuple(latents.shape)
+        facts = models.facts
+        self._least = 1.0 if facts.combination == "from_unconditional" else 0.0
+        self._part, self._part_of_call = 0, 0
+        self._property: PropertyScale | None = None
+        self._called: list[Any] = []
+        if sets_scale and read_at_each_step(facts):
+            names = (facts.scale_names[0].removeprefix(ATTRIBUTE), *facts.scale_follows)
+            self._called = [getattr(models.pipeline, name, None) for name in names]
+            self._property = PropertyScale(models.pipeline, facts)
+            best = self._least + 1.0
+            self._property.set(best + 1.0 if self._property.is_off(best) else best)
+
+    def in_this_call(self) -> Moved | None:
+        if self._is_cut():
+            return None
+        self._part_of_call = 0
+        return self._moved
+
+    def check_guided(self, found: bool) -> None:
+        if not self._is_cut():
+            check_guided(self._models, self._run, found)
+
+    def step_end(self) -> None:
+        self._part = 0
+
+    def remove(self) -> None:
+        if self._property is not None:
+            self._property.remove()
+
+    def combined(self, unconditional: Tensor, conditional: Tensor) -> Tensor:
+        """What the rule makes of these two, in their dtype."""
+        made = self._made(unconditional, conditional, 0)
+        return self._models.backend.in_dtype(made, unconditional.dtype)
+
+    def _moved(self, unconditional: Tensor, conditional: Tensor) -> Tensor:
+        if "float" not in dtype_name(unconditional):
+            return unconditional
+        number, self._part_of_call = self._part_of_call, self._part_of_call + 1
+        loops = self._loops(number)
+        if loops == self._least:  # the loop does not guide this part, such as its sound
+            return unconditional
+        by = self._well_conditioned(loops, unconditional)
+        # Beside a video, which comes first, its sound has a shape of its own.
+        latents = self._latents if number == 0 else ()
+        part = used_part(self._models, unconditional, latents)
+        u, c = part.taken(unconditional), part.taken(conditional)
+        made = self._made(u, c, number)
+        c = self._wide(c)
+        moved = c - (made - c) / by
+        return part.put_back(self._models.backend.in_dtype(moved, unconditional.dtype))
+
+    def _loops(self, number: int) -> float:
+        """What the loop guides this tensor of a prediction with, in its own convention."""
+        if 0 < number < len(self._called) and self._called[number] is not None:
+            name = self._models.facts.scale_follows[number - 1]
+            return float(getattr(self._models.pipeline, name))
+        return guiding_scale(self._models, self._run)[0]
+
+    def _asked(self, number: int) -> float | Tensor:
+        """What it was called with, in the convention ``u + scale * (c - u)``."""
+        found: Any = self._called[number] if number < len(self._called) else None
+        if found is None:
+            found = next(iter(self._called), None)
+        if found is None:
+            return guiding_scale(self._models, self._run)[0] + 1.0 - self._least
+        if self._models.backend.is_tensor(found):  # one for each frame
+            return self._wide(found) + (1.0 - self._least)
+        return float(found) + 1.0 - self._least
+
+    def _well_conditioned(self, loops: float, like: Tensor) -> float:
+        by, dtype = loops - self._least, dtype_name(like)
+        least = LEAST.get(dtype, 0.0)
+        if abs(by) < least:
+            names = " or ".join(self._models.facts.scale_names).removeprefix(ATTRIBUTE)
+            self._models.mismatch(
+                f"it was called with {names} of {loops:g}, and predicts in {dtype}, whose rounding "
+                f"its loop would amplify {1 / abs(by):.0f} times",
+                f"it has to be at least {least:g} from {self._least:g}; the rule's own scale is "
+                "what scale= says",
+            )
+        return by
+
+    def _made(self, u: Tensor, c: Tensor, number: int) -> Tensor:
+        """What the rule makes of two parts of predictions, in float32 at least; ``number``: of the
+        tensor that they are of, in what the denoiser answers."""
+        u, c = self._wide(u), self._wide(c)
+        timesteps = num_timesteps_of(self._models.pipeline)
+        called = self._called[number] if 0 < number < len(self._called) else None
+        has_own_scale = called is not None and called != self._called[0]
+        asked = self._asked(number)
+        shape = tuple(u.shape)
+        step = RuleStep(self._run, timesteps, self._part, shape, asked, has_own_scale)
+        self._part += 1
+        made = self._combine(u, c, step)
+        if not self._models.backend.is_tensor(made):
+            raise TypeError(
+                "a guidance rule returns a tensor of the pipeline's framework, not a "
+                f"{type(made).__qualname__}"
+            )
+        found, wanted = ((tuple(x.shape), dtype_name(x)) for x in (made, u))
+        if found != wanted:
+            raise ValueError(
+                f"a guidance rule was handed tensors of shape {wanted[0]} and dtype {wanted[1]}, "
+                f"and returned one of {found[0]} and {found[1]}; it has to return the same"
+            )
+        return made
+
+    def _wide(self, x: Tensor) -> Tensor:
+        """In float32, where it was in half of that: a sum over a picture may overflow there."""
+        is_half = dtype_name(x) in ("float16", "bfloat16")
+        return self._models.backend.in_dtype(x, "float32") if is_half else x
+
+
+class Ruling:
+    """Guidance by a rule on a pipeline, until removed.
+
+    Args:
+        models: of the pipeline.
+        moves: what the rule does.
+        latents: whose rows count the batch; None where guidance takes several calls.
+    """
+
+    def __init__(self, models: Models, moves: RuleMoves, latents: Tensor | None) -> None:
+        self._hooks: BatchMoves | CallsMoves
+        if latents is None:
+            self._hooks = CallsMoves(models, moves)
+        else:
+            self._hooks = BatchMoves(models, latents, moves)
+
+    def step_end(self) -> None:
+        """A step has ended. Raises UnsupportedPipelineError if it was not as expected."""
+        self._hooks.step_end()
+
+    def remove(self) -> None:
+        """Put the pipeline back as it was. Idempotent."""
+        self._hooks.remove()

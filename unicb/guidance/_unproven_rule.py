@@ -1,0 +1,74 @@
+"""A guidance rule on a loop that unicb was not proven on: its first guided step is observed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from unicb.guidance._models import Models
+from unicb.guidance._rule import RuleMoves, Ruling
+from unicb.guidance._unproven import Look, SecondLook, SeenFacts, remade_by
+from unicb.guidance._watch import Seen
+from unicb.ops import Tensor
+
+if TYPE_CHECKING:
+    from unicb.run.run import Run
+
+
+class UnprovenRuling(Look):
+    """Sets the rule once the loop has been seen to guide.
+
+    Args:
+        models: of the pipeline.
+        run: whose loop it is.
+        moves: makes what the rule does, on the models as they were seen.
+        latents: whose rows count the batch; None where guidance takes several calls.
+        is_cut: whether guidance is cut at the moment.
+        seen: what the run's own steps have shown; more may be added.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        run: Run,
+        moves: Callable[[Models], RuleMoves],
+        latents: Tensor | None,
+        is_cut: Callable[[], bool],
+        seen: SeenFacts,
+    ) -> None:
+        super().__init__(models, run, seen)
+        self._moves, self._latents, self._is_cut = moves, latents, is_cut
+        self._ruling: Ruling | None = None
+        self._again: Look | None = None
+
+    def _is_due(self) -> bool:
+        return super()._is_due() or not self._is_cut()
+
+    def _see(self, seen: Seen) -> Tensor | None:
+        super()._see(seen)
+        if self._seen.wrong_scale is not None:
+            self._models.mismatch(*self._seen.wrong_scale)
+        if self._is_cut():
+            return None
+        self._seen.is_to_be_seen_again = True
+        models = self._known()
+        combined = self._moves(models).combined
+        return remade_by(self._models, seen, models.facts, combined)
+
+    def step_end(self) -> None:
+        if self._again is not None:
+            self._again.step_end()
+        if self._ruling is not None:
+            return self._ruling.step_end()
+        super().step_end()
+        if self._seen.facts is not None:
+            models = self._known()
+            self._ruling = Ruling(models, self._moves(models), self._latents)
+            if self._seen.is_to_be_seen_again:  # outside of the rule, as the loop sees it
+                self._again = SecondLook(self._known(), self._run, self._seen)
+
+    def remove(self) -> None:
+        super().remove()
+        for made in (self._again, self._ruling):
+            if made is not None:
+                made.remove()
