@@ -19,10 +19,9 @@ from unicb.run.controls import Controls
 from unicb.run.handle import Handle, State
 from unicb.run.scoped_call import call_in_scope
 from unicb.run.sigint import OnSigint
+from unicb.run.sources import TENSOR_INPUTS
 
 __all__ = ["Binding", "State", "bind"]
-
-TENSOR_INPUTS = "callback_on_step_end_tensor_inputs"
 
 
 def bind(
@@ -101,10 +100,19 @@ class Binding(Controls, Mapping[str, Any]):
             raise TypeError(
                 f"callbacks(...) hands over {given[0]} itself; give bind() all of the callbacks"
             )
-        kwargs = {**kwargs, TENSOR_INPUTS: self._tensors}
-        return call_in_scope(self._bound, self._handle, lease, self._sigint, args, kwargs)
+        about = self._bound, self._handle, lease, self._tensors, self._sigint
+        return call_in_scope(*about, args, kwargs)
+
+    def _check_unpacks(self) -> None:
+        """Raise UnsupportedPipelineError if the pipeline's call takes no callback."""
+        if self._bound.target.scheduled is not None:
+            raise UnsupportedPipelineError(
+                f"a {self._bound.target.name} takes no {CALLBACK} to unpack the binding into: call "
+                "the binding in the pipeline's place, as in callbacks(prompt, ...)"
+            )
 
     def __getitem__(self, key: str) -> Any:
+        self._check_unpacks()
         if key not in (CALLBACK, TENSOR_INPUTS):
             raise KeyError(key)
         if key == TENSOR_INPUTS:
@@ -119,6 +127,7 @@ class Binding(Controls, Mapping[str, Any]):
             ) from error
 
     def __iter__(self) -> Iterator[str]:
+        self._check_unpacks()
         return iter((CALLBACK, TENSOR_INPUTS))
 
     def __len__(self) -> int:
@@ -140,9 +149,10 @@ class Binding(Controls, Mapping[str, Any]):
 
     def __del__(self) -> None:
         if not getattr(self, "_used", True) and not sys.is_finalizing():
+            unpacked = ", or pipe(prompt, **callbacks) with both asterisks"
             warnings.warn(
-                f"{self!r} was never called: write callbacks(prompt), or pipe(prompt, **callbacks) "
-                "with both asterisks",
+                f"{self!r} was never called: write callbacks(prompt)"
+                f"{unpacked if self._bound.target.scheduled is None else ''}",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -12,18 +12,23 @@ from unicb.run.busy import Lease
 from unicb.run.call import Call, state_after
 from unicb.run.handle import Handle
 from unicb.run.scope import Scope
+from unicb.run.sources import Source, source_of
 
 
 def call_in_scope(
     bound: Bound,
     handle: Handle,
     lease: Lease,
+    tensors: list[str],
     sigint: bool,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
     """Call the pipeline, and end what the call has begun. Returns what it returns; where that is a
     generator, one that does the same.
+
+    Args:
+        tensors: names of those that the loop is asked for.
 
     Raises:
         GenerationCancelled: the call was cancelled, before it or during it.
@@ -38,15 +43,17 @@ def call_in_scope(
         handle.remove_gates()
         lease.release()
         raise
+    source = source_of(bound.target, call, handle, scope, tensors)
+    opened = _Opened(scope, call, source, lease)
     try:
         with scope.entered():
-            returned = bound.target.pipeline(*args, **kwargs, callback_on_step_end=call)
+            returned = bound.target.pipeline(*args, **kwargs, **source.start())
     except BaseException as error:
-        _end(call, scope, lease, error)
+        opened.end(error)
         raise
     if isinstance(returned, Generator):
-        return _Generated(returned, scope, call, lease)
-    _end(call, scope, lease, None)
+        return _Generated(returned, opened)
+    opened.end(None)
     return returned
 
 
@@ -57,14 +64,29 @@ def _called(bound: Bound, handle: Handle, sigint: bool, scope: Scope) -> Call:
     return Call(bound, handle, sigint, scope)
 
 
+class _Opened:
+    """A call under way, and what is to be ended with it."""
+
+    def __init__(self, scope: Scope, call: Call, source: Source, lease: Lease) -> None:
+        self.scope, self._call, self._source, self._lease = scope, call, source, lease
+
+    def end(self, error: BaseException | None) -> None:
+        """The call is over, with this error or without any."""
+        if not self.scope.is_open:
+            return  # a generator that is closed once more; the handle may be another call's by now
+        self.scope.is_open = False
+        try:
+            self._call.end(error)
+        finally:
+            self._source.stop(failed=error is not None)
+            self._lease.release()
+
+
 class _Generated(Generator[Any, Any, Any]):
     """The generator that a pipeline's call has returned, each of whose parts is in the scope."""
 
-    def __init__(
-        self, generator: Generator[Any, Any, Any], scope: Scope, call: Call, lease: Lease
-    ) -> None:
-        self._generator, self._scope = generator, scope
-        self._call, self._lease = call, lease
+    def __init__(self, generator: Generator[Any, Any, Any], opened: _Opened) -> None:
+        self._generator, self._opened = generator, opened
 
     def send(self, value: Any) -> Any:
         return self._resumed(partial(self._generator.send, value))
@@ -77,19 +99,8 @@ class _Generated(Generator[Any, Any, Any]):
 
     def _resumed(self, resume: Callable[[], Any]) -> Any:
         try:
-            with self._scope.entered():
+            with self._opened.scope.entered():
                 return resume()
         except BaseException as error:
-            ended = None if isinstance(error, StopIteration) else error
-            _end(self._call, self._scope, self._lease, ended)
+            self._opened.end(None if isinstance(error, StopIteration) else error)
             raise
-
-
-def _end(call: Call, scope: Scope, lease: Lease, error: BaseException | None) -> None:
-    if not scope.is_open:
-        return  # a generator that is closed once more; the handle may be another call's by now
-    scope.is_open = False
-    try:
-        call.end(error)
-    finally:
-        lease.release()
