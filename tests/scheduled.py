@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from unicb_numpy.ops import StrictTensor
+from unicb_numpy.ops import NumpyOps, StrictTensor
 from unicb_numpy.pipelines import ToyPipeline, ToyScheduler
+
+OPS = NumpyOps()
 
 
 class Output(dict[str, Any]):
@@ -147,6 +149,33 @@ class BarePipeline(ScheduledPipeline):
         for t in self.progress_bar(self.scheduler.timesteps):
             noise_pred = self.unet(latents, t, encoder_hidden_states=embeds)
             latents = self.scheduler.step(noise_pred, timestep=t, sample=latents)
+        return latents.data
+
+
+class DoubledPipeline(ScheduledPipeline):
+    """It has each row of its latents twice, as DiT has with guidance: the second half is dropped
+    at each round."""
+
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        num_inference_steps: int = 10,
+        guidance_scale: float = 5.0,
+    ) -> Any:
+        latents, embeds = self.begin(prompt, 0, guidance_scale)
+        if guidance_scale > 1:
+            latents = OPS.concat([latents, latents])
+        timesteps = self.scheduler.set_timesteps(num_inference_steps)
+        for t in timesteps:
+            if guidance_scale > 1:
+                half = latents[: latents.shape[0] // 2]
+                latents = OPS.concat([half, half])
+            noise_pred = self.unet(latents, t, encoder_hidden_states=embeds)
+            if guidance_scale > 1:
+                noise_pred_uncond, noise_pred_text = np.split(noise_pred.data, 2)
+                guided = noise_pred_uncond + guidance_scale * (noise_pred_text - noise_pred_uncond)
+                noise_pred = StrictTensor(np.concatenate([guided, guided]))
+            latents = self.scheduler.step(noise_pred, t, latents).prev_sample
         return latents.data
 
 

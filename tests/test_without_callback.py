@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scheduled import (
     BarePipeline,
+    DoubledPipeline,
     EnsemblePipeline,
     ScheduledPipeline,
     Scheduler,
@@ -226,6 +227,27 @@ def test_cut_is_exact_where_the_loop_is_seen_to_guide(order: int) -> None:
     steps = 10 if order == 1 else 19
     assert rows == [4] * (after + 1) + [2] * (steps - after - 1)
     assert np.array_equal(pipe(["a cat", "a dog"]), full)
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_rows_that_the_loop_has_twice(after: int) -> None:
+    """Callbacks get each once; guidance is cut all the same."""
+    pipe, look = DoubledPipeline(), Look()
+    plain = pipe(["a cat", "a dog"])
+    assert np.array_equal(bind(pipe, look)(["a cat", "a dog"]), plain)
+    assert np.array_equal(look.latents[-1], plain[:2])
+    rows = rows_of(pipe)
+    expected = reference(pipe, after, ["a cat", "a dog"])
+    rows.clear()
+    made = bind(pipe, CFGCutoff(cutoff_step_index=after))(["a cat", "a dog"])
+    assert np.abs(made - expected).max() <= 1e-5 * expected.std()
+    assert rows == [4] * (after + 1) + [2] * (9 - after)
+    edited = bind(pipe, Half())(["a cat", "a dog"])
+    assert np.array_equal(edited[:2], edited[2:])
+    assert np.abs(edited).max() < np.abs(plain).max()
+    unguided = Look()
+    assert len(bind(pipe, unguided, CFGCutoff(0.4))("a cat", guidance_scale=1.0)) == 1
+    assert np.array_equal(unguided.latents[-1], pipe("a cat", guidance_scale=1.0))
 
 
 def test_guidance_interval_from_the_first_step() -> None:
@@ -475,153 +497,6 @@ def test_complete_calls_do_not_warn() -> None:
         bind(ScheduledPipeline(), Look())("a cat")
         bind(ScheduledPipeline(), Interrupt(0))("a cat")
         bind(EnsemblePipeline(), Look())("a cat")
-
-
-class Blends(ScheduledPipeline):
-    def __call__(self, prompt: str, mask: float = 0.5) -> Any:
-        latents, embeds = self.begin(prompt, 0, 1.0)
-        for t in self.scheduler.set_timesteps(4):
-            noise_pred = self.unet(latents, t, encoder_hidden_states=embeds)
-            latents = self.scheduler.step(noise_pred, t, latents).prev_sample
-            latents = latents * mask
-        return latents.data
-
-
-class Writes(ScheduledPipeline):
-    def __call__(self, prompt: str) -> Any:
-        latents, embeds = self.begin(prompt, 0, 1.0)
-        timesteps = self.scheduler.set_timesteps(4)
-        for t in timesteps:
-            noise_pred = self.unet(latents, t, encoder_hidden_states=embeds)
-            latents = self.scheduler.step(noise_pred, t, latents).prev_sample
-            latents[0] = 0.0
-        return latents.data
-
-
-class Reshapes(ScheduledPipeline):
-    def __call__(self, prompt: str) -> Any:
-        latents, embeds = self.begin(prompt, 0, 1.0)
-        timesteps = self.scheduler.set_timesteps(4)
-        for t in timesteps:
-            noise_pred = self.unet(latents, t, encoder_hidden_states=embeds)
-            flat = latents.reshape((1, -1))
-            latents = self.scheduler.step(noise_pred, t, flat).prev_sample
-        return latents.data
-
-
-class Twice(ScheduledPipeline):
-    def __call__(self, prompt: str) -> Any:
-        latents, embeds = self.begin(prompt, 0, 1.0)
-        timesteps = self.scheduler.set_timesteps(4)
-        for t in timesteps:
-            noise_pred = self.unet(latents, t, encoder_hidden_states=embeds)
-            latents = self.scheduler.step(noise_pred, t, latents).prev_sample
-            latents = self.scheduler.step(noise_pred, t, latents).prev_sample
-        return latents.data
-
-
-class Sometimes(ScheduledPipeline):
-    def __call__(self, prompt: str) -> Any:
-        latents, embeds = self.begin(prompt, 0, 1.0)
-        timesteps = self.scheduler.set_timesteps(4)
-        for i, t in enumerate(timesteps):
-            noise_pred = self.unet(latents, t, encoder_hidden_states=embeds)
-            if i > 1:
-                latents = self.scheduler.step(noise_pred, t, latents).prev_sample
-        return latents.data
-
-
-class Leaves(ScheduledPipeline):
-    def __call__(self, prompt: str) -> Any:
-        latents, embeds = self.begin(prompt, 0, 1.0)
-        timesteps = self.scheduler.set_timesteps(4)
-        for i, t in enumerate(timesteps):
-            if i < 1:
-                continue
-            noise_pred = self.unet(latents, t, encoder_hidden_states=embeds)
-            latents = self.scheduler.step(noise_pred, t, latents).prev_sample
-        return latents.data
-
-
-class Several(ScheduledPipeline):
-    prior_scheduler: Any = None
-
-    def __call__(self, prompt: str) -> Any:
-        latents, embeds = self.begin(prompt, 0, 1.0)
-        timesteps = self.scheduler.set_timesteps(4)
-        for t in timesteps:
-            latents = self.prior_scheduler.step(embeds, t, latents).prev_sample
-        for t in timesteps:
-            latents = self.scheduler.step(embeds, t, latents).prev_sample
-        return latents.data
-
-
-class Exchanges(ScheduledPipeline):
-    def __call__(self, prompt: str) -> Any:
-        latents, embeds = self.begin(prompt, 0, 1.0)
-        self.scheduler = Scheduler()
-        timesteps = self.scheduler.set_timesteps(4)
-        for t in timesteps:
-            latents = self.scheduler.step(embeds, t, latents).prev_sample
-        return latents.data
-
-
-class NoStep(ScheduledPipeline):
-    def __call__(self, prompt: str) -> Any:
-        return self.begin(prompt, 0, 1.0)
-
-
-class Counts(ScheduledPipeline):
-    def __call__(self, prompt: str) -> Any:
-        latents, embeds = self.begin(prompt, 0, 1.0)
-        self.scheduler.set_timesteps(4)
-        for i in range(4):
-            t = self.scheduler.timesteps[i]
-            latents = self.scheduler.step(embeds, t, latents).prev_sample
-        return latents.data
-
-
-class Keeps(ScheduledPipeline):
-    def __call__(self, prompt: str) -> Any:
-        latents, embeds = self.begin(prompt, 0, 1.0)
-        timesteps = self.scheduler.set_timesteps(4)
-        for t in timesteps:
-            out = self.scheduler.step(embeds, t, latents)
-            latents = out.prev_sample
-        return latents.data
-
-
-@pytest.mark.parametrize(
-    ("kind", "why"),
-    [
-        (Blends, "its loop changes latents otherwise than by scheduler.step: `latents = latents"),
-        (Writes, "its loop changes latents otherwise"),
-        (Reshapes, "is not what it took from the last one"),
-        (Twice, "exactly once"),
-        (Sometimes, "exactly once"),
-        (Leaves, "leave a round before its end"),
-        (Several, "steps with prior_scheduler and scheduler"),
-        (Exchanges, "exchanges its scheduler"),
-        (NoStep, "no loop that calls self.scheduler.step"),
-        (Counts, r"goes over `range\(4\)`"),
-        (Keeps, "is not what it took from the last one"),
-    ],
-)
-def test_what_would_be_wrong_is_refused(kind: type[Any], why: str) -> None:
-    with pytest.raises(UnsupportedPipelineError, match=why):
-        bind(kind(), Look())
-
-
-def test_class_without_readable_code() -> None:
-    namespace: dict[str, Any] = {"ScheduledPipeline": ScheduledPipeline}
-    exec(
-        "class Hidden(ScheduledPipeline):\n"
-        "    def __call__(self, prompt):\n"
-        "        for t in self.scheduler.timesteps: pass\n",
-        namespace,
-    )
-    with pytest.raises(UnsupportedPipelineError, match="its code cannot be read"):
-        bind(namespace["Hidden"](), Look())
 
 
 def test_class_without_a_scheduler() -> None:

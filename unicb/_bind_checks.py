@@ -73,7 +73,7 @@ def offered_tensors(target: Target) -> tuple[str, ...]:
     """
     pipeline = target.pipeline
     if target.scheduled is not None:
-        check_scheduler(pipeline)
+        check_scheduler(pipeline, target.scheduled)
     elif getattr(pipeline, "_callback_tensor_inputs", None) is None:
         raise UnsupportedPipelineError(
             f"{target.name} does not say what it offers to callbacks. If it hands them on to a "

@@ -133,8 +133,16 @@ class LoopWatch:
         try:
             if not self._is_due():
                 return None
+            scheduled = self._run.target.scheduled
+            rows = scheduled and scheduled.own_rows(output, self._run.loop_locals)
+            if rows:  # it has each of them twice
+                output = output[:rows]
+                sample = sample[:rows] if self._models.backend.is_tensor(sample) else sample
             seen = _seen(self._models, answers, output, sample)
-            return None if seen is None else self._see(seen)
+            instead = None if seen is None else self._see(seen)
+            if instead is None or not rows:
+                return instead
+            return self._models.backend.ops.concat([instead, instead])
         except BaseException:
             self._run.finish()
             raise

@@ -35,6 +35,9 @@ class WrittenStepping(NamedTuple):
         sites: where it calls ``scheduler.step``, once in each round.
         latents: the local that it keeps its latents in.
         over: the local that has its timesteps; empty where these are the scheduler's own.
+        half: the local that has the first half of the latents' rows, in a loop that, with guidance,
+            has each twice, and forgets the second half at the next round; empty elsewhere.
+        scales: whether it keeps what ``scheduler.scale_model_input`` makes of its latents.
         models: names of the models that it calls.
     """
 
@@ -42,6 +45,8 @@ class WrittenStepping(NamedTuple):
     sites: tuple[StepSite, ...]
     latents: str
     over: str
+    half: str
+    scales: bool
     models: tuple[str, ...]
 
 
@@ -76,13 +81,15 @@ def read_stepping(function: ast.FunctionDef) -> WrittenStepping:
     latents = taken[0][0]
     if any(name != latents for name, _ in taken) or any(_sample(c) != latents for c in calls):
         raise Unclear("what its loop hands to scheduler.step is not what it took from the last one")
-    _check_latents_stay(loop, latents, parents)
+    half = _half(loop, latents)
+    _check_latents_stay(loop, latents, half, parents)
+    scales = any(_scaled(node, latents) for node in ast.walk(loop))
     over = _over(loop)
     sites = tuple(
         StepSite(call.lineno, call.end_lineno or call.lineno, part)
         for call, (_, part) in zip(calls, taken, strict=True)
     )
-    return WrittenStepping(loop, sites, latents, over, _models(function, loop))
+    return WrittenStepping(loop, sites, latents, over, half, scales, _models(function, loop))
 
 
 def _parents(tree: ast.AST) -> dict[ast.AST, ast.AST]:
@@ -178,24 +185,62 @@ def _sample(call: ast.Call) -> str | None:
     return given.id if isinstance(given, ast.Name) else None
 
 
-def _check_latents_stay(loop: ast.For, latents: str, parents: dict[ast.AST, ast.AST]) -> None:
+def _check_latents_stay(
+    loop: ast.For, latents: str, half: str, parents: dict[ast.AST, ast.AST]
+) -> None:
     for node in ast.walk(loop):
         if not (isinstance(node, ast.Name) and node.id == latents):
             continue
         parent = parents[node]
         changed = isinstance(parent, ast.Subscript) and isinstance(parent.ctx, ast.Store)
-        if changed or (isinstance(node.ctx, ast.Store) and not _is_harmless(parent, latents)):
+        if changed or (isinstance(node.ctx, ast.Store) and not _is_harmless(parent, latents, half)):
             raise Unclear(
                 f"its loop changes {latents} otherwise than by scheduler.step: "
                 f"`{ast.unparse(_statement(node, parents))}`"
             )
 
 
-def _is_harmless(stored: ast.AST, latents: str) -> bool:
+def _half(loop: ast.For, latents: str) -> str:
+    """The local that the loop keeps the first half of its latents in, to double it."""
+    counts = f"len({latents})", f"{latents}.shape[0]"
+    firsts = [f"{latents}[:{count} // 2]" for count in counts]
+    halves = [
+        node.targets[0].id
+        for node in ast.walk(loop)
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and ast.unparse(node.value) in firsts
+    ]
+    return halves[0] if len(halves) == 1 else ""
+
+
+def _doubled(value: ast.AST, half: str) -> bool:
+    """Whether it is that half twice, one after the other."""
+    if not (half and isinstance(value, ast.Call) and value.args):
+        return False
+    named = {word.arg: ast.unparse(word.value) for word in value.keywords}
+    axis = {*map(ast.unparse, value.args[1:]), *named.values()}
+    name = value.func.attr if isinstance(value.func, ast.Attribute) else ""
+    parts = ast.unparse(value.args[0])
+    return name in ("cat", "concat") and parts == f"[{half}, {half}]" and axis <= {"0"}
+
+
+def _scaled(node: ast.AST, latents: str) -> bool:
+    """Whether it stores the latents as scaled for the model by the scheduler."""
+    return (
+        isinstance(node, ast.Assign)
+        and ast.unparse(node.targets[0]) == latents
+        and ast.unparse(node.value).startswith(f"self.scheduler.scale_model_input({latents}, ")
+    )
+
+
+def _is_harmless(stored: ast.AST, latents: str, half: str) -> bool:
     """Whether an assignment to the latents is that of the step, or changes no number in them."""
     if not isinstance(stored, ast.Assign):
         return False
-    if any(True for _ in _steps(stored)):
+    if any(True for _ in _steps(stored)) or _scaled(stored, latents):
+        return True
+    if _doubled(stored.value, half):
         return True
     value = stored.value
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 from collections.abc import Callable
 from types import CodeType
 from typing import Any, NamedTuple
@@ -45,6 +46,15 @@ class ScheduledLoop(NamedTuple):
         sites = self.written.sites
         line -= self.code.co_firstlineno - 1
         return next((s.part for s in sites if s.first <= line <= s.last), sites[0].part)
+
+    def own_rows(self, x: Any, loop_locals: Callable[[list[str]], Any]) -> int | None:
+        """How many of the rows of what the loop steps are those of its latents, where it has each
+        twice; None where it has not."""
+        name = self.written.half
+        half = loop_locals([name]).get(name) if name else None
+        if half is None or 2 * int(half.shape[0]) != int(x.shape[0]):
+            return None
+        return int(half.shape[0])
 
     def num_timesteps(self, pipeline: Any, loop_locals: Callable[[list[str]], Any]) -> int:
         """How many steps it takes in a pass, told by what it goes over: no number of that is read,
@@ -103,7 +113,7 @@ def _read(source: CallSource) -> ScheduledLoop | str:
     return why
 
 
-def check_scheduler(pipeline: Any) -> None:
+def check_scheduler(pipeline: Any, loop: ScheduledLoop) -> None:
     """Raise UnsupportedPipelineError if the pipeline has no scheduler whose steps can be seen."""
     scheduler = getattr(pipeline, SCHEDULER, None)
     if not callable(getattr(scheduler, "step", None)):
@@ -111,6 +121,21 @@ def check_scheduler(pipeline: Any) -> None:
             f"{type(pipeline).__name__} calls no callback at the end of a step, and has no "
             "scheduler with a step to tell its steps by"
         )
+    if loop.written.scales and not _leaves_as_it_is(scheduler):
+        raise UnsupportedPipelineError(
+            f"the loop of {type(pipeline).__name__} calls no callback, and changes {loop.latents} "
+            f"otherwise than by scheduler.step: a {type(scheduler).__name__} scales them"
+        )
+
+
+def _leaves_as_it_is(scheduler: Any) -> bool:
+    """Whether ``scale_model_input`` returns what it is given: asked of a copy, since some note that
+    they were asked."""
+    sample = object()
+    try:
+        return copy.copy(scheduler).scale_model_input(sample, 0) is sample
+    except Exception:  # whatever it does to a sample
+        return False
 
 
 __all__ = ["Part", "ScheduledLoop", "StepSite", "check_scheduler", "scheduled_loop"]

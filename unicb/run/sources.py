@@ -92,7 +92,7 @@ class SchedulerSource:
         self._timesteps: Any = None
 
     def start(self) -> dict[str, Any]:
-        check_scheduler(self._target.pipeline)  # it may be another one than at bind
+        check_scheduler(self._target.pipeline, self._loop)  # it may be another one than at bind
         self._scheduler = self._target.pipeline.scheduler
         self._hold = hold(self._scheduler, "step", _like(self._scheduler.step, self), self)
         return {}
@@ -127,12 +127,18 @@ class SchedulerSource:
         if frame.f_code is not self._loop.code:
             return out  # not the loop's own
         part = self._loop.part_at(frame.f_lineno)
-        latents = _part_of(out, part)
+        whole = latents = _part_of(out, part)
+        rows = self._loop.own_rows(whole, functools.partial(_locals_of, frame))
+        if rows is not None:
+            latents = whole[:rows]
         index = self._index(frame)
         timestep = kwargs.get("timestep", args[1] if len(args) > 1 else None)
         outputs = self._call(self._target.pipeline, index, timestep, {"latents": latents})
         new = outputs.get("latents", latents)
-        return out if new is latents else _with_part(out, part, new)
+        if new is latents:
+            return out
+        doubled = new if rows is None else self._target.backend.ops.concat([new, new])
+        return _with_part(out, part, doubled)
 
     def _index(self, frame: FrameType) -> int:
         """The number of the step that has ended, in its pass over the timesteps."""

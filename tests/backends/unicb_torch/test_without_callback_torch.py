@@ -15,6 +15,7 @@ from unicb import (
     Callback,
     CFGCutoff,
     GenerationCancelled,
+    GuidanceInterval,
     Step,
     UnsupportedPipelineError,
     bind,
@@ -32,6 +33,7 @@ SCHEDULERS = {
     "IFImg2ImgPipeline": ("DDPMScheduler",),
     "StableDiffusionLatentUpscalePipeline": ("EulerDiscreteScheduler",),
     "StableDiffusionAdapterPipeline": USUAL,
+    "DiTPipeline": ("DDIMScheduler", "PNDMScheduler"),
 }
 CASES = [(name, scheduler) for name, found in SCHEDULERS.items() for scheduler in found]
 FX = ways.framework(NAME)
@@ -71,7 +73,8 @@ def test_every_step_is_seen_and_nothing_changes(name: str, scheduler: str) -> No
     count = len(expected.latents)
     assert look.steps == [(i, count, t) for i, t in enumerate(expected.timesteps)]
     for ours, theirs in zip(look.latents, expected.latents, strict=True):
-        assert np.array_equal(ours, theirs)
+        assert len(ours) == 2  # DiT's loop has each row twice
+        assert np.array_equal(ours, theirs[:2])
     assert np.array_equal(np.asarray(made[0]), np.asarray(expected.made[0]))
     assert callbacks.state == "finished"
 
@@ -97,7 +100,7 @@ def test_cut_leaves_a_run_without_guidance_alone(name: str) -> None:
     kind, pipe = built(name, scheduler)
     expected, look = plain(name, scheduler, guided=False), Look()
     bind(pipe, CFGCutoff(0.4), look)(**kind.arguments(FX, 2, STEPS, False))
-    assert np.array_equal(look.latents[-1], expected.latents[-1])
+    assert np.array_equal(look.latents[-1], expected.latents[-1][:2])
 
 
 @pytest.mark.parametrize(("name", "scheduler"), CASES)
@@ -148,7 +151,7 @@ def test_stops(name: str, scheduler: str) -> None:
     with looked_at(FX, pipe, kind) as seen:
         made = callbacks(**kind.arguments(FX, 2, STEPS, True))
     assert (callbacks.state, len(look.steps), len(seen.rows)) == ("interrupted", 2, 2)
-    if not name.startswith("IF"):  # which makes a picture of them
+    if name not in ("IFPipeline", "IFImg2ImgPipeline", "DiTPipeline"):  # which make pictures
         assert np.array_equal(made[0].numpy(), before.latents[1])
     callbacks = bind(pipe, Stops("cancel"))
     with pytest.raises(GenerationCancelled):
@@ -163,9 +166,22 @@ def test_one_step_of_pixart_takes_another_part() -> None:
     assert np.array_equal(look.latents[0], made[0].numpy())
 
 
-def test_doubled_rows_are_refused() -> None:
-    _, pipe = built("DiTPipeline", "DDIMScheduler")
-    with pytest.raises(UnsupportedPipelineError, match="changes latent_model_input otherwise"):
+def test_doubled_rows_cut_before_the_first_step() -> None:
+    """The first step is computed whole, and made anew, for both copies of each row."""
+    kind, pipe = built("DiTPipeline", "DDIMScheduler")
+    expected, look = plain("DiTPipeline", "DDIMScheduler", guided=False), Look()
+    with looked_at(FX, pipe, kind) as seen:
+        bind(pipe, GuidanceInterval(0.9, 1.0), look)(**kind.arguments(FX, 2, STEPS, True))
+    assert seen.rows == [4, 2, 2, 2, 2, 4]
+    for ours, theirs in zip(look.latents[:5], expected.latents, strict=False):
+        assert np.abs(ours - theirs).max() <= 10 * EXACT * theirs.std()  # of other numbers of rows
+    assert np.abs(look.latents[5] - expected.latents[5]).max() > 200 * EXACT
+
+
+def test_doubled_rows_that_are_scaled_are_refused() -> None:
+    """Its loop keeps what the scheduler scales for the model."""
+    _, pipe = built("DiTPipeline", "EulerDiscreteScheduler")
+    with pytest.raises(UnsupportedPipelineError, match="a EulerDiscreteScheduler scales them"):
         bind(pipe, Look())
 
 
