@@ -5,19 +5,21 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from unicb._bind_checks import bound_to
 from unicb.callback import Callback, PlainFunction, name_of
 from unicb.errors import UnsupportedPipelineError
+from unicb.pipelines.by_hand import Loop
 from unicb.pipelines.source import CALLBACK
 from unicb.run.asked import Bound
 from unicb.run.busy import Holder, Lease, User
 from unicb.run.call import Call
 from unicb.run.controls import Controls
 from unicb.run.handle import Handle, State
-from unicb.run.scoped_call import call_in_scope
+from unicb.run.scoped_call import block_in_scope, call_in_scope
 from unicb.run.sigint import OnSigint
 from unicb.run.sources import TENSOR_INPUTS
 
@@ -34,7 +36,8 @@ def bind(
     ``callbacks(prompt)`` in place of ``pipe(prompt)``, or ``pipe(prompt, **callbacks)``.
 
     Args:
-        pipeline: a pipeline of a framework for which a backend is installed.
+        pipeline: a pipeline of a framework for which a backend is installed; or a :class:`Loop`,
+            for one of one's own, which then stands in a ``with`` block of the binding.
         callbacks: :class:`Callback` objects, and plain functions in the frameworks' signature
             ``(pipeline, step_index, timestep, callback_kwargs)``, called in this order.
         tensor_inputs: names of the tensors that the plain functions are handed; without it,
@@ -45,8 +48,8 @@ def bind(
 
     Raises:
         BackendNotFoundError, BackendLoadError: no backend for ``pipeline``, or it fails to load.
-        UnsupportedPipelineError: the pipeline calls no step-end callback, does not offer a tensor
-            that is asked for, or cannot do what a callback needs.
+        UnsupportedPipelineError: the ends of the pipeline's steps cannot be noticed, it does not
+            offer a tensor that is asked for, or cannot do what a callback needs.
         TypeError: something among ``callbacks`` is neither a Callback nor callable.
         ValueError: ``on_sigint`` is another word; two callbacks decide on the same thing, or are
             the same object.
@@ -55,6 +58,9 @@ def bind(
     handle = Handle()
     bound, tensors = bound_to(pipeline, callbacks, tensor_inputs, on_sigint, handle.over)
     return Binding(bound, handle, tensors, on_sigint is not None)
+
+
+_WITH = "write the loop in a block, as in `with bind(Loop(...), ...) as callbacks:`"
 
 
 class Binding(Controls, Mapping[str, Any]):
@@ -72,6 +78,7 @@ class Binding(Controls, Mapping[str, Any]):
         super().__init__(bound, handle)
         self._tensors, self._sigint = tensors, sigint
         self._used = False
+        self._block: AbstractContextManager[None] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the pipeline with the callbacks bound; returns what it returns.
@@ -85,6 +92,8 @@ class Binding(Controls, Mapping[str, Any]):
             TypeError: ``callback_on_step_end`` is among ``kwargs``; it belongs into :func:`bind`.
             Exception: whatever the pipeline's call raises.
         """
+        if isinstance(self.pipeline, Loop):
+            raise UnsupportedPipelineError(f"a loop of one's own cannot be called: {_WITH}")
         return self._call(self._lease(User()), args, kwargs)
 
     def _lease(self, holder: Holder) -> Lease:
@@ -106,9 +115,12 @@ class Binding(Controls, Mapping[str, Any]):
     def _check_unpacks(self) -> None:
         """Raise UnsupportedPipelineError if the pipeline's call takes no callback."""
         if self._bound.target.scheduled is not None:
+            instead = "call the binding in the pipeline's place, as in callbacks(prompt, ...)"
+            if isinstance(self.pipeline, Loop):
+                instead = _WITH
             raise UnsupportedPipelineError(
-                f"a {self._bound.target.name} takes no {CALLBACK} to unpack the binding into: call "
-                "the binding in the pipeline's place, as in callbacks(prompt, ...)"
+                f"a {self._bound.target.name} takes no {CALLBACK} to unpack the binding into: "
+                f"{instead}"
             )
 
     def __getitem__(self, key: str) -> Any:
@@ -158,6 +170,10 @@ class Binding(Controls, Mapping[str, Any]):
             )
 
     def __enter__(self) -> Self:
+        if isinstance(self.pipeline, Loop):
+            about = self._bound, self._handle, self._lease(User()), self._tensors, self._sigint
+            self._block = block_in_scope(*about)
+            self._block.__enter__()
         return self
 
     def __exit__(
@@ -166,4 +182,9 @@ class Binding(Controls, Mapping[str, Any]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._handle.close()
+        block, self._block = self._block, None
+        try:
+            if block is not None:
+                block.__exit__(kind, error, traceback)
+        finally:
+            self._handle.close()

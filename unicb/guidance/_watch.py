@@ -32,11 +32,13 @@ class Seen(NamedTuple):
         parts: that the denoiser has predicted, each in the shape of ``output``.
         output: what the loop made of them, for its scheduler.
         combination: how; None where that is not clean.
+        calls: how many calls of the denoiser it took.
     """
 
     parts: Sequence[Tensor]
     output: Tensor
     combination: Combination | None
+    calls: int
 
 
 #: Returns what the scheduler is to get in the place of what the loop has made; None for that.
@@ -173,8 +175,8 @@ def _seen(models: Models, answers: Sequence[Any], output: Tensor, sample: Any) -
         start = thin(sample) if backend.is_tensor(sample) and _fits(output, sample) else None
         made = combination_of(columns, wanted, start, _precision(parts[0], output))
         if made is not None:
-            return Seen(parts, output, made)
-    return Seen(found, output, None)
+            return Seen(parts, output, made, len(answers))
+    return Seen(found, output, None, len(answers))
 
 
 def _first(models: Models, answer: Any) -> Any:

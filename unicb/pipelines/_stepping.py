@@ -258,16 +258,21 @@ def _statement(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> ast.AST:
     return node
 
 
-def _over(loop: ast.For) -> str:
-    """The local that the loop goes over, below what is wrapped around it; empty for
-    ``self.scheduler.timesteps``."""
-    node = loop.iter
+def below_wrappers(node: ast.expr) -> ast.expr:
+    """What ``enumerate``, a progress bar and the like are wrapped around."""
     while isinstance(node, ast.Call) and node.args:
         name = node.func.attr if isinstance(node.func, ast.Attribute) else None
         name = node.func.id if isinstance(node.func, ast.Name) else name
         if name not in _WRAPPERS:
             break
         node = node.args[0]
+    return node
+
+
+def _over(loop: ast.For) -> str:
+    """The local that the loop goes over, below what is wrapped around it; empty for
+    ``self.scheduler.timesteps``."""
+    node = below_wrappers(loop.iter)
     if isinstance(node, ast.Attribute) and node.attr == "timesteps":
         if self_attribute(node.value) == SCHEDULER:
             return ""

@@ -6,17 +6,17 @@ import ast
 import copy
 from collections.abc import Callable
 from types import CodeType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines._stepping import (
     SCHEDULER,
     Part,
-    StepSite,
     Unclear,
     WrittenStepping,
     read_stepping,
 )
+from unicb.pipelines.by_hand import LoopByHand
 from unicb.pipelines.source import CALLBACK, CallSource
 
 
@@ -41,7 +41,12 @@ class ScheduledLoop(NamedTuple):
         """The local that it keeps its latents in."""
         return self.written.latents
 
-    def part_at(self, line: int) -> Part:
+    @property
+    def keeps_scaled(self) -> bool:
+        """Whether it keeps what the scheduler makes of its latents for the model."""
+        return self.written.scales
+
+    def part_at(self, line: int, out: Any) -> Part:
         """Which part of the scheduler's output the loop takes, calling ``step`` in this line."""
         sites = self.written.sites
         line -= self.code.co_firstlineno - 1
@@ -72,6 +77,10 @@ class ScheduledLoop(NamedTuple):
                 f"how many steps {type(pipeline).__name__} takes is not known: its loop goes over "
                 f"{over or 'scheduler.timesteps'}, a {type(found).__name__}"
             ) from error
+
+
+#: How the steps of a loop without a callback are noticed.
+Stepping: TypeAlias = ScheduledLoop | LoopByHand
 
 
 def scheduled_loop(kind: type) -> ScheduledLoop | None:
@@ -113,7 +122,7 @@ def _read(source: CallSource) -> ScheduledLoop | str:
     return why
 
 
-def check_scheduler(pipeline: Any, loop: ScheduledLoop) -> None:
+def check_scheduler(pipeline: Any, loop: Stepping) -> None:
     """Raise UnsupportedPipelineError if the pipeline has no scheduler whose steps can be seen."""
     scheduler = getattr(pipeline, SCHEDULER, None)
     if not callable(getattr(scheduler, "step", None)):
@@ -121,7 +130,7 @@ def check_scheduler(pipeline: Any, loop: ScheduledLoop) -> None:
             f"{type(pipeline).__name__} calls no callback at the end of a step, and has no "
             "scheduler with a step to tell its steps by"
         )
-    if loop.written.scales and not _leaves_as_it_is(scheduler):
+    if loop.keeps_scaled and not _leaves_as_it_is(scheduler):
         raise UnsupportedPipelineError(
             f"the loop of {type(pipeline).__name__} calls no callback, and changes {loop.latents} "
             f"otherwise than by scheduler.step: a {type(scheduler).__name__} scales them"
@@ -138,4 +147,4 @@ def _leaves_as_it_is(scheduler: Any) -> bool:
         return False
 
 
-__all__ = ["Part", "ScheduledLoop", "StepSite", "check_scheduler", "scheduled_loop"]
+__all__ = ["Part", "ScheduledLoop", "Stepping", "check_scheduler", "scheduled_loop"]

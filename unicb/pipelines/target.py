@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from unicb._states import States
 from unicb.backend import Backend
 from unicb.errors import UnsupportedPipelineError
+from unicb.pipelines.by_hand import Loop
 from unicb.pipelines.facts import PipelineFacts, num_timesteps_of
 from unicb.pipelines.hookable import check_hookable
-from unicb.pipelines.scheduled import ScheduledLoop, scheduled_loop
+from unicb.pipelines.scheduled import Stepping, scheduled_loop
 from unicb.pipelines.source import CallSource
 from unicb.pipelines.stoppable import check_stoppable, models_of, stops_by_flag
 
@@ -35,6 +36,8 @@ class Target:
 
     def __init__(self, pipeline: Any, backend: Backend, facts: PipelineFacts | None) -> None:
         self.pipeline, self.backend, self.facts = pipeline, backend, facts
+        #: What the loop hands to ``scheduler.step`` by name, where that is seen.
+        self.step_arguments: Mapping[str, Any] | None = None
         self._states = States()
         self._hookable: list[int] = []
 
@@ -77,13 +80,15 @@ class Target:
         return CallSource.of(type(self.pipeline))
 
     @cached_property
-    def scheduled(self) -> ScheduledLoop | None:
+    def scheduled(self) -> Stepping | None:
         """Its loop, where that calls no callback, and its steps are told by its scheduler; None
         where it calls one.
 
         Raises:
             UnsupportedPipelineError: the ends of its steps cannot be noticed in either way.
         """
+        if isinstance(self.pipeline, Loop):
+            return self.pipeline.stepping
         return scheduled_loop(type(self.pipeline))
 
     @property

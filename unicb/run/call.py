@@ -24,6 +24,7 @@ from unicb.run.loop import (
     ScopedLoop,
     WatchedLoop,
     frame_running,
+    id_of,
     is_given,
     is_given_anywhere,
     loop_frame_given,
@@ -31,6 +32,7 @@ from unicb.run.loop import (
     loop_locals,
 )
 from unicb.run.model_hooks import ModelHooks
+from unicb.run.rounds import note_rounds, stepping_frame
 from unicb.run.run import Run
 from unicb.run.scope import Scope, innermost
 from unicb.run.waiting import Waiting
@@ -235,8 +237,13 @@ def _loop_calling(call: Call, target: Target, scope: Scope | None) -> FrameId | 
     """The loop of this call that is calling us; None where it is another's."""
     if scope is not None and innermost() is not scope:
         return None
-    if target.scheduled is not None:
+    if target.scheduled is not None and target.scheduled.code is not None:
         return frame_running(target.scheduled.code, _getframe(1))
+    if target.scheduled is not None:
+        frame = stepping_frame(_getframe(1))
+        if frame is not None:
+            note_rounds(target, frame)
+        return None if frame is None else id_of(frame)
     given = loop_frame_given(target.pipeline, call)
     return given if scope is None else given or loop_frame_id(target.pipeline, _getframe(1))
 

@@ -47,7 +47,8 @@ def id_of(frame: FrameType) -> FrameId:
 def loop_frame_id(pipeline: Any, frame: FrameType) -> FrameId:
     """The id of the innermost frame, from ``frame`` outwards, that runs the pipeline's own code.
 
-    It is that of ``frame`` itself where none does, as when a loop is a function outside the class.
+    It is that of ``frame`` itself, or of the first outside of unicb, where none does, as when a
+    loop is a function outside the class.
     """
     codes = code_of(type(pipeline))
     outer: FrameType | None = frame
@@ -55,7 +56,7 @@ def loop_frame_id(pipeline: Any, frame: FrameType) -> FrameId:
         if outer.f_code in codes:
             return id_of(outer)
         outer = outer.f_back
-    return id_of(frame)
+    return id_of(_outside(frame))
 
 
 def frame_running(code: CodeType, frame: FrameType | None) -> FrameId | None:
@@ -68,7 +69,10 @@ def frame_running(code: CodeType, frame: FrameType | None) -> FrameId | None:
 
 def caller_outside() -> FrameType:
     """The frame that has called us from outside of unicb."""
-    frame = sys._getframe(1)
+    return _outside(sys._getframe(1))
+
+
+def _outside(frame: FrameType) -> FrameType:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("unicb."):
         frame = frame.f_back
     return frame

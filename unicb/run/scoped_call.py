@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from unicb.errors import GenerationCancelled
 from unicb.run.asked import Bound
@@ -34,20 +35,10 @@ def call_in_scope(
         GenerationCancelled: the call was cancelled, before it or during it.
         Exception: whatever the pipeline's call raises.
     """
-    scope = Scope()
+    opened = _Opened.of(bound, handle, lease, tensors, sigint)
     try:
-        lease.wait()
-        call = _called(bound, handle, sigint, scope)
-    except BaseException as error:
-        handle.settle(None, state_after(error))
-        handle.remove_gates()
-        lease.release()
-        raise
-    source = source_of(bound.target, call, handle, scope, tensors)
-    opened = _Opened(scope, call, source, lease)
-    try:
-        with scope.entered():
-            returned = bound.target.pipeline(*args, **kwargs, **source.start())
+        with opened.scope.entered():
+            returned = bound.target.pipeline(*args, **kwargs, **opened.source.start())
     except BaseException as error:
         opened.end(error)
         raise
@@ -55,6 +46,26 @@ def call_in_scope(
         return _Generated(returned, opened)
     opened.end(None)
     return returned
+
+
+@contextmanager
+def block_in_scope(
+    bound: Bound, handle: Handle, lease: Lease, tensors: list[str], sigint: bool
+) -> Iterator[None]:
+    """A block in which a loop of one's own runs, as a pipeline's does in its call.
+
+    Raises:
+        GenerationCancelled: it was cancelled, before it or during it.
+    """
+    opened = _Opened.of(bound, handle, lease, tensors, sigint)
+    try:
+        with opened.scope.entered():
+            opened.source.start()
+            yield
+    except BaseException as error:
+        opened.end(error)
+        raise
+    opened.end(None)
 
 
 def _called(bound: Bound, handle: Handle, sigint: bool, scope: Scope) -> Call:
@@ -68,7 +79,23 @@ class _Opened:
     """A call under way, and what is to be ended with it."""
 
     def __init__(self, scope: Scope, call: Call, source: Source, lease: Lease) -> None:
-        self.scope, self._call, self._source, self._lease = scope, call, source, lease
+        self.scope, self._call, self.source, self._lease = scope, call, source, lease
+
+    @classmethod
+    def of(
+        cls, bound: Bound, handle: Handle, lease: Lease, tensors: list[str], sigint: bool
+    ) -> Self:
+        """Begin a call. Raises what waiting for others, or what the callbacks need, raises."""
+        scope = Scope()
+        try:
+            lease.wait()
+            call = _called(bound, handle, sigint, scope)
+        except BaseException as error:
+            handle.settle(None, state_after(error))
+            handle.remove_gates()
+            lease.release()
+            raise
+        return cls(scope, call, source_of(bound.target, call, handle, scope, tensors), lease)
 
     def end(self, error: BaseException | None) -> None:
         """The call is over, with this error or without any."""
@@ -78,7 +105,7 @@ class _Opened:
         try:
             self._call.end(error)
         finally:
-            self._source.stop(failed=error is not None)
+            self.source.stop(failed=error is not None)
             self._lease.release()
 
 

@@ -14,13 +14,14 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any, Protocol
 
-from unicb.pipelines.scheduled import Part, ScheduledLoop, check_scheduler
+from unicb.pipelines.scheduled import Part, Stepping, check_scheduler
 from unicb.pipelines.source import CALLBACK
 from unicb.pipelines.target import Target
 from unicb.run.call import Call
 from unicb.run.handle import Handle
 from unicb.run.holds import Hold, hold
 from unicb.run.loop import caller_outside, id_of, loop_locals
+from unicb.run.rounds import note_rounds
 from unicb.run.scope import Scope, innermost
 
 TENSOR_INPUTS = "callback_on_step_end_tensor_inputs"
@@ -81,7 +82,7 @@ class SchedulerSource:
     """
 
     def __init__(
-        self, target: Target, loop: ScheduledLoop, call: Call, handle: Handle, scope: Scope
+        self, target: Target, loop: Stepping, call: Call, handle: Handle, scope: Scope
     ) -> None:
         self._target, self._loop = target, loop
         self._call, self._handle, self._scope = call, handle, scope
@@ -100,7 +101,7 @@ class SchedulerSource:
     def stop(self, failed: bool) -> None:
         if self._hold is not None:
             self._hold.release()
-        self._timesteps = None
+        self._timesteps = self._target.step_arguments = None
         if failed or self._handle.state == "interrupted" or 0 < self._done == self._count:
             return
         seen = f"after {self._done} of its {self._count} steps" if self._done else "before any step"
@@ -122,11 +123,12 @@ class SchedulerSource:
         """What the loop calls in the place of ``scheduler.step``."""
         with _NOBODYS.entered():
             below = self._scheduler.step  # without what this run holds, such as this
+        self._target.step_arguments = kwargs
         out = below(*args, **kwargs)
         frame = caller_outside()
-        if frame.f_code is not self._loop.code:
+        if self._loop.code not in (None, frame.f_code):
             return out  # not the loop's own
-        part = self._loop.part_at(frame.f_lineno)
+        part = self._loop.part_at(frame.f_lineno, out)
         whole = latents = _part_of(out, part)
         rows = self._loop.own_rows(whole, functools.partial(_locals_of, frame))
         if rows is not None:
@@ -146,6 +148,7 @@ class SchedulerSource:
         is_kept = timesteps is getattr(self._scheduler, "timesteps", None)
         if self._done >= self._count or (is_kept and timesteps is not self._timesteps):
             self._done, self._timesteps = 0, timesteps
+            note_rounds(self._target, frame)
             self._count = self._target.num_timesteps(functools.partial(_locals_of, frame))
         self._done += 1
         return self._done - 1
