@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from unicb.latents.initial import initial_latents
     from unicb.ops import TensorOps
     from unicb.pipelines import PipelineFacts
+    from unicb.pipelines.by_hand import Loop
     from unicb.pipelines.target import Target
     from unicb.run.run import Run
     from unicb.sibling import sibling
@@ -96,6 +97,7 @@ else:
             "unicb.latents.initial": ("initial_latents",),
             "unicb.ops": ("TensorOps",),
             "unicb.pipelines": ("PipelineFacts",),
+            "unicb.pipelines.by_hand": ("Loop",),
             "unicb.pipelines.target": ("Target",),
             "unicb.run.run": ("Run",),
             "unicb.sibling": ("sibling",),
@@ -127,6 +129,7 @@ __all__ = [
     "LatentCorrection",
     "LatentFormat",
     "LatentsNotFiniteError",
+    "Loop",
     "NaNGuard",
     "PipelineBusyError",
     "PipelineFacts",

@@ -10,7 +10,7 @@ from unicb.backend import backend_for
 from unicb.callback import Callback, PlainFunction, name_of
 from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines import PipelineFacts, facts_for
-from unicb.pipelines.source import CALLBACK, CallSource
+from unicb.pipelines.scheduled import check_scheduler
 from unicb.pipelines.target import Target
 from unicb.run.asked import Bound
 from unicb.run.first_call import check_watchable
@@ -34,7 +34,7 @@ def bound_to(
     if on_sigint is not None:
         check_sigint(on_sigint)
     target = Target(pipeline, backend_for(pipeline), facts_for(pipeline))
-    offered = offered_tensors(pipeline)
+    offered = offered_tensors(target)
     chosen = offered if tensor_inputs is None else tensor_names(tensor_inputs)
     adapted = tuple(as_callback(callback, chosen) for callback in callbacks)
     needs = [(callback, tuple(callback.needs(target))) for callback in adapted]
@@ -49,7 +49,8 @@ def bound_to(
     refuse_conflicts(adapted)
     facts = target.facts
     # Those that are known to have guidance are known to call it, too.
-    if (facts is None or facts.cfg == "none") and target.source.hands_on:
+    unguided = facts is None or facts.cfg == "none"
+    if unguided and target.scheduled is None and target.source.hands_on:
         raise UnsupportedPipelineError(
             f"{target.name} calls no callback itself: it hands it on to a pipeline inside it; "
             "bind that one"
@@ -64,26 +65,21 @@ def bound_to(
     return bound, [*with_batch(needed, offered, facts)]
 
 
-def offered_tensors(pipeline: Any) -> tuple[str, ...]:
-    """Names of what the pipeline hands to step-end callbacks."""
-    kind = type(pipeline)
-    offered = getattr(pipeline, "_callback_tensor_inputs", None)
-    source = CallSource.of(kind)
-    if CALLBACK not in source.parameters:
-        unclear = (
-            ", and its code does not say that its **kwargs go where one is taken; if they do, say "
-            "so by functools.wraps or a __signature__"
-        )
+def offered_tensors(target: Target) -> tuple[str, ...]:
+    """Names of what the pipeline hands over at the end of a step.
+
+    Raises:
+        UnsupportedPipelineError: the ends of its steps cannot be noticed, or it does not say.
+    """
+    pipeline = target.pipeline
+    if target.scheduled is not None:
+        check_scheduler(pipeline, target.scheduled)
+    elif getattr(pipeline, "_callback_tensor_inputs", None) is None:
         raise UnsupportedPipelineError(
-            f"{kind.__name__} calls no callback at the end of a step: its __call__ takes no "
-            f"{CALLBACK}{unclear if source.takes_any_keyword else ''}"
-        )
-    if offered is None:
-        raise UnsupportedPipelineError(
-            f"{kind.__name__} does not say what it offers to callbacks. If it hands them on to a "
+            f"{target.name} does not say what it offers to callbacks. If it hands them on to a "
             "pipeline inside it, bind that one: pipe(prompt, **bind(pipe.decoder_pipe, ...))"
         )
-    return tuple(offered)
+    return target.offered
 
 
 def tensor_names(tensor_inputs: Sequence[str]) -> tuple[str, ...]:

@@ -245,6 +245,8 @@ def backend_for(pipeline: object) -> Backend:
         BackendNotFoundError: no backend owns the object, or two do.
         BackendLoadError: the owner may be one that failed to load, or its framework fails to.
     """
+    if hasattr(pipeline, "__dict__"):  # a loop of one's own is of its denoiser's framework
+        pipeline = vars(pipeline).get("_unicb_framework_of", pipeline)
     owners: list[Backend] = []
     failure: BackendLoadError | None = None
     for name in backend_names():

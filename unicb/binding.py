@@ -5,24 +5,25 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from unicb._bind_checks import bound_to
 from unicb.callback import Callback, PlainFunction, name_of
 from unicb.errors import UnsupportedPipelineError
+from unicb.pipelines.by_hand import Loop
 from unicb.pipelines.source import CALLBACK
 from unicb.run.asked import Bound
 from unicb.run.busy import Holder, Lease, User
 from unicb.run.call import Call
 from unicb.run.controls import Controls
 from unicb.run.handle import Handle, State
-from unicb.run.scoped_call import call_in_scope
+from unicb.run.scoped_call import block_in_scope, call_in_scope
 from unicb.run.sigint import OnSigint
+from unicb.run.sources import TENSOR_INPUTS
 
 __all__ = ["Binding", "State", "bind"]
-
-TENSOR_INPUTS = "callback_on_step_end_tensor_inputs"
 
 
 def bind(
@@ -35,7 +36,8 @@ def bind(
     ``callbacks(prompt)`` in place of ``pipe(prompt)``, or ``pipe(prompt, **callbacks)``.
 
     Args:
-        pipeline: a pipeline of a framework for which a backend is installed.
+        pipeline: a pipeline of a framework for which a backend is installed; or a :class:`Loop`,
+            for one of one's own, which then stands in a ``with`` block of the binding.
         callbacks: :class:`Callback` objects, and plain functions in the frameworks' signature
             ``(pipeline, step_index, timestep, callback_kwargs)``, called in this order.
         tensor_inputs: names of the tensors that the plain functions are handed; without it,
@@ -46,8 +48,8 @@ def bind(
 
     Raises:
         BackendNotFoundError, BackendLoadError: no backend for ``pipeline``, or it fails to load.
-        UnsupportedPipelineError: the pipeline calls no step-end callback, does not offer a tensor
-            that is asked for, or cannot do what a callback needs.
+        UnsupportedPipelineError: the ends of the pipeline's steps cannot be noticed, it does not
+            offer a tensor that is asked for, or cannot do what a callback needs.
         TypeError: something among ``callbacks`` is neither a Callback nor callable.
         ValueError: ``on_sigint`` is another word; two callbacks decide on the same thing, or are
             the same object.
@@ -56,6 +58,9 @@ def bind(
     handle = Handle()
     bound, tensors = bound_to(pipeline, callbacks, tensor_inputs, on_sigint, handle.over)
     return Binding(bound, handle, tensors, on_sigint is not None)
+
+
+_WITH = "write the loop in a block, as in `with bind(Loop(...), ...) as callbacks:`"
 
 
 class Binding(Controls, Mapping[str, Any]):
@@ -73,6 +78,7 @@ class Binding(Controls, Mapping[str, Any]):
         super().__init__(bound, handle)
         self._tensors, self._sigint = tensors, sigint
         self._used = False
+        self._block: AbstractContextManager[None] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the pipeline with the callbacks bound; returns what it returns.
@@ -87,6 +93,8 @@ class Binding(Controls, Mapping[str, Any]):
             UnsupportedPipelineError: it was given texts, and the pipeline has no tokenizer.
             Exception: whatever the pipeline's call raises.
         """
+        if isinstance(self.pipeline, Loop):
+            raise UnsupportedPipelineError(f"a loop of one's own cannot be called: {_WITH}")
         return self._call(self._lease(User()), args, kwargs)
 
     def _lease(self, holder: Holder) -> Lease:
@@ -102,10 +110,22 @@ class Binding(Controls, Mapping[str, Any]):
             raise TypeError(
                 f"callbacks(...) hands over {given[0]} itself; give bind() all of the callbacks"
             )
-        kwargs = {**kwargs, TENSOR_INPUTS: self._tensors}
-        return call_in_scope(self._bound, self._handle, lease, self._sigint, args, kwargs)
+        about = self._bound, self._handle, lease, self._tensors, self._sigint
+        return call_in_scope(*about, args, kwargs)
+
+    def _check_unpacks(self) -> None:
+        """Raise UnsupportedPipelineError if the pipeline's call takes no callback."""
+        if self._bound.target.scheduled is not None:
+            instead = "call the binding in the pipeline's place, as in callbacks(prompt, ...)"
+            if isinstance(self.pipeline, Loop):
+                instead = _WITH
+            raise UnsupportedPipelineError(
+                f"a {self._bound.target.name} takes no {CALLBACK} to unpack the binding into: "
+                f"{instead}"
+            )
 
     def __getitem__(self, key: str) -> Any:
+        self._check_unpacks()
         if key not in (CALLBACK, TENSOR_INPUTS):
             raise KeyError(key)
         if key == TENSOR_INPUTS:
@@ -120,6 +140,7 @@ class Binding(Controls, Mapping[str, Any]):
             ) from error
 
     def __iter__(self) -> Iterator[str]:
+        self._check_unpacks()
         return iter((CALLBACK, TENSOR_INPUTS))
 
     def __len__(self) -> int:
@@ -141,14 +162,19 @@ class Binding(Controls, Mapping[str, Any]):
 
     def __del__(self) -> None:
         if not getattr(self, "_used", True) and not sys.is_finalizing():
+            unpacked = ", or pipe(prompt, **callbacks) with both asterisks"
             warnings.warn(
-                f"{self!r} was never called: write callbacks(prompt), or pipe(prompt, **callbacks) "
-                "with both asterisks",
+                f"{self!r} was never called: write callbacks(prompt)"
+                f"{unpacked if self._bound.target.scheduled is None else ''}",
                 RuntimeWarning,
                 stacklevel=2,
             )
 
     def __enter__(self) -> Self:
+        if isinstance(self.pipeline, Loop):
+            about = self._bound, self._handle, self._lease(User()), self._tensors, self._sigint
+            self._block = block_in_scope(*about)
+            self._block.__enter__()
         return self
 
     def __exit__(
@@ -157,4 +183,9 @@ class Binding(Controls, Mapping[str, Any]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._handle.close()
+        block, self._block = self._block, None
+        try:
+            if block is not None:
+                block.__exit__(kind, error, traceback)
+        finally:
+            self._handle.close()

@@ -17,7 +17,7 @@ class NumpyBackend(Backend):
     name = "numpy"
     install = "pip install unicb"
     package = "unicb_numpy"
-    bases = ("ToyPipeline",)
+    bases = ("ToyPipeline", "ToyUNet")
     distributions = ("numpy",)
 
     @cached_property

@@ -67,6 +67,11 @@ class _Prompts(Callback):
     def on_bind(self, target: Target) -> None:
         pipeline, facts = target.pipeline, target.facts
         name, mine = target.name, type(self).__name__
+        if target.scheduled is not None:
+            raise UnsupportedPipelineError(
+                f"{mine} cannot exchange a prompt of {name}: its loop calls no callback, and takes "
+                f"nothing back but {target.scheduled.latents}"
+            )
         loop = prompt_loop(type(pipeline))
         encoders = [part for part in vars(pipeline) if part.startswith("text_encoder")]
         if encoders and all(getattr(pipeline, part) is None for part in encoders):

@@ -15,7 +15,7 @@ and another formula altogether (see ``_rule.py``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from unicb.backend import Backend, backend_for
@@ -102,10 +102,11 @@ class Guidance:
     Args:
         pipeline: the pipeline.
         known: what unicb knows of its class.
+        offered: names of the tensors that its loop hands over at the end of a step.
     """
 
-    def __init__(self, pipeline: Any, known: PipelineFacts | None) -> None:
-        self._pipeline, self._known = pipeline, known
+    def __init__(self, pipeline: Any, known: PipelineFacts | None, offered: Sequence[str]) -> None:
+        self._pipeline, self._known, self._offered = pipeline, known, offered
         #: Whether a run has to look how its loop guides, for what is to be done to that.
         self.is_to_be_seen = False
 
@@ -120,20 +121,20 @@ class Guidance:
 
     def check_cut(self) -> None:
         """Raise UnsupportedPipelineError if guidance cannot be cut on this pipeline."""
-        check(self._pipeline, self._known)
+        check(self._pipeline, self._known, self._offered)
         self._note()
 
     def check_scale(self) -> PipelineFacts:
         """Raise UnsupportedPipelineError if guidance cannot be given another scale. Returns how it
         works."""
-        facts = check_scaling(self._pipeline, self._known)
+        facts = check_scaling(self._pipeline, self._known, self._offered)
         self._note()
         return facts
 
     def check_rule(self) -> None:
         """Raise UnsupportedPipelineError if what the loop combines cannot be replaced by a rule."""
         facts = facts_of(self._pipeline, self._known, RULE_AIM)
-        if facts.cfg == "batch" and facts.batch_of not in self._pipeline._callback_tensor_inputs:
+        if facts.cfg == "batch" and facts.batch_of not in self._offered:
             raise UnsupportedPipelineError(_without_latents(self._pipeline, facts, RULE_AIM))
         check_rule(self._pipeline, facts)
         self._note()
@@ -164,13 +165,13 @@ def facts_of(
     return facts
 
 
-def check(pipeline: Any, known: PipelineFacts | None) -> None:
+def check(pipeline: Any, known: PipelineFacts | None, offered: Sequence[str]) -> None:
     """Raise UnsupportedPipelineError if guidance cannot be cut on this pipeline.
 
     Rehearses what can be rehearsed before a run: that the models are there and can be hooked.
     """
     facts = facts_of(pipeline, known)
-    if facts.cfg == "batch" and facts.batch_of not in pipeline._callback_tensor_inputs:
+    if facts.cfg == "batch" and facts.batch_of not in offered:
         raise UnsupportedPipelineError(_without_latents(pipeline, facts, "cut guidance"))
     models = Models(backend_for(pipeline), pipeline, facts, None)
     models.refuse_caching()
@@ -235,8 +236,11 @@ def is_off(pipeline: Any, known: PipelineFacts | None, run: Run) -> bool:
     return scale is not None and scale <= facts.guided_above
 
 
-def check_scaling(pipeline: Any, known: PipelineFacts | None) -> PipelineFacts:
-    """Raise UnsupportedPipelineError if the pipeline's guidance cannot be given another scale."""
+def check_scaling(
+    pipeline: Any, known: PipelineFacts | None, offered: Sequence[str] | None = None
+) -> PipelineFacts:
+    """Raise UnsupportedPipelineError if the pipeline's guidance cannot be given another scale;
+    ``offered``: names of the tensors that its loop hands over, None in a run, which has them."""
     facts = facts_of(pipeline, known, AIM)
     if read_at_each_step(facts):
         return facts
@@ -260,7 +264,7 @@ def check_scaling(pipeline: Any, known: PipelineFacts | None) -> PipelineFacts:
             f"cannot {AIM} on {name}: its loop has no scale called "
             f"{' or '.join(facts.scale_names)}. Facts from: {facts.source}"
         )
-    if facts.cfg == "batch" and facts.batch_of not in pipeline._callback_tensor_inputs:
+    if offered is not None and facts.cfg == "batch" and facts.batch_of not in offered:
         raise UnsupportedPipelineError(_without_latents(pipeline, facts, AIM))
     models = Models(backend_for(pipeline), pipeline, facts, None, AIM)
     try:

@@ -72,8 +72,12 @@ class RunGuidance:
     def counted(self) -> dict[str, Tensor]:
         """What counts the batch, before the first step has ended: of the loop's locals."""
         before = "" if self._facts is None else self._facts.batch_before
-        found = self._owner.loop_locals([self._batch_of, before])
+        scheduled = self._target.scheduled
+        names = [self._batch_of, before] if scheduled is None else [scheduled.latents]
+        found = self._owner.loop_locals(names)
         rows = next((x for x in found.values() if self._backend.is_tensor(x)), None)
+        if rows is not None and scheduled is not None:
+            rows = rows[: scheduled.own_rows(rows, self._owner.loop_locals)]
         return {} if rows is None else {self._batch_of: rows}
 
     def is_off(self) -> bool:

@@ -1,7 +1,8 @@
 """How guidance works on a class of pipeline that the data files do not know, read from its code.
 
-Pipelines are written alike: a loop that calls ``callback_on_step_end`` and unpacks the denoiser's
-output into names such as ``noise_pred_uncond, noise_pred_text``, or calls the denoiser again under
+Pipelines are written alike: a loop that calls ``callback_on_step_end`` (or steps its scheduler,
+where no callback is taken) and unpacks the denoiser's output into names such as
+``noise_pred_uncond, noise_pred_text``, or calls the denoiser again under
 ``if self.do_classifier_free_guidance``. Where a class is written so, its facts are read; where
 anything is unclear, there are none. A run's first step with guidance has to show the same, before
 guidance is changed.
@@ -18,13 +19,13 @@ from typing import Any, Literal, cast
 
 from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines import Part, PipelineFacts, facts_owner, known_pipelines, usual_unbatched
+from unicb.pipelines._called import DENOISER, aliases, model_calls
+from unicb.pipelines._stepping import stepping_loop
 from unicb.pipelines.fingerprint import is_proven, proven_releases
-from unicb.pipelines.source import CallSource, self_attribute, text_of
+from unicb.pipelines.source import CALLBACK, CallSource, self_attribute, text_of
 
 log = logging.getLogger("unicb")
 
-#: Attributes by these names hold models whose output is guided; other models are companions.
-_DENOISER = re.compile(r"unet|transformer|prior|decoder|denoiser|dit")
 _ROLES: tuple[tuple[str, Part], ...] = (
     (r"perturb|pag", "perturbed"),
     # Before the next: "uncond" contains "cond". An image without a text is no text either.
@@ -65,7 +66,7 @@ def _unproven(kind: type, known: PipelineFacts) -> PipelineFacts:
 
 def _read(kind: type, caller: type, known: PipelineFacts | None) -> PipelineFacts:
     found = infer(caller)
-    if known is not None and CallSource.of(caller).written.loop is None:
+    if known is not None and _loop_of(CallSource.of(caller)) is None:
         return known  # it wraps the call of its base
     if found is not None and known is not None and _agree(found, known):
         return replace(known, verify=True)
@@ -106,15 +107,15 @@ def hands_on_callback(kind: type) -> bool:
 
 def infer(kind: Any) -> PipelineFacts | None:
     """Facts read from the code of a class's ``__call__``; None where it does not say."""
-    written = CallSource.of(kind).written
-    tree, loop = written.tree, written.loop
+    source = CallSource.of(kind)
+    tree, loop = source.written.tree, _loop_of(source)
     if tree is None or loop is None or "perturbed" in ast.unparse(loop):
         return None
-    aliases = _aliases(tree)
-    calls = list(_model_calls(loop, aliases))
+    standing = aliases(tree)
+    calls = list(model_calls(loop, standing))
     models = list(dict.fromkeys(name for _, names in calls for name in names))
     models = [name for name in models if not hasattr(kind, name)]  # no methods
-    denoisers = tuple(name for name in models if _DENOISER.search(name))
+    denoisers = tuple(name for name in models if DENOISER.search(name))
     if not denoisers:
         return None
     companions = tuple(name for name in models if name not in denoisers)
@@ -136,28 +137,13 @@ def infer(kind: Any) -> PipelineFacts | None:
     return _two_calls(kind, loop, sites, denoisers, companions)
 
 
-def _aliases(tree: ast.AST) -> dict[str, list[str]]:
-    """Locals that stand for models: ``model = self.transformer``."""
-    found: dict[str, list[str]] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            name = self_attribute(node.value)
-            if name is not None and _DENOISER.search(name):
-                found.setdefault(node.targets[0].id, []).append(name)
-    return found
-
-
-def _model_calls(
-    loop: ast.AST, aliases: dict[str, list[str]]
-) -> Iterator[tuple[ast.Call, list[str]]]:
-    """Calls of models in the loop, in the order of the code, with the names of the models."""
-    calls = [node for node in ast.walk(loop) if isinstance(node, ast.Call)]
-    for node in sorted(calls, key=lambda call: (call.lineno, call.col_offset)):
-        if isinstance(node.func, ast.Name) and node.func.id in aliases:
-            yield node, aliases[node.func.id]
-        name = self_attribute(node.func)
-        if name is not None and re.search(_DENOISER.pattern + "|controlnet", name):
-            yield node, [name]
+def _loop_of(source: CallSource) -> ast.For | ast.While | None:
+    """The loop that calls the callback; in a class that takes none, that steps its scheduler."""
+    tree, loop = source.written.tree, source.written.loop
+    if loop is not None or tree is None or CALLBACK in source.parameters:
+        return loop
+    function = tree.body[0]
+    return stepping_loop(function) if isinstance(function, ast.FunctionDef) else None
 
 
 def _role(name: str) -> Part | None:

@@ -57,7 +57,7 @@ def has_scale(kind: type, facts: PipelineFacts) -> bool:
     there = CallSource.of(kind).local_names
     if not there:
         return True
-    return any(name.startswith(_ATTRIBUTE) or name in there for name in facts.scale_names)
+    return any(name.startswith(ATTRIBUTE) or name in there for name in facts.scale_names)
 
 
 def without_guidance(

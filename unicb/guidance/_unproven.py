@@ -38,6 +38,11 @@ def settled(models: Models, seen: Seen) -> PipelineFacts:
             f"{model} predicts",
             "unicb, not proven on this loop, has to see that in its first step with guidance",
         )
+    if (facts.cfg == "batch") != (seen.calls < len(seen.parts)):
+        models.mismatch(
+            f"its loop takes {seen.calls} calls of its {model} for {len(seen.parts)} parts",
+            f"guidance should come in {'one' if facts.cfg == 'batch' else 'a call for each'}",
+        )
     order = facts.order[: len(seen.parts)]
     if len(seen.parts) != len(order) or len(order) < facts.least_blocks:
         models.mismatch(

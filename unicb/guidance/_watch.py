@@ -32,11 +32,13 @@ class Seen(NamedTuple):
         parts: that the denoiser has predicted, each in the shape of ``output``.
         output: what the loop made of them, for its scheduler.
         combination: how; None where that is not clean.
+        calls: how many calls of the denoiser it took.
     """
 
     parts: Sequence[Tensor]
     output: Tensor
     combination: Combination | None
+    calls: int
 
 
 #: Returns what the scheduler is to get in the place of what the loop has made; None for that.
@@ -133,8 +135,16 @@ class LoopWatch:
         try:
             if not self._is_due():
                 return None
+            scheduled = self._run.target.scheduled
+            rows = scheduled and scheduled.own_rows(output, self._run.loop_locals)
+            if rows:  # it has each of them twice
+                output = output[:rows]
+                sample = sample[:rows] if self._models.backend.is_tensor(sample) else sample
             seen = _seen(self._models, answers, output, sample)
-            return None if seen is None else self._see(seen)
+            instead = None if seen is None else self._see(seen)
+            if instead is None or not rows:
+                return instead
+            return self._models.backend.ops.concat([instead, instead])
         except BaseException:
             self._run.finish()
             raise
@@ -165,8 +175,8 @@ def _seen(models: Models, answers: Sequence[Any], output: Tensor, sample: Any) -
         start = thin(sample) if backend.is_tensor(sample) and _fits(output, sample) else None
         made = combination_of(columns, wanted, start, _precision(parts[0], output))
         if made is not None:
-            return Seen(parts, output, made)
-    return Seen(found, output, None)
+            return Seen(parts, output, made, len(answers))
+    return Seen(found, output, None, len(answers))
 
 
 def _first(models: Models, answer: Any) -> Any:

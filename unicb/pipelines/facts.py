@@ -162,8 +162,12 @@ def facts_for(pipeline: object) -> PipelineFacts | None:
     """Facts about the class of ``pipeline`` or the nearest of its bases; None if there are none.
 
     A class says so itself in ``unicb_facts``, or goes by its name: the frameworks call their
-    ports of one pipeline the same. One that says None is as good as unknown.
+    ports of one pipeline the same. One that says None is as good as unknown. A loop of one's own
+    has its own.
     """
+    said = vars(pipeline).get("_unicb_facts") if hasattr(pipeline, "__dict__") else None
+    if isinstance(said, PipelineFacts):
+        return said
     return _table().about(type(pipeline))
 
 

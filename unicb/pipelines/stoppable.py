@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from unicb.errors import UnsupportedPipelineError
@@ -23,9 +24,10 @@ def stops_by_flag(pipeline: Any) -> bool:
     return reads_flag(type(pipeline)) and not getattr(pipeline, "free_init_enabled", False)
 
 
-def check_stoppable(pipeline: Any, facts: PipelineFacts | None) -> None:
-    """Raise UnsupportedPipelineError if a run of the pipeline cannot be ended early."""
-    if stops_by_flag(pipeline) or models_of(pipeline, facts):
+def check_stoppable(pipeline: Any, models: Sequence[Any]) -> None:
+    """Raise UnsupportedPipelineError if a run of the pipeline, whose loop calls these models,
+    cannot be ended early."""
+    if stops_by_flag(pipeline) or models:
         return
     raise UnsupportedPipelineError(
         f"{type(pipeline).__name__} cannot be interrupted: its loop reads no interrupt flag, and "

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from unicb._states import States
 from unicb.backend import Backend
 from unicb.errors import UnsupportedPipelineError
-from unicb.pipelines.facts import PipelineFacts
+from unicb.pipelines.by_hand import Loop
+from unicb.pipelines.facts import PipelineFacts, num_timesteps_of
 from unicb.pipelines.hookable import check_hookable
+from unicb.pipelines.scheduled import Stepping, scheduled_loop
 from unicb.pipelines.source import CallSource
 from unicb.pipelines.stoppable import check_stoppable, models_of, stops_by_flag
 
@@ -34,6 +36,8 @@ class Target:
 
     def __init__(self, pipeline: Any, backend: Backend, facts: PipelineFacts | None) -> None:
         self.pipeline, self.backend, self.facts = pipeline, backend, facts
+        #: What the loop hands to ``scheduler.step`` by name, where that is seen.
+        self.step_arguments: Mapping[str, Any] | None = None
         self._states = States()
         self._hookable: list[int] = []
 
@@ -52,7 +56,7 @@ class Target:
         """How classifier-free guidance works on it, and what can be done to it."""
         from unicb.guidance import Guidance
 
-        return Guidance(self.pipeline, self.facts)
+        return Guidance(self.pipeline, self.facts, self.offered)
 
     @property
     def is_to_be_seen(self) -> bool:
@@ -75,10 +79,38 @@ class Target:
         """What the code of its class says of its call."""
         return CallSource.of(type(self.pipeline))
 
+    @cached_property
+    def scheduled(self) -> Stepping | None:
+        """Its loop, where that calls no callback, and its steps are told by its scheduler; None
+        where it calls one.
+
+        Raises:
+            UnsupportedPipelineError: the ends of its steps cannot be noticed in either way.
+        """
+        if isinstance(self.pipeline, Loop):
+            return self.pipeline.stepping
+        return scheduled_loop(type(self.pipeline))
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """Names of the tensors that its loop hands over at the end of a step."""
+        if self.scheduled is not None:
+            return ("latents",)
+        return tuple(getattr(self.pipeline, "_callback_tensor_inputs", ()))
+
+    def num_timesteps(self, loop_locals: Callable[[list[str]], Mapping[str, Any]]) -> int:
+        """Number of the running call's timesteps; ``loop_locals`` gives values of its loop's."""
+        if self.scheduled is not None:
+            return self.scheduled.num_timesteps(self.pipeline, loop_locals)
+        return num_timesteps_of(self.pipeline)
+
     @property
     def models(self) -> list[Any]:
         """Its denoisers, and then the models that are called with the same rows, such as
         ControlNets. Empty where they are not known, or the pipeline has no denoiser."""
+        if self.facts is None and self.scheduled is not None:
+            found = [getattr(self.pipeline, name, None) for name in self.scheduled.models]
+            return [model for model in found if model is not None]
         return models_of(self.pipeline, self.facts)
 
     def check_changeable(self, part: Any) -> None:
@@ -95,10 +127,10 @@ class Target:
 
     def check_interruptible(self) -> None:
         """Raise UnsupportedPipelineError if a run of the pipeline cannot be ended early."""
-        check_stoppable(self.pipeline, self.facts)
+        models = self.models
+        check_stoppable(self.pipeline, models)
         if stops_by_flag(self.pipeline):
             return
-        models = self.models
         if (found := [*map(id, models)]) != self._hookable:  # a run may be under way
             check_hookable(self.backend, models, f"interrupt a run of {self.name}")
             self._hookable = found

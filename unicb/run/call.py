@@ -12,6 +12,7 @@ from typing import Any
 from unicb.callback import name_of
 from unicb.errors import GenerationCancelled, UnicbError
 from unicb.ops import Tensor
+from unicb.pipelines.target import Target
 from unicb.run.asked import Bound, CallTimes
 from unicb.run.busy import Lease, User
 from unicb.run.decoding import Decoding
@@ -22,6 +23,8 @@ from unicb.run.loop import (
     Outputs,
     ScopedLoop,
     WatchedLoop,
+    frame_running,
+    id_of,
     is_given,
     is_given_anywhere,
     loop_frame_given,
@@ -29,6 +32,7 @@ from unicb.run.loop import (
     loop_locals,
 )
 from unicb.run.model_hooks import ModelHooks
+from unicb.run.rounds import note_rounds, stepping_frame
 from unicb.run.run import Run
 from unicb.run.scope import Scope, innermost
 from unicb.run.waiting import Waiting
@@ -166,7 +170,7 @@ class Call:
         run = self._run
         if run is not None and (run.calls_back or run.is_calling()):
             return
-        frame_id = self._loop_calling()
+        frame_id = _loop_calling(self, self._bound.target, self._scope)
         if frame_id is None:
             return
         # The error for the loop of another pipeline is raised at its first step's end.
@@ -180,14 +184,6 @@ class Call:
         except BaseException as error:
             self._fail(run, error)
             raise
-
-    def _loop_calling(self) -> FrameId | None:
-        """The loop of this call that is calling us; None where it is another's."""
-        pipeline = self._bound.target.pipeline
-        if self._scope is not None and innermost() is not self._scope:
-            return None
-        given = loop_frame_given(pipeline, self)
-        return given if self._scope is None else given or loop_frame_id(pipeline, _getframe(1))
 
     def _begin(self, pipeline: Any, frame_id: FrameId) -> Run:
         _check_pipeline(self._bound, pipeline)
@@ -235,6 +231,21 @@ class Call:
     def release(self) -> None:
         """Take away what waits for the call's first step, or for Ctrl-C. Idempotent."""
         self._waiting.release()
+
+
+def _loop_calling(call: Call, target: Target, scope: Scope | None) -> FrameId | None:
+    """The loop of this call that is calling us; None where it is another's."""
+    if scope is not None and innermost() is not scope:
+        return None
+    if target.scheduled is not None and target.scheduled.code is not None:
+        return frame_running(target.scheduled.code, _getframe(1))
+    if target.scheduled is not None:
+        frame = stepping_frame(_getframe(1))
+        if frame is not None:
+            note_rounds(target, frame)
+        return None if frame is None else id_of(frame)
+    given = loop_frame_given(target.pipeline, call)
+    return given if scope is None else given or loop_frame_id(target.pipeline, _getframe(1))
 
 
 def _loop_of(frame_id: FrameId, scope: Scope | None, run: Run) -> Loop:

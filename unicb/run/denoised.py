@@ -43,7 +43,9 @@ class RunDenoised:
         run = self._run
         try:
             scheduler = getattr(run.pipeline, "scheduler", None)
-            given = _step_arguments(run.loop_locals(_STEP_ARGUMENTS))
+            given = run.target.step_arguments
+            if given is None:
+                given = _step_arguments(run.loop_locals(_STEP_ARGUMENTS))
             kind = DenoisedEstimate.kind_of(scheduler, given)
             if kind is not None:
                 self._estimate = DenoisedEstimate(

@@ -87,9 +87,7 @@ class Handle:
         """Put the hooks that cancel at once on the models, if the run is to be cancelled still."""
         with self._changed:
             if self.request is not None and self.request.what == "cancel" and self._gates is None:
-                self._gates = Gates(
-                    target.backend, target.pipeline, target.facts, self._cancel_at_once
-                )
+                self._gates = Gates(target.backend, target.models, self._cancel_at_once)
 
     def _cancel_at_once(self) -> None:
         for call in self._live():

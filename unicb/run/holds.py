@@ -10,18 +10,22 @@ another object.
 from __future__ import annotations
 
 from types import MemberDescriptorType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from unicb.given_classes import OWN, below, lock, put, take
 
-if TYPE_CHECKING:
-    from unicb.run.asked import AskedRun
+
+class Owner(Protocol):
+    """Whose calls an attribute is held in."""
+
+    def owns_current_call(self) -> bool:
+        """Whether who is calling is one of its own."""
 
 
 class Hold:
     """One attribute of one object, held by one run. Made by :func:`hold`."""
 
-    def __init__(self, obj: Any, name: str, value: Any, owner: AskedRun) -> None:
+    def __init__(self, obj: Any, name: str, value: Any, owner: Owner) -> None:
         self._obj, self._name, self._is_ours = obj, name, owner.owns_current_call
         #: What the run has. May be set.
         self.value = value
@@ -37,7 +41,7 @@ class Hold:
                 take(self._obj, self._name)
 
 
-def hold(obj: Any, name: str, value: Any, owner: AskedRun) -> Hold:
+def hold(obj: Any, name: str, value: Any, owner: Owner) -> Hold:
     """Have ``obj.name`` be ``value`` in calls of ``owner``, and what it is in all others.
 
     Of several holds, the latest whose owner is calling answers. To set the attribute changes that

@@ -40,22 +40,42 @@ class FrameId(NamedTuple):
     code: CodeType
 
 
-def _id_of(frame: FrameType) -> FrameId:
+def id_of(frame: FrameType) -> FrameId:
     return FrameId(id(frame), frame.f_code)
 
 
 def loop_frame_id(pipeline: Any, frame: FrameType) -> FrameId:
     """The id of the innermost frame, from ``frame`` outwards, that runs the pipeline's own code.
 
-    It is that of ``frame`` itself where none does, as when a loop is a function outside the class.
+    It is that of ``frame`` itself, or of the first outside of unicb, where none does, as when a
+    loop is a function outside the class.
     """
     codes = code_of(type(pipeline))
     outer: FrameType | None = frame
     while outer is not None:
         if outer.f_code in codes:
-            return _id_of(outer)
+            return id_of(outer)
         outer = outer.f_back
-    return _id_of(frame)
+    return id_of(_outside(frame))
+
+
+def frame_running(code: CodeType, frame: FrameType | None) -> FrameId | None:
+    """The id of the innermost frame, from ``frame`` outwards, that runs this code; None if none
+    does."""
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return None if frame is None else id_of(frame)
+
+
+def caller_outside() -> FrameType:
+    """The frame that has called us from outside of unicb."""
+    return _outside(sys._getframe(1))
+
+
+def _outside(frame: FrameType) -> FrameType:
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("unicb."):
+        frame = frame.f_back
+    return frame
 
 
 def pin_callers() -> None:
@@ -119,7 +139,7 @@ def _given(
 def loop_locals(frame_id: FrameId, names: Iterable[str]) -> dict[str, Any]:
     """Values of the frame's locals by these names; it must be one of our callers."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and _id_of(frame) != frame_id:
+    while frame is not None and id_of(frame) != frame_id:
         frame = frame.f_back
     return {} if frame is None else _locals_of(frame, names)
 

@@ -10,7 +10,6 @@ from unicb.backend import Around
 from unicb.checks import one_of
 from unicb.guidance._guided import RunGuidance
 from unicb.ops import Tensor
-from unicb.pipelines import num_timesteps_of
 from unicb.pipelines.stoppable import stops_by_flag
 from unicb.run.asked import AskedRun, Bound, CallTimes
 from unicb.run.denoised import RunDenoised
@@ -115,7 +114,7 @@ class Run(AskedRun):
         """The loop begins, or counts anew for the next part of a long video."""
         if index < self.index - self._offset:
             self._offset = self.index + 1
-        self.num_timesteps = num_timesteps_of(self.pipeline)
+        self.num_timesteps = self._count_timesteps()
         self.denoised.started_from = None
         if self.index < 0:
             if self.denoised.begin(timestep, self.num_timesteps):
@@ -126,9 +125,12 @@ class Run(AskedRun):
                     self.ending.callbacks.callback(callback.on_run_end, self)
                 callback.on_run_start(self)
 
+    def _count_timesteps(self) -> int:
+        return self.target.num_timesteps(self.loop_locals)
+
     def before_first_step(self) -> None:
         """Call those of the callbacks that act before the first step."""
-        self.num_timesteps = num_timesteps_of(self.pipeline)
+        self.num_timesteps = self._count_timesteps()
         self._calls_back = True
         step = Step(self, -1, self.num_timesteps, None, {}, self.guidance.counted())
         try:
@@ -163,7 +165,7 @@ class Run(AskedRun):
         """Do what :meth:`step_end` does elsewhere, in such a loop."""
         outputs = self._out.outputs(tensors)
         self.loop.handed(outputs)
-        if self.loop.lets_go and index + 1 >= num_timesteps_of(self.pipeline):
+        if self.loop.lets_go and index + 1 >= self._count_timesteps():
             self.finish()
         return outputs
 
@@ -186,7 +188,7 @@ class Run(AskedRun):
         if self.interrupted and self.denoised.picture == "denoised" and is_early:
             self.denoised.put_into(outputs, handed)
         self.ending.outcome = "interrupted" if self.interrupted else "finished"
-        ends_unseen = self.loop.lets_go and self.index + 1 >= num_timesteps_of(self.pipeline)
+        ends_unseen = self.loop.lets_go and self.index + 1 >= self._count_timesteps()
         if self.interrupted and not ends_unseen:
             self._out.stop(outputs)
         self._calls_back = True

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from unicb.errors import GenerationCancelled
 from unicb.pipelines.tokenizers import explained
@@ -13,12 +14,14 @@ from unicb.run.busy import Lease
 from unicb.run.call import Call, state_after
 from unicb.run.handle import Handle
 from unicb.run.scope import Scope
+from unicb.run.sources import Source, source_of
 
 
 def call_in_scope(
     bound: Bound,
     handle: Handle,
     lease: Lease,
+    tensors: list[str],
     sigint: bool,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -26,33 +29,48 @@ def call_in_scope(
     """Call the pipeline, and end what the call has begun. Returns what it returns; where that is a
     generator, one that does the same.
 
+    Args:
+        tensors: names of those that the loop is asked for.
+
     Raises:
         GenerationCancelled: the call was cancelled, before it or during it.
         UnsupportedPipelineError: it was given texts, and the pipeline has no tokenizer.
         Exception: whatever the pipeline's call raises.
     """
-    scope = Scope()
+    opened = _Opened.of(bound, handle, lease, tensors, sigint)
     try:
-        lease.wait()
-        call = _called(bound, handle, sigint, scope)
+        with opened.scope.entered():
+            returned = bound.target.pipeline(*args, **kwargs, **opened.source.start())
     except BaseException as error:
-        handle.settle(None, state_after(error))
-        handle.remove_gates()
-        lease.release()
-        raise
-    try:
-        with scope.entered():
-            returned = bound.target.pipeline(*args, **kwargs, callback_on_step_end=call)
-    except BaseException as error:
-        better = explained(bound.target.pipeline, error) if call.is_awaited else None
-        _end(call, scope, lease, error)
+        better = explained(bound.target.pipeline, error) if opened.call.is_awaited else None
+        opened.end(error)
         if better is not None:
             raise better from error
         raise
     if isinstance(returned, Generator):
-        return _Generated(returned, scope, call, lease)
-    _end(call, scope, lease, None)
+        return _Generated(returned, opened)
+    opened.end(None)
     return returned
+
+
+@contextmanager
+def block_in_scope(
+    bound: Bound, handle: Handle, lease: Lease, tensors: list[str], sigint: bool
+) -> Iterator[None]:
+    """A block in which a loop of one's own runs, as a pipeline's does in its call.
+
+    Raises:
+        GenerationCancelled: it was cancelled, before it or during it.
+    """
+    opened = _Opened.of(bound, handle, lease, tensors, sigint)
+    try:
+        with opened.scope.entered():
+            opened.source.start()
+            yield
+    except BaseException as error:
+        opened.end(error)
+        raise
+    opened.end(None)
 
 
 def _called(bound: Bound, handle: Handle, sigint: bool, scope: Scope) -> Call:
@@ -62,14 +80,45 @@ def _called(bound: Bound, handle: Handle, sigint: bool, scope: Scope) -> Call:
     return Call(bound, handle, sigint, scope)
 
 
+class _Opened:
+    """A call under way, and what is to be ended with it."""
+
+    def __init__(self, scope: Scope, call: Call, source: Source, lease: Lease) -> None:
+        self.scope, self.call, self.source, self._lease = scope, call, source, lease
+
+    @classmethod
+    def of(
+        cls, bound: Bound, handle: Handle, lease: Lease, tensors: list[str], sigint: bool
+    ) -> Self:
+        """Begin a call. Raises what waiting for others, or what the callbacks need, raises."""
+        scope = Scope()
+        try:
+            lease.wait()
+            call = _called(bound, handle, sigint, scope)
+        except BaseException as error:
+            handle.settle(None, state_after(error))
+            handle.remove_gates()
+            lease.release()
+            raise
+        return cls(scope, call, source_of(bound.target, call, handle, scope, tensors), lease)
+
+    def end(self, error: BaseException | None) -> None:
+        """The call is over, with this error or without any."""
+        if not self.scope.is_open:
+            return  # a generator that is closed once more; the handle may be another call's by now
+        self.scope.is_open = False
+        try:
+            self.call.end(error)
+        finally:
+            self.source.stop(failed=error is not None)
+            self._lease.release()
+
+
 class _Generated(Generator[Any, Any, Any]):
     """The generator that a pipeline's call has returned, each of whose parts is in the scope."""
 
-    def __init__(
-        self, generator: Generator[Any, Any, Any], scope: Scope, call: Call, lease: Lease
-    ) -> None:
-        self._generator, self._scope = generator, scope
-        self._call, self._lease = call, lease
+    def __init__(self, generator: Generator[Any, Any, Any], opened: _Opened) -> None:
+        self._generator, self._opened = generator, opened
 
     def send(self, value: Any) -> Any:
         return self._resumed(partial(self._generator.send, value))
@@ -82,19 +131,8 @@ class _Generated(Generator[Any, Any, Any]):
 
     def _resumed(self, resume: Callable[[], Any]) -> Any:
         try:
-            with self._scope.entered():
+            with self._opened.scope.entered():
                 return resume()
         except BaseException as error:
-            ended = None if isinstance(error, StopIteration) else error
-            _end(self._call, self._scope, self._lease, ended)
+            self._opened.end(None if isinstance(error, StopIteration) else error)
             raise
-
-
-def _end(call: Call, scope: Scope, lease: Lease, error: BaseException | None) -> None:
-    if not scope.is_open:
-        return  # a generator that is closed once more; the handle may be another call's by now
-    scope.is_open = False
-    try:
-        call.end(error)
-    finally:
-        lease.release()

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from unicb.backend import Backend
 from unicb.errors import UnsupportedPipelineError
-from unicb.pipelines import PipelineFacts
-from unicb.pipelines.stoppable import models_of
 
 if TYPE_CHECKING:
     from unicb.run.run import Run
@@ -129,16 +127,14 @@ class Gates:
 
     Args:
         backend: of the pipeline's framework.
-        pipeline: whose denoisers these are.
-        facts: about its class.
+        models: its denoisers, and the models called with these.
         check: called before each block; it may raise.
     """
 
     def __init__(
         self,
         backend: Backend,
-        pipeline: Any,
-        facts: PipelineFacts | None,
+        models: Sequence[Any],
         check: Callable[[], None],
     ) -> None:
         def around(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -146,7 +142,7 @@ class Gates:
             return call(*args, **kwargs)
 
         with ExitStack() as undo:
-            for model in models_of(pipeline, facts):
+            for model in models:
                 for module in (model, *_blocks(model)):
                     try:
                         undo.callback(backend.hook(module, around))

@@ -1,0 +1,295 @@
+"""How a loop steps that calls no callback: by ``self.scheduler.step``, as its code is written."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeAlias
+
+from unicb.pipelines._called import DENOISER, aliases, model_calls
+from unicb.pipelines._written import self_attribute
+
+SCHEDULER = "scheduler"
+#: Which part of what ``scheduler.step`` returns is the latents: an index, a name, or all of it.
+Part: TypeAlias = int | str | None
+#: What a loop may do to its latents after the step: this changes no number that a callback sees.
+_HARMLESS = ("to", "astype", "type")
+#: What is wrapped around the timesteps in a loop's first line.
+_WRAPPERS = ("enumerate", "progress_bar", "tqdm", "list", "iter")
+
+
+class StepSite(NamedTuple):
+    """One call of ``scheduler.step``, from its first line to its last, from 1 in the source of the
+    function; and the part of its result that the loop goes on with."""
+
+    first: int
+    last: int
+    part: Part
+
+
+class WrittenStepping(NamedTuple):
+    """How a loop steps.
+
+    Attributes:
+        loop: its syntax tree.
+        sites: where it calls ``scheduler.step``, once in each round.
+        latents: the local that it keeps its latents in.
+        over: the local that has its timesteps; empty where these are the scheduler's own.
+        half: the local that has the first half of the latents' rows, in a loop that, with guidance,
+            has each twice, and forgets the second half at the next round; empty elsewhere.
+        scales: whether it keeps what ``scheduler.scale_model_input`` makes of its latents.
+        models: names of the models that it calls.
+    """
+
+    loop: ast.For
+    sites: tuple[StepSite, ...]
+    latents: str
+    over: str
+    half: str
+    scales: bool
+    models: tuple[str, ...]
+
+
+class Unclear(Exception):
+    """A loop's steps cannot be noticed; says why, as the end of a sentence."""
+
+
+def stepping_loop(function: ast.FunctionDef) -> ast.For | None:
+    """The one loop of a ``__call__`` that calls ``self.scheduler.step``; None if there is none."""
+    try:
+        return _loop(function, _parents(function))
+    except Unclear:
+        return None
+
+
+def read_stepping(function: ast.FunctionDef) -> WrittenStepping:
+    """How a ``__call__`` steps.
+
+    Raises:
+        Unclear: it does not step by its scheduler, or does more than can be known.
+    """
+    parents = _parents(function)
+    loop = _loop(function, parents)
+    for node in ast.walk(function):
+        if self_attribute(node) == SCHEDULER and isinstance(getattr(node, "ctx", None), ast.Store):
+            raise Unclear("it exchanges its scheduler in its call")
+    if _rounds(loop.body) != (1, 1):
+        raise Unclear("not each round of its loop calls scheduler.step exactly once")
+    _check_goes_on(loop)
+    calls = list(_steps(loop))
+    taken = [_taken(call, parents) for call in calls]
+    latents = taken[0][0]
+    if any(name != latents for name, _ in taken) or any(_sample(c) != latents for c in calls):
+        raise Unclear("what its loop hands to scheduler.step is not what it took from the last one")
+    half = _half(loop, latents)
+    _check_latents_stay(loop, latents, half, parents)
+    scales = any(_scaled(node, latents) for node in ast.walk(loop))
+    over = _over(loop)
+    sites = tuple(
+        StepSite(call.lineno, call.end_lineno or call.lineno, part)
+        for call, (_, part) in zip(calls, taken, strict=True)
+    )
+    return WrittenStepping(loop, sites, latents, over, half, scales, _models(function, loop))
+
+
+def _parents(tree: ast.AST) -> dict[ast.AST, ast.AST]:
+    return {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+
+
+def _stepped(node: ast.AST) -> str | None:
+    """Of ``self.scheduler.step(...)``, the scheduler's attribute; None for anything else."""
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+        return None
+    name = self_attribute(node.func.value) if node.func.attr == "step" else None
+    return name if name is not None and SCHEDULER in name else None
+
+
+def _steps(tree: ast.AST) -> Iterator[ast.Call]:
+    found = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and _stepped(n) == SCHEDULER]
+    return iter(sorted(found, key=lambda call: call.lineno))
+
+
+def _loop(function: ast.FunctionDef, parents: dict[ast.AST, ast.AST]) -> ast.For:
+    schedulers = {name: None for n in ast.walk(function) if (name := _stepped(n)) is not None}
+    if [*schedulers] != [SCHEDULER]:
+        if not schedulers:
+            raise Unclear("its __call__ has no loop that calls self.scheduler.step")
+        raise Unclear(f"its __call__ steps with {' and '.join(sorted(schedulers))}")
+    loops = {_around(call, parents) for call in _steps(function)}
+    if len(loops) != 1:
+        raise Unclear("it has several loops that call self.scheduler.step")
+    loop = loops.pop()
+    if not isinstance(loop, ast.For):
+        raise Unclear("it calls self.scheduler.step in no loop over timesteps")
+    return loop
+
+
+def _around(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> ast.AST | None:
+    """The innermost loop, or function, around."""
+    while node in parents:
+        node = parents[node]
+        if isinstance(node, ast.For | ast.While | ast.FunctionDef | ast.Lambda):
+            return node
+    return None
+
+
+def _rounds(body: Sequence[ast.stmt]) -> tuple[int, int]:
+    """How often these statements call ``scheduler.step``, at least and at most."""
+    least = most = 0
+    for statement in body:
+        if isinstance(statement, ast.If):
+            ways = [_rounds(statement.body), _rounds(statement.orelse)]
+            least, most = least + min(w[0] for w in ways), most + max(w[1] for w in ways)
+        elif isinstance(statement, ast.With):
+            inner = _rounds(statement.body)
+            least, most = least + inner[0], most + inner[1]
+        else:
+            count = len(list(_steps(statement)))
+            exact = isinstance(statement, ast.Assign)
+            least, most = least + (count if exact else 0), most + count
+    return least, most
+
+
+def _check_goes_on(loop: ast.For) -> None:
+    """Raise Unclear if the loop may leave a round, or itself, early; unless by its flag."""
+    left: list[ast.AST] = [*loop.body]
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.If) and "interrupt" in (self_attribute(node.test) or ""):
+            left += node.orelse
+        elif isinstance(node, ast.Continue | ast.Break | ast.Return):
+            raise Unclear("its loop may leave a round before its end")
+        elif not isinstance(node, ast.For | ast.While | ast.FunctionDef | ast.Lambda):
+            left += ast.iter_child_nodes(node)
+
+
+def _taken(call: ast.Call, parents: dict[ast.AST, ast.AST]) -> tuple[str, Part]:
+    """The local that what is taken of the step's result goes into, and which part that is."""
+    part: Part = None
+    node = parents[call]
+    if isinstance(node, ast.Attribute):
+        part, node = node.attr, parents[node]
+    elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+        part, node = node.slice.value, parents[node]  # type: ignore[assignment]
+    if isinstance(node, ast.Assign) and len(node.targets) == 1:
+        target = node.targets[0]
+        if isinstance(target, ast.Name) and (not isinstance(part, str) or part == "prev_sample"):
+            return target.id, part
+    raise Unclear("what its loop does with the result of scheduler.step is not known")
+
+
+def _sample(call: ast.Call) -> str | None:
+    """The local that is handed to ``scheduler.step`` as its sample."""
+    named = {word.arg: word.value for word in call.keywords}
+    given = call.args[2] if len(call.args) > 2 else named.get("sample")
+    return given.id if isinstance(given, ast.Name) else None
+
+
+def _check_latents_stay(
+    loop: ast.For, latents: str, half: str, parents: dict[ast.AST, ast.AST]
+) -> None:
+    for node in ast.walk(loop):
+        if not (isinstance(node, ast.Name) and node.id == latents):
+            continue
+        parent = parents[node]
+        changed = isinstance(parent, ast.Subscript) and isinstance(parent.ctx, ast.Store)
+        if changed or (isinstance(node.ctx, ast.Store) and not _is_harmless(parent, latents, half)):
+            raise Unclear(
+                f"its loop changes {latents} otherwise than by scheduler.step: "
+                f"`{ast.unparse(_statement(node, parents))}`"
+            )
+
+
+def _half(loop: ast.For, latents: str) -> str:
+    """The local that the loop keeps the first half of its latents in, to double it."""
+    counts = f"len({latents})", f"{latents}.shape[0]"
+    firsts = [f"{latents}[:{count} // 2]" for count in counts]
+    halves = [
+        node.targets[0].id
+        for node in ast.walk(loop)
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and ast.unparse(node.value) in firsts
+    ]
+    return halves[0] if len(halves) == 1 else ""
+
+
+def _doubled(value: ast.AST, half: str) -> bool:
+    """Whether it is that half twice, one after the other."""
+    if not (half and isinstance(value, ast.Call) and value.args):
+        return False
+    named = {word.arg: ast.unparse(word.value) for word in value.keywords}
+    axis = {*map(ast.unparse, value.args[1:]), *named.values()}
+    name = value.func.attr if isinstance(value.func, ast.Attribute) else ""
+    parts = ast.unparse(value.args[0])
+    return name in ("cat", "concat") and parts == f"[{half}, {half}]" and axis <= {"0"}
+
+
+def _scaled(node: ast.AST, latents: str) -> bool:
+    """Whether it stores the latents as scaled for the model by the scheduler."""
+    return (
+        isinstance(node, ast.Assign)
+        and ast.unparse(node.targets[0]) == latents
+        and ast.unparse(node.value).startswith(f"self.scheduler.scale_model_input({latents}, ")
+    )
+
+
+def _is_harmless(stored: ast.AST, latents: str, half: str) -> bool:
+    """Whether an assignment to the latents is that of the step, or changes no number in them."""
+    if not isinstance(stored, ast.Assign):
+        return False
+    if any(True for _ in _steps(stored)) or _scaled(stored, latents):
+        return True
+    if _doubled(stored.value, half):
+        return True
+    value = stored.value
+    return (
+        isinstance(value, ast.Call)
+        and isinstance(value.func, ast.Attribute)
+        and value.func.attr in _HARMLESS
+        and isinstance(value.func.value, ast.Name)
+        and value.func.value.id == latents
+    )
+
+
+def _statement(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> ast.AST:
+    while not isinstance(node, ast.stmt):
+        node = parents[node]
+    return node
+
+
+def below_wrappers(node: ast.expr) -> ast.expr:
+    """What ``enumerate``, a progress bar and the like are wrapped around."""
+    while isinstance(node, ast.Call) and node.args:
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else None
+        name = node.func.id if isinstance(node.func, ast.Name) else name
+        if name not in _WRAPPERS:
+            break
+        node = node.args[0]
+    return node
+
+
+def _over(loop: ast.For) -> str:
+    """The local that the loop goes over, below what is wrapped around it; empty for
+    ``self.scheduler.timesteps``."""
+    node = below_wrappers(loop.iter)
+    if isinstance(node, ast.Attribute) and node.attr == "timesteps":
+        if self_attribute(node.value) == SCHEDULER:
+            return ""
+    elif isinstance(node, ast.Name) and not _stores(loop, node.id):
+        return node.id
+    raise Unclear(f"how many steps its loop takes is not known: it goes over `{ast.unparse(node)}`")
+
+
+def _stores(loop: ast.For, name: str) -> bool:
+    return any(
+        isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Store)
+        for node in ast.walk(loop)
+    )
+
+
+def _models(function: ast.FunctionDef, loop: ast.For) -> tuple[str, ...]:
+    """Names of the models that the loop calls, denoisers first."""
+    called = [name for _, names in model_calls(loop, aliases(function)) for name in names]
+    found = dict.fromkeys(called)
+    return tuple(sorted(found, key=lambda name: DENOISER.search(name) is None))

@@ -1,0 +1,128 @@
+"""Loops that somebody wrote by hand: their parts take the place of a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any, Literal
+
+from unicb.checks import whole_number
+from unicb.pipelines._called import DENOISER
+from unicb.pipelines._stepping import Part
+from unicb.pipelines.facts import Part as GuidancePart
+from unicb.pipelines.facts import PipelineFacts, usual_unbatched
+
+_NOT_SAID = (
+    "is a loop of one's own, and how it guides was not said: write Loop(..., guidance='batch') for "
+    "one call of the denoiser with both halves, or guidance='calls' for a call each"
+)
+
+
+class Loop:
+    """The parts of a loop of one's own, which :func:`unicb.bind` takes in a pipeline's place.
+
+    Example:
+        >>> with bind(Loop(unet=unet, scheduler=scheduler), Preview(show)) as callbacks:
+        ...     for t in scheduler.timesteps:
+        ...         noise = unet(latents, t, encoder_hidden_states=embeds).sample
+        ...         latents = scheduler.step(noise, t, latents).prev_sample
+
+    A step has ended where ``scheduler.step`` returns. What callbacks write is in what it returns.
+
+    Args:
+        scheduler: whose ``step`` the loop calls, once in each step.
+        guidance: how the loop computes both halves of classifier-free guidance: in one call of the
+            denoiser on a "batch", or in several "calls" a step. It is seen to do so, in its first
+            step with guidance, before that is changed. None: it does not, or is to be left alone.
+        order: which part each block of rows, or each call, computes; see
+            :class:`unicb.PipelineFacts`. Left out: the unconditional block first in a batch, the
+            conditional call first in calls.
+        num_timesteps: how many steps the loop takes. Left out: as many as there are in what its
+            ``for`` goes over, as its code says.
+        parts: the models that the loop calls, by the names that diffusers' pipelines have for them:
+            at least a denoiser (``unet``, ``transformer``, ``prior``, …), and a ``vae``, where a
+            callback uses one.
+
+    Raises:
+        TypeError: there is no denoiser among ``parts``, or the scheduler has no ``step``.
+        ValueError: ``guidance`` is another word; ``num_timesteps`` is less than 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        scheduler: Any,
+        guidance: Literal["batch", "calls"] | None = None,
+        order: Sequence[GuidancePart] = (),
+        num_timesteps: int | None = None,
+        **parts: Any,
+    ) -> None:
+        if not callable(getattr(scheduler, "step", None)):
+            raise TypeError(f"Loop needs a scheduler with a step, not a {type(scheduler).__name__}")
+        denoisers = tuple(name for name in parts if DENOISER.search(name))
+        if not denoisers:
+            raise TypeError(
+                "Loop needs the model that its loop calls, by a name such as unet= or "
+                f"transformer=; it was given {', '.join(parts) or 'none'}"
+            )
+        if guidance not in ("batch", "calls", None):
+            raise ValueError(f"guidance is 'batch', 'calls' or None, not {guidance!r}")
+        vars(self).update(parts)
+        self.scheduler = scheduler
+        #: How many steps it was said to take.
+        self.said: int | None = None
+        if num_timesteps is not None:
+            self.said = whole_number("num_timesteps", num_timesteps)
+        #: How many it takes in the pass that is under way.
+        self.num_timesteps: int | None = self.said
+        #: What is of the framework that the loop is of.
+        self._unicb_framework_of = parts[denoisers[0]]
+        self._unicb_facts = PipelineFacts(
+            "what Loop(...) was told",
+            denoisers,
+            tuple(name for name in parts if "controlnet" in name),
+            cfg=guidance or "none",
+            why_none="" if guidance else _NOT_SAID,
+            order=tuple(order),
+            unbatched=usual_unbatched(),
+            guidance_scale="local",
+            combination="other",
+            verify=True,
+        )
+
+    @property
+    def stepping(self) -> LoopByHand:
+        """How its steps are noticed."""
+        return LoopByHand(self._unicb_facts.denoisers)
+
+
+@dataclass(frozen=True)
+class LoopByHand:
+    """What a :class:`ScheduledLoop` is for a class, for a loop of one's own.
+
+    Attributes:
+        models: names of the models that it calls.
+        code: that it runs in: None, for it may be any.
+        latents: the local that its latents are in, as most have it.
+        keeps_scaled: see there.
+    """
+
+    models: tuple[str, ...]
+    code: CodeType | None = None
+    latents: str = "latents"
+    keeps_scaled: bool = False
+
+    def part_at(self, line: int, out: Any) -> Part:
+        """Which part of the scheduler's output the latents are."""
+        if isinstance(out, tuple):
+            return 0
+        return "prev_sample" if isinstance(out, Mapping) or hasattr(out, "prev_sample") else None
+
+    def own_rows(self, x: Any, loop_locals: Callable[[list[str]], Any]) -> int | None:
+        """Each row is one of the latents'."""
+        return None
+
+    def num_timesteps(self, pipeline: Any, loop_locals: Callable[[list[str]], Any]) -> int:
+        """What the loop was seen to take, or was said to."""
+        return int(pipeline.num_timesteps)

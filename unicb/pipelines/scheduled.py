@@ -1,0 +1,150 @@
+"""Classes whose loop calls no callback: their steps are noticed by ``scheduler.step``."""
+
+from __future__ import annotations
+
+import ast
+import copy
+from collections.abc import Callable
+from types import CodeType
+from typing import Any, NamedTuple, TypeAlias
+
+from unicb.errors import UnsupportedPipelineError
+from unicb.pipelines._stepping import (
+    SCHEDULER,
+    Part,
+    Unclear,
+    WrittenStepping,
+    read_stepping,
+)
+from unicb.pipelines.by_hand import LoopByHand
+from unicb.pipelines.source import CALLBACK, CallSource
+
+
+class ScheduledLoop(NamedTuple):
+    """A loop that steps by ``self.scheduler.step`` and calls no callback.
+
+    Attributes:
+        code: that it runs in.
+        written: what its code says of its steps.
+    """
+
+    code: CodeType
+    written: WrittenStepping
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that it calls, denoisers first."""
+        return self.written.models
+
+    @property
+    def latents(self) -> str:
+        """The local that it keeps its latents in."""
+        return self.written.latents
+
+    @property
+    def keeps_scaled(self) -> bool:
+        """Whether it keeps what the scheduler makes of its latents for the model."""
+        return self.written.scales
+
+    def part_at(self, line: int, out: Any) -> Part:
+        """Which part of the scheduler's output the loop takes, calling ``step`` in this line."""
+        sites = self.written.sites
+        line -= self.code.co_firstlineno - 1
+        return next((s.part for s in sites if s.first <= line <= s.last), sites[0].part)
+
+    def own_rows(self, x: Any, loop_locals: Callable[[list[str]], Any]) -> int | None:
+        """How many of the rows of what the loop steps are those of its latents, where it has each
+        twice; None where it has not."""
+        name = self.written.half
+        half = loop_locals([name]).get(name) if name else None
+        if half is None or 2 * int(half.shape[0]) != int(x.shape[0]):
+            return None
+        return int(half.shape[0])
+
+    def num_timesteps(self, pipeline: Any, loop_locals: Callable[[list[str]], Any]) -> int:
+        """How many steps it takes in a pass, told by what it goes over: no number of that is read,
+        since it may be on the device.
+
+        Raises:
+            UnsupportedPipelineError: that has no length.
+        """
+        over = self.written.over
+        found = loop_locals([over]).get(over) if over else pipeline.scheduler.timesteps
+        try:
+            return len(found)
+        except TypeError as error:
+            raise UnsupportedPipelineError(
+                f"how many steps {type(pipeline).__name__} takes is not known: its loop goes over "
+                f"{over or 'scheduler.timesteps'}, a {type(found).__name__}"
+            ) from error
+
+
+#: How the steps of a loop without a callback are noticed.
+Stepping: TypeAlias = ScheduledLoop | LoopByHand
+
+
+def scheduled_loop(kind: type) -> ScheduledLoop | None:
+    """The loop of a class that takes no step-end callback; None for one that does.
+
+    Raises:
+        UnsupportedPipelineError: the ends of its steps cannot be noticed; says why.
+    """
+    source = CallSource.of(kind)
+    if CALLBACK in source.parameters:
+        return None
+    found = source.once(_read, source)
+    if isinstance(found, ScheduledLoop):
+        return found
+    unclear = (
+        ", and its code does not say that its **kwargs go where one is taken; if they do, say so "
+        "by functools.wraps or a __signature__"
+    )
+    raise UnsupportedPipelineError(
+        f"{kind.__name__} calls no callback at the end of a step: its __call__ takes no "
+        f"{CALLBACK}{unclear if source.takes_any_keyword else ''}. Nor can its steps be told by "
+        f"its scheduler: {found}"
+    )
+
+
+def _read(source: CallSource) -> ScheduledLoop | str:
+    """The loop; or why its steps cannot be noticed."""
+    why = "its code cannot be read"
+    for call in source.calls:
+        function = call.written.tree.body[0] if call.written.tree is not None else None
+        if not isinstance(function, ast.FunctionDef) or call.code is None:
+            return why
+        try:
+            return ScheduledLoop(call.code, read_stepping(function))
+        except Unclear as error:
+            why = str(error)
+        if "super" not in call.code.co_names:
+            break
+    return why
+
+
+def check_scheduler(pipeline: Any, loop: Stepping) -> None:
+    """Raise UnsupportedPipelineError if the pipeline has no scheduler whose steps can be seen."""
+    scheduler = getattr(pipeline, SCHEDULER, None)
+    if not callable(getattr(scheduler, "step", None)):
+        raise UnsupportedPipelineError(
+            f"{type(pipeline).__name__} calls no callback at the end of a step, and has no "
+            "scheduler with a step to tell its steps by"
+        )
+    if loop.keeps_scaled and not _leaves_as_it_is(scheduler):
+        raise UnsupportedPipelineError(
+            f"the loop of {type(pipeline).__name__} calls no callback, and changes {loop.latents} "
+            f"otherwise than by scheduler.step: a {type(scheduler).__name__} scales them"
+        )
+
+
+def _leaves_as_it_is(scheduler: Any) -> bool:
+    """Whether ``scale_model_input`` returns what it is given: asked of a copy, since some note that
+    they were asked."""
+    sample = object()
+    try:
+        return copy.copy(scheduler).scale_model_input(sample, 0) is sample
+    except Exception:  # whatever it does to a sample
+        return False
+
+
+__all__ = ["Part", "ScheduledLoop", "Stepping", "check_scheduler", "scheduled_loop"]

@@ -1,0 +1,85 @@
+"""How many rounds a loop takes that somebody wrote by hand: the length of what it goes over."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from types import FrameType
+from typing import Any
+
+from unicb.errors import UnsupportedPipelineError
+from unicb.pipelines._stepping import below_wrappers
+from unicb.pipelines.by_hand import Loop
+from unicb.pipelines.target import Target
+
+_NOTHING = object()
+
+
+def note_rounds(target: Target, frame: FrameType) -> None:
+    """A pass begins in this frame: where the loop is one of somebody's own, note how many rounds it
+    has."""
+    loop = target.pipeline
+    if isinstance(loop, Loop):
+        loop.num_timesteps = rounds_of(frame) if loop.said is None else loop.said
+
+
+def stepping_frame(frame: FrameType | None) -> FrameType | None:
+    """The innermost frame, from ``frame`` outwards, that is in a ``for`` whose code names a
+    ``step``; None if there is none."""
+    while frame is not None:
+        if "step" in frame.f_code.co_names and _goes_over(frame) is not None:
+            return frame
+        frame = frame.f_back
+    return None
+
+
+def rounds_of(frame: FrameType) -> int:
+    """The number of rounds of the innermost ``for`` that the frame is in. What it goes over is
+    found by its name, and asked for its length alone.
+
+    Raises:
+        UnsupportedPipelineError: the code does not say.
+    """
+    found = _value(_goes_over(frame), frame)
+    try:
+        return len(found)
+    except TypeError as error:
+        raise UnsupportedPipelineError(
+            "how many steps this loop takes is not to be read off its code: say it in "
+            "Loop(..., num_timesteps=...)"
+        ) from error
+
+
+def _goes_over(frame: FrameType) -> ast.expr | None:
+    try:
+        lines, first = inspect.getsourcelines(frame.f_code)
+        tree = ast.parse(textwrap.dedent("".join(lines)))
+    except (OSError, TypeError, SyntaxError):
+        return None
+    line = frame.f_lineno - max(first, 1) + 1
+    loops = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.For | ast.While)
+        and node.lineno <= line <= (node.end_lineno or node.lineno)
+    ]
+    innermost = max(loops, key=lambda node: node.lineno, default=None)
+    return below_wrappers(innermost.iter) if isinstance(innermost, ast.For) else None
+
+
+def _value(node: ast.expr | None, frame: FrameType) -> Any:
+    """What a name is in the frame, or an attribute or a slice of that."""
+    if isinstance(node, ast.Attribute):
+        return getattr(_value(node.value, frame), node.attr, _NOTHING)
+    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice):
+        ends = node.slice.lower, node.slice.upper, node.slice.step
+        bounds = [None if end is None else _value(end, frame) for end in ends]
+        whole = _value(node.value, frame)
+        if all(isinstance(bound, int | None) for bound in bounds) and whole is not _NOTHING:
+            return whole[slice(*bounds)]
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.Name):
+        return frame.f_locals.get(node.id, frame.f_globals.get(node.id, _NOTHING))
+    return _NOTHING

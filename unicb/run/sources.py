@@ -1,0 +1,192 @@
+"""How the end of a step is noticed in a call that unicb makes: by the callback that the loop calls,
+or, in a loop that calls none, by its scheduler.
+
+Either way, a :class:`Call` is told of it in the frameworks' signature; all that follows is the
+same.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import warnings
+from collections.abc import Mapping, Sequence
+from types import FrameType
+from typing import Any, Protocol
+
+from unicb.pipelines.scheduled import Part, Stepping, check_scheduler
+from unicb.pipelines.source import CALLBACK
+from unicb.pipelines.target import Target
+from unicb.run.call import Call
+from unicb.run.handle import Handle
+from unicb.run.holds import Hold, hold
+from unicb.run.loop import caller_outside, id_of, loop_locals
+from unicb.run.rounds import note_rounds
+from unicb.run.scope import Scope, innermost
+
+TENSOR_INPUTS = "callback_on_step_end_tensor_inputs"
+
+#: A scope that no run has: in it, everything is as it is for others.
+_NOBODYS = Scope()
+
+
+class Source(Protocol):
+    """What notices the ends of steps in one call of a pipeline."""
+
+    def start(self) -> dict[str, Any]:
+        """Begin; returns the keyword arguments that the pipeline's call takes for it."""
+
+    def stop(self, failed: bool) -> None:
+        """The call has ended, with an error or without."""
+
+
+def source_of(target: Target, call: Call, handle: Handle, scope: Scope, names: list[str]) -> Source:
+    """What notices the ends of steps in a call of this pipeline; ``names``: of the tensors that
+    the loop is asked for."""
+    if target.scheduled is None:
+        return CallbackSource(call, names)
+    return SchedulerSource(target, target.scheduled, call, handle, scope)
+
+
+class CallbackSource:
+    """The loop calls the callback that it is given.
+
+    Args:
+        call: that callback.
+        names: of the tensors that it is handed.
+    """
+
+    def __init__(self, call: Call, names: list[str]) -> None:
+        self._call, self._names = call, names
+
+    def start(self) -> dict[str, Any]:
+        return {CALLBACK: self._call, TENSOR_INPUTS: self._names}
+
+    def stop(self, failed: bool) -> None:
+        """Nothing was begun."""
+
+
+class SchedulerSource:
+    """A step has ended where the loop's ``scheduler.step`` returns: what that has computed is what
+    callbacks get, and what they make of it is what the loop gets.
+
+    Steps are counted, and their number is the length of what the loop goes over: so nothing is read
+    that may be on the device.
+
+    Args:
+        target: the pipeline.
+        loop: of its class.
+        call: told of each step's end.
+        handle: the binding's.
+        scope: of the call; steps of others pass.
+    """
+
+    def __init__(
+        self, target: Target, loop: Stepping, call: Call, handle: Handle, scope: Scope
+    ) -> None:
+        self._target, self._loop = target, loop
+        self._call, self._handle, self._scope = call, handle, scope
+        self._scheduler: Any = None
+        self._hold: Hold | None = None
+        #: How many steps of the pass have ended, of how many; and the timesteps of that pass.
+        self._done, self._count = 0, 0
+        self._timesteps: Any = None
+
+    def start(self) -> dict[str, Any]:
+        check_scheduler(self._target.pipeline, self._loop)  # it may be another one than at bind
+        self._scheduler = self._target.pipeline.scheduler
+        self._hold = hold(self._scheduler, "step", _like(self._scheduler.step, self), self)
+        return {}
+
+    def stop(self, failed: bool) -> None:
+        if self._hold is not None:
+            self._hold.release()
+        self._timesteps = self._target.step_arguments = None
+        if failed or self._handle.state == "interrupted" or 0 < self._done == self._count:
+            return
+        seen = f"after {self._done} of its {self._count} steps" if self._done else "before any step"
+        warnings.warn(
+            f"the call of {self._target.name} has returned, and of its scheduler nothing was heard "
+            f"{seen}: callbacks were not called for the rest. Was the scheduler exchanged, or a "
+            "copy of it used?",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+
+    def owns_current_call(self) -> bool:
+        """Whether who is calling is the pipeline's call, and not a callback in it."""
+        run = self._handle.run
+        in_callback = run is not None and run.calls_back
+        return not in_callback and innermost() is self._scope
+
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        """What the loop calls in the place of ``scheduler.step``."""
+        with _NOBODYS.entered():
+            below = self._scheduler.step  # without what this run holds, such as this
+        self._target.step_arguments = kwargs
+        out = below(*args, **kwargs)
+        frame = caller_outside()
+        if self._loop.code not in (None, frame.f_code):
+            return out  # not the loop's own
+        part = self._loop.part_at(frame.f_lineno, out)
+        whole = latents = _part_of(out, part)
+        rows = self._loop.own_rows(whole, functools.partial(_locals_of, frame))
+        if rows is not None:
+            latents = whole[:rows]
+        index = self._index(frame)
+        timestep = kwargs.get("timestep", args[1] if len(args) > 1 else None)
+        outputs = self._call(self._target.pipeline, index, timestep, {"latents": latents})
+        new = outputs.get("latents", latents)
+        if new is latents:
+            return out
+        doubled = new if rows is None else self._target.backend.ops.concat([new, new])
+        return _with_part(out, part, doubled)
+
+    def _index(self, frame: FrameType) -> int:
+        """The number of the step that has ended, in its pass over the timesteps."""
+        timesteps = getattr(self._scheduler, "timesteps", None)
+        is_kept = timesteps is getattr(self._scheduler, "timesteps", None)
+        if self._done >= self._count or (is_kept and timesteps is not self._timesteps):
+            self._done, self._timesteps = 0, timesteps
+            note_rounds(self._target, frame)
+            self._count = self._target.num_timesteps(functools.partial(_locals_of, frame))
+        self._done += 1
+        return self._done - 1
+
+
+def _locals_of(frame: FrameType, names: Sequence[str]) -> dict[str, Any]:
+    return loop_locals(id_of(frame), names)
+
+
+def _like(step: Any, source: SchedulerSource) -> Any:
+    """What stands for ``step``: pipelines look at its signature, to tell what it takes."""
+
+    @functools.wraps(step)
+    def stepped(*args: Any, **kwargs: Any) -> Any:
+        return source.step(*args, **kwargs)
+
+    return stepped
+
+
+def _part_of(out: Any, part: Part) -> Any:
+    """The latents in what ``scheduler.step`` returned."""
+    if part is None:
+        return out
+    if isinstance(part, str) and not isinstance(out, Mapping):
+        return getattr(out, part)
+    return out[part]
+
+
+def _with_part(out: Any, part: Part, value: Any) -> Any:
+    """What ``scheduler.step`` returned, with other latents; what it was made of stays."""
+    if part is None:
+        return value
+    if isinstance(out, tuple):
+        items = [value if i == part else item for i, item in enumerate(out)]
+        return type(out)(*items) if hasattr(out, "_fields") else tuple(items)
+    if isinstance(out, Mapping):
+        name = part if isinstance(part, str) else [*out][part]
+        return type(out)(**{**out, name: value})
+    made = copy.copy(out)
+    setattr(made, str(part), value)
+    return made
