@@ -318,7 +318,8 @@ def test_deadlines_that_are_no_numbers(deadline: Any) -> None:
 
 
 def test_class_that_cannot_be_stopped_is_refused_at_bind() -> None:
-    members = {name: member for name, member in vars(ToyPipeline).items() if name != "interrupt"}
+    left_out = ("interrupt", "__dict__", "__weakref__")
+    members = {name: member for name, member in vars(ToyPipeline).items() if name not in left_out}
     unknown = type("ToyPipeline", (), {**members, "unicb_facts": None})()
     facts = PipelineFacts(source="here", denoisers=("transformer",))
     no_such_model = type("ToyPipeline", (), {**members, "unicb_facts": facts})()
