@@ -52,7 +52,7 @@ def test_flux_keeps_its_pooled_embeddings() -> None:
     flux = FluxPipeline(*[None] * 7)
     with pytest.raises(UnsupportedPipelineError, match="without a text encoder"):
         bind(flux, PromptSchedule([(0.5, ONE)]))
-    flux.text_encoder = object()
+    flux.text_encoder = flux.tokenizer = object()
     with pytest.raises(UnsupportedPipelineError, match=r"pooled_prompt_embeds back.*partly=True"):
         bind(flux, PromptSchedule([(0.5, ONE)]))
     bind(flux, PromptSchedule([(0.5, ONE)], partly=True))
