@@ -227,6 +227,16 @@ def test_what_is_kept_of_another_shape_is_forgotten() -> None:
     assert lengths == [1, 2, 1, 2]
 
 
+def test_caches_beside_a_prediction_stay() -> None:
+    ruled = Ruled((1, 3, 6), cfg="calls", fills="mode=extract")
+    c, u, cache = tensor(1, 3, 6), tensor(1, 3, 6, seed=1), tensor(2, 2, 4, seed=2)
+    ruled.answer((c, cache), c)
+    out, same = ruled.answer((u, cache), u)
+    assert same is cache
+    assert [part for _, part, _, _ in ruled.seen] == [0]
+    np.testing.assert_allclose(out.data + SCALE * (c.data - out.data), wanted(u.data, c.data))
+
+
 def test_parts_count_on_over_the_calls_of_a_step() -> None:
     """Windows of a video: what a rule keeps is of one of them."""
     ruled = Ruled((1, 4, 8, 8))

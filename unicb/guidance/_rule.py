@@ -130,6 +130,8 @@ class RuleMoves:
         if "float" not in dtype_name(unconditional):
             return unconditional
         number, self._part_of_call = self._part_of_call, self._part_of_call + 1
+        if number and self._models.facts.fills:  # beside the prediction, the denoiser has caches
+            return unconditional
         loops = self._loops(number)
         if loops == self._least:  # the loop does not guide this part, such as its sound
             return unconditional
