@@ -218,10 +218,14 @@ class Ruling:
 
     def __init__(self, models: Models, moves: RuleMoves, latents: Tensor | None) -> None:
         self._hooks: BatchMoves | CallsMoves
-        if latents is None:
-            self._hooks = CallsMoves(models, moves)
-        else:
-            self._hooks = BatchMoves(models, latents, moves)
+        try:
+            if latents is None:
+                self._hooks = CallsMoves(models, moves)
+            else:
+                self._hooks = BatchMoves(models, latents, moves)
+        except BaseException:
+            moves.remove()  # which may have set the loop's scale
+            raise
 
     def step_end(self) -> None:
         """A step has ended. Raises UnsupportedPipelineError if it was not as expected."""
