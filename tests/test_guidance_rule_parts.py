@@ -10,7 +10,7 @@ import pytest
 
 from unicb import GuidanceRule, PipelineFacts, UnsupportedPipelineError
 from unicb._states import States
-from unicb.guidance import ruling
+from unicb.guidance._ruling import ruling
 from unicb.guidance._unproven import SeenFacts
 from unicb_numpy import backend
 from unicb_numpy.ops import StrictTensor
@@ -225,6 +225,31 @@ def test_what_is_kept_of_another_shape_is_forgotten() -> None:
         ruled.made.step_end()
         ruled.run.index = index
     assert lengths == [1, 2, 1, 2]
+
+
+def test_a_denoiser_that_cannot_be_hooked_by_then() -> None:
+    """The scale of its loop is put back."""
+    ruled = Ruled((1, 3, 6), guidance_scale="property")
+    ruled.made.remove()
+
+    def fails(*args: Any, **keywords: Any) -> Any:
+        raise UnsupportedPipelineError("it cannot be hooked")
+
+    ruled.run.hook = fails  # type: ignore[method-assign]
+    rest = (tensor(1, 3, 6), ruled.run, ruled._combine, lambda: False, SeenFacts())
+    with pytest.raises(UnsupportedPipelineError, match="cannot be hooked"):
+        ruling(backend, ruled.pipe, ruled.pipe.unicb_facts, *rest)
+    assert ruled.pipe.guidance_scale == SCALE
+
+
+def test_caches_beside_a_prediction_stay() -> None:
+    ruled = Ruled((1, 3, 6), cfg="calls", fills="mode=extract")
+    c, u, cache = tensor(1, 3, 6), tensor(1, 3, 6, seed=1), tensor(2, 2, 4, seed=2)
+    ruled.answer((c, cache), c)
+    out, same = ruled.answer((u, cache), u)
+    assert same is cache
+    assert [part for _, part, _, _ in ruled.seen] == [0]
+    np.testing.assert_allclose(out.data + SCALE * (c.data - out.data), wanted(u.data, c.data))
 
 
 def test_parts_count_on_over_the_calls_of_a_step() -> None:

@@ -404,6 +404,47 @@ def test_as_by_the_facts(kind: Any, interval: tuple[float, float]) -> None:
     assert (pipe(PROMPTS) == plain).all()
 
 
+class Views(BatchOfLocal):
+    """Computes each step twice, for two views of a picture, which it then blends."""
+
+    def __call__(  # type: ignore[override]
+        self,
+        prompts: list[str],
+        steps: int = 4,
+        guidance_scale: float = 5.0,
+        callback_on_step_end: Any = None,
+        callback_on_step_end_tensor_inputs: Any = ("latents",),
+    ) -> Any:
+        latents, positive, negative, timesteps = self.start(prompts, steps, guidance_scale)
+        embeds = StrictTensor(np.concatenate([negative.data, positive.data]))
+        for i, t in enumerate(timesteps):
+            views = []
+            for share in (1.0, 0.5):
+                view = StrictTensor(latents.data * share)
+                twice = StrictTensor(np.concatenate([view.data] * 2))
+                u, c = np.split(self.unet(twice, t, encoder_hidden_states=embeds).data, 2)
+                noise = StrictTensor(u + guidance_scale * (c - u))
+                views.append(self.scheduler.step(noise, t, view).data)
+            latents = StrictTensor(views[0] * 0.5 + views[1])
+            if callback_on_step_end is not None:
+                latents = callback_on_step_end(self, i, t, {"latents": latents})["latents"]
+        return latents.data
+
+
+def test_views_are_parts_each_with_its_own_momentum() -> None:
+    known, pipe, asked = Views(), unproven(Views), []
+
+    class Kept(Momentum):
+        def combine(self, u: Any, c: Any, scale: Any, step: RuleStep) -> Any:
+            asked.append((step.index, step.part))
+            return super().combine(u, c, scale, step)
+
+    wanted = known(PROMPTS, **bind(known, Kept(3.0)))
+    found = pipe(PROMPTS, **bind(pipe, Kept(3.0)))
+    assert asked == [(index, part) for index in range(4) for part in range(2)] * 2
+    np.testing.assert_allclose(found, wanted, **ROUNDING)
+
+
 def test_a_property_of_a_loop_that_is_not_proven_is_not_set() -> None:
     pipe = type("Property", (Known,), {"unicb_facts": facts(verify=True)})()
     scales: list[float] = []

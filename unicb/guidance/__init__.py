@@ -15,7 +15,7 @@ and another formula altogether (see ``_rule.py``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from unicb.backend import Backend, backend_for
@@ -25,7 +25,6 @@ from unicb.guidance._calls import CallsCut
 from unicb.guidance._inference import facts_of_class
 from unicb.guidance._models import Models
 from unicb.guidance._rule import AIM as RULE_AIM
-from unicb.guidance._rule import RuleMoves, Ruling
 from unicb.guidance._rule import check as check_rule
 from unicb.guidance._scale import (
     AIM,
@@ -38,8 +37,6 @@ from unicb.guidance._scale import (
 )
 from unicb.guidance._switch import SwitchCut
 from unicb.guidance._unproven import SeenFacts, UnprovenCut, UnprovenProperty, UnprovenScale
-from unicb.guidance._unproven_rule import UnprovenRuling
-from unicb.guidance.rule_step import Combine
 from unicb.ops import Tensor
 from unicb.pipelines import PipelineFacts
 
@@ -55,7 +52,6 @@ __all__ = [
     "cut",
     "facts_of",
     "is_off",
-    "ruling",
     "scaling",
 ]
 
@@ -135,7 +131,7 @@ class Guidance:
         """Raise UnsupportedPipelineError if what the loop combines cannot be replaced by a rule."""
         facts = facts_of(self._pipeline, self._known, RULE_AIM)
         if facts.cfg == "batch" and facts.batch_of not in self._offered:
-            raise UnsupportedPipelineError(_without_latents(self._pipeline, facts, RULE_AIM))
+            raise UnsupportedPipelineError(without_latents(self._pipeline, facts, RULE_AIM))
         check_rule(self._pipeline, facts)
         self._note()
 
@@ -172,7 +168,7 @@ def check(pipeline: Any, known: PipelineFacts | None, offered: Sequence[str]) ->
     """
     facts = facts_of(pipeline, known)
     if facts.cfg == "batch" and facts.batch_of not in offered:
-        raise UnsupportedPipelineError(_without_latents(pipeline, facts, "cut guidance"))
+        raise UnsupportedPipelineError(without_latents(pipeline, facts, "cut guidance"))
     models = Models(backend_for(pipeline), pipeline, facts, None)
     models.refuse_caching()
     if facts.cfg == "batch":
@@ -212,7 +208,7 @@ def cut(
     if facts.cfg == "calls":
         return UnprovenCut(models, run, CallsCut, seen) if facts.verify else CallsCut(models)
     if latents is None and within:
-        raise UnsupportedPipelineError(_without_latents(pipeline, facts, "cut guidance"))
+        raise UnsupportedPipelineError(without_latents(pipeline, facts, "cut guidance"))
     if latents is None or (
         # Without guidance, two blocks are the conditional one and the perturbed one.
         "perturbed" in facts.order and not pipeline.do_classifier_free_guidance
@@ -265,7 +261,7 @@ def check_scaling(
             f"{' or '.join(facts.scale_names)}. Facts from: {facts.source}"
         )
     if offered is not None and facts.cfg == "batch" and facts.batch_of not in offered:
-        raise UnsupportedPipelineError(_without_latents(pipeline, facts, AIM))
+        raise UnsupportedPipelineError(without_latents(pipeline, facts, AIM))
     models = Models(backend_for(pipeline), pipeline, facts, None, AIM)
     try:
         models.hook(lambda name, call, args, kwargs: call(*args, **kwargs))
@@ -295,14 +291,14 @@ def scaling(
     """
     seen = seen or SeenFacts()
     facts = seen.facts or check_scaling(pipeline, known)
-    _check_called(pipeline, known, facts, run, AIM)
+    check_called(pipeline, known, facts, run, AIM)
     unproven = facts_of(pipeline, known, AIM).verify
     models = Models(backend, pipeline, facts, run, AIM)
     if read_at_each_step(facts):
         by_attribute = PropertyScale(pipeline, facts)
         return UnprovenProperty(models, run, by_attribute) if unproven else by_attribute
     if facts.cfg == "batch" and latents is None:
-        raise UnsupportedPipelineError(_without_latents(pipeline, facts, AIM))
+        raise UnsupportedPipelineError(without_latents(pipeline, facts, AIM))
 
     def make(models: Models) -> Scaling:
         return MovedScale(models, run, latents if facts.cfg == "batch" else None)
@@ -312,45 +308,7 @@ def scaling(
     return UnprovenScale(models, run, make, seen) if facts.verify else make(models)
 
 
-def ruling(
-    backend: Backend,
-    pipeline: Any,
-    known: PipelineFacts | None,
-    latents: Tensor | None,
-    run: Run,
-    combine: Combine,
-    is_cut: Callable[[], bool],
-    seen: SeenFacts,
-) -> Ruling | UnprovenRuling:
-    """Have a rule make of a run's predictions what its loop combines.
-
-    Args:
-        latents: as for :func:`cut`.
-        run: whose calls are to be changed; those of others pass untouched.
-        combine: the rule.
-        is_cut: whether guidance is cut at the moment.
-        seen: what the run's own steps have shown; more may be added.
-
-    Raises:
-        UnsupportedPipelineError: this run has no guidance, or its loop sets the scale itself.
-    """
-    facts = seen.facts or facts_of(pipeline, known, RULE_AIM)
-    _check_called(pipeline, known, facts, run, RULE_AIM)
-    models = Models(backend, pipeline, facts, run, RULE_AIM)
-    if facts.cfg == "batch" and latents is None:
-        raise UnsupportedPipelineError(_without_latents(pipeline, facts, RULE_AIM))
-    rows = latents if facts.cfg == "batch" else None
-    unproven = facts_of(pipeline, known, RULE_AIM).verify
-
-    def moves(models: Models) -> RuleMoves:
-        return RuleMoves(models, run, combine, is_cut, latents, sets_scale=not unproven)
-
-    if facts.verify:
-        return UnprovenRuling(models, run, moves, rows, is_cut, seen)
-    return Ruling(models, moves(models), rows)
-
-
-def _check_called(
+def check_called(
     pipeline: Any, known: PipelineFacts | None, facts: PipelineFacts, run: Run, aim: str
 ) -> None:
     """Raise UnsupportedPipelineError if a run was called in such a way that this cannot be done."""
@@ -363,7 +321,7 @@ def _check_called(
         raise without_guidance(pipeline, facts, scale_of(pipeline, facts, run), aim)
 
 
-def _without_latents(pipeline: Any, facts: PipelineFacts, aim: str) -> str:
+def without_latents(pipeline: Any, facts: PipelineFacts, aim: str) -> str:
     return (
         f"cannot {aim} on {type(pipeline).__name__}: its batch is counted by the rows of "
         f"{facts.batch_of!r}, which it does not offer to callbacks, or not yet"

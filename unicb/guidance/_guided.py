@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from unicb.errors import UnicbError, UnsupportedPipelineError
-from unicb.guidance import Cut, Scaling, cut, is_off, ruling, scaling
+from unicb.guidance import Cut, Scaling, cut, is_off, scaling
 from unicb.guidance._attributes import Ours, put_back
 from unicb.guidance._models import Models
 from unicb.guidance._rule import Ruling
+from unicb.guidance._ruling import ruling
 from unicb.guidance._unproven import Look, SecondLook, SeenFacts
 from unicb.guidance.rule_step import Combine
 from unicb.ops import Tensor

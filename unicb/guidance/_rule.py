@@ -130,6 +130,8 @@ class RuleMoves:
         if "float" not in dtype_name(unconditional):
             return unconditional
         number, self._part_of_call = self._part_of_call, self._part_of_call + 1
+        if number and self._models.facts.fills:  # beside the prediction, the denoiser has caches
+            return unconditional
         loops = self._loops(number)
         if loops == self._least:  # the loop does not guide this part, such as its sound
             return unconditional
@@ -216,10 +218,14 @@ class Ruling:
 
     def __init__(self, models: Models, moves: RuleMoves, latents: Tensor | None) -> None:
         self._hooks: BatchMoves | CallsMoves
-        if latents is None:
-            self._hooks = CallsMoves(models, moves)
-        else:
-            self._hooks = BatchMoves(models, latents, moves)
+        try:
+            if latents is None:
+                self._hooks = CallsMoves(models, moves)
+            else:
+                self._hooks = BatchMoves(models, latents, moves)
+        except BaseException:
+            moves.remove()  # which may have set the loop's scale
+            raise
 
     def step_end(self) -> None:
         """A step has ended. Raises UnsupportedPipelineError if it was not as expected."""

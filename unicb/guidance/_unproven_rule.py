@@ -21,7 +21,7 @@ class UnprovenRuling(Look):
     Args:
         models: of the pipeline.
         run: whose loop it is.
-        moves: makes what the rule does, on the models as they were seen.
+        make: makes what the rule does, on the models as they were seen.
         latents: whose rows count the batch; None where guidance takes several calls.
         is_cut: whether guidance is cut at the moment.
         seen: what the run's own steps have shown; more may be added.
@@ -31,13 +31,14 @@ class UnprovenRuling(Look):
         self,
         models: Models,
         run: Run,
-        moves: Callable[[Models], RuleMoves],
+        make: Callable[[Models], RuleMoves],
         latents: Tensor | None,
         is_cut: Callable[[], bool],
         seen: SeenFacts,
     ) -> None:
         super().__init__(models, run, seen)
-        self._moves, self._latents, self._is_cut = moves, latents, is_cut
+        self._make, self._latents, self._is_cut = make, latents, is_cut
+        self._moves: RuleMoves | None = None
         self._ruling: Ruling | None = None
         self._again: Look | None = None
 
@@ -51,9 +52,9 @@ class UnprovenRuling(Look):
         if self._is_cut():
             return None
         self._seen.is_to_be_seen_again = True
-        models = self._known()
-        combined = self._moves(models).combined
-        return remade_by(self._models, seen, models.facts, combined)
+        # With several windows in a step, each is another part for the rule.
+        self._moves = self._moves or self._make(self._known())
+        return remade_by(self._models, seen, self._known().facts, self._moves.combined)
 
     def step_end(self) -> None:
         if self._again is not None:
@@ -63,7 +64,9 @@ class UnprovenRuling(Look):
         super().step_end()
         if self._seen.facts is not None:
             models = self._known()
-            self._ruling = Ruling(models, self._moves(models), self._latents)
+            self._moves = self._moves or self._make(models)
+            self._moves.step_end()
+            self._ruling = Ruling(models, self._moves, self._latents)
             if self._seen.is_to_be_seen_again:  # outside of the rule, as the loop sees it
                 self._again = SecondLook(self._known(), self._run, self._seen)
 

@@ -17,13 +17,11 @@ from zoo.entry import CASES
 from zoo.guidance import _Runs
 from zoo.measure import error
 
+#: For MindSpore, one for each kind of hook and of formula.
+SOME = ("StableDiffusionPipeline", "Kandinsky3Pipeline", "FluxPipeline", "LuminaPipeline")
 TITLES = on(
     torch=[*guidance_runs.chosen(NAME), "LTX2Pipeline (all kinds of guidance)"],
-    mindspore=[
-        title
-        for title in ("StableDiffusionPipeline", "ZImagePipeline", "FluxPipeline", "LuminaPipeline")
-        if title in ways.all_entries(NAME)
-    ],
+    mindspore=SOME,
 )
 #: Classes on which ``bind`` refuses a rule, and what it says.
 REFUSED = {
