@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
-import inspect
-import textwrap
 from types import FrameType
 from typing import Any
 
 from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines._stepping import below_wrappers
+from unicb.pipelines._written import loop_around
 from unicb.pipelines.by_hand import Loop
 from unicb.pipelines.target import Target
 
@@ -52,20 +51,8 @@ def rounds_of(frame: FrameType) -> int:
 
 
 def _goes_over(frame: FrameType) -> ast.expr | None:
-    try:
-        lines, first = inspect.getsourcelines(frame.f_code)
-        tree = ast.parse(textwrap.dedent("".join(lines)))
-    except (OSError, TypeError, SyntaxError):
-        return None
-    line = frame.f_lineno - max(first, 1) + 1
-    loops = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.For | ast.While)
-        and node.lineno <= line <= (node.end_lineno or node.lineno)
-    ]
-    innermost = max(loops, key=lambda node: node.lineno, default=None)
-    return below_wrappers(innermost.iter) if isinstance(innermost, ast.For) else None
+    loop = loop_around(frame.f_code, frame.f_lineno)
+    return below_wrappers(loop.iter) if isinstance(loop, ast.For) else None
 
 
 def _value(node: ast.expr | None, frame: FrameType) -> Any:
