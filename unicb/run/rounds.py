@@ -11,6 +11,7 @@ from unicb.pipelines._stepping import below_wrappers
 from unicb.pipelines._written import loop_around
 from unicb.pipelines.by_hand import Loop
 from unicb.pipelines.target import Target
+from unicb.run.loop import id_of, loop_locals
 
 _NOTHING = object()
 
@@ -68,5 +69,7 @@ def _value(node: ast.expr | None, frame: FrameType) -> Any:
     if isinstance(node, ast.Constant):
         return node.value
     if isinstance(node, ast.Name):
-        return frame.f_locals.get(node.id, frame.f_globals.get(node.id, _NOTHING))
+        # Not by the frame itself, which would keep a copy of its locals, with all their tensors.
+        found = loop_locals(id_of(frame), [node.id])
+        return found.get(node.id, frame.f_globals.get(node.id, _NOTHING))
     return _NOTHING
