@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
 import pytest
 from scheduled import OPS, ScheduledPipeline, Scheduler
+from stop_helpers import WAIT, BlockUNet
 from test_without_callback import FORMAT, Half, Look, rows_of
 
 from unicb import (
@@ -213,6 +215,37 @@ def test_cancel() -> None:
         in_a_batch(unet, scheduler)
     assert (caught.value.step, callbacks.state) == (2, "cancelled")
     assert np.array_equal(in_a_batch(unet, scheduler), plain)
+
+
+def test_cancel_at_once_of_a_loop() -> None:
+    """From another thread, in the middle of a step: no further block is computed."""
+    unet, scheduler = BlockUNet(), Scheduler()
+    callbacks = bind(Loop(unet=unet, scheduler=scheduler))
+
+    def on_block(name: str) -> None:
+        if len(unet.computed) == 5 * 2 + 2:
+            thread = threading.Thread(target=callbacks.cancel, kwargs={"now": True})
+            thread.start()
+            thread.join(WAIT)
+
+    unet.on_block = on_block
+    with pytest.raises(GenerationCancelled), callbacks:
+        in_a_batch(unet, scheduler)
+    assert len(unet.computed) == 5 * 2 + 2
+    assert callbacks.state == "cancelled"
+
+
+def test_error_in_the_block_leaves_nothing() -> None:
+    unet, scheduler, loop = parts()
+    plain, look = in_a_batch(unet, scheduler), Look()
+    callbacks = bind(loop, look)
+    with pytest.raises(ZeroDivisionError), callbacks:
+        assert in_two_calls(unet, scheduler).shape[0] / 0
+    with pytest.raises(TypeError), callbacks:
+        scheduler.set_timesteps("many")  # type: ignore[arg-type]
+    assert type(scheduler) is Scheduler
+    assert np.array_equal(in_a_batch(unet, scheduler), plain)
+    assert len(look.seen) == 8
 
 
 def test_two_loops_in_one_block_are_two_runs() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import threading
 import warnings
@@ -40,6 +41,7 @@ from unicb import (
     Trajectory,
     UnsupportedPipelineError,
     bind,
+    run_async,
     stream,
 )
 from unicb_numpy.ops import StrictTensor
@@ -419,6 +421,33 @@ def test_stream() -> None:
     assert isinstance(events[-1], Result)
     assert np.array_equal(events[-1].output, plain)
     assert len(look.seen) == 10
+
+
+def test_run_async() -> None:
+    pipe, look = ScheduledPipeline(), Look()
+    plain = pipe("a cat")
+    assert np.array_equal(asyncio.run(run_async(pipe, "a cat", [look])), plain)
+    assert len(look.seen) == 10
+
+
+def test_siblings_in_threads_are_seen_apart() -> None:
+    """Two pipelines on one denoiser, each with a scheduler of its own."""
+    pipes = [ScheduledPipeline(), ScheduledPipeline()]
+    pipes[1].unet = pipes[0].unet
+    looks, made = [Look(), Look()], dict[int, Any]()
+    plain = pipes[0]("a cat")
+
+    def work(number: int) -> None:
+        made[number] = bind(pipes[number], looks[number])("a cat")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT)
+    for number, look in enumerate(looks):
+        assert look.seen == [(i, 10) for i in range(10)]
+        assert np.array_equal(made[number], plain)
 
 
 def test_step_keeps_its_signature() -> None:

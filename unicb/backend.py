@@ -245,8 +245,8 @@ def backend_for(pipeline: object) -> Backend:
         BackendNotFoundError: no backend owns the object, or two do.
         BackendLoadError: the owner may be one that failed to load, or its framework fails to.
     """
-    if hasattr(pipeline, "__dict__"):  # a loop of one's own is of its denoiser's framework
-        pipeline = vars(pipeline).get("_unicb_framework_of", pipeline)
+    if hasattr(type(pipeline), "_unicb_framework_of"):  # a loop of one's own has its denoiser's
+        pipeline = cast(Any, pipeline)._unicb_framework_of
     owners: list[Backend] = []
     failure: BackendLoadError | None = None
     for name in backend_names():

@@ -7,6 +7,7 @@ import inspect
 import textwrap
 from collections.abc import Iterator
 from functools import cached_property
+from types import CodeType
 from typing import Any, NamedTuple
 
 CALLBACK = "callback_on_step_end"
@@ -21,6 +22,23 @@ def text_of(function: Any) -> str:
         OSError, TypeError: it cannot be read.
     """
     return textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
+
+
+def loop_around(code: CodeType, line: int) -> ast.For | ast.While | None:
+    """The innermost loop in a function's code, or a script's, that has this line of its file; None
+    if there is none, or the code cannot be read."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
+    except (OSError, TypeError, SyntaxError):
+        return None
+    line -= 0 if code.co_name == "<module>" else code.co_firstlineno - 1
+    loops = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.For | ast.While)
+        and node.lineno <= line <= (node.end_lineno or node.lineno)
+    ]
+    return max(loops, key=lambda node: node.lineno, default=None)
 
 
 def self_attribute(node: ast.AST) -> str | None:

@@ -76,9 +76,7 @@ class Loop:
             self.said = whole_number("num_timesteps", num_timesteps)
         #: How many it takes in the pass that is under way.
         self.num_timesteps: int | None = self.said
-        #: What is of the framework that the loop is of.
-        self._unicb_framework_of = parts[denoisers[0]]
-        self._unicb_facts = PipelineFacts(
+        self._facts = PipelineFacts(
             "what Loop(...) was told",
             denoisers,
             tuple(name for name in parts if "controlnet" in name),
@@ -92,9 +90,18 @@ class Loop:
         )
 
     @property
+    def _unicb_framework_of(self) -> Any:
+        """What is of the framework that the loop is of: its first denoiser."""
+        return getattr(self, self._facts.denoisers[0])
+
+    @property
+    def _unicb_facts_of_its_own(self) -> PipelineFacts:
+        return self._facts
+
+    @property
     def stepping(self) -> LoopByHand:
         """How its steps are noticed."""
-        return LoopByHand(self._unicb_facts.denoisers)
+        return LoopByHand(self._facts.denoisers)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from unicb._tables import FactTable
 
@@ -165,9 +165,8 @@ def facts_for(pipeline: object) -> PipelineFacts | None:
     ports of one pipeline the same. One that says None is as good as unknown. A loop of one's own
     has its own.
     """
-    said = vars(pipeline).get("_unicb_facts") if hasattr(pipeline, "__dict__") else None
-    if isinstance(said, PipelineFacts):
-        return said
+    if hasattr(type(pipeline), "_unicb_facts_of_its_own"):
+        return cast(Any, pipeline)._unicb_facts_of_its_own  # type: ignore[no-any-return]
     return _table().about(type(pipeline))
 
 

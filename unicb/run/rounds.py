@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ast
-import inspect
-import textwrap
 from types import FrameType
 from typing import Any
 
 from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines._stepping import below_wrappers
+from unicb.pipelines._written import loop_around
 from unicb.pipelines.by_hand import Loop
 from unicb.pipelines.target import Target
+from unicb.run.loop import id_of, loop_locals
 
 _NOTHING = object()
 
@@ -52,20 +52,8 @@ def rounds_of(frame: FrameType) -> int:
 
 
 def _goes_over(frame: FrameType) -> ast.expr | None:
-    try:
-        lines, first = inspect.getsourcelines(frame.f_code)
-        tree = ast.parse(textwrap.dedent("".join(lines)))
-    except (OSError, TypeError, SyntaxError):
-        return None
-    line = frame.f_lineno - max(first, 1) + 1
-    loops = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.For | ast.While)
-        and node.lineno <= line <= (node.end_lineno or node.lineno)
-    ]
-    innermost = max(loops, key=lambda node: node.lineno, default=None)
-    return below_wrappers(innermost.iter) if isinstance(innermost, ast.For) else None
+    loop = loop_around(frame.f_code, frame.f_lineno)
+    return below_wrappers(loop.iter) if isinstance(loop, ast.For) else None
 
 
 def _value(node: ast.expr | None, frame: FrameType) -> Any:
@@ -81,5 +69,7 @@ def _value(node: ast.expr | None, frame: FrameType) -> Any:
     if isinstance(node, ast.Constant):
         return node.value
     if isinstance(node, ast.Name):
-        return frame.f_locals.get(node.id, frame.f_globals.get(node.id, _NOTHING))
+        # Not by the frame itself, which would keep a copy of its locals, with all their tensors.
+        found = loop_locals(id_of(frame), [node.id])
+        return found.get(node.id, frame.f_globals.get(node.id, _NOTHING))
     return _NOTHING

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ways
-from here import NAME
+from here import NAME, backend, on
 from without_callback import KINDS, Kind, Plain, looked_at
 
 from unicb import (
@@ -25,8 +25,8 @@ STEPS, AFTER = 6, 3  # of Heun's half steps, this ends a whole one
 #: In standard deviations; guidance changes at least 20 times as much.
 EXACT = 2e-6
 USUAL = ("DDIMScheduler", "PNDMScheduler", "HeunDiscreteScheduler")
-#: The schedulers that each class is run with.
-SCHEDULERS = {
+#: The schedulers that each class is run with. On MindSpore, where they take long, one class.
+ALL = {
     "PixArtAlphaPipeline": USUAL,
     "PixArtSigmaPipeline": ("DPMSolverMultistepScheduler",),
     "IFPipeline": ("DDPMScheduler",),
@@ -35,6 +35,7 @@ SCHEDULERS = {
     "StableDiffusionAdapterPipeline": USUAL,
     "DiTPipeline": ("DDIMScheduler", "PNDMScheduler"),
 }
+SCHEDULERS = on(torch=ALL, mindspore={"PixArtAlphaPipeline": ("DDIMScheduler",)})
 CASES = [(name, scheduler) for name, found in SCHEDULERS.items() for scheduler in found]
 FX = ways.framework(NAME)
 
@@ -75,7 +76,11 @@ def test_every_step_is_seen_and_nothing_changes(name: str, scheduler: str) -> No
     for ours, theirs in zip(look.latents, expected.latents, strict=True):
         assert len(ours) == 2  # DiT's loop has each row twice
         assert np.array_equal(ours, theirs[:2])
-    assert np.array_equal(np.asarray(made[0]), np.asarray(expected.made[0]))
+    ends = [
+        x if isinstance(x, np.ndarray) else backend.ops.to_numpy(x)
+        for x in (made[0], expected.made[0])
+    ]
+    assert np.array_equal(*ends)
     assert callbacks.state == "finished"
 
 
@@ -122,7 +127,8 @@ def test_edit_reaches_the_loop(name: str, scheduler: str) -> None:
         nonlocal calls
         out, calls = own(self, *args, **kwargs), calls + 1
         if calls == 2:
-            (out[0] if isinstance(out, tuple) else out.prev_sample).mul_(0.5)
+            made = out[0] if isinstance(out, tuple) else out.prev_sample
+            FX.copy_into(made, made * 0.5)
         return out
 
     step.__wrapped__ = own  # type: ignore[attr-defined]
@@ -152,7 +158,7 @@ def test_stops(name: str, scheduler: str) -> None:
         made = callbacks(**kind.arguments(FX, 2, STEPS, True))
     assert (callbacks.state, len(look.steps), len(seen.rows)) == ("interrupted", 2, 2)
     if name not in ("IFPipeline", "IFImg2ImgPipeline", "DiTPipeline"):  # which make pictures
-        assert np.array_equal(made[0].numpy(), before.latents[1])
+        assert np.array_equal(backend.ops.to_numpy(made[0]), before.latents[1])
     callbacks = bind(pipe, Stops("cancel"))
     with pytest.raises(GenerationCancelled):
         callbacks(**kind.arguments(FX, 2, STEPS, True))
@@ -163,9 +169,10 @@ def test_one_step_of_pixart_takes_another_part() -> None:
     kind, pipe = built("PixArtAlphaPipeline", "DDIMScheduler")
     look = Look()
     made = bind(pipe, look)(**kind.arguments(FX, 2, 1, True))
-    assert np.array_equal(look.latents[0], made[0].numpy())
+    assert np.array_equal(look.latents[0], backend.ops.to_numpy(made[0]))
 
 
+@pytest.mark.skipif(NAME == "mindspore", reason="one class is run there")
 def test_doubled_rows_cut_before_the_first_step() -> None:
     """The first step is computed whole, and made anew, for both copies of each row."""
     kind, pipe = built("DiTPipeline", "DDIMScheduler")
@@ -178,6 +185,7 @@ def test_doubled_rows_cut_before_the_first_step() -> None:
     assert np.abs(look.latents[5] - expected.latents[5]).max() > 200 * EXACT
 
 
+@pytest.mark.skipif(NAME == "mindspore", reason="one class is run there")
 def test_doubled_rows_that_are_scaled_are_refused() -> None:
     """Its loop keeps what the scheduler scales for the model."""
     _, pipe = built("DiTPipeline", "EulerDiscreteScheduler")
@@ -201,6 +209,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.skipif(NAME == "mindspore", reason="the loops are diffusers', as they are written")
 @pytest.mark.parametrize("name", REFUSED)
 def test_classes_that_would_be_wrong(name: str) -> None:
     from unicb.pipelines.scheduled import scheduled_loop
