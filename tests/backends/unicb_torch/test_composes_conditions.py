@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import diffusers
+import numpy as np
 import pytest
 import torch
-from test_composes import DIFFERENT, call_of, check_cut, error, normal
+from test_composes import DIFFERENT, STEPS, call_of, check_cut, error, normal
 
 from unicb import CFGCutoff, UnsupportedPipelineError, bind
+from unicb.testing import Case
 from unicb.testing.tiny import IMAGE_WIDTH, PIXELS
 from unicb_torch.harness import harness
 from unicb_torch.pipelines import ip_adapter
@@ -63,8 +65,8 @@ def test_several_controlnets(kind: str) -> None:
 @pytest.mark.parametrize(
     "name", ["StableDiffusionAdapterPipeline", "StableDiffusionXLAdapterPipeline"]
 )
-def test_t2i_adapter_is_refused(name: str) -> None:
-    """diffusers gives these loops no callback at the end of a step."""
+def test_t2i_adapter(name: str) -> None:
+    """diffusers gives these loops no callback at the end of a step: it has to be the call form."""
     xl = "XL" in name
     parts = dict(harness.build("xl-text2img" if xl else "text2img").components)
     kind = getattr(diffusers, name)
@@ -73,8 +75,35 @@ def test_t2i_adapter_is_refused(name: str) -> None:
         parts["requires_safety_checker"] = False
     parts.pop("image_encoder", None)
     pipe = kind(**parts)
-    with pytest.raises(UnsupportedPipelineError, match=f"{name} .* takes no callback_on_step_end"):
-        bind(pipe, CFGCutoff(0.5))
+    pipe.set_progress_bar_config(disable=True)
+    arguments = harness.arguments(Case("xl-text2img" if xl else "text2img", prompts=2, steps=STEPS))
+    keywords = {**arguments, "guidance_scale": 5.0, "image": normal(2, 3, PIXELS, PIXELS)}
+
+    def latents(call: Any) -> Any:
+        generator = torch.Generator().manual_seed(0)
+        return call(**keywords, generator=generator, output_type="latent")[0].numpy()
+
+    calls: list[int] = []
+
+    def overwrite(model: Any, args: Any, out: Any) -> Any:
+        calls.append(len(args[0]))
+        return (torch.cat([out[0].chunk(2)[1]] * 2),) if len(calls) > 2 else out
+
+    plain = latents(pipe)
+    handle = pipe.unet.register_forward_hook(overwrite)
+    expected = latents(pipe)
+    handle.remove()
+    callbacks = bind(pipe, CFGCutoff(cutoff_step_index=1))
+    with pytest.raises(UnsupportedPipelineError, match=r"takes no .*callbacks\(prompt, \.\.\.\)"):
+        pipe(**keywords, **callbacks)
+    rows: list[int] = []
+    handle = pipe.unet.register_forward_hook(lambda model, args, out: rows.append(len(args[0])))
+    cut = latents(callbacks)
+    handle.remove()
+    assert rows == [4, 4, 2, 2]
+    assert error(plain, expected) > DIFFERENT
+    assert error(cut, expected) < 1e-5
+    assert np.array_equal(latents(pipe), plain)
 
 
 class LowRank(torch.nn.Module):
