@@ -97,7 +97,8 @@ def test_t2i_adapter(name: str) -> None:
     with pytest.raises(UnsupportedPipelineError, match=r"takes no .*callbacks\(prompt, \.\.\.\)"):
         pipe(**keywords, **callbacks)
     rows: list[int] = []
-    handle = pipe.unet.register_forward_hook(lambda model, args, out: rows.append(len(args[0])))
+    first = pipe.unet.conv_in
+    handle = first.register_forward_hook(lambda model, args, out: rows.append(len(args[0])))
     cut = latents(callbacks)
     handle.remove()
     assert rows == [4, 4, 2, 2]
