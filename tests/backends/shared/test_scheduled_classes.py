@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
-import ways
-from here import NAME, backend, on
-from without_callback import KINDS, Kind, Plain, looked_at
+from here import backend, on
+from scheduled_runs import EXACT, FX, STEPS, Look, built, plain
+from without_callback import looked_at
 
-from unicb import (
-    Callback,
-    CFGCutoff,
-    GenerationCancelled,
-    GuidanceInterval,
-    Step,
-    UnsupportedPipelineError,
-    bind,
-)
+from unicb import Callback, CFGCutoff, GenerationCancelled, Step, bind
 
-STEPS, AFTER = 6, 3  # of Heun's half steps, this ends a whole one
-#: In standard deviations; guidance changes at least 20 times as much.
-EXACT = 2e-6
+AFTER = 3  # of Heun's half steps, this ends a whole one
 USUAL = ("DDIMScheduler", "PNDMScheduler", "HeunDiscreteScheduler")
 #: The schedulers that each class is run with. On MindSpore, where they take long, one class.
 ALL = {
@@ -37,32 +26,6 @@ ALL = {
 }
 SCHEDULERS = on(torch=ALL, mindspore={"PixArtAlphaPipeline": ("DDIMScheduler",)})
 CASES = [(name, scheduler) for name, found in SCHEDULERS.items() for scheduler in found]
-FX = ways.framework(NAME)
-
-
-@cache
-def built(name: str, scheduler: str) -> tuple[Kind, Any]:
-    FX.seed()
-    return KINDS[name], KINDS[name].build(FX, scheduler)
-
-
-def plain(name: str, scheduler: str, guided: bool = True, cut_after: int | None = None) -> Plain:
-    kind, pipe = built(name, scheduler)
-    with looked_at(FX, pipe, kind, cut_after) as seen:
-        seen.made = pipe(**kind.arguments(FX, 2, STEPS, guided))
-    return seen
-
-
-class Look(Callback):
-    tensors = ("latents",)
-
-    def __init__(self) -> None:
-        self.steps: list[tuple[int, int, float]] = []
-        self.latents: list[Any] = []
-
-    def on_step_end(self, step: Step) -> None:
-        self.steps.append((step.index, step.num_timesteps, step.timestep))
-        self.latents.append(step.ops.to_numpy(step["latents"]).copy())
 
 
 @pytest.mark.parametrize(("name", "scheduler"), CASES)
@@ -170,50 +133,3 @@ def test_one_step_of_pixart_takes_another_part() -> None:
     look = Look()
     made = bind(pipe, look)(**kind.arguments(FX, 2, 1, True))
     assert np.array_equal(look.latents[0], backend.ops.to_numpy(made[0]))
-
-
-@pytest.mark.skipif(NAME == "mindspore", reason="one class is run there")
-def test_doubled_rows_cut_before_the_first_step() -> None:
-    """The first step is computed whole, and made anew, for both copies of each row."""
-    kind, pipe = built("DiTPipeline", "DDIMScheduler")
-    expected, look = plain("DiTPipeline", "DDIMScheduler", guided=False), Look()
-    with looked_at(FX, pipe, kind) as seen:
-        bind(pipe, GuidanceInterval(0.9, 1.0), look)(**kind.arguments(FX, 2, STEPS, True))
-    assert seen.rows == [4, 2, 2, 2, 2, 4]
-    for ours, theirs in zip(look.latents[:5], expected.latents, strict=False):
-        assert np.abs(ours - theirs).max() <= 10 * EXACT * theirs.std()  # of other numbers of rows
-    assert np.abs(look.latents[5] - expected.latents[5]).max() > 200 * EXACT
-
-
-@pytest.mark.skipif(NAME == "mindspore", reason="one class is run there")
-def test_doubled_rows_that_are_scaled_are_refused() -> None:
-    """Its loop keeps what the scheduler scales for the model."""
-    _, pipe = built("DiTPipeline", "EulerDiscreteScheduler")
-    with pytest.raises(UnsupportedPipelineError, match="a EulerDiscreteScheduler scales them"):
-        bind(pipe, Look())
-
-
-#: Classes, and why their steps cannot be told by their scheduler.
-REFUSED = {
-    "IFInpaintingPipeline": r"`intermediate_images = \(1 - mask_image\)",
-    "IFInpaintingSuperResolutionPipeline": r"`intermediate_images = \(1 - mask_image\)",
-    "KandinskyCombinedPipeline": "no loop that calls self.scheduler.step",
-    "StableUnCLIPPipeline": "steps with prior_scheduler and scheduler",
-    "StableDiffusionDiffEditPipeline": r"`latents = latents \* mask_image",
-    "StableDiffusionParadigmsPipeline": "no loop that calls self.scheduler.step",
-    "TextToVideoSDPipeline": r"`latents = latents\.permute",
-    "StableDiffusionGLIGENPipeline": "changes latents otherwise",
-    "UnCLIPPipeline": "steps with decoder_scheduler",
-    "RePaintPipeline": "exactly once",
-    "KarrasVePipeline": "not what it took from the last one",
-}
-
-
-@pytest.mark.skipif(NAME == "mindspore", reason="the loops are diffusers', as they are written")
-@pytest.mark.parametrize("name", REFUSED)
-def test_classes_that_would_be_wrong(name: str) -> None:
-    from unicb.pipelines.scheduled import scheduled_loop
-
-    kind = getattr(FX.library, name, None) or pytest.skip("not in this release")
-    with pytest.raises(UnsupportedPipelineError, match=REFUSED[name]):
-        scheduled_loop(kind)
