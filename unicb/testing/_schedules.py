@@ -140,8 +140,10 @@ class ScheduleChecks(Checks):
                 rule = bind(pipeline, _Plain(3.0 + more))
                 found = self.harness.run(pipeline, case, **rule)
             assert rows == of_plain
-            assert relative_error(found, plain) < EXACT
-            assert relative_error(found, full) > DIFFERENT, "the scale does nothing here"
+            effect = relative_error(full, plain)
+            assert effect > DIFFERENT, "the scale does nothing here"
+            # Rounding grows with what the scale changes: a trained model's, to many deviations.
+            assert relative_error(found, plain) < EXACT * max(1.0, effect)
             assert self.harness.traces(pipeline) == before
             assert (self.harness.run(pipeline, case) == full).all()
 
