@@ -515,6 +515,14 @@ def test_another_combination(flag: bool) -> None:
         bind(pipe, Plain(3.0))
 
 
+def test_a_scale_that_another_release_has() -> None:
+    """Facts name a local that this loop lacks: it is known before the run."""
+    about = facts(guidance_scale="local", scale_names=("current_scale",))
+    pipe = type("Older", (BatchOfLocal,), {"unicb_facts": about})()
+    with pytest.raises(UnsupportedPipelineError, match="rule on Older: its loop has no scale"):
+        bind(pipe, Plain(3.0))
+
+
 def test_other_things_that_cannot_be() -> None:
     none = PipelineFacts("here", cfg="none", why_none="has no classifier-free guidance")
     pipe = type("Plain", (ToyPipeline,), {"unicb_facts": none})()

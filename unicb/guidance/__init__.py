@@ -22,6 +22,7 @@ from unicb.backend import Backend, backend_for
 from unicb.errors import UnsupportedPipelineError
 from unicb.guidance._batch import BatchCut
 from unicb.guidance._calls import CallsCut
+from unicb.guidance._form import check_form
 from unicb.guidance._inference import facts_of_class
 from unicb.guidance._models import Models
 from unicb.guidance._rule import AIM as RULE_AIM
@@ -30,7 +31,6 @@ from unicb.guidance._scale import (
     AIM,
     MovedScale,
     PropertyScale,
-    has_scale,
     read_at_each_step,
     scale_of,
     without_guidance,
@@ -240,33 +240,10 @@ def check_scaling(
     facts = facts_of(pipeline, known, AIM)
     if read_at_each_step(facts):
         return facts
-    name = type(pipeline).__name__
-    if facts.guiders:
-        raise UnsupportedPipelineError(
-            f"cannot {AIM} on {name}: its guider combines the parts of its guidance, with scales "
-            "of its own; set those, on pipeline.guider"
-        )
-    config = getattr(pipeline, "config", {})
-    flag = facts.other_if and getattr(config, facts.other_if, False)
-    if facts.combination == "other" or flag:
-        reason = f" with {facts.other_if}" if flag else ""
-        raise UnsupportedPipelineError(
-            f"cannot {AIM} on {name}: its loop keeps a copy of its scale, and combines the parts "
-            f"of its guidance{reason} in a way that is not known to be u + g * (c - u). Facts "
-            f"from: {facts.source}"
-        )
-    if not has_scale(type(pipeline), facts):
-        raise UnsupportedPipelineError(
-            f"cannot {AIM} on {name}: its loop has no scale called "
-            f"{' or '.join(facts.scale_names)}. Facts from: {facts.source}"
-        )
+    models = Models(backend_for(pipeline), pipeline, facts, None, AIM)
+    check_form(models, "its loop keeps a copy of its scale, and")
     if offered is not None and facts.cfg == "batch" and facts.batch_of not in offered:
         raise UnsupportedPipelineError(without_latents(pipeline, facts, AIM))
-    models = Models(backend_for(pipeline), pipeline, facts, None, AIM)
-    try:
-        models.hook(lambda name, call, args, kwargs: call(*args, **kwargs))
-    finally:
-        models.remove()
     return facts
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from unicb.backend import backend_for
 from unicb.errors import UnsupportedPipelineError
+from unicb.guidance._form import check_form
 from unicb.guidance._models import Models
 from unicb.guidance._moves import BatchMoves, CallsMoves, Moved
 from unicb.guidance._scale import (
@@ -42,29 +43,12 @@ LEAST = {"float64": 1e-6, "float32": 1e-3, "float16": 0.02, "bfloat16": 0.1}
 
 def check(pipeline: Any, facts: PipelineFacts) -> None:
     """Raise UnsupportedPipelineError if what the pipeline's loop combines cannot be replaced."""
-    name = type(pipeline).__name__
-    if facts.guiders:
-        raise UnsupportedPipelineError(
-            f"cannot {AIM} on {name}: its guider combines the parts of its guidance; set that, on "
-            "pipeline.guider"
-        )
-    flag = facts.other_if and getattr(getattr(pipeline, "config", {}), facts.other_if, False)
-    if facts.combination == "other" or flag:
-        reason = f" with {facts.other_if}" if flag else ""
-        raise UnsupportedPipelineError(
-            f"cannot {AIM} on {name}: its loop combines the parts of its guidance{reason} in a way "
-            f"that is not known to be u + g * (c - u). Facts from: {facts.source}"
-        )
+    check_form(Models(backend_for(pipeline), pipeline, facts, None, AIM))
     if facts.verify and facts.scale_follows:
         raise UnsupportedPipelineError(
-            f"cannot {AIM} on {name}: unicb was not proven on its loop, and of the parts of a "
-            "prediction that it guides only the first can be seen"
+            f"cannot {AIM} on {type(pipeline).__name__}: unicb was not proven on its loop, and of "
+            "the parts of a prediction that it guides only the first can be seen"
         )
-    models = Models(backend_for(pipeline), pipeline, facts, None, AIM)
-    try:
-        models.hook(lambda name, call, args, kwargs: call(*args, **kwargs))
-    finally:
-        models.remove()
 
 
 class RuleMoves:
