@@ -31,6 +31,17 @@ class Writes(ScheduledPipeline):
         return latents.data
 
 
+class InPlace(ScheduledPipeline):
+    def __call__(self, prompt: str) -> Any:
+        latents, embeds = self.begin(prompt, 0, 1.0)
+        timesteps = self.scheduler.set_timesteps(4)
+        for t in timesteps:
+            noise_pred = self.unet(latents, t, encoder_hidden_states=embeds)
+            latents = self.scheduler.step(noise_pred, t, latents).prev_sample
+            latents.mul_(0.5)  # type: ignore[attr-defined]
+        return latents.data
+
+
 class Reshapes(ScheduledPipeline):
     def __call__(self, prompt: str) -> Any:
         latents, embeds = self.begin(prompt, 0, 1.0)
@@ -140,6 +151,7 @@ class Joins(ScheduledPipeline):
     [
         (Blends, "its loop changes latents otherwise than by scheduler.step: `latents = latents"),
         (Writes, "its loop changes latents otherwise"),
+        (InPlace, r"its loop changes latents otherwise.*latents\.mul_\(0\.5\)"),
         (Reshapes, "is not what it took from the last one"),
         (Twice, "exactly once"),
         (Sometimes, "exactly once"),

@@ -192,7 +192,9 @@ def _check_latents_stay(
         if not (isinstance(node, ast.Name) and node.id == latents):
             continue
         parent = parents[node]
+        # By its index, or by a method that ends in _, as torch's do that work in place.
         changed = isinstance(parent, ast.Subscript) and isinstance(parent.ctx, ast.Store)
+        changed |= isinstance(parent, ast.Attribute) and parent.attr.endswith("_")
         if changed or (isinstance(node.ctx, ast.Store) and not _is_harmless(parent, latents, half)):
             raise Unclear(
                 f"its loop changes {latents} otherwise than by scheduler.step: "
