@@ -61,17 +61,19 @@ def test_threads_that_come_and_go(enabled: bool) -> None:
     assert gc.isenabled() == enabled
 
 
-@pytest.mark.parametrize("line", range(4))
-def test_a_signal_in_between(enabled: bool, line: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its handler looks at frames, too, in the same thread."""
-    uncollected, calls = _Uncollected(), []
+@pytest.mark.parametrize("number", range(3))
+def test_a_signal_in_between(enabled: bool, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its handler looks at frames, too, in the same thread: before gc is asked, before it is
+    disabled, before it is enabled again."""
+    uncollected, calls, came = _Uncollected(), list[str](), []
 
     class Watched:
         """gc, where a handler comes before the call of this number."""
 
         def __getattr__(self, name: str) -> Any:
             calls.append(name)
-            if len(calls) == line + 1:
+            if len(calls) == number + 1:
+                came.append(name)
                 with uncollected:
                     pass
             return getattr(gc, name)
@@ -79,6 +81,8 @@ def test_a_signal_in_between(enabled: bool, line: int, monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "gc", Watched())
     with uncollected:
         pass
+    asked = ["isenabled", "disable"] + ["enable"] * enabled
+    assert came == asked[number : number + 1]
     assert gc.isenabled() == enabled
 
 
