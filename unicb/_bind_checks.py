@@ -50,7 +50,7 @@ def bound_to(
     facts = target.facts
     # Those that are known to have guidance are known to call it, too.
     unguided = facts is None or facts.cfg == "none"
-    if unguided and target.scheduled is None and target.source.hands_on:
+    if unguided and target.takes_callback and target.source.hands_on:
         raise UnsupportedPipelineError(
             f"{target.name} calls no callback itself: it hands it on to a pipeline inside it; "
             "bind that one"
@@ -74,7 +74,7 @@ def offered_tensors(target: Target) -> tuple[str, ...]:
     pipeline = target.pipeline
     if target.scheduled is not None:
         check_scheduler(pipeline, target.scheduled)
-    elif getattr(pipeline, "_callback_tensor_inputs", None) is None:
+    elif target.modular is None and getattr(pipeline, "_callback_tensor_inputs", None) is None:
         raise UnsupportedPipelineError(
             f"{target.name} does not say what it offers to callbacks. If it hands them on to a "
             "pipeline inside it, bind that one: pipe(prompt, **bind(pipe.decoder_pipe, ...))"

@@ -44,7 +44,7 @@ class Backend(ABC):
     #: The top-level package that has the framework's pipelines.
     package: str = ""
     #: Names of base classes in that package, of pipelines and of models.
-    bases: Sequence[str] = ("DiffusionPipeline", "ModelMixin")
+    bases: Sequence[str] = ("DiffusionPipeline", "ModularPipeline", "ModelMixin")
     #: The distributions that the backend stands on, for reports.
     distributions: Sequence[str] = ()
 

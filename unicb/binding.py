@@ -115,7 +115,7 @@ class Binding(Controls, Mapping[str, Any]):
 
     def _check_unpacks(self) -> None:
         """Raise UnsupportedPipelineError if the pipeline's call takes no callback."""
-        if self._bound.target.scheduled is not None:
+        if not self._bound.target.takes_callback:
             instead = "call the binding in the pipeline's place, as in callbacks(prompt, ...)"
             if isinstance(self.pipeline, Loop):
                 instead = _WITH
@@ -165,7 +165,7 @@ class Binding(Controls, Mapping[str, Any]):
             unpacked = ", or pipe(prompt, **callbacks) with both asterisks"
             warnings.warn(
                 f"{self!r} was never called: write callbacks(prompt)"
-                f"{unpacked if self._bound.target.scheduled is None else ''}",
+                f"{unpacked if self._bound.target.takes_callback else ''}",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -13,7 +13,7 @@ from unicb.runtime_copies import separate
 P = TypeVar("P")
 
 #: What a call changes, or what is not for two threads, by the names that pipelines have for it.
-_OWN = re.compile(r"scheduler$|tokenizer(_\d+)?$|processor$|feature_extractor$")
+_OWN = re.compile(r"scheduler$|tokenizer(_\d+)?$|processor$|feature_extractor$|guider(_\d+)?$")
 
 
 def sibling(pipeline: P) -> P:

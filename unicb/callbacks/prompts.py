@@ -72,6 +72,12 @@ class _Prompts(Callback):
                 f"{mine} cannot exchange a prompt of {name}: its loop calls no callback, and takes "
                 f"nothing back but {target.scheduled.latents}"
             )
+        if target.modular is not None:
+            raise UnsupportedPipelineError(
+                f"{mine} cannot exchange a prompt of {name}: a block of it encodes its prompts, "
+                "with arguments of its own; write embeddings in a callback of your own, whose "
+                "tensors are prompt_embeds and what else bind() says there is"
+            )
         loop = prompt_loop(type(pipeline))
         encoders = [part for part in vars(pipeline) if part.startswith("text_encoder")]
         if encoders and all(getattr(pipeline, part) is None for part in encoders):

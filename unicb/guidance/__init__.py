@@ -23,6 +23,9 @@ from unicb.errors import UnsupportedPipelineError
 from unicb.guidance._batch import BatchCut
 from unicb.guidance._calls import CallsCut
 from unicb.guidance._form import check_form
+from unicb.guidance._guider import GuiderCut, GuiderScale, guiders_of, guides
+from unicb.guidance._guider import check as check_guiders
+from unicb.guidance._guider import check_scale as check_guider_scale
 from unicb.guidance._inference import facts_of_class
 from unicb.guidance._models import Models
 from unicb.guidance._rule import AIM as RULE_AIM
@@ -39,6 +42,7 @@ from unicb.guidance._switch import SwitchCut
 from unicb.guidance._unproven import SeenFacts, UnprovenCut, UnprovenProperty, UnprovenScale
 from unicb.ops import Tensor
 from unicb.pipelines import PipelineFacts
+from unicb.pipelines.modular import blocks_of
 
 if TYPE_CHECKING:
     from unicb.run.run import Run
@@ -113,7 +117,7 @@ class Guidance:
         Raises:
             UnsupportedPipelineError: neither.
         """
-        return facts_of_class(type(self._pipeline), self._known)
+        return known_or_read(self._pipeline, self._known)
 
     def check_cut(self) -> None:
         """Raise UnsupportedPipelineError if guidance cannot be cut on this pipeline."""
@@ -140,6 +144,13 @@ class Guidance:
         self.is_to_be_seen = facts.verify and facts.cfg in ("batch", "calls")
 
 
+def known_or_read(pipeline: Any, known: PipelineFacts | None) -> PipelineFacts:
+    """How guidance works on this pipeline: of a modular one, its blocks have said so."""
+    if known is not None and blocks_of(pipeline) is not None:
+        return known
+    return facts_of_class(type(pipeline), known)
+
+
 def facts_of(
     pipeline: Any, known: PipelineFacts | None, aim: str = "cut guidance"
 ) -> PipelineFacts:
@@ -148,7 +159,7 @@ def facts_of(
     Raises:
         UnsupportedPipelineError: the class has no CFG, or how it works is not known.
     """
-    facts = facts_of_class(type(pipeline), known)
+    facts = known_or_read(pipeline, known)
     name = type(pipeline).__name__
     if facts.cfg == "none":
         raise UnsupportedPipelineError(f"cannot {aim} on {name}: it {facts.why_none}")
@@ -171,6 +182,8 @@ def check(pipeline: Any, known: PipelineFacts | None, offered: Sequence[str]) ->
         raise UnsupportedPipelineError(without_latents(pipeline, facts, "cut guidance"))
     models = Models(backend_for(pipeline), pipeline, facts, None)
     models.refuse_caching()
+    if facts.cfg == "guider":
+        check_guiders(models)
     if facts.cfg == "batch":
         models.check_rows()
     try:
@@ -205,6 +218,8 @@ def cut(
     models.refuse_caching()  # it may have been enabled since bind
     if facts.cfg == "switch":
         return SwitchCut.of(models)
+    if facts.cfg == "guider":
+        return None if is_off(pipeline, known, run) else GuiderCut(models, run)
     if facts.cfg == "calls":
         return UnprovenCut(models, run, CallsCut, seen) if facts.verify else CallsCut(models)
     if latents is None and within:
@@ -224,6 +239,9 @@ def is_off(pipeline: Any, known: PipelineFacts | None, run: Run) -> bool:
     """Whether the pipeline was called without guidance, as far as that is known before the end of
     the first step."""
     facts = facts_of(pipeline, known)
+    if facts.cfg == "guider":
+        found = guiders_of(pipeline, facts.guided_by)
+        return not any(guides(guider, run.num_timesteps) for guider in found)
     unnamed = facts.verify and facts.combination == "other"  # which names no scale either
     if unnamed or facts.guidance_scale == "property":
         return not getattr(pipeline, "do_classifier_free_guidance", True)
@@ -238,9 +256,12 @@ def check_scaling(
     """Raise UnsupportedPipelineError if the pipeline's guidance cannot be given another scale;
     ``offered``: names of the tensors that its loop hands over, None in a run, which has them."""
     facts = facts_of(pipeline, known, AIM)
-    if read_at_each_step(facts):
+    if facts.cfg != "guider" and read_at_each_step(facts):
         return facts
     models = Models(backend_for(pipeline), pipeline, facts, None, AIM)
+    if facts.cfg == "guider":
+        check_guider_scale(models)
+        return facts
     check_form(models, "its loop keeps a copy of its scale, and")
     if offered is not None and facts.cfg == "batch" and facts.batch_of not in offered:
         raise UnsupportedPipelineError(without_latents(pipeline, facts, AIM))
@@ -271,6 +292,8 @@ def scaling(
     check_called(pipeline, known, facts, run, AIM)
     unproven = facts_of(pipeline, known, AIM).verify
     models = Models(backend, pipeline, facts, run, AIM)
+    if facts.cfg == "guider":
+        return GuiderScale(models, run)
     if read_at_each_step(facts):
         by_attribute = PropertyScale(pipeline, facts)
         return UnprovenProperty(models, run, by_attribute) if unproven else by_attribute
@@ -293,6 +316,11 @@ def check_called(
         raise UnsupportedPipelineError(
             f"cannot {aim} in this run: {type(pipeline).__name__} was called with "
             f"{facts.scale_set_if}, and sets the scale itself at each step; call it without"
+        )
+    if facts.cfg == "guider" and is_off(pipeline, known, run):
+        raise UnsupportedPipelineError(
+            f"cannot {aim} in this run: no guider of this {type(pipeline).__name__} guides any of "
+            "its steps; give it a guidance_scale, as in pipeline.update_components(guider=...)"
         )
     if is_off(pipeline, known, run):
         raise without_guidance(pipeline, facts, scale_of(pipeline, facts, run), aim)

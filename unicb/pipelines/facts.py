@@ -29,7 +29,8 @@ class PipelineFacts:
         cfg: how the loop computes both halves of classifier-free guidance. "batch": in one call
             of a denoiser, with a batch of several blocks of rows. "calls": in several calls a
             step, by a flag that is a local of the loop. "switch": in several calls a step, by a
-            property that is read at each step. "none": it does not.
+            property that is read at each step. "guider": in several calls a step, as an object
+            of the pipeline says, which combines what they answer. "none": it does not.
         why_none: with ``cfg="none"``, the reason, as the end of a sentence that starts with the
             pipeline's name: "has no classifier-free guidance: ...".
         order: which part each block of rows, or each call of a step, computes. Blocks called
@@ -56,6 +57,8 @@ class PipelineFacts:
             ("kv_cache_flag.is_cache_step"). Empty where there are none. They are left whole.
         guiders: names of the classes of ``pipeline.guider`` for which this holds; empty where
             pipelines have none.
+        guided_by: with ``cfg="guider"``, names of the attributes that hold those objects; a step
+            asks one of them, or all.
         guidance_scale: "property" if the loop reads ``pipeline.guidance_scale`` at each step,
             "local" if it keeps a copy.
         combination: how the loop guides, of an unconditional prediction u, a conditional one c and
@@ -95,7 +98,7 @@ class PipelineFacts:
     source: str
     denoisers: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
-    cfg: Literal["batch", "calls", "switch", "none"] = "batch"
+    cfg: Literal["batch", "calls", "switch", "guider", "none"] = "batch"
     why_none: str = ""
     order: tuple[Part, ...] = ()
     least_blocks: int = 0
@@ -110,6 +113,7 @@ class PipelineFacts:
     tail: bool = False
     fills: str = ""
     guiders: tuple[str, ...] = ()
+    guided_by: tuple[str, ...] = ()
     guidance_scale: Literal["property", "local"] = "property"
     combination: Literal["from_unconditional", "from_conditional", "other"] = "from_unconditional"
     other_if: str = ""

@@ -12,6 +12,7 @@ from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines.by_hand import Loop
 from unicb.pipelines.facts import PipelineFacts, num_timesteps_of
 from unicb.pipelines.hookable import check_hookable
+from unicb.pipelines.modular import ModularLoops, modular_loops
 from unicb.pipelines.scheduled import Stepping, scheduled_loop
 from unicb.pipelines.source import CallSource
 from unicb.pipelines.stoppable import check_stoppable, models_of, stops_by_flag
@@ -19,6 +20,7 @@ from unicb.pipelines.stoppable import check_stoppable, models_of, stops_by_flag
 if TYPE_CHECKING:
     from unicb.guidance import Guidance
     from unicb.latents.layouts import Layout
+    from unicb.run.loop_steps import BlockStep
 
 T = TypeVar("T")
 
@@ -35,7 +37,12 @@ class Target:
     """
 
     def __init__(self, pipeline: Any, backend: Backend, facts: PipelineFacts | None) -> None:
-        self.pipeline, self.backend, self.facts = pipeline, backend, facts
+        self.pipeline, self.backend = pipeline, backend
+        #: Its loops, where it is a modular pipeline.
+        self.modular: ModularLoops | None = modular_loops(pipeline)
+        self.facts = facts if self.modular is None else self.modular.facts(pipeline, facts)
+        #: The step of a modular pipeline that is under way.
+        self.block_step: BlockStep | None = None
         #: What the loop hands to ``scheduler.step`` by name, where that is seen.
         self.step_arguments: Mapping[str, Any] | None = None
         self._states = States()
@@ -89,17 +96,26 @@ class Target:
         """
         if isinstance(self.pipeline, Loop):
             return self.pipeline.stepping
-        return scheduled_loop(type(self.pipeline))
+        return None if self.modular is not None else scheduled_loop(type(self.pipeline))
+
+    @property
+    def takes_callback(self) -> bool:
+        """Whether its loop calls a callback that its call is given."""
+        return self.modular is None and self.scheduled is None
 
     @property
     def offered(self) -> tuple[str, ...]:
         """Names of the tensors that its loop hands over at the end of a step."""
+        if self.modular is not None:
+            return self.modular.offered
         if self.scheduled is not None:
             return ("latents",)
         return tuple(getattr(self.pipeline, "_callback_tensor_inputs", ()))
 
     def num_timesteps(self, loop_locals: Callable[[list[str]], Mapping[str, Any]]) -> int:
         """Number of the running call's timesteps; ``loop_locals`` gives values of its loop's."""
+        if self.block_step is not None:
+            return self.block_step.num_timesteps
         if self.scheduled is not None:
             return self.scheduled.num_timesteps(self.pipeline, loop_locals)
         return num_timesteps_of(self.pipeline)
@@ -127,6 +143,8 @@ class Target:
 
     def check_interruptible(self) -> None:
         """Raise UnsupportedPipelineError if a run of the pipeline cannot be ended early."""
+        if self.modular is not None:
+            return
         models = self.models
         check_stoppable(self.pipeline, models)
         if stops_by_flag(self.pipeline):

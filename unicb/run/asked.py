@@ -135,6 +135,9 @@ class AskedRun:
     def loop_locals(self, names: Sequence[str]) -> dict[str, Any]:
         """Values of the loop's local variables by these names, as far as there are such. Only
         while the loop is calling: in the methods of a callback that are handed a step."""
+        step = self._bound.target.block_step
+        if step is not None:
+            return step.values(names)
         return loop_locals(self.loop.frame_id, names)
 
     def on_finish(self, undo: Callable[[], None]) -> None:

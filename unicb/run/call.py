@@ -35,6 +35,7 @@ from unicb.run.model_hooks import ModelHooks
 from unicb.run.rounds import note_rounds, stepping_frame
 from unicb.run.run import Run
 from unicb.run.scope import Scope, innermost
+from unicb.run.through_blocks import ThroughBlocks
 from unicb.run.waiting import Waiting
 from unicb.step import timestep_number
 
@@ -140,19 +141,35 @@ class Call:
                 return
             error = _cancelled(run, run.loop_locals(["latents"]).get("latents"))
             self._fail(run, error)
-            raise error
+            raise self._for_loop(error)
         if innermost() is self._scope if self._scope is not None else is_given(self):
             self._is_over = True
             self._handle.settle(None, "cancelled")
             self._handle.remove_gates()
-            raise GenerationCancelled(-1, None)
+            raise self._for_loop(GenerationCancelled(-1, None))
+
+    def _for_loop(self, error: Exception) -> BaseException:
+        """What to raise in the pipeline's loop to have its call raise this."""
+        return error if self._bound.target.modular is None else ThroughBlocks(error)
+
+    @property
+    def runs_out(self) -> bool:
+        """Whether its run was stopped, and no further step is to be computed."""
+        return self._run is not None and self._run.runs_out
+
+    def loop_begins(self) -> None:
+        """A step of a modular pipeline begins: where it is the first, and somebody acts before it,
+        the run begins."""
+        if self._bound.early or self._bound.target.is_to_be_seen:
+            self._first_model_call()
 
     def _run_of(self, pipeline: Any, frame: FrameType) -> Run:
         """The run whose loop is the frame, or has called it; if there is none, it begins."""
         run = self._run
         if run is not None and not run.is_over and run.index >= 0 and run.is_of(frame):
             return run  # nobody has put a function between
-        frame_id = loop_frame_id(pipeline, frame)
+        step = self._bound.target.block_step
+        frame_id = loop_frame_id(pipeline, frame) if step is None else step.frame_id
         early = run is not None and run.index < 0 and run.is_calling()
         if run is None or run.is_over or not (early or run.loop.frame_id == frame_id):
             run = self._begin(pipeline, frame_id)
@@ -237,6 +254,8 @@ def _loop_calling(call: Call, target: Target, scope: Scope | None) -> FrameId | 
     """The loop of this call that is calling us; None where it is another's."""
     if scope is not None and innermost() is not scope:
         return None
+    if target.block_step is not None:
+        return target.block_step.frame_id
     if target.scheduled is not None and target.scheduled.code is not None:
         return frame_running(target.scheduled.code, _getframe(1))
     if target.scheduled is not None:

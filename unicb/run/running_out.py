@@ -36,7 +36,7 @@ class RunningOut:
     def watch(self) -> None:
         """Look on from the first step's end, where a stop would need it."""
         target = self._target
-        if stops_by_flag(target.pipeline) or not target.models:
+        if target.modular is not None or stops_by_flag(target.pipeline) or not target.models:
             return
         try:
             self._replay = Replay(target.pipeline, target.models, self._owner)
@@ -52,6 +52,8 @@ class RunningOut:
     def stop(self, outputs: Mapping[str, Tensor]) -> None:
         """The run is stopped at a step's end, with these handed back; nothing to do where the
         loop ends by its flag."""
+        if self._target.modular is not None:
+            self._stopped_with = dict(outputs)  # its steps are left out
         if self._replay is not None:
             self._stopped_with = dict(outputs)
             self._replay.stopped = True

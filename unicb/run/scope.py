@@ -32,6 +32,10 @@ class Scope:
 _innermost: ContextVar[Scope | None] = ContextVar("unicb_innermost_scope", default=None)
 
 
+#: A scope that no run has: in it, everything is as it is for others.
+NOBODYS = Scope()
+
+
 def innermost() -> Scope | None:
     """The scope that the calling context is in; None outside of all."""
     return _innermost.get()

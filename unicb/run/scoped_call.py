@@ -15,6 +15,7 @@ from unicb.run.call import Call, state_after
 from unicb.run.handle import Handle
 from unicb.run.scope import Scope
 from unicb.run.sources import Source, source_of
+from unicb.run.through_blocks import carried
 
 
 def call_in_scope(
@@ -41,11 +42,14 @@ def call_in_scope(
     try:
         with opened.scope.entered():
             returned = bound.target.pipeline(*args, **kwargs, **opened.source.start())
-    except BaseException as error:
+    except BaseException as caught:
+        error = carried(caught)
         better = explained(bound.target.pipeline, error) if opened.call.is_awaited else None
         opened.end(error)
         if better is not None:
             raise better from error
+        if error is not caught:
+            raise error from error.__cause__
         raise
     if isinstance(returned, Generator):
         return _Generated(returned, opened)

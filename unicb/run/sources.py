@@ -1,7 +1,7 @@
-"""How the end of a step is noticed in a call that unicb makes: by the callback that the loop calls,
-or, in a loop that calls none, by its scheduler.
+"""How the end of a step is noticed in a call that unicb makes: by the callback that the loop calls;
+in a loop that calls none, by its scheduler; in a modular pipeline, by its loop blocks.
 
-Either way, a :class:`Call` is told of it in the frameworks' signature; all that follows is the
+In each way, a :class:`Call` is told of it in the frameworks' signature; all that follows is the
 same.
 """
 
@@ -22,12 +22,9 @@ from unicb.run.handle import Handle
 from unicb.run.holds import Hold, hold
 from unicb.run.loop import caller_outside, id_of, loop_locals
 from unicb.run.rounds import note_rounds
-from unicb.run.scope import Scope, innermost
+from unicb.run.scope import NOBODYS, Scope, innermost
 
 TENSOR_INPUTS = "callback_on_step_end_tensor_inputs"
-
-#: A scope that no run has: in it, everything is as it is for others.
-_NOBODYS = Scope()
 
 
 class Source(Protocol):
@@ -43,6 +40,10 @@ class Source(Protocol):
 def source_of(target: Target, call: Call, handle: Handle, scope: Scope, names: list[str]) -> Source:
     """What notices the ends of steps in a call of this pipeline; ``names``: of the tensors that
     the loop is asked for."""
+    if target.modular is not None:
+        from unicb.run.loop_steps import LoopStepSource
+
+        return LoopStepSource(target, target.modular, call, handle, scope, names)
     if target.scheduled is None:
         return CallbackSource(call, names)
     return SchedulerSource(target, target.scheduled, call, handle, scope)
@@ -121,7 +122,7 @@ class SchedulerSource:
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """What the loop calls in the place of ``scheduler.step``."""
-        with _NOBODYS.entered():
+        with NOBODYS.entered():
             below = self._scheduler.step  # without what this run holds, such as this
         self._target.step_arguments = kwargs
         out = below(*args, **kwargs)

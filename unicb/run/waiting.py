@@ -46,7 +46,9 @@ class Waiting:
         self._first_calls: FirstCalls | None = None
         self._sigint = SigintHandler(self._interrupted) if sigint else None
         self.begin()
-        if bound.early or bound.target.is_to_be_seen:
+        # The loop blocks of a modular pipeline tell themselves of a step that begins.
+        watched = bound.target.modular is None
+        if watched and (bound.early or bound.target.is_to_be_seen):
             who = name_of(bound.early[0]) if bound.early else "what changes its guidance"
             models = models_to_watch(bound.target, who)
             self._first_calls = FirstCalls(hooks, models, first_call)

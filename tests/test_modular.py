@@ -1,0 +1,511 @@
+"""Modular pipelines: their steps are noticed by the ``loop_step`` of their loop blocks."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import threading
+from collections.abc import Callable as Function
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from modular import (
+    Advance,
+    Denoise,
+    Guider,
+    Loop,
+    ModularToy,
+    Sequence,
+    SetState,
+    SkipGuider,
+    TermsGuider,
+    parameter,
+)
+
+from unicb import (
+    Callback,
+    CFGCutoff,
+    GenerationCancelled,
+    GuidanceInterval,
+    GuidanceSchedule,
+    Interrupt,
+    NaNGuard,
+    Preview,
+    Progress,
+    PromptSchedule,
+    Result,
+    Step,
+    Trajectory,
+    UnsupportedPipelineError,
+    bind,
+    sibling,
+    stream,
+)
+from unicb_numpy.ops import StrictTensor
+
+
+class Look(Callback):
+    """Notes what each step has."""
+
+    tensors = ("latents", "prompt_embeds")
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, int]] = []
+        self.latents: list[Any] = []
+        self.runs: list[Any] = []
+
+    def on_run_start(self, run: Any) -> None:
+        self.runs.append(run)
+
+    def on_step_end(self, step: Step) -> None:
+        self.seen.append((step.index, step.num_timesteps))
+        self.latents.append(step["latents"].data.copy())
+
+
+class SetLoop(Loop):
+    """A loop whose state is written by ``set`` alone."""
+
+    state_class = SetState
+
+
+GUIDERS: dict[str, Function[..., Guider]] = {
+    "two predictions": Guider,
+    "a third, counted": SkipGuider,
+    "a third, as a term": TermsGuider,
+}
+LOOPS = pytest.mark.parametrize("loop", [Loop, SetLoop])
+
+
+def cut_by_hand(make: Function[..., Guider], after: int, **kwargs: Any) -> Any:
+    """What a call gives in which the unconditional prediction is the conditional one, in steps
+    after this one."""
+    guider = make()
+    plain = guider.forward
+
+    def forward(pred_cond: Any, pred_uncond: Any = None, **more: Any) -> Any:
+        assert guider._step is not None
+        return plain(pred_cond, pred_cond if guider._step > after else pred_uncond, **more)
+
+    guider.forward = forward  # type: ignore[method-assign]
+    return ModularToy(guider)("a lighthouse", **kwargs)
+
+
+def error(a: Any, b: Any) -> float:
+    return float(np.abs(np.asarray(a, float) - np.asarray(b, float)).max())
+
+
+@LOOPS
+@pytest.mark.parametrize("order", [1, 2])
+def test_steps_are_noticed_and_change_nothing(loop: type[Loop], order: int) -> None:
+    pipe, look = ModularToy(loop=loop(), order=order), Look()
+    plain = pipe("a lighthouse", output="latents")
+    assert np.array_equal(bind(pipe, look)("a lighthouse", output="latents"), plain)
+    steps = 10 if order == 1 else 19
+    assert look.seen == [(index, steps) for index in range(steps)]
+    assert np.array_equal(look.latents[-1], plain)
+    assert [run.outcome for run in look.runs] == ["finished"]
+
+
+@LOOPS
+@pytest.mark.parametrize("name", ["latents", "prompt_embeds"])
+def test_an_edit_reaches_the_loop(loop: type[Loop], name: str) -> None:
+    class Edit(Callback):
+        tensors = (name,)
+
+        def on_step_end(self, step: Step) -> None:
+            if step.index == 3:
+                step[name] = step[name] * 0.5
+
+    class EditedLoop(loop):  # type: ignore[misc,valid-type]
+        def loop_step(self, components: Any, state: Any, **kwargs: Any) -> Any:
+            components, state = super().loop_step(components, state, **kwargs)
+            if kwargs["i"] == 3:
+                value = getattr(state, name) * 0.5
+                values = vars(state).get("values", vars(state))
+                values[name] = value
+                if name in state.denoiser_input_fields:
+                    state.denoiser_input_fields[name] = value
+            return components, state
+
+    pipe, edited = ModularToy(loop=loop()), ModularToy(loop=EditedLoop())
+    got = bind(pipe, Edit())("a lighthouse", output="latents")
+    assert np.array_equal(got, edited("a lighthouse", output="latents"))
+    assert not np.array_equal(got, pipe("a lighthouse", output="latents"))
+
+
+def test_runs_follow_each_other_and_plain_calls_are_unseen() -> None:
+    pipe, look = ModularToy(), Look()
+    callbacks = bind(pipe, look)
+    for _ in range(2):
+        callbacks("a lighthouse", num_inference_steps=4)
+    pipe("a lighthouse")
+    assert look.seen == [(index, 4) for index in range(4)] * 2
+    assert len(look.runs) == 2
+    assert type(pipe._blocks.sub_blocks["loop"]) is Loop
+
+
+def test_a_call_in_a_callback_is_anothers() -> None:
+    pipe, look = ModularToy(), Look()
+    other = sibling(pipe)
+    inner: list[Any] = []
+
+    class Nested(Callback):
+        tensors = ("latents",)
+
+        def on_step_end(self, step: Step) -> None:
+            if step.index == 5:
+                inner.append(other("a cat", num_inference_steps=3))
+
+    bind(pipe, CFGCutoff(0.2), Nested(), look)("a lighthouse")
+    assert len(look.seen) == 10
+    assert np.array_equal(inner[0], ModularToy()("a cat", num_inference_steps=3))
+
+
+@pytest.mark.parametrize("title", GUIDERS)
+def test_a_cut_is_exact_and_saves_the_calls(title: str) -> None:
+    make = GUIDERS[title]
+    pipe = ModularToy(make())
+    plain, calls = pipe("a lighthouse", output="latents"), pipe.unet.calls
+    pipe.unet.calls = 0
+    got = bind(pipe, CFGCutoff(cutoff_step_index=3))("a lighthouse", output="latents")
+    want = cut_by_hand(make, 3, output="latents")
+    assert error(got, want) < 1e-6
+    assert error(plain, want) > 1e-2
+    assert pipe.unet.calls == calls - 6
+    assert np.array_equal(pipe("a lighthouse", output="latents"), plain)
+
+
+@pytest.mark.parametrize("title", GUIDERS)
+def test_an_interval_begins_before_the_first_step(title: str) -> None:
+    make = GUIDERS[title]
+    pipe, calls = ModularToy(make()), []
+    for interval in ((0.0, 1.0), (0.3, 0.6)):
+        pipe.unet.calls = 0
+        got = bind(pipe, GuidanceInterval(*interval))("a lighthouse", output="latents")
+        calls.append(pipe.unet.calls)
+    assert calls[0] - calls[1] == 6
+
+    guider = make()
+    plain = guider.forward
+
+    def forward(pred_cond: Any, pred_uncond: Any = None, **more: Any) -> Any:
+        inside = guider._step is not None and 3 <= guider._step <= 6
+        return plain(pred_cond, pred_uncond if inside else pred_cond, **more)
+
+    guider.forward = forward  # type: ignore[method-assign]
+    assert error(got, ModularToy(guider)("a lighthouse", output="latents")) < 1e-6
+
+
+def test_a_guider_that_stops_by_itself_is_left_to_it() -> None:
+    pipe = ModularToy(Guider(stop=0.3))
+    plain = pipe("a lighthouse", output="latents")
+    assert np.array_equal(bind(pipe, CFGCutoff(0.6))("a lighthouse", output="latents"), plain)
+
+
+def test_a_schedule_sets_the_guiders_scale() -> None:
+    pipe = ModularToy(Guider(3.0))
+    got = bind(pipe, GuidanceSchedule([(0, 5.0)]))("a lighthouse", output="latents")
+    assert np.array_equal(got, ModularToy(Guider(5.0))("a lighthouse", output="latents"))
+    assert pipe.guider.guidance_scale == 3.0
+    pipe.unet.calls = 0
+    bind(pipe, GuidanceSchedule([(0, 1.0)]))("a lighthouse")
+    assert pipe.unet.calls == 10
+
+
+def test_a_schedule_wants_guidance() -> None:
+    with pytest.raises(UnsupportedPipelineError, match="no guider of this ModularToy guides any"):
+        bind(ModularToy(Guider(1.0)), GuidanceSchedule([(0, 5.0), (1, 2.0)]))("a lighthouse")
+
+
+def test_a_guider_without_a_scale_is_refused() -> None:
+    pipe = ModularToy()
+    pipe.guider.guidance_scale = [5.0, 3.0]
+    with pytest.raises(UnsupportedPipelineError, match="its Guider has no guidance_scale that is"):
+        bind(pipe, GuidanceSchedule([(0, 5.0), (1, 2.0)]))
+
+
+def test_a_guider_of_another_kind_is_refused() -> None:
+    class Other(Guider):
+        def names(self) -> list[str]:
+            return ["pred_cond", "pred_uncond"]
+
+    with pytest.raises(UnsupportedPipelineError, match="a Other, is left with the conditional"):
+        bind(ModularToy(Other()), CFGCutoff(0.4))
+
+
+def test_a_loop_that_does_not_ask_its_guider_is_seen() -> None:
+    class Deaf(Denoise):
+        def __call__(self, components: Any, state: Any, i: int, t: Any) -> Any:
+            if i > 4:
+                components.unet(state.latents, t, encoder_hidden_states=state.prompt_embeds)
+            return super().__call__(components, state, i, t)
+
+    loop = Loop()
+    loop.sub_blocks["denoise"] = Deaf()
+    pipe = ModularToy(loop=loop)
+    with pytest.raises(UnsupportedPipelineError, match="called its denoiser 2 times in a step"):
+        bind(pipe, CFGCutoff(0.4))("a lighthouse")
+
+
+def test_an_interrupted_run_gives_its_picture() -> None:
+    pipe, look = ModularToy(), Look()
+    callbacks = bind(pipe, look, Interrupt(3, picture="latents"))
+    got = callbacks("a lighthouse", output="latents")
+    assert len(look.seen) == 4
+    assert np.array_equal(got, look.latents[-1])
+    assert callbacks.state == "interrupted"
+    assert pipe.unet.calls == 8
+
+
+def test_an_interrupted_run_gives_the_denoised_picture() -> None:
+    pipe = ModularToy()
+    shown: list[Any] = []
+
+    class Keep(Callback):
+        tensors = ("latents",)
+
+        def on_step_end(self, step: Step) -> None:
+            shown.append(step.denoised())
+
+    got = bind(pipe, Keep(), Interrupt(3))("a lighthouse", output="latents")
+    expected = shown[-1]
+    if expected is not None:
+        assert error(got, expected.data) < 1e-6
+
+
+@pytest.mark.parametrize("now", [False, True])
+def test_a_cancelled_run_logs_no_error(now: bool, caplog: pytest.LogCaptureFixture) -> None:
+    pipe = ModularToy()
+
+    class Stop(Callback):
+        def on_step_end(self, step: Step) -> None:
+            if step.index == 2:
+                callbacks.cancel(now=now)
+
+    callbacks = bind(pipe, Stop())
+    plain = pipe("a lighthouse")
+    with caplog.at_level(logging.WARNING), pytest.raises(GenerationCancelled):
+        callbacks("a lighthouse")
+    assert caplog.records == []
+    assert callbacks.state == "cancelled"
+    assert np.array_equal(pipe("a lighthouse"), plain)
+
+
+def test_an_error_of_a_callback_is_raised_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    pipe = ModularToy()
+
+    def fail(*_: Any) -> dict[str, Any]:
+        raise KeyError("mine")
+
+    callbacks = bind(pipe, fail)
+    with caplog.at_level(logging.WARNING), pytest.raises(KeyError, match="mine"):
+        callbacks("a lighthouse")
+    assert caplog.records == []
+    assert callbacks.state == "failed"
+
+
+def test_an_error_of_a_block_is_raised_as_it_is() -> None:
+    class Broken(Advance):
+        def __call__(self, components: Any, state: Any, i: int, t: Any) -> Any:
+            if i == 3:
+                raise ZeroDivisionError("theirs")
+            return super().__call__(components, state, i, t)
+
+    loop, look = Loop(), Look()
+    loop.sub_blocks["advance"] = Broken()
+    pipe = ModularToy(loop=loop)
+    with pytest.raises(ZeroDivisionError, match="theirs"):
+        bind(pipe, look)("a lighthouse")
+    assert [run.outcome for run in look.runs] == ["failed"]
+    assert type(loop) is Loop
+
+
+def test_two_loops_in_a_call_are_two_runs() -> None:
+    pipe, look = ModularToy(), Look()
+    encode, decode = (pipe._blocks.sub_blocks[name] for name in ("encode", "decode"))
+    first, second = Loop(), Loop()
+    pipe._blocks = Sequence(encode=encode, first=first, second=second, decode=decode)
+    bind(pipe, look)("a lighthouse", num_inference_steps=3)
+    assert look.seen == [(0, 3), (1, 3), (2, 3)] * 2
+    assert len(look.runs) == 2
+
+
+def test_a_stop_in_the_first_loop_stops_the_second() -> None:
+    pipe, look = ModularToy(), Look()
+    encode, decode = (pipe._blocks.sub_blocks[name] for name in ("encode", "decode"))
+    pipe._blocks = Sequence(encode=encode, first=Loop(), second=Loop(), decode=decode)
+
+    class Once(Callback):
+        def on_step_end(self, step: Step) -> None:
+            if len(look.runs) == 1 and step.index == 1:
+                step.interrupt()
+
+    bind(pipe, look, Once())("a lighthouse", num_inference_steps=4)
+    assert look.seen == [(0, 4), (1, 4)]
+    assert pipe.unet.calls == 4
+
+
+def test_unpacking_says_what_to_write() -> None:
+    pipe = ModularToy()
+    callbacks = bind(pipe, Look())
+    with pytest.raises(UnsupportedPipelineError, match="as in callbacks\\(prompt"):
+        pipe("a lighthouse", **callbacks)
+    callbacks("a lighthouse")
+
+
+def test_tensors_that_no_block_has_are_refused() -> None:
+    class Wants(Look):
+        tensors = ("image_latents",)
+
+    with pytest.raises(UnsupportedPipelineError, match="latents, prompt_embeds, negative_prompt"):
+        bind(ModularToy(), Wants())
+
+
+def test_functions_get_what_the_state_has() -> None:
+    seen: list[set[str]] = []
+
+    def look(pipe: Any, index: int, timestep: float, tensors: dict[str, Any]) -> dict[str, Any]:
+        seen.append({*tensors})
+        return {}
+
+    bind(ModularToy(), look)("a lighthouse", num_inference_steps=1)
+    assert seen == [{"latents", "prompt_embeds", "negative_prompt_embeds"}]
+
+
+def test_blocks_that_were_changed_are_refused() -> None:
+    pipe = ModularToy()
+    callbacks = bind(pipe, Look())
+    pipe._blocks.sub_blocks["loop"] = Loop()
+    with pytest.raises(UnsupportedPipelineError, match="blocks of this ModularToy were changed"):
+        callbacks("a lighthouse")
+    bind(pipe, Look())("a lighthouse")
+
+
+class Chunks(Loop):
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        block_state = self.block_state(state)
+        for k in range(3):
+            components, block_state = self.loop_step(components, block_state, k=k)
+        return components, state
+
+
+class Adds(Loop):
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        block_state = self.block_state(state)
+        for i, t in enumerate(block_state.timesteps):
+            components, block_state = self.loop_step(components, block_state, i=i, t=t)
+            block_state.latents = block_state.latents + 1.0
+        return components, state
+
+
+class Hides(Loop):
+    """A block that loops inside."""
+
+    loop_step = None  # type: ignore[assignment]
+
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        for t in state.timesteps:
+            state.set("latents", components.scheduler.step(state.latents, t, state.latents))
+        return components, state
+
+
+@pytest.mark.parametrize(
+    ("loop", "why"),
+    [
+        (Chunks, "its Chunks goes over more than steps, of which it says k"),
+        (Adds, "its Adds changes block_state.latents otherwise than in loop_step"),
+        (Hides, "Hides steps a scheduler in a loop of its own|none of its blocks is a loop"),
+    ],
+)
+def test_loops_whose_steps_cannot_be_noticed_are_refused(loop: type[Loop], why: str) -> None:
+    pipe = ModularToy()
+    if loop is Hides:
+        encode = pipe._blocks.sub_blocks["encode"]
+        hidden = type("Hidden", (type(encode),), {"__call__": Hides.__call__})()
+        pipe._blocks = Sequence(encode=encode, first=Loop(), hidden=hidden)
+        why = "its Hidden steps a scheduler in a loop of its own"
+    else:
+        pipe._blocks.sub_blocks["loop"] = loop()
+    with pytest.raises(UnsupportedPipelineError, match=why):
+        bind(pipe, Look())
+
+
+def test_a_pipeline_without_a_loop_is_refused() -> None:
+    pipe = ModularToy()
+    pipe._blocks = Sequence(encode=pipe._blocks.sub_blocks["encode"])
+    with pytest.raises(UnsupportedPipelineError, match="none of its blocks is a loop"):
+        bind(pipe, Look())
+
+
+def test_prompts_are_refused() -> None:
+    with pytest.raises(UnsupportedPipelineError, match="a block of it encodes its prompts"):
+        bind(ModularToy(), PromptSchedule([(0, "a"), (1, "b")]))
+
+
+def test_what_shows_and_keeps_works(tmp_path: Path) -> None:
+    pipe = ModularToy()
+    trajectory = Trajectory(tmp_path / "run.npz")
+    callbacks = bind(
+        pipe, Preview(tmp_path / "{step:03d}.png"), trajectory, NaNGuard(), Progress(lambda _: None)
+    )
+    callbacks("a lighthouse", num_inference_steps=4)
+    assert len([*tmp_path.glob("*.png")]) == 4
+
+
+def test_it_streams() -> None:
+    pipe = ModularToy()
+    events = [*stream(pipe, "a lighthouse", num_inference_steps=4)]
+    assert isinstance(events[-1], Result)
+    assert np.array_equal(events[-1].output, pipe("a lighthouse", num_inference_steps=4))
+
+
+def test_siblings_run_at_the_same_time() -> None:
+    pipe = ModularToy()
+    pipes = [pipe, sibling(pipe)]
+    prompts = ["a lighthouse", "a cat"]
+    plain = [
+        copy.copy(p)(prompt, output="latents") for p, prompt in zip(pipes, prompts, strict=True)
+    ]
+    got: dict[str, Any] = {}
+
+    def call(p: ModularToy, prompt: str) -> None:
+        for _ in range(5):
+            got[prompt] = bind(p, CFGCutoff(0.9))(prompt, output="latents")
+
+    threads = [threading.Thread(target=call, args=x) for x in zip(pipes, prompts, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for prompt, latents in zip(prompts, plain, strict=True):
+        assert error(got[prompt], latents) < 1.0
+    assert pipes[0].guider is not pipes[1].guider
+
+
+def test_names_without_a_tensor_are_no_tensors() -> None:
+    loop = Loop()
+    loop.inputs = [*Loop.inputs, parameter("eta", hint="float")]  # type: ignore[misc]
+
+    class Wants(Look):
+        tensors = ("eta",)
+
+    with pytest.raises(UnsupportedPipelineError, match="offers no tensor called 'eta'"):
+        bind(ModularToy(loop=loop), Wants())
+
+
+def test_none_is_handed_where_a_run_has_none() -> None:
+    loop = Loop()
+    loop.inputs = [*Loop.inputs, parameter("mask")]  # type: ignore[misc]
+    seen: list[Any] = []
+
+    class Looks(Callback):
+        tensors = ("mask", "latents")
+
+        def on_step_end(self, step: Step) -> None:
+            seen.append(step["mask"])
+            assert isinstance(step["latents"], StrictTensor)
+
+    bind(ModularToy(loop=loop), Looks())("a lighthouse", num_inference_steps=2)
+    assert seen == [None, None]

@@ -1,0 +1,213 @@
+"""Modular pipelines: which of their blocks are denoising loops, and what these say of themselves.
+
+Such a block calls its own ``loop_step`` in each step, with a state that the step changes.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from unicb.errors import UnsupportedPipelineError
+from unicb.pipelines._called import DENOISER
+from unicb.pipelines._stepping import below_wrappers
+from unicb.pipelines._written import self_attribute
+from unicb.pipelines.facts import PipelineFacts
+from unicb.pipelines.source import CallSource
+
+LOOP_STEP = "loop_step"
+#: The argument of ``loop_step`` that counts the steps.
+INDEX = "i"
+_BLOCKS = ("_blocks", "blocks")
+_ENCODER = re.compile(r"encoder$")
+#: What a loop goes over: to change it changes nothing any more.
+_SCHEDULE = ("timesteps", "sigmas")
+
+
+@dataclass(frozen=True)
+class ModularLoops:
+    """The denoising loops of one modular pipeline.
+
+    Attributes:
+        blocks: all blocks of the pipeline, the outermost first.
+        loops: those of them that are loops; which of these a call runs is up to its arguments.
+        offered: names of the tensors in their states.
+        models: names of the models that they call, denoisers first.
+        guiders: names of the guiders that they ask.
+    """
+
+    blocks: tuple[Any, ...]
+    loops: tuple[Any, ...]
+    offered: tuple[str, ...]
+    models: tuple[str, ...]
+    guiders: tuple[str, ...]
+
+    def check_unchanged(self, pipeline: Any) -> None:
+        """Raise UnsupportedPipelineError if the pipeline has other blocks by now."""
+        found = tuple(_walk(blocks_of(pipeline)))
+        if len(found) != len(self.blocks) or any(
+            a is not b for a, b in zip(found, self.blocks, strict=True)
+        ):
+            raise UnsupportedPipelineError(
+                f"the blocks of this {type(pipeline).__name__} were changed after bind(), which "
+                "has checked the former ones: call bind() again"
+            )
+
+    def facts(self, pipeline: Any, known: PipelineFacts | None) -> PipelineFacts:
+        """What there is to know of the pipeline.
+
+        Args:
+            known: of its class: what its blocks do not say.
+        """
+        known = known or PipelineFacts("its blocks", cfg="none", verify=True, layout="")
+        guiders = tuple(name for name in self.guiders if getattr(pipeline, name, None) is not None)
+        denoisers = known.denoisers or tuple(x for x in self.models if "controlnet" not in x)
+        return replace(
+            known,
+            denoisers=denoisers,
+            companions=tuple(name for name in self.models if name not in denoisers),
+            cfg="guider" if guiders else known.cfg,
+            why_none=known.why_none or "has no guider, and guides in no other way that is known",
+            guided_by=guiders,
+            verify=known.verify or not self._are_of(_package(type(pipeline))),
+        )
+
+    def _are_of(self, package: str) -> bool:
+        """Whether the loops, and the blocks in them, are those of a package, and not somebody's
+        own."""
+        inside = [inner for loop in self.loops for inner in _walk(loop)]
+        return all(_package(type(block)) == package for block in inside)
+
+
+def blocks_of(pipeline: Any) -> Any:
+    """The outermost block of a modular pipeline; None of any other."""
+    attributes = getattr(pipeline, "__dict__", {})
+    found = next((attributes[name] for name in _BLOCKS if name in attributes), None)
+    return found if hasattr(found, "sub_blocks") else None
+
+
+def modular_loops(pipeline: Any) -> ModularLoops | None:
+    """The loops of a modular pipeline; None of any other.
+
+    Raises:
+        UnsupportedPipelineError: the ends of its steps cannot be noticed; says why.
+    """
+    outermost = blocks_of(pipeline)
+    if outermost is None:
+        return None
+    blocks = tuple(_walk(outermost))
+    loops = tuple(block for block in blocks if hasattr(type(block), LOOP_STEP))
+    why = "" if loops else f"none of its blocks is a loop with a {LOOP_STEP}"
+    for block in blocks:
+        source = CallSource.of(type(block))
+        read = _why_unclear if block in loops else _why_unseen
+        why = why or source.once(read, source)
+    if why:
+        raise UnsupportedPipelineError(
+            f"the ends of the steps of this {type(pipeline).__name__} cannot be noticed: {why}"
+        )
+    named = dict.fromkeys(part.name for loop in loops for part in loop.expected_components)
+    models = [name for name in named if DENOISER.search(name) and not _ENCODER.search(name)]
+    companions = [name for name in named if "controlnet" in name and name not in models]
+    guiders = tuple(name for name in named if "guider" in name)
+    return ModularLoops(blocks, loops, _offered(loops, blocks), (*models, *companions), guiders)
+
+
+def _package(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
+
+
+def _walk(block: Any) -> Iterator[Any]:
+    yield block
+    for inner in (getattr(block, "sub_blocks", None) or {}).values():
+        yield from _walk(inner)
+
+
+def _offered(loops: Sequence[Any], blocks: Sequence[Any]) -> tuple[str, ...]:
+    """Names of the tensors that the loops have in their states: of what they name themselves, and
+    of what other blocks make for them, under the name of a group."""
+    tensors = {x.name for block in blocks for x in _parameters(block) if _is_tensor(x)}
+    groups = {x.kwargs_type for loop in loops for x in _parameters(loop) if not x.name}
+    named = [x.name for loop in loops for x in _parameters(loop) if x.name]
+    grouped = [
+        x.name
+        for block in blocks
+        for x in _parameters(block)
+        if x.name and x.kwargs_type in groups and x.kwargs_type
+    ]
+    names = dict.fromkeys((*named, *grouped))
+    return tuple(name for name in names if name in tensors and name not in _SCHEDULE)
+
+
+def _parameters(block: Any) -> Iterable[Any]:
+    return (*block.inputs, *block.intermediate_outputs)
+
+
+def _is_tensor(parameter: Any) -> bool:
+    return bool(parameter.name) and "Tensor" in str(parameter.type_hint)
+
+
+def _why_unclear(source: CallSource) -> str:
+    """Why the steps of a loop block cannot be noticed by its ``loop_step``; empty if they can."""
+    name, tree = source.kind.__name__, source.written.tree
+    if tree is None:
+        return f"the code of its {name} cannot be read"
+    found = [
+        (loop, call)
+        for loop in ast.walk(tree)
+        if isinstance(loop, ast.For)
+        for call in _own_calls(loop)
+        if self_attribute(call.func) == LOOP_STEP
+    ]
+    if len(found) != 1:
+        return f"its {name} calls {LOOP_STEP} in {len(found) or 'no'} places of a loop"
+    loop, call = found[0]
+    words = [word.arg for word in call.keywords]
+    if INDEX not in words:
+        said = ", ".join(str(word) for word in words) or "nothing"
+        return f"its {name} goes over more than steps, of which it says {said} to {LOOP_STEP}"
+    if changed := _changed_besides(loop):
+        return f"its {name} changes {changed} otherwise than in {LOOP_STEP}"
+    if not isinstance(below_wrappers(loop.iter), ast.Name | ast.Attribute | ast.Subscript):
+        return f"how many rounds its {name} takes is not to be read off its code"
+    return ""
+
+
+def _why_unseen(source: CallSource) -> str:
+    """Whether a block that is no loop of this kind has steps that nobody would notice."""
+    if source.code is None or "step" not in source.code.co_names:
+        return ""
+    tree = source.written.tree
+    for loop in ast.walk(tree) if tree is not None else ():
+        if isinstance(loop, ast.For | ast.While) and any(map(_is_scheduler_step, ast.walk(loop))):
+            return f"its {source.kind.__name__} steps a scheduler in a loop of its own"
+    return ""
+
+
+def _own_calls(loop: ast.For) -> Iterator[ast.Call]:
+    """The calls in a loop that are in no loop inside it."""
+    left: list[ast.AST] = list(loop.body)
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.For | ast.While):
+            continue
+        if isinstance(node, ast.Call):
+            yield node
+        left.extend(ast.iter_child_nodes(node))
+
+
+def _changed_besides(loop: ast.For) -> str:
+    """What a loop assigns to, or in, an attribute, but for the state itself; empty if nothing."""
+    for node in ast.walk(loop):
+        if isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store):
+            return ast.unparse(node)
+    return ""
+
+
+def _is_scheduler_step(node: ast.AST) -> bool:
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+        return False
+    return node.func.attr == "step" and "scheduler" in ast.unparse(node.func.value)

@@ -1,0 +1,156 @@
+"""How the end of a step is noticed in a modular pipeline: by ``loop_step`` of its loop blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from types import FrameType
+from typing import Any, TypeVar, cast
+
+from unicb.pipelines.modular import INDEX, LOOP_STEP, ModularLoops
+from unicb.pipelines.target import Target
+from unicb.run.call import Call
+from unicb.run.handle import Handle
+from unicb.run.holds import Hold, hold
+from unicb.run.loop import FrameId, caller_outside, id_of, loop_locals
+from unicb.run.rounds import rounds_of
+from unicb.run.scope import NOBODYS, Scope, innermost
+from unicb.run.through_blocks import ThroughBlocks
+
+T = TypeVar("T")
+
+#: The local in which a loop block has the state of the whole pipeline.
+_PIPELINE_STATE = "state"
+
+
+class BlockStep:
+    """One step of a loop block.
+
+    Attributes:
+        state: of the block, which its inner blocks change.
+        frame_id: of the block's loop.
+        num_timesteps: how many steps it takes.
+    """
+
+    def __init__(self, state: Any, frame_id: FrameId, num_timesteps: int) -> None:
+        self.state, self.frame_id, self.num_timesteps = state, frame_id, num_timesteps
+
+    def values(self, names: Sequence[str]) -> dict[str, Any]:
+        """What the block has by these names: in its state, or in its locals, or in the state of
+        the whole pipeline."""
+        found = {name: value for name in names if (value := _read(self.state, name)) is not None}
+        missing = [name for name in names if name not in found]
+        if missing:
+            around = loop_locals(self.frame_id, [*missing, _PIPELINE_STATE])
+            whole = around.get(_PIPELINE_STATE)
+            for name in missing:
+                value = around.get(name, _read(whole, name))
+                if value is not None:
+                    found[name] = value
+        return found
+
+
+class LoopStepSource:
+    """A step has ended where a loop block's ``loop_step`` returns: what is in the block's state
+    then is what callbacks get, and what they make of it is what the loop goes on with.
+
+    Args:
+        target: the pipeline.
+        loops: of that.
+        call: told of each step's end.
+        handle: the binding's.
+        scope: of the call; steps of others pass.
+        names: of the tensors that callbacks are handed.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        loops: ModularLoops,
+        call: Call,
+        handle: Handle,
+        scope: Scope,
+        names: Sequence[str],
+    ) -> None:
+        self._target, self._loops, self._names = target, loops, names
+        self._call, self._handle, self._scope = call, handle, scope
+        self._holds: list[Hold] = []
+
+    def start(self) -> dict[str, Any]:
+        self._loops.check_unchanged(self._target.pipeline)
+        for block in self._loops.loops:
+            self._holds.append(hold(block, LOOP_STEP, partial(self._step, block), self))
+        return {}
+
+    def stop(self, failed: bool) -> None:
+        while self._holds:
+            self._holds.pop().release()
+        self._target.block_step = None
+
+    def owns_current_call(self) -> bool:
+        """Whether who is calling is the pipeline's call, and not a callback in it."""
+        run = self._handle.run
+        in_callback = run is not None and run.calls_back
+        return not in_callback and innermost() is self._scope
+
+    def _step(self, block: Any, components: Any, state: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """What the loop calls in the place of ``block.loop_step``."""
+        with NOBODYS.entered():
+            below = getattr(block, LOOP_STEP)  # without what this run holds, such as this
+        if components is not self._target.pipeline:
+            return cast(tuple[Any, Any], below(components, state, **kwargs))
+        step = self._begun(caller_outside(), state, kwargs[INDEX])
+        if self._call.runs_out:
+            return components, state
+        _or_through_blocks(self._call.loop_begins)
+        components, step.state = below(components, state, **kwargs)
+        timestep = next((x for name, x in kwargs.items() if name != INDEX), None)
+        handed = {name: _read(step.state, name) for name in self._names}
+        about = self._target.pipeline, kwargs[INDEX], timestep, handed
+        outputs = _or_through_blocks(self._call, *about)
+        for name, value in outputs.items():
+            if value is not handed.get(name):
+                _write(step.state, name, handed.get(name), value)
+        return components, step.state
+
+    def _begun(self, frame: FrameType, state: Any, index: int) -> BlockStep:
+        """The step that begins; its loop's rounds are counted once."""
+        before, frame_id = self._target.block_step, id_of(frame)
+        if before is None or before.frame_id != frame_id or index == 0:
+            self._target.block_step = BlockStep(state, frame_id, rounds_of(frame))
+        else:
+            before.state = state
+        step = self._target.block_step
+        assert step is not None
+        return step
+
+
+def _or_through_blocks(act: Callable[..., T], *args: Any) -> T:
+    try:
+        return act(*args)
+    except Exception as error:
+        raise ThroughBlocks(error) from None
+
+
+def _read(state: Any, name: str) -> Any:
+    return getattr(state, name, None)
+
+
+def _write(state: Any, name: str, before: Any, value: Any) -> None:
+    """Have the state hold another value by this name: itself, and in the groups that it holds."""
+    set_value = getattr(state, "set", None)
+    if callable(set_value):
+        set_value(name, value)
+    else:
+        setattr(state, name, value)
+    for group in _groups(vars(state)) if before is not None else ():
+        if group.get(name) is before:
+            group[name] = value
+
+
+def _groups(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The dicts in these, and in those: a state has tensors once more in what it hands on."""
+    for value in values.values():
+        if isinstance(value, dict):
+            yield value
+            yield from _groups(value)
