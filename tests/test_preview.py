@@ -102,7 +102,8 @@ def test_factors_from_file_or_object(pipe: ToyPipeline, tmp_path: Path) -> None:
 
 
 def test_unknown_latents_are_refused_at_bind() -> None:
-    members = {**vars(ToyPipeline), "__module__": "unicb_numpy.pipelines"}
+    own = {name: x for name, x in vars(ToyPipeline).items() if name != "__dict__"}
+    members = {**own, "__module__": "unicb_numpy.pipelines"}
     stranger = type("Stranger", (), members)()
     with pytest.raises(UnsupportedPipelineError, match="no preview for Stranger"):
         Preview(print).on_bind(Target(stranger, backend, None))

@@ -15,7 +15,7 @@ from unicb.run.call import Call, state_after
 from unicb.run.handle import Handle
 from unicb.run.scope import Scope
 from unicb.run.sources import Source, source_of
-from unicb.run.through_blocks import carried
+from unicb.run.through_blocks import past_blocks
 
 
 def call_in_scope(
@@ -40,16 +40,13 @@ def call_in_scope(
     """
     opened = _Opened.of(bound, handle, lease, tensors, sigint)
     try:
-        with opened.scope.entered():
+        with opened.scope.entered(), past_blocks():
             returned = bound.target.pipeline(*args, **kwargs, **opened.source.start())
-    except BaseException as caught:
-        error = carried(caught)
+    except BaseException as error:
         better = explained(bound.target.pipeline, error) if opened.call.is_awaited else None
         opened.end(error)
         if better is not None:
             raise better from error
-        if error is not caught:
-            raise error from error.__cause__
         raise
     if isinstance(returned, Generator):
         return _Generated(returned, opened)

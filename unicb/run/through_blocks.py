@@ -4,6 +4,9 @@ of their errors."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class ThroughBlocks(BaseException):
     """Carries an error to the call that unicb has made of a modular pipeline.
@@ -17,6 +20,10 @@ class ThroughBlocks(BaseException):
         self.error = error
 
 
-def carried(error: BaseException) -> BaseException:
-    """The error itself, whatever has carried it."""
-    return error.error if isinstance(error, ThroughBlocks) else error
+@contextmanager
+def past_blocks() -> Iterator[None]:
+    """A block that raises the error itself, whatever has carried it."""
+    try:
+        yield
+    except ThroughBlocks as through:
+        raise through.error from through.error.__cause__
