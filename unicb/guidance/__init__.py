@@ -243,7 +243,7 @@ def is_off(pipeline: Any, known: PipelineFacts | None, run: Run) -> bool:
         found = guiders_of(pipeline, facts.guided_by)
         return not any(guides(guider, run.num_timesteps) for guider in found)
     unnamed = facts.verify and facts.combination == "other"  # which names no scale either
-    if unnamed or facts.guidance_scale == "property":
+    if unnamed or (facts.guidance_scale == "property" and run.target.block_step is None):
         return not getattr(pipeline, "do_classifier_free_guidance", True)
     # Where the scale is a local, the flag often is, too, and the property means nothing.
     scale = scale_of(pipeline, facts, run)
@@ -295,7 +295,7 @@ def scaling(
     if facts.cfg == "guider":
         return GuiderScale(models, run)
     if read_at_each_step(facts):
-        by_attribute = PropertyScale(pipeline, facts)
+        by_attribute = PropertyScale(models)
         return UnprovenProperty(models, run, by_attribute) if unproven else by_attribute
     if facts.cfg == "batch" and latents is None:
         raise UnsupportedPipelineError(without_latents(pipeline, facts, AIM))

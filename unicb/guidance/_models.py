@@ -54,6 +54,13 @@ class Models:
         """Name of the pipeline's class."""
         return type(self.pipeline).__name__
 
+    @property
+    def attributes(self) -> Any:
+        """What has the attributes that the loop reads at each step: the pipeline, or the state of
+        a modular pipeline's loop block."""
+        step = None if self._run is None else self._run.target.block_step
+        return self.pipeline if step is None else step.state
+
     def denoiser(self) -> Any:
         """The first denoiser that the pipeline has."""
         return next(model for _, model in self.denoisers())

@@ -84,7 +84,7 @@ class RuleMoves:
         if sets_scale and read_at_each_step(facts):
             names = (facts.scale_names[0].removeprefix(ATTRIBUTE), *facts.scale_follows)
             self._called = [getattr(models.pipeline, name, None) for name in names]
-            self._property = PropertyScale(models.pipeline, facts)
+            self._property = PropertyScale(models)
             best = self._least + 1.0
             self._property.set(best + 1.0 if self._property.is_off(best) else best)
 

@@ -41,7 +41,9 @@ def scale_of(pipeline: Any, facts: PipelineFacts, run: Run) -> float | None:
     """The scale that the loop guides its current step with; None if it has none by those names."""
     for name in facts.scale_names:
         if name.startswith(ATTRIBUTE):
-            value = getattr(pipeline, name.removeprefix(ATTRIBUTE), None)
+            step = run.target.block_step
+            holder = pipeline if step is None else step.state
+            value = getattr(holder, name.removeprefix(ATTRIBUTE), None)
         else:
             value = run.loop_locals([name]).get(name)
         if isinstance(value, Real):
@@ -80,14 +82,15 @@ def without_guidance(
 class PropertyScale:
     """Sets the attribute that the loop reads its scale from."""
 
-    def __init__(self, pipeline: Any, facts: PipelineFacts) -> None:
-        self._pipeline = pipeline
+    def __init__(self, models: Models) -> None:
+        facts = models.facts
+        self._pipeline = pipeline = models.attributes
         self._off = facts.guided_above
         self._name = facts.scale_names[0].removeprefix(ATTRIBUTE)
         if not hasattr(pipeline, self._name):
             raise UnsupportedPipelineError(
-                f"cannot {AIM} on {type(pipeline).__name__}: it has no attribute {self._name}, "
-                "where its loop should read its scale"
+                f"cannot {AIM} on {models.name}: it has no attribute {self._name}, where its loop "
+                "should read its scale"
             )
         before = getattr(pipeline, self._name)
         follow = [name for name in facts.scale_follows if getattr(pipeline, name, None) == before]

@@ -17,19 +17,19 @@ class SwitchCut:
     holds_scale = True
 
     def __init__(self, models: Models) -> None:
-        self._pipeline = models.pipeline
+        self._attributes = models.attributes
         self._models = models
         self._before: dict[str, Any] = {}
         self._set: dict[str, Ours] = {}
         self._calls = 0
         self._verified = FirstStep(models)
         for name, value in models.facts.off.items():
-            if not hasattr(self._pipeline, name):
+            if not hasattr(self._attributes, name):
                 self.remove()
                 models.mismatch(f"it has no attribute {name}", "its loop should read that")
-            self._before[name] = getattr(self._pipeline, name)
+            self._before[name] = getattr(self._attributes, name)
             self._set[name] = Ours(value)
-            setattr(self._pipeline, name, self._set[name])
+            setattr(self._attributes, name, self._set[name])
         if models.facts.verify or self._verified.verifies:
             try:
                 models.hook(self._counted)
@@ -40,9 +40,13 @@ class SwitchCut:
     @classmethod
     def of(cls, models: Models) -> Self | None:
         """None where guidance is off in this run."""
-        return (
-            cls(models) if getattr(models.pipeline, "do_classifier_free_guidance", True) else None
-        )
+        attributes = models.attributes
+        if attributes is models.pipeline:
+            is_on = getattr(attributes, "do_classifier_free_guidance", True)
+        else:
+            off = models.facts.off.items()
+            is_on = any(getattr(attributes, name, None) != value for name, value in off)
+        return cls(models) if is_on else None
 
     def step_end(self) -> None:
         """The first step shows whether the facts are right, where they are to be verified."""
@@ -62,7 +66,7 @@ class SwitchCut:
     def remove(self) -> None:
         self._models.remove()
         while self._before:
-            put_back(self._pipeline, *self._before.popitem(), self._set)
+            put_back(self._attributes, *self._before.popitem(), self._set)
 
     def _counted(
         self, name: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

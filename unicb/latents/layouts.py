@@ -191,7 +191,11 @@ def size_of_latents(
             f"loop's {', '.join(facts.size_from)}, divided by the pipeline's "
             f"{facts.pixels_per_cell or 'nothing'}"
         )
-    return tuple(int(value) // divisor for value in values if value is not None)
+    whole = [int(value) for value in values if value is not None]
+    cells = [value // divisor for value in whole]
+    if facts.frames_per_cell:  # of which the first is a cell of its own
+        cells[0] = (whole[0] - 1) // int(getattr(pipeline, facts.frames_per_cell)) + 1
+    return tuple(cells)
 
 
 def _pixels_per_cell(pipeline: Any, how: str) -> int | None:

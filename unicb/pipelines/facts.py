@@ -87,6 +87,9 @@ class PipelineFacts:
         pixels_per_cell: what to divide those locals by: an attribute of the pipeline, as it is
             ("vae_scale_factor") or divided itself ("vae_scale_factor/2"); empty where the
             locals count the latents' cells already.
+        frames_per_cell: of the locals, where the first counts frames of the video: the attribute
+            of the pipeline that says how many of these, after the first, are one of the latents';
+            empty where it counts those already.
         known_region: where the loop puts a given picture back into the latents after each step:
             the names of the loop's locals that hold the mask, which is 1 where the model paints,
             and the clean latents of the picture. Either is missing in runs that do not do so.
@@ -125,6 +128,7 @@ class PipelineFacts:
     layout: str = "bchw"
     size_from: tuple[str, ...] = ()
     pixels_per_cell: str = ""
+    frames_per_cell: str = ""
     known_region: tuple[str, ...] = ()
     verify: bool = False
 

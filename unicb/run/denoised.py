@@ -65,12 +65,19 @@ class RunDenoised:
     def note(self, handed: Mapping[str, Tensor]) -> None:
         """A step has ended, with these handed over."""
         latents = handed.get("latents")
+        self._see_same_tensor(latents)
         if self._estimate is not None and latents is not None:
             try:
                 self._estimate.goes_on_with(self.started_from)
                 self._estimate.note(latents)
             except Exception as error:
                 self._fail(error)
+
+    def _see_same_tensor(self, latents: Tensor | None) -> None:
+        """A loop that writes into one tensor in each step leaves none of those before, by which
+        the estimate would be computed."""
+        if latents is not None and latents is self.started_from:
+            self._estimate, self.kind = None, "none"
 
     def lazy(self, latents: Tensor | None) -> LazyDenoised | None:
         """What can be computed of the step that has ended; None where there is nothing.
@@ -85,6 +92,7 @@ class RunDenoised:
         """
         if self._error is not None:
             raise self._error
+        self._see_same_tensor(latents)
         estimate = self._estimate
         if estimate is None or latents is None:
             return None

@@ -68,6 +68,9 @@ def _value(node: ast.expr | None, frame: FrameType) -> Any:
             return whole[slice(*bounds)]
     if isinstance(node, ast.Constant):
         return node.value
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        value = _value(node.operand, frame)
+        return -value if isinstance(value, int) else _NOTHING
     if isinstance(node, ast.Name):
         # Not by the frame itself, which would keep a copy of its locals, with all their tensors.
         found = loop_locals(id_of(frame), [node.id])

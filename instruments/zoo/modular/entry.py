@@ -1,0 +1,85 @@
+"""What the zoo knows of one modular pipeline: how to build a tiny one, and how to call it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from unicb.pipelines.modular import blocks_of
+from zoo.entry import Request
+from zoo.framework import Framework
+
+#: Blocks that need text encoders, or that would make pictures of the latents.
+_LEFT_OUT = ("text_encoder", "prompt_enhancer", "prompt_upsampler", "prompt_upsample", "decode")
+
+_GUIDERS = ("guider", "guider_2", "audio_guider")
+
+
+@dataclass(frozen=True)
+class ModularEntry:
+    """A modular pipeline.
+
+    Attributes:
+        name: the class.
+        parts: makes its models, by the names of its components.
+        arguments: the arguments of its call for a request: seeded, the same every time.
+        variant: tells entries of the same class apart.
+        left_out: names of its outermost blocks that it is built without, beside those that need
+            text encoders.
+        impossible: cases that the pipeline cannot do by itself, with or without unicb, and why.
+        frameworks: where it can be built.
+        unguided: for a loop without a guider: turns its guidance off for one step, in the block's
+            state; called with that, and the step's index.
+        scaled: for such a loop, the arguments of a call with this guidance scale.
+        cells: frames, height and width in cells, of latents that are returned as tokens.
+        patched: whether those that are returned have 2x2 cells as channels.
+        not_built: why it cannot be built here, as a sentence; the rest is unused then.
+    """
+
+    name: str
+    parts: Callable[[Framework], dict[str, Any]]
+    arguments: Callable[[Framework, Request], dict[str, Any]]
+    variant: str = ""
+    left_out: tuple[str, ...] = ()
+    impossible: Mapping[str, str] = field(default_factory=dict)
+    frameworks: tuple[str, ...] = ("torch",)
+    unguided: Callable[[Any, int], None] | None = None
+    scaled: Callable[[float, Request], dict[str, Any]] | None = None
+    cells: tuple[int, ...] = ()
+    patched: bool = False
+    not_built: str = ""
+
+    @property
+    def title(self) -> str:
+        """The class, and the variant."""
+        return f"{self.name} ({self.variant})" if self.variant else self.name
+
+    def build(self, fx: Framework, **parts: Any) -> Any:
+        """A tiny pipeline of its class.
+
+        Args:
+            parts: in the place of those that it comes with, or that are made here; models that
+                are made anew have other weights.
+        """
+        blocks = blocks_of(getattr(fx.library, self.name)())
+        for name in (*_LEFT_OUT, *self.left_out):
+            blocks.sub_blocks.pop(name, None)
+        pipeline = blocks.init_pipeline()
+        found = {**self.parts(fx), **parts}
+        has = {*pipeline.component_names, *pipeline._config_specs}
+        pipeline.update_components(**{k: x for k, x in found.items() if k in has})
+        pipeline.set_progress_bar_config(disable=True)
+        _quiet(blocks_of(pipeline))
+        for name in _GUIDERS:
+            if (made := getattr(pipeline, name, None)) is not None and name not in parts:
+                made.guidance_scale = 5.0  # some come with 1, which is no guidance
+        return pipeline
+
+
+def _quiet(block: Any) -> None:
+    """Have the loops in a block show no progress bar."""
+    if hasattr(block, "set_progress_bar_config"):
+        block.set_progress_bar_config(disable=True)
+    for inner in (getattr(block, "sub_blocks", None) or {}).values():
+        _quiet(inner)

@@ -1,0 +1,326 @@
+"""What one modular pipeline does with unicb: each run against one without, from the same noise.
+
+- *steps*: a bound callback that only looks changes nothing, to the bit, and sees each step once;
+- *edit*: latents that a callback changes are what the loop goes on with, to the bit: the reference
+  changes them in a ``loop_step`` of its own;
+- *cut*: the reference's guider combines the conditional prediction with itself after the cut;
+- *schedule*: the reference has a guider of that scale from the beginning;
+- *stop*: the reference's ``loop_step`` does nothing after the stop;
+- *preview*: at the last step, every channel is where it is in the latents that the call returns.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unicb import Callback, CFGCutoff, GuidanceSchedule, Interrupt, Step, bind
+from unicb.errors import UnsupportedPipelineError
+from unicb.pipelines import facts_for
+from unicb.pipelines.modular import modular_loops
+from unicb.pipelines.target import Target
+from zoo.entry import CASES, Request
+from zoo.framework import Framework
+from zoo.measure import EXACT, error
+from zoo.modular.entry import ModularEntry
+from zoo.previews import SAME, Watched
+
+#: After this step guidance is cut, latents are changed, or the run is stopped.
+AT = 1
+SCALE = 3.0
+WHAT = ("steps", "edit", "cut", "schedule", "stop", "preview")
+Array = npt.NDArray[Any]
+
+
+@dataclass
+class Outcomes:
+    """What came of one class and one request.
+
+    Attributes:
+        verdicts: "exact", "refused", "wrong", "no guidance" or "failed", by what was tried.
+        why: the reasons of those that are not exact.
+        saved: the share of the denoiser's calls that the steps after the cut leave out.
+    """
+
+    verdicts: dict[str, str] = field(default_factory=dict)
+    why: dict[str, str] = field(default_factory=dict)
+    saved: float | None = None
+
+
+class _Look(Callback):
+    """Sees each step, and changes the latents of one."""
+
+    tensors = ("latents",)
+
+    def __init__(self, edits: bool = False) -> None:
+        self.steps: list[tuple[int, int]] = []
+        self._edits = edits
+
+    def on_step_end(self, step: Step) -> None:
+        self.steps.append((step.index, step.num_timesteps))
+        if self._edits and step.index == AT:
+            step["latents"] = step["latents"] * 0.5
+
+
+class Measured:
+    """The runs of one class and one request.
+
+    Args:
+        entry: the class.
+        fx: the framework.
+        request: how it is called.
+    """
+
+    def __init__(self, entry: ModularEntry, fx: Framework, request: Request) -> None:
+        self._entry, self._fx, self._request = entry, fx, request
+        self._pipeline = entry.build(fx)
+        self.found = Outcomes()
+
+    def all(self) -> Outcomes:
+        """Try everything."""
+        try:
+            target = _target(self._pipeline, self._fx)
+            plain = self._run(self._pipeline)
+        except UnsupportedPipelineError as refusal:
+            return self._every("refused", str(refusal))
+        except Exception as failure:
+            return self._every("failed", f"{type(failure).__name__}: {failure}")
+        facts = target.facts
+        guided = facts is not None and facts.cfg != "none"
+        for what in WHAT:
+            if what in ("cut", "schedule") and not guided:
+                self.found.verdicts[what] = "no guidance"
+                self.found.why[what] = "" if facts is None else facts.why_none
+                continue
+            try:
+                why = getattr(self, f"_{what}")(plain)
+                self.found.verdicts[what] = "wrong" if why else "exact"
+            except UnsupportedPipelineError as refusal:
+                why, self.found.verdicts[what] = str(refusal), "refused"
+            except Exception as failure:
+                why = f"{type(failure).__name__}: {failure}"
+                self.found.verdicts[what] = "wrong"
+            if why:
+                self.found.why[what] = why
+        return self.found
+
+    def _every(self, verdict: str, why: str) -> Outcomes:
+        self.found.verdicts = dict.fromkeys(WHAT, verdict)
+        self.found.why = dict.fromkeys(WHAT, why)
+        return self.found
+
+    def _run(self, call: Callable[..., Any], **more: Any) -> Array:
+        """The latents of a call, whether it is of the pipeline or of a binding."""
+        arguments = {**self._entry.arguments(self._fx, self._request), **more}
+        found = call(**arguments, output="latents")
+        to_numpy = self._fx.backend.ops.to_numpy
+        items = found if isinstance(found, list | tuple) else [found]
+        return np.concatenate([np.asarray(to_numpy(x)) for x in items])
+
+    @contextmanager
+    def _cut_by_hand(self) -> Iterator[None]:
+        """A block whose calls are the reference of a cut."""
+        unguided = self._entry.unguided
+        if unguided is None:
+            with _combined_with_itself(self._pipeline):
+                yield
+            return
+
+        def off(step: Callable[..., Any], components: Any, state: Any, **words: Any) -> Any:
+            if words["i"] > AT:
+                unguided(state, words["i"])
+            return step(components, state, **words)
+
+        with _stepping(self._pipeline, off):
+            yield
+
+    def _steps(self, plain: Array) -> str:
+        look = _Look()
+        got = self._run(bind(self._pipeline, look))
+        count = len(look.steps)
+        if look.steps != [(index, count) for index in range(count)] or count < self._request.steps:
+            return f"it saw the steps {look.steps}"
+        return _differs("bound, it gives other latents", got, plain, 0.0)
+
+    def _edit(self, plain: Array) -> str:
+        def edited(step: Callable[..., Any], components: Any, state: Any, **words: Any) -> Any:
+            components, state = step(components, state, **words)
+            if words["i"] == AT:
+                state.latents = state.latents * 0.5
+            return components, state
+
+        with _stepping(self._pipeline, edited):
+            expected = self._run(self._pipeline)
+        if error(plain, expected) < EXACT:
+            return "the edit changes nothing"
+        got = self._run(bind(self._pipeline, _Look(edits=True)))
+        return _differs("an edit does not reach the loop", got, expected, 0.0)
+
+    def _cut(self, plain: Array) -> str:
+        calls = _Calls(self._fx, self._pipeline)
+        with calls.counted():
+            whole = self._run(self._pipeline)
+        before = calls.count
+        with self._cut_by_hand():
+            expected = self._run(self._pipeline)
+        if error(whole, expected) < 10 * EXACT:
+            return "guidance does nothing here"
+        callbacks = bind(self._pipeline, CFGCutoff(cutoff_step_index=AT))
+        with calls.counted():
+            got = self._run(callbacks)
+        self.found.saved = 1 - calls.count / before
+        if calls.count >= before:
+            return f"it saves nothing: {calls.count} calls of the denoiser, of {before}"
+        why = _differs("the cut differs from its reference", got, expected, EXACT)
+        after = self._run(self._pipeline)
+        return why or _differs("a plain call afterwards differs from one before", after, plain, 0.0)
+
+    def _schedule(self, plain: Array) -> str:
+        if self._entry.scaled is not None:
+            expected = self._run(self._pipeline, **self._entry.scaled(SCALE, self._request))
+        else:
+            guiders = _guiders(self._pipeline)
+            before = [guider.guidance_scale for guider in guiders]
+            for guider in guiders:
+                guider.guidance_scale = SCALE
+            expected = self._run(self._pipeline)
+            for guider, scale in zip(guiders, before, strict=True):
+                guider.guidance_scale = scale
+        if error(plain, expected) < 10 * EXACT:
+            return "another scale does nothing here"
+        got = self._run(bind(self._pipeline, GuidanceSchedule([(0.0, SCALE)])))
+        return _differs("the schedule differs from a guider of its scale", got, expected, EXACT)
+
+    def _stop(self, plain: Array) -> str:
+        def stopped(step: Callable[..., Any], components: Any, state: Any, **words: Any) -> Any:
+            return (components, state) if words["i"] > AT else step(components, state, **words)
+
+        with _stepping(self._pipeline, stopped):
+            expected = self._run(self._pipeline)
+        got = self._run(bind(self._pipeline, Interrupt(AT, picture="latents")))
+        return _differs("a stopped run gives something else", got, expected, 0.0)
+
+    def _preview(self, plain: Array) -> str:
+        video = self._as_video(plain)
+        watched = Watched(video.shape[-1], [plain])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            self._run(bind(self._pipeline, *watched.previews))
+        if caught:
+            return str(caught[0].message)
+        alike = watched.agreement([video], 1, 0)
+        if alike < SAME:
+            return f"it shows something else: correlation {alike:.3f}"
+        return "" if watched.colours_agree() else "its colours are others"
+
+    def _as_video(self, latents: Array) -> Array:
+        """The latents that a call returns, as ``[rows, frames, height, width, channels]``."""
+        rows = len(latents)
+        if self._entry.cells:
+            return latents.reshape(rows, *self._entry.cells, latents.shape[-1])
+        if latents.ndim == 5:
+            return np.moveaxis(latents, 1, -1)
+        if self._entry.patched:
+            rows, channels, height, width = latents.shape
+            split = latents.reshape(rows, channels // 4, 2, 2, height, width)
+            latents = split.transpose(0, 1, 4, 2, 5, 3).reshape(rows, -1, 2 * height, 2 * width)
+        return np.moveaxis(latents[:, :, None], 1, -1)
+
+
+def _target(pipeline: Any, fx: Framework) -> Target:
+    return Target(pipeline, fx.backend, facts_for(pipeline))
+
+
+class _Calls:
+    """Counts the calls of a pipeline's denoisers."""
+
+    def __init__(self, fx: Framework, pipeline: Any) -> None:
+        self._fx, self.count = fx, 0
+        target = _target(pipeline, fx)
+        names = target.facts.denoisers if target.facts is not None else ()
+        self._models = [x for name in names if (x := getattr(pipeline, name, None)) is not None]
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """A block whose calls are counted, from 0."""
+        self.count = 0
+
+        def around(
+            call: Callable[..., Any], args: tuple[Any, ...], words: Mapping[str, Any]
+        ) -> Any:
+            self.count += 1
+            return call(*args, **words)
+
+        removers = [self._fx.backend.hook(model, around) for model in self._models]
+        try:
+            yield
+        finally:
+            for remove in removers:
+                remove()
+
+
+@contextmanager
+def _stepping(pipeline: Any, around: Callable[..., Any]) -> Iterator[None]:
+    """A block in which all loops of a pipeline step as ``around`` does."""
+    loops = modular_loops(pipeline)
+    assert loops is not None
+    for loop in loops.loops:
+        vars(loop)["loop_step"] = partial(around, loop.loop_step)
+    try:
+        yield
+    finally:
+        for loop in loops.loops:
+            del vars(loop)["loop_step"]
+
+
+@contextmanager
+def _combined_with_itself(pipeline: Any) -> Iterator[None]:
+    """A block in which guiders are handed the conditional prediction for the unconditional one,
+    after the step of the cut."""
+    guiders = _guiders(pipeline)
+
+    def combine(
+        guider: Any, plain: Any, pred_cond: Any, pred_uncond: Any = None, **more: Any
+    ) -> Any:
+        is_cut = guider._step > AT and pred_uncond is not None
+        return plain(pred_cond, pred_cond if is_cut else pred_uncond, **more)
+
+    names = ["forward" if hasattr(guider, "forward") else "construct" for guider in guiders]
+    for guider, name in zip(guiders, names, strict=True):
+        vars(guider)[name] = partial(combine, guider, getattr(guider, name))
+    try:
+        yield
+    finally:
+        for guider, name in zip(guiders, names, strict=True):
+            del vars(guider)[name]
+
+
+def _guiders(pipeline: Any) -> list[Any]:
+    loops = modular_loops(pipeline)
+    names = () if loops is None else loops.guiders
+    return [x for name in names if (x := getattr(pipeline, name, None)) is not None]
+
+
+def _differs(what: str, got: Array, expected: Array, tolerance: float) -> str:
+    """Why two results are not the same; empty if they are."""
+    if tolerance == 0.0:
+        return "" if np.array_equal(got, expected) else what
+    difference = error(got, expected)
+    return "" if difference < tolerance else f"{what} by {difference:.1e}"
+
+
+def measure(entry: ModularEntry, fx: Framework) -> dict[str, Outcomes]:
+    """What came of a class, by the case."""
+    found: dict[str, Outcomes] = {}
+    for case, request in CASES.items():
+        if case in entry.impossible:
+            continue
+        found[case] = Measured(entry, fx, request).all()
+    return found
