@@ -475,9 +475,9 @@ def run_zoo(session: nox.Session, framework: str, *arguments: str) -> None:
     zoo(session, framework, *arguments)
 
 
-def zoo(session: nox.Session, framework: str, *arguments: str) -> None:
+def zoo(session: nox.Session, framework: str, *arguments: str, module: str = "zoo") -> None:
     """Run the zoo on what is installed."""
-    script = ["python", "-P", "-m", "zoo", *arguments, "--framework", framework]
+    script = ["python", "-P", "-m", module, *arguments, "--framework", framework]
     session.run(*script, env={"PYTHONPATH": INSTRUMENTS})
 
 
@@ -523,6 +523,16 @@ def coverage_observed(session: nox.Session, framework: str) -> None:
     """Look at the loop of every class (or of the families named) as if it were unknown; writes the
     pages, too."""
     run_zoo(session, framework, "observed", *session.posargs)
+
+
+@nox.session(python=PYTHON, requires=["wheel"], name="coverage-modular", tags=["more"])
+@nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+@noted
+def coverage_modular(session: nox.Session, framework: str) -> None:
+    """Run tiny modular pipelines with unicb and without (all, or the classes named); writes the
+    page, too."""
+    install_wheel(session, framework)
+    zoo(session, framework, *session.posargs, module="zoo.modular")
 
 
 #: Environments other than the one that everything else is run in, by the name of their file in

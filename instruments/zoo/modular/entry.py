@@ -34,11 +34,12 @@ class ModularEntry:
         scaled: for such a loop, the arguments of a call with this guidance scale.
         cells: frames, height and width in cells, of latents that are returned as tokens.
         patched: whether those that are returned have 2x2 cells as channels.
+        bound_alone: whether bind refuses it, so that it is built without any models.
         not_built: why it cannot be built here, as a sentence; the rest is unused then.
     """
 
     name: str
-    parts: Callable[[Framework], dict[str, Any]]
+    parts: Callable[..., dict[str, Any]]
     arguments: Callable[[Framework, Request], dict[str, Any]]
     variant: str = ""
     left_out: tuple[str, ...] = ()
@@ -48,6 +49,7 @@ class ModularEntry:
     scaled: Callable[[float, Request], dict[str, Any]] | None = None
     cells: tuple[int, ...] = ()
     patched: bool = False
+    bound_alone: bool = False
     not_built: str = ""
 
     @property
@@ -62,18 +64,24 @@ class ModularEntry:
             parts: in the place of those that it comes with, or that are made here; models that
                 are made anew have other weights.
         """
-        blocks = blocks_of(getattr(fx.library, self.name)())
+        kind = getattr(fx.library, self.name)
+        blocks = blocks_of(kind())
+        if self.bound_alone:
+            return kind()
         for name in (*_LEFT_OUT, *self.left_out):
             blocks.sub_blocks.pop(name, None)
-        pipeline = blocks.init_pipeline()
+        pipeline = kind(blocks=blocks)
         found = {**self.parts(fx), **parts}
         has = {*pipeline.component_names, *pipeline._config_specs}
-        pipeline.update_components(**{k: x for k, x in found.items() if k in has})
+        # One library takes no models here that were not loaded.
+        put = pipeline.update_components if fx.name == "torch" else pipeline.register_components
+        put(**{key: part for key, part in found.items() if key in has})
         pipeline.set_progress_bar_config(disable=True)
         _quiet(blocks_of(pipeline))
         for name in _GUIDERS:
             if (made := getattr(pipeline, name, None)) is not None and name not in parts:
-                made.guidance_scale = 5.0  # some come with 1, which is no guidance
+                made.guidance_scale = 5.0  # some come with 1, which is no guidance, or disabled
+                made.enable()
         return pipeline
 
 

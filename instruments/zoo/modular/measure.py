@@ -213,8 +213,9 @@ class Measured:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             self._run(bind(self._pipeline, *watched.previews))
-        if caught:
-            return str(caught[0].message)
+        ours = [one.message for one in caught if issubclass(one.category, RuntimeWarning)]
+        if ours:
+            return str(ours[0])
         alike = watched.agreement([video], 1, 0)
         if alike < SAME:
             return f"it shows something else: correlation {alike:.3f}"
@@ -319,6 +320,13 @@ def _differs(what: str, got: Array, expected: Array, tolerance: float) -> str:
 def measure(entry: ModularEntry, fx: Framework) -> dict[str, Outcomes]:
     """What came of a class, by the case."""
     found: dict[str, Outcomes] = {}
+    if entry.bound_alone:
+        try:
+            bind(entry.build(fx))
+        except UnsupportedPipelineError as refusal:
+            every = dict.fromkeys(WHAT, "refused"), dict.fromkeys(WHAT, str(refusal))
+            return {"bound": Outcomes(*every)}
+        return {"bound": Outcomes(dict.fromkeys(WHAT, "wrong"), {WHAT[0]: "it is not refused"})}
     for case, request in CASES.items():
         if case in entry.impossible:
             continue
