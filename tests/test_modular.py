@@ -23,6 +23,7 @@ from modular import (
     TermsGuider,
     parameter,
 )
+from scheduled import OnDevice, Timesteps
 
 from unicb import (
     Callback,
@@ -509,3 +510,29 @@ def test_none_is_handed_where_a_run_has_none() -> None:
 
     bind(ModularToy(loop=loop), Looks())("a lighthouse", num_inference_steps=2)
     assert seen == [None, None]
+
+
+def test_no_number_is_read_from_the_device() -> None:
+    class FromDevice(Denoise):
+        def __call__(self, components: Any, state: Any, i: int, t: Any) -> Any:
+            return super().__call__(components, state, i, t.value)
+
+    class ToDevice(Advance):
+        def __call__(self, components: Any, state: Any, i: int, t: Any) -> Any:
+            return super().__call__(components, state, i, t.value)
+
+    class DeviceLoop(Loop):
+        def block_state(self, state: Any) -> Any:
+            made = super().block_state(state)
+            made.timesteps = Timesteps([OnDevice(t) for t in made.timesteps])
+            return made
+
+    loop, look = DeviceLoop(), Look()
+    loop.sub_blocks = {"denoise": FromDevice(), "advance": ToDevice()}
+    pipe = ModularToy(loop=loop)
+    plain = ModularToy()("a lighthouse", output="latents")
+    got = bind(pipe, look, GuidanceInterval(0.0, 1.0))("a lighthouse", output="latents")
+    assert np.array_equal(got, plain)
+    assert look.seen == [(index, 10) for index in range(10)]
+    bind(pipe, CFGCutoff(0.4))("a lighthouse")
+    bind(pipe, GuidanceSchedule([(0, 5.0), (1, 1.0)]))("a lighthouse")

@@ -323,6 +323,40 @@ def _echo(fx: Framework, request: Request) -> dict[str, Any]:
     return {**kept, "sigmas": [float(x) for x in steps]}
 
 
+def _minimax_parts(fx: Framework) -> dict[str, Any]:
+    transformer = fx.model(
+        "MiniMaxH3Transformer3DModel",
+        num_attention_heads=2,
+        attention_head_dim=8,
+        hidden_size=16,
+        num_layers=1,
+        num_refiner_layers=1,
+        ffn_dim=16,
+        text_dim=8,
+        freq_dim=8,
+        time_embed_hidden_dim=16,
+        time_embed_dim=8,
+        rope_freq_dim=1,
+    )
+    schedulers = ("scheduler", "audio_scheduler")
+    return {
+        "transformer": transformer,
+        **{name: fx.scheduler("MiniMaxH3Scheduler") for name in schedulers},
+    }
+
+
+def _minimax(fx: Framework, request: Request) -> dict[str, Any]:
+    return _call(
+        fx,
+        request,
+        height=32,
+        width=64,
+        num_frames=124,  # the least that it makes
+        prompt_embeds=fx.normal(1, 4, 8),
+        text_token_tags=fx.tensor(np.ones(4), "int64"),
+    )
+
+
 _EXPANDS = "its loop (mindone 0.5.0) expands a timestep by a number, where MindSpore takes a shape"
 _ONE = dict.fromkeys(("two prompts", "two images per prompt"), "a call makes one video")
 
@@ -493,5 +527,5 @@ _ENTRIES = (
     ModularEntry(
         "HunyuanVideo15ModularPipeline", dict, _call, not_built="nobody has written it, so far"
     ),
-    ModularEntry("MiniMaxH3ModularPipeline", dict, _call, not_built="nobody has, so far"),
+    ModularEntry("MiniMaxH3ModularPipeline", _minimax_parts, _minimax, impossible=_ONE),
 )
