@@ -402,6 +402,10 @@ class Watched:
         found = [max(agreement(x, video, edge) for x in shown) for video in decoded]
         return min(*found, agreement(shown[-1], decoded[-1], edge))
 
+    def last_agreement(self, decoded: Array) -> float:
+        """The least correlation of what was shown last with this video."""
+        return agreement(self._strip(-1, decoded.shape[3]), decoded)
+
     def colours_agree(self) -> bool:
         """Whether the last usual preview has the colours that its format gives the channels, in the
         frame in the middle."""

@@ -67,16 +67,16 @@ class _Prompts(Callback):
     def on_bind(self, target: Target) -> None:
         pipeline, facts = target.pipeline, target.facts
         name, mine = target.name, type(self).__name__
-        if target.scheduled is not None:
-            raise UnsupportedPipelineError(
-                f"{mine} cannot exchange a prompt of {name}: its loop calls no callback, and takes "
-                f"nothing back but {target.scheduled.latents}"
-            )
-        if target.modular is not None:
+        if target.blocks is not None:
             raise UnsupportedPipelineError(
                 f"{mine} cannot exchange a prompt of {name}: a block of it encodes its prompts, "
                 "with arguments of its own; write embeddings in a callback of your own, whose "
                 "tensors are prompt_embeds and what else bind() says there is"
+            )
+        if target.scheduled is not None:
+            raise UnsupportedPipelineError(
+                f"{mine} cannot exchange a prompt of {name}: its loop calls no callback, and takes "
+                f"nothing back but {target.scheduled.latents}"
             )
         loop = prompt_loop(type(pipeline))
         encoders = [part for part in vars(pipeline) if part.startswith("text_encoder")]

@@ -6,6 +6,7 @@ Such a block calls its own ``loop_step`` in each step, with a state that the ste
 from __future__ import annotations
 
 import ast
+import copy
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +14,10 @@ from typing import Any
 
 from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines._called import DENOISER
-from unicb.pipelines._stepping import below_wrappers
+from unicb.pipelines._stepping import Unclear, below_wrappers, read_stepping
 from unicb.pipelines._written import self_attribute
 from unicb.pipelines.facts import PipelineFacts
+from unicb.pipelines.scheduled import ScheduledLoop
 from unicb.pipelines.source import CallSource
 
 LOOP_STEP = "loop_step"
@@ -37,6 +39,8 @@ class ModularLoops:
         offered: names of the tensors in their states.
         models: names of the models that they call, denoisers first.
         guiders: names of the guiders that they ask.
+        inner: where the loops go over parts, of a video for example: the loop over the steps of
+            one, in a block inside, which is noticed by its scheduler; None elsewhere.
     """
 
     blocks: tuple[Any, ...]
@@ -44,6 +48,7 @@ class ModularLoops:
     offered: tuple[str, ...]
     models: tuple[str, ...]
     guiders: tuple[str, ...]
+    inner: ScheduledLoop | None = None
 
     def check_unchanged(self, pipeline: Any) -> None:
         """Raise UnsupportedPipelineError if the pipeline has other blocks by now."""
@@ -100,24 +105,38 @@ def modular_loops(pipeline: Any) -> ModularLoops | None:
         return None
     blocks = tuple(_walk(outermost))
     loops = tuple(block for block in blocks if hasattr(type(block), LOOP_STEP))
-    why = "" if loops else f"none of its blocks is a loop with a {LOOP_STEP}"
-    for block in blocks:
-        source = CallSource.of(type(block))
-        read = _why_unclear if block in loops else _why_unseen
-        why = why or source.once(read, source)
-    if why:
+    inner = _seen_loop(blocks, loops)
+    if isinstance(inner, str):
         raise UnsupportedPipelineError(
-            f"the ends of the steps of this {type(pipeline).__name__} cannot be noticed: {why}"
+            f"the ends of the steps of this {type(pipeline).__name__} cannot be noticed: {inner}"
         )
     named = dict.fromkeys(part.name for loop in loops for part in loop.expected_components)
     models = [name for name in named if DENOISER.search(name) and not _ENCODER.search(name)]
     companions = [name for name in named if "controlnet" in name and name not in models]
     guiders = tuple(name for name in named if "guider" in name)
-    return ModularLoops(blocks, loops, _offered(loops, blocks), (*models, *companions), guiders)
+    return ModularLoops(
+        blocks, loops, _offered(loops, blocks), (*models, *companions), guiders, inner
+    )
 
 
 def _package(kind: type) -> str:
     return kind.__module__.partition(".")[0]
+
+
+def _seen_loop(blocks: Sequence[Any], loops: Sequence[Any]) -> ScheduledLoop | str | None:
+    """The loop inside these loops, where that has the steps; None where they have them themselves;
+    or why their steps cannot be noticed."""
+    if not loops:
+        return f"none of its blocks is a loop with a {LOOP_STEP}"
+    others = dict.fromkeys(type(block) for block in blocks if block not in loops)
+    sources = [CallSource.of(kind) for kind in others]
+    unseen = [(source, why) for source in sources if (why := source.once(_why_unseen, source))]
+    in_loops = [CallSource.of(type(loop)) for loop in loops]
+    unclear = [why for source in in_loops if (why := source.once(_why_unclear, source))]
+    if len(unclear) == len(loops) and len(unseen) == 1:
+        # Each goes over parts of something, and the same block inside has the steps of one.
+        return unseen[0][0].once(_read_inner, unseen[0][0])
+    return next(iter((*unclear, *(why for _, why in unseen))), None)
 
 
 def _walk(block: Any) -> Iterator[Any]:
@@ -143,7 +162,9 @@ def _offered(loops: Sequence[Any], blocks: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _parameters(block: Any) -> Iterable[Any]:
-    return (*block.inputs, *block.intermediate_outputs)
+    # Some releases tell what users give from what other blocks make.
+    made = getattr(block, "intermediate_inputs", ())
+    return (*block.inputs, *made, *block.intermediate_outputs)
 
 
 def _is_tensor(parameter: Any) -> bool:
@@ -185,6 +206,30 @@ def _why_unseen(source: CallSource) -> str:
         if isinstance(loop, ast.For | ast.While) and any(map(_is_scheduler_step, ast.walk(loop))):
             return f"its {source.kind.__name__} steps a scheduler in a loop of its own"
     return ""
+
+
+def _read_inner(source: CallSource) -> ScheduledLoop | str:
+    """The loop of a block that steps its scheduler in a loop of its own; or why it cannot be
+    noticed."""
+    name, tree = source.kind.__name__, source.written.tree
+    function = tree.body[0] if tree is not None else None
+    if not isinstance(function, ast.FunctionDef) or source.code is None:
+        return f"the code of its {name} cannot be read"
+    try:
+        return ScheduledLoop(source.code, read_stepping(_of_pipeline(function)))
+    except Unclear as error:
+        return f"its {name} steps a scheduler in a loop of its own, and {error}"
+
+
+def _of_pipeline(function: ast.FunctionDef) -> ast.FunctionDef:
+    """A block's call, as if it were the pipeline's: what it calls its components is ``self``."""
+    block, components = (argument.arg for argument in function.args.args[:2])
+    renamed = {components: "self", block: "_block"}
+    made = copy.deepcopy(function)
+    for node in ast.walk(made):
+        if isinstance(node, ast.Name) and node.id in renamed:
+            node.id = renamed[node.id]
+    return made
 
 
 def _own_calls(loop: ast.For) -> Iterator[ast.Call]:

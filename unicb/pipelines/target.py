@@ -38,9 +38,9 @@ class Target:
 
     def __init__(self, pipeline: Any, backend: Backend, facts: PipelineFacts | None) -> None:
         self.pipeline, self.backend = pipeline, backend
-        #: Its loops, where it is a modular pipeline.
-        self.modular: ModularLoops | None = modular_loops(pipeline)
-        self.facts = facts if self.modular is None else self.modular.facts(pipeline, facts)
+        #: Its loops, where it is made of blocks.
+        self.blocks: ModularLoops | None = modular_loops(pipeline)
+        self.facts = facts if self.blocks is None else self.blocks.facts(pipeline, facts)
         #: The step of a modular pipeline that is under way.
         self.block_step: BlockStep | None = None
         #: What the loop hands to ``scheduler.step`` by name, where that is seen.
@@ -86,6 +86,11 @@ class Target:
         """What the code of its class says of its call."""
         return CallSource.of(type(self.pipeline))
 
+    @property
+    def modular(self) -> ModularLoops | None:
+        """Its loops, where their blocks tell of the ends of their steps; None elsewhere."""
+        return None if self.blocks is None or self.blocks.inner is not None else self.blocks
+
     @cached_property
     def scheduled(self) -> Stepping | None:
         """Its loop, where that calls no callback, and its steps are told by its scheduler; None
@@ -96,12 +101,14 @@ class Target:
         """
         if isinstance(self.pipeline, Loop):
             return self.pipeline.stepping
-        return None if self.modular is not None else scheduled_loop(type(self.pipeline))
+        if self.blocks is not None:
+            return self.blocks.inner
+        return scheduled_loop(type(self.pipeline))
 
     @property
     def takes_callback(self) -> bool:
         """Whether its loop calls a callback that its call is given."""
-        return self.modular is None and self.scheduled is None
+        return self.blocks is None and self.scheduled is None
 
     @property
     def offered(self) -> tuple[str, ...]:

@@ -150,7 +150,7 @@ class Call:
 
     def _for_loop(self, error: Exception) -> BaseException:
         """What to raise in the pipeline's loop to have its call raise this."""
-        return error if self._bound.target.modular is None else ThroughBlocks(error)
+        return error if self._bound.target.blocks is None else ThroughBlocks(error)
 
     @property
     def runs_out(self) -> bool:
@@ -168,8 +168,7 @@ class Call:
         run = self._run
         if run is not None and not run.is_over and run.index >= 0 and run.is_of(frame):
             return run  # nobody has put a function between
-        step = self._bound.target.block_step
-        frame_id = loop_frame_id(pipeline, frame) if step is None else step.frame_id
+        frame_id = _loop_stepping(self._bound.target, pipeline, frame)
         early = run is not None and run.index < 0 and run.is_calling()
         if run is None or run.is_over or not (early or run.loop.frame_id == frame_id):
             run = self._begin(pipeline, frame_id)
@@ -265,6 +264,15 @@ def _loop_calling(call: Call, target: Target, scope: Scope | None) -> FrameId | 
         return None if frame is None else id_of(frame)
     given = loop_frame_given(target.pipeline, call)
     return given if scope is None else given or loop_frame_id(target.pipeline, _getframe(1))
+
+
+def _loop_stepping(target: Target, pipeline: Any, frame: FrameType) -> FrameId:
+    """The loop whose step has ended, of those that (directly or not) have called this frame."""
+    if target.block_step is not None:
+        return target.block_step.frame_id
+    inner = target.blocks.inner if target.blocks is not None else None
+    found = frame_running(inner.code, frame) if inner is not None else None
+    return found or loop_frame_id(pipeline, frame)
 
 
 def _loop_of(frame_id: FrameId, scope: Scope | None, run: Run) -> Loop:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from types import FrameType
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from unicb.pipelines.modular import INDEX, LOOP_STEP, ModularLoops
 from unicb.pipelines.target import Target
@@ -15,9 +15,7 @@ from unicb.run.holds import Hold, hold
 from unicb.run.loop import FrameId, caller_outside, id_of, loop_locals
 from unicb.run.rounds import rounds_of
 from unicb.run.scope import NOBODYS, Scope, innermost
-from unicb.run.through_blocks import ThroughBlocks
-
-T = TypeVar("T")
+from unicb.run.through_blocks import or_through_blocks
 
 #: The local in which a loop block has the state of the whole pipeline.
 _PIPELINE_STATE = "state"
@@ -102,12 +100,12 @@ class LoopStepSource:
         step = self._begun(caller_outside(), state, kwargs[INDEX])
         if self._call.runs_out:
             return components, state
-        _or_through_blocks(self._call.loop_begins)
+        or_through_blocks(self._call.loop_begins)
         components, step.state = below(components, state, **kwargs)
         timestep = next((x for name, x in kwargs.items() if name != INDEX), None)
         handed = {name: _read(step.state, name) for name in self._names}
         about = self._target.pipeline, kwargs[INDEX], timestep, handed
-        outputs = _or_through_blocks(self._call, *about)
+        outputs = or_through_blocks(self._call, *about)
         for name, value in outputs.items():
             if value is not handed.get(name):
                 _write(step.state, name, handed.get(name), value)
@@ -123,13 +121,6 @@ class LoopStepSource:
         step = self._target.block_step
         assert step is not None
         return step
-
-
-def _or_through_blocks(act: Callable[..., T], *args: Any) -> T:
-    try:
-        return act(*args)
-    except Exception as error:
-        raise ThroughBlocks(error) from None
 
 
 def _read(state: Any, name: str) -> Any:

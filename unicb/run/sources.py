@@ -23,6 +23,7 @@ from unicb.run.holds import Hold, hold
 from unicb.run.loop import caller_outside, id_of, loop_locals
 from unicb.run.rounds import note_rounds
 from unicb.run.scope import NOBODYS, Scope, innermost
+from unicb.run.through_blocks import or_through_blocks
 
 TENSOR_INPUTS = "callback_on_step_end_tensor_inputs"
 
@@ -95,6 +96,8 @@ class SchedulerSource:
 
     def start(self) -> dict[str, Any]:
         check_scheduler(self._target.pipeline, self._loop)  # it may be another one than at bind
+        if self._target.blocks is not None:
+            self._target.blocks.check_unchanged(self._target.pipeline)
         self._scheduler = self._target.pipeline.scheduler
         self._hold = hold(self._scheduler, "step", _like(self._scheduler.step, self), self)
         return {}
@@ -136,7 +139,11 @@ class SchedulerSource:
             latents = whole[:rows]
         index = self._index(frame)
         timestep = kwargs.get("timestep", args[1] if len(args) > 1 else None)
-        outputs = self._call(self._target.pipeline, index, timestep, {"latents": latents})
+        about = self._target.pipeline, index, timestep, {"latents": latents}
+        if self._target.blocks is None:
+            outputs = self._call(*about)
+        else:
+            outputs = or_through_blocks(self._call, *about)
         new = outputs.get("latents", latents)
         if new is latents:
             return out

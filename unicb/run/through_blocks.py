@@ -4,8 +4,11 @@ of their errors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class ThroughBlocks(BaseException):
@@ -18,6 +21,14 @@ class ThroughBlocks(BaseException):
     def __init__(self, error: Exception) -> None:
         super().__init__(error)
         self.error = error
+
+
+def or_through_blocks(act: Callable[..., T], *args: Any) -> T:
+    """``act(*args)``, whose errors are carried."""
+    try:
+        return act(*args)
+    except Exception as error:
+        raise ThroughBlocks(error) from None
 
 
 @contextmanager

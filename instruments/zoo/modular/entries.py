@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -122,8 +123,12 @@ def _sd3(fx: Framework, request: Request) -> dict[str, Any]:
 
 def _wan(fx: Framework, request: Request, length: int = 4, **more: Any) -> dict[str, Any]:
     embeds = _both(fx, request, "prompt_embeds", length, 8)
-    if fx.name == "mindspore":  # whose encoder says that they are for the guider
-        more["guider_input_fields"] = embeds
+    if fx.name == "mindspore":  # whose blocks take from each other what users cannot give
+        where = import_module(f"{fx.library.__name__}.modular_pipelines.modular_pipeline")
+        state = where.PipelineState()
+        for name, rows in embeds.items():
+            state.set(name, rows, "guider_input_fields")
+        embeds = {"state": state}
     return _call(
         fx,
         request,
@@ -357,7 +362,24 @@ def _minimax(fx: Framework, request: Request) -> dict[str, Any]:
     )
 
 
+def _helios(fx: Framework, request: Request, stages: int = 0) -> dict[str, Any]:
+    """Two parts of a video; with stages, each begins smaller."""
+    found = _wan(fx, request)
+    del found["latents"]
+    if stages:
+        del found["num_inference_steps"]
+        found["pyramid_num_inference_steps_list"] = [request.steps] * stages
+    return {**found, "num_frames": 17, "num_latent_frames_per_chunk": 3}
+
+
+def _helios_distilled(fx: Framework) -> dict[str, Any]:
+    found = _of("wan", "HeliosPyramidPipeline")(fx)
+    config = {key: found["scheduler"].config[key] for key in ("stages", "stage_range", "gamma")}
+    return {**found, "scheduler": fx.scheduler("HeliosDMDScheduler", **config)}
+
+
 _EXPANDS = "its loop (mindone 0.5.0) expands a timestep by a number, where MindSpore takes a shape"
+_ONE_EACH = {"two images per prompt": "its history has a row for each prompt"}
 _ONE = dict.fromkeys(("two prompts", "two images per prompt"), "a call makes one video")
 
 
@@ -513,12 +535,28 @@ _ENTRIES = (
         not_built="its blocks (mindone 0.5.0) cannot be made: one of them has no trigger for its "
         "last part",
     ),
+    ModularEntry(
+        "HeliosModularPipeline",
+        _of("wan", "HeliosPipeline"),
+        _helios,
+        impossible=_ONE_EACH,
+        stops_otherwise="parts of the video that had not begun repeat the latents of the stop",
+    ),
+    ModularEntry(
+        "HeliosPyramidModularPipeline",
+        _of("wan", "HeliosPyramidPipeline"),
+        partial(_helios, stages=2),
+        impossible=_ONE_EACH,
+    ),
+    ModularEntry(
+        "HeliosPyramidDistilledModularPipeline",
+        _helios_distilled,
+        partial(_helios, stages=2),
+        impossible=_ONE_EACH,
+    ),
     *(
         ModularEntry(name, dict, _call, bound_alone=True)
         for name in (
-            "HeliosModularPipeline",
-            "HeliosPyramidModularPipeline",
-            "HeliosPyramidDistilledModularPipeline",
             "MiniMaxMusic3ModularPipeline",
             "WanAnimate2ModularPipeline",
             "WanAnimate2DistilledModularPipeline",

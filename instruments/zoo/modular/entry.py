@@ -35,6 +35,7 @@ class ModularEntry:
         cells: frames, height and width in cells, of latents that are returned as tokens.
         patched: whether those that are returned have 2x2 cells as channels.
         bound_alone: whether bind refuses it, so that it is built without any models.
+        stops_otherwise: what a stopped run gives besides the latents of the stop.
         not_built: why it cannot be built here, as a sentence; the rest is unused then.
     """
 
@@ -50,6 +51,7 @@ class ModularEntry:
     cells: tuple[int, ...] = ()
     patched: bool = False
     bound_alone: bool = False
+    stops_otherwise: str = ""
     not_built: str = ""
 
     @property

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -44,7 +44,8 @@ class Outcomes:
     """What came of one class and one request.
 
     Attributes:
-        verdicts: "exact", "refused", "wrong", "no guidance" or "failed", by what was tried.
+        verdicts: "exact", "otherwise", "refused", "wrong", "no guidance" or "failed", by what was
+            tried.
         why: the reasons of those that are not exact.
         saved: the share of the denoiser's calls that the steps after the cut leave out.
     """
@@ -102,6 +103,8 @@ class Measured:
             try:
                 why = getattr(self, f"_{what}")(plain)
                 self.found.verdicts[what] = "wrong" if why else "exact"
+                if why and what == "stop" and self._entry.stops_otherwise:
+                    why, self.found.verdicts[what] = self._entry.stops_otherwise, "otherwise"
             except UnsupportedPipelineError as refusal:
                 why, self.found.verdicts[what] = str(refusal), "refused"
             except Exception as failure:
@@ -133,35 +136,28 @@ class Measured:
                 yield
             return
 
-        def off(step: Callable[..., Any], components: Any, state: Any, **words: Any) -> Any:
-            if words["i"] > AT:
-                unguided(state, words["i"])
-            return step(components, state, **words)
-
-        with _stepping(self._pipeline, off):
+        with _before_steps(self._pipeline, lambda state, i: i > AT and unguided(state, i)):
             yield
 
     def _steps(self, plain: Array) -> str:
-        look, count = _Look(), 0
+        look, taken = _Look(), list[int]()
 
-        def counted(step: Callable[..., Any], *given: Any, **words: Any) -> Any:
-            nonlocal count
-            count += 1
-            return step(*given, **words)
+        def counted(index: int, stepped: Any) -> Any:
+            taken.append(index)
+            return stepped
 
         with _stepping(self._pipeline, counted):
             self._run(self._pipeline)
         got = self._run(bind(self._pipeline, look))
-        if look.steps != [(index, count) for index in range(count)]:
-            return f"it saw the steps {look.steps}, of {count}"
+        if [index for index, _ in look.steps] != taken:
+            return f"it saw the steps {look.steps}, of {taken}"
+        if any(index >= count for index, count in look.steps):
+            return f"it counted the steps as {look.steps}"
         return _differs("bound, it gives other latents", got, plain, 0.0)
 
     def _edit(self, plain: Array) -> str:
-        def edited(step: Callable[..., Any], components: Any, state: Any, **words: Any) -> Any:
-            components, state = step(components, state, **words)
-            if words["i"] == AT:
-                state.latents = state.latents * 0.5
-            return components, state
+        def edited(index: int, stepped: Any) -> Any:
+            return stepped * 0.5 if index == AT else stepped
 
         with _stepping(self._pipeline, edited):
             expected = self._run(self._pipeline)
@@ -206,10 +202,7 @@ class Measured:
         return _differs("the schedule differs from a guider of its scale", got, expected, EXACT)
 
     def _stop(self, plain: Array) -> str:
-        def stopped(step: Callable[..., Any], components: Any, state: Any, **words: Any) -> Any:
-            return (components, state) if words["i"] > AT else step(components, state, **words)
-
-        with _stepping(self._pipeline, stopped):
+        with _stopped(self._pipeline):
             expected = self._run(self._pipeline)
         got = self._run(bind(self._pipeline, Interrupt(AT, picture="latents")))
         return _differs("a stopped run gives something else", got, expected, 0.0)
@@ -223,7 +216,7 @@ class Measured:
         ours = [one.message for one in caught if issubclass(one.category, RuntimeWarning)]
         if ours:
             return str(ours[0])
-        alike = watched.agreement([video], 1, 0)
+        alike = watched.last_agreement(video)
         if alike < SAME:
             return f"it shows something else: correlation {alike:.3f}"
         return "" if watched.colours_agree() else "its colours are others"
@@ -275,17 +268,90 @@ class _Calls:
 
 
 @contextmanager
-def _stepping(pipeline: Any, around: Callable[..., Any]) -> Iterator[None]:
-    """A block in which all loops of a pipeline step as ``around`` does."""
+def _stepping(pipeline: Any, made: Callable[[int, Any], Any]) -> Iterator[None]:
+    """A block in which a step goes on with what ``made`` makes of its index and its latents."""
     loops = modular_loops(pipeline)
     assert loops is not None
-    for loop in loops.loops:
+    if loops.inner is not None:
+        with _scheduler_stepping(pipeline.scheduler, made):
+            yield
+        return
+
+    def around(step: Callable[..., Any], components: Any, state: Any, **words: Any) -> Any:
+        components, state = step(components, state, **words)
+        state.latents = made(words["i"], state.latents)
+        return components, state
+
+    with _loop_steps(loops.loops, around):
+        yield
+
+
+@contextmanager
+def _stopped(pipeline: Any) -> Iterator[None]:
+    """A block in which the steps after a stop do nothing, those of later loops included."""
+    loops = modular_loops(pipeline)
+    assert loops is not None
+    if loops.inner is not None:
+        with _scheduler_stepping(pipeline.scheduler, None):
+            yield
+        return
+
+    def around(step: Callable[..., Any], components: Any, state: Any, **words: Any) -> Any:
+        return (components, state) if words["i"] > AT else step(components, state, **words)
+
+    with _loop_steps(loops.loops, around):
+        yield
+
+
+@contextmanager
+def _before_steps(pipeline: Any, act: Callable[[Any, int], object]) -> Iterator[None]:
+    """A block in which each step begins with ``act(state, index)``."""
+    loops = modular_loops(pipeline)
+    assert loops is not None
+
+    def around(step: Callable[..., Any], components: Any, state: Any, **words: Any) -> Any:
+        act(state, words["i"])
+        return step(components, state, **words)
+
+    with _loop_steps(loops.loops, around):
+        yield
+
+
+@contextmanager
+def _loop_steps(loops: Iterable[Any], around: Callable[..., Any]) -> Iterator[None]:
+    for loop in loops:
         vars(loop)["loop_step"] = partial(around, loop.loop_step)
     try:
         yield
     finally:
-        for loop in loops.loops:
+        for loop in loops:
             del vars(loop)["loop_step"]
+
+
+@contextmanager
+def _scheduler_stepping(scheduler: Any, made: Callable[[int, Any], Any] | None) -> Iterator[None]:
+    """The same by the scheduler. None for ``made``: it leaves its sample as it is after a stop."""
+    plain = scheduler.step
+    timesteps, index, last = None, 0, None
+
+    def step(output: Any, timestep: Any, sample: Any, **words: Any) -> Any:
+        nonlocal timesteps, index, last
+        if last is not None:
+            return (sample, *last)
+        if scheduler.timesteps is not timesteps:
+            timesteps, index = scheduler.timesteps, 0
+        latents, *others = plain(output, timestep, sample, **words)
+        index += 1
+        if made is not None:
+            return (made(index - 1, latents), *others)
+        last = others if index > AT else None
+        return (latents, *others)
+
+    scheduler.step = step
+    try:
+        yield
+    finally:
+        del scheduler.step
 
 
 @contextmanager

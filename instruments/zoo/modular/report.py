@@ -14,7 +14,7 @@ from zoo.modular.entries import modular_entries
 from zoo.modular.measure import WHAT, Outcomes
 
 #: From the worst to the best: what is said of a class is the worst of its runs.
-RANKS = ("wrong", "failed", "refused", "no guidance", "exact")
+RANKS = ("wrong", "failed", "refused", "no guidance", "otherwise", "exact")
 _NAMES = {
     "steps": "steps",
     "edit": "edit",

@@ -140,7 +140,12 @@ def test_a_guider_of_somebodys_own_is_asked(parts: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["Wan22ModularPipeline", "LTX2ModularPipeline", "Ideogram4ModularPipeline"],
+    [
+        "Wan22ModularPipeline",
+        "LTX2ModularPipeline",
+        "Ideogram4ModularPipeline",
+        "HeliosPyramidModularPipeline",
+    ],
 )
 def test_other_loops(name: str) -> None:
     found = Measured(entry(name), FX, Request()).all()
@@ -151,7 +156,6 @@ def test_other_loops(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("HeliosModularPipeline", "goes over more than steps, of which it says k"),
         ("MiniMaxMusic3ModularPipeline", "goes over more than steps, of which it says k"),
         ("WanAnimate2ModularPipeline", "goes over more than steps, of which it says k"),
     ],
