@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -296,3 +297,41 @@ def _put(state: Any, name: str, value: Any) -> None:
         state.set(name, value)
     else:
         setattr(state, name, value)
+
+
+class Inner(Block):
+    """The loop over the steps of one part."""
+
+    #: Frames of its calls, kept so that no later one is where an earlier one was.
+    frames: ClassVar[list[Any]] = []
+
+    def __call__(self, components: Any, block_state: Any, k: int) -> tuple[Any, Any]:
+        self.frames.append(sys._getframe())
+        latents = block_state.latents
+        timesteps = components.scheduler.set_timesteps(len(block_state.timesteps))
+        guider, embeds = components.guider, block_state.denoiser_input_fields
+        inputs = {"embeds": (embeds["prompt_embeds"], embeds["negative_prompt_embeds"])}
+        for i, t in enumerate(timesteps):
+            guider.set_state(step=i, num_inference_steps=len(timesteps), timestep=t)
+            batches = guider.prepare_inputs(inputs)
+            for batch in batches:
+                guider.prepare_models(components.unet)
+                batch.noise_pred = components.unet(latents, t, encoder_hidden_states=batch.embeds)
+            noise_pred = guider(batches)[0]
+            latents = components.scheduler.step(noise_pred, t, latents)
+        block_state.latents = latents
+        return components, block_state
+
+
+class Parts(Loop):
+    """A loop over two parts, each of which has a loop of its own."""
+
+    def __init__(self) -> None:
+        self.sub_blocks = {"inner": Inner()}
+
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        block_state = self.block_state(state)
+        for k in range(2):
+            components, block_state = self.loop_step(components, block_state, k=k)
+        state.set("latents", block_state.latents)
+        return components, state

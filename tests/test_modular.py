@@ -15,8 +15,10 @@ from modular import (
     Advance,
     Denoise,
     Guider,
+    Inner,
     Loop,
     ModularToy,
+    Parts,
     Sequence,
     SetState,
     SkipGuider,
@@ -47,10 +49,10 @@ from unicb import (
 from unicb_numpy.ops import StrictTensor
 
 
-class Look(Callback):
+class Note(Callback):
     """Notes what each step has."""
 
-    tensors = ("latents", "prompt_embeds")
+    tensors = ("latents",)
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, int]] = []
@@ -63,6 +65,12 @@ class Look(Callback):
     def on_step_end(self, step: Step) -> None:
         self.seen.append((step.index, step.num_timesteps))
         self.latents.append(step["latents"].data.copy())
+
+
+class Look(Note):
+    """Asks for the prompt's embeddings, too."""
+
+    tensors = ("latents", "prompt_embeds")
 
 
 class SetLoop(Loop):
@@ -536,3 +544,59 @@ def test_no_number_is_read_from_the_device() -> None:
     assert look.seen == [(index, 10) for index in range(10)]
     bind(pipe, CFGCutoff(0.4))("a lighthouse")
     bind(pipe, GuidanceSchedule([(0, 5.0), (1, 1.0)]))("a lighthouse")
+
+
+def test_loops_inside_parts_are_noticed_by_their_scheduler() -> None:
+    pipe, note = ModularToy(loop=Parts()), Note()
+    plain = pipe("a lighthouse", output="latents", num_inference_steps=3)
+    got = bind(pipe, note)("a lighthouse", output="latents", num_inference_steps=3)
+    assert np.array_equal(got, plain)
+    assert note.seen == [(0, 3), (1, 3), (2, 3)] * 2
+    assert len(note.runs) == 2
+
+
+def test_a_cut_in_each_part_is_exact() -> None:
+    pipe = ModularToy(loop=Parts())
+    guider = Guider()
+    plain = guider.forward
+
+    def forward(pred_cond: Any, pred_uncond: Any = None) -> Any:
+        return plain(pred_cond, pred_cond if (guider._step or 0) > 3 else pred_uncond)
+
+    guider.forward = forward  # type: ignore[method-assign]
+    expected = ModularToy(guider, loop=Parts())("a lighthouse", output="latents")
+    got = bind(pipe, CFGCutoff(cutoff_step_index=3))("a lighthouse", output="latents")
+    assert error(got, expected) < 1e-6
+    assert pipe.unet.calls == 2 * (4 * 2 + 6)
+
+
+def test_a_stop_ends_the_parts_that_are_left() -> None:
+    """In each of them, the loop runs in another frame."""
+    for _ in range(5):
+        pipe, note = ModularToy(loop=Parts()), Note()
+        callbacks = bind(pipe, note, Interrupt(1, picture="latents"))
+        got = callbacks("a lighthouse", output="latents", num_inference_steps=4)
+        assert np.array_equal(got, note.latents[1])
+        assert len(note.runs) == 1
+        assert pipe.unet.calls == 4
+    Inner.frames.clear()
+
+
+@pytest.mark.parametrize("now", [False, True])
+def test_a_cancel_inside_a_part_logs_no_error(now: bool, caplog: pytest.LogCaptureFixture) -> None:
+    pipe = ModularToy(loop=Parts())
+
+    class Stop(Note):
+        def on_step_end(self, step: Step) -> None:
+            if step.index == 2:
+                callbacks.cancel(now=now)
+
+    callbacks = bind(pipe, Stop())
+    with caplog.at_level(logging.WARNING), pytest.raises(GenerationCancelled):
+        callbacks("a lighthouse")
+    assert caplog.records == []
+
+
+def test_parts_offer_their_latents_alone() -> None:
+    with pytest.raises(UnsupportedPipelineError, match="it offers: latents"):
+        bind(ModularToy(loop=Parts()), Look())

@@ -168,6 +168,9 @@ class Call:
         run = self._run
         if run is not None and not run.is_over and run.index >= 0 and run.is_of(frame):
             return run  # nobody has put a function between
+        is_ours = self._scope is not None and pipeline is self._bound.target.pipeline
+        if is_ours and run is not None and run.runs_out:
+            return run  # whatever loops are left of a call that was stopped
         frame_id = _loop_stepping(self._bound.target, pipeline, frame)
         early = run is not None and run.index < 0 and run.is_calling()
         if run is None or run.is_over or not (early or run.loop.frame_id == frame_id):
