@@ -32,6 +32,7 @@ from unicb import (
     CFGCutoff,
     GenerationCancelled,
     GuidanceInterval,
+    GuidanceRule,
     GuidanceSchedule,
     Interrupt,
     NaNGuard,
@@ -39,6 +40,7 @@ from unicb import (
     Progress,
     PromptSchedule,
     Result,
+    RuleStep,
     Step,
     Trajectory,
     UnsupportedPipelineError,
@@ -600,3 +602,50 @@ def test_a_cancel_inside_a_part_logs_no_error(now: bool, caplog: pytest.LogCaptu
 def test_parts_offer_their_latents_alone() -> None:
     with pytest.raises(UnsupportedPipelineError, match="it offers: latents"):
         bind(ModularToy(loop=Parts()), Look())
+
+
+class Plain(GuidanceRule):
+    """Classifier-free guidance, and what it is told of its steps."""
+
+    def __init__(
+        self, scale: float | None = None, interval: tuple[float, float] | None = None
+    ) -> None:
+        super().__init__(scale=scale, interval=interval or (0.0, 1.0))
+        self.seen: list[tuple[int, int, int, float]] = []
+
+    def combine(self, unconditional: Any, conditional: Any, scale: Any, step: RuleStep) -> Any:
+        self.seen.append((step.index, step.num_timesteps, step.part, float(scale)))
+        return unconditional + (conditional - unconditional) * scale
+
+
+@LOOPS
+def test_a_rule_takes_the_guiders_place(loop: type[Loop]) -> None:
+    pipe, rule = ModularToy(Guider(3.0), loop=loop()), Plain(5.0)
+    expected = ModularToy(Guider(5.0))("a lighthouse", output="latents")
+    assert error(bind(pipe, rule)("a lighthouse", output="latents"), expected) < 1e-6
+    assert rule.seen == [(index, 10, 0, 5.0) for index in range(10)]
+    plain = ModularToy(Guider(3.0))("a lighthouse", output="latents")
+    assert np.array_equal(pipe("a lighthouse", output="latents"), plain)
+
+
+def test_a_rule_without_a_scale_has_the_guiders() -> None:
+    rule = Plain()
+    bind(ModularToy(Guider(3.0)), rule)("a lighthouse", num_inference_steps=2)
+    assert [scale for *_, scale in rule.seen] == [3.0, 3.0]
+
+
+def test_a_rule_is_not_asked_after_a_cut() -> None:
+    pipe, rule = ModularToy(), Plain(5.0, interval=(0.0, 0.3))
+    got = bind(pipe, rule)("a lighthouse", output="latents")
+    assert error(got, cut_by_hand(Guider, 3, output="latents")) < 1e-6
+    assert len(rule.seen) == 4
+
+
+def test_a_rule_takes_two_predictions() -> None:
+    with pytest.raises(UnsupportedPipelineError, match="a SkipGuider, takes more predictions"):
+        bind(ModularToy(SkipGuider()), Plain(5.0))
+
+
+def test_a_rule_wants_guidance() -> None:
+    with pytest.raises(UnsupportedPipelineError, match="no guider of this ModularToy guides any"):
+        bind(ModularToy(Guider(1.0)), Plain(5.0))("a lighthouse")

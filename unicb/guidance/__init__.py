@@ -136,6 +136,12 @@ class Guidance:
         facts = facts_of(self._pipeline, self._known, RULE_AIM)
         if facts.cfg == "batch" and facts.batch_of not in self._offered:
             raise UnsupportedPipelineError(without_latents(self._pipeline, facts, RULE_AIM))
+        if facts.cfg == "guider":
+            from unicb.guidance._guider_rule import check as check_guider_rule
+
+            models = Models(backend_for(self._pipeline), self._pipeline, facts, None, RULE_AIM)
+            check_guider_rule(models)
+            return
         check_rule(self._pipeline, facts)
         self._note()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from unicb.errors import UnicbError, UnsupportedPipelineError
 from unicb.guidance import Cut, Scaling, cut, is_off, scaling
 from unicb.guidance._attributes import Ours, put_back
+from unicb.guidance._guider_rule import GuiderRuling
 from unicb.guidance._models import Models
 from unicb.guidance._rule import Ruling
 from unicb.guidance._ruling import ruling
@@ -39,7 +40,7 @@ class RunGuidance:
         self._batch_of = "latents" if facts is None else facts.batch_of
         self._cut: Cut | None = None
         self._scaling: Scaling | None = None
-        self._ruling: Ruling | Look | None = None
+        self._ruling: Ruling | GuiderRuling | Look | None = None
         self._set: dict[str, Ours] = {}
         self._scale_after_cut: float | None = None
         self._target = target

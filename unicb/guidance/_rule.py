@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from unicb.backend import backend_for
+from unicb.backend import Backend, backend_for
 from unicb.errors import UnsupportedPipelineError
 from unicb.guidance._form import check_form
 from unicb.guidance._models import Models
@@ -171,24 +171,38 @@ class RuleMoves:
         shape = tuple(u.shape)
         step = RuleStep(self._run, timesteps, self._part, shape, asked, has_own_scale)
         self._part += 1
-        made = self._combine(u, c, step)
-        if not self._models.backend.is_tensor(made):
-            raise TypeError(
-                "a guidance rule returns a tensor of the pipeline's framework, not a "
-                f"{type(made).__qualname__}"
-            )
-        found, wanted = ((tuple(x.shape), dtype_name(x)) for x in (made, u))
-        if found != wanted:
-            raise ValueError(
-                f"a guidance rule was handed tensors of shape {wanted[0]} and dtype {wanted[1]}, "
-                f"and returned one of {found[0]} and {found[1]}; it has to return the same"
-            )
-        return made
+        return combined(self._models.backend, self._combine, u, c, step)
 
     def _wide(self, x: Tensor) -> Tensor:
-        """In float32, where it was in half of that: a sum over a picture may overflow there."""
-        is_half = dtype_name(x) in ("float16", "bfloat16")
-        return self._models.backend.in_dtype(x, "float32") if is_half else x
+        return wide(self._models.backend, x)
+
+
+def wide(backend: Backend, x: Tensor) -> Tensor:
+    """In float32, where it was in half of that: a sum over a picture may overflow there."""
+    return backend.in_dtype(x, "float32") if dtype_name(x) in ("float16", "bfloat16") else x
+
+
+def combined(
+    backend: Backend, combine: Combine, unconditional: Tensor, conditional: Tensor, step: RuleStep
+) -> Tensor:
+    """What a rule makes of two wide predictions.
+
+    Raises:
+        TypeError, ValueError: something else than such a tensor.
+    """
+    made = combine(unconditional, conditional, step)
+    if not backend.is_tensor(made):
+        raise TypeError(
+            "a guidance rule returns a tensor of the pipeline's framework, not a "
+            f"{type(made).__qualname__}"
+        )
+    found, wanted = ((tuple(x.shape), dtype_name(x)) for x in (made, unconditional))
+    if found != wanted:
+        raise ValueError(
+            f"a guidance rule was handed tensors of shape {wanted[0]} and dtype {wanted[1]}, "
+            f"and returned one of {found[0]} and {found[1]}; it has to return the same"
+        )
+    return made
 
 
 class Ruling:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unicb.backend import Backend
 from unicb.errors import UnsupportedPipelineError
 from unicb.guidance import check_called, facts_of, without_latents
+from unicb.guidance._guider_rule import GuiderRuling
 from unicb.guidance._models import Models
 from unicb.guidance._rule import AIM, RuleMoves, Ruling
 from unicb.guidance._unproven import SeenFacts
@@ -29,7 +30,7 @@ def ruling(
     combine: Combine,
     is_cut: Callable[[], bool],
     seen: SeenFacts,
-) -> Ruling | UnprovenRuling:
+) -> Ruling | UnprovenRuling | GuiderRuling:
     """Have a rule make of a run's predictions what its loop combines.
 
     Args:
@@ -45,6 +46,8 @@ def ruling(
     facts = seen.facts or facts_of(pipeline, known, AIM)
     check_called(pipeline, known, facts, run, AIM)
     models = Models(backend, pipeline, facts, run, AIM)
+    if facts.cfg == "guider":
+        return GuiderRuling(models, run, combine, is_cut)
     if facts.cfg == "batch" and latents is None:
         raise UnsupportedPipelineError(without_latents(pipeline, facts, AIM))
     rows = latents if facts.cfg == "batch" else None

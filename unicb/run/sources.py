@@ -7,14 +7,14 @@ same.
 
 from __future__ import annotations
 
-import copy
 import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any, Protocol
 
-from unicb.pipelines.scheduled import Part, Stepping, check_scheduler
+from unicb._outputs import part_of, with_part
+from unicb.pipelines.scheduled import Stepping, check_scheduler
 from unicb.pipelines.source import CALLBACK
 from unicb.pipelines.target import Target
 from unicb.run.call import Call
@@ -133,7 +133,7 @@ class SchedulerSource:
         if self._loop.code not in (None, frame.f_code):
             return out  # not the loop's own
         part = self._loop.part_at(frame.f_lineno, out)
-        whole = latents = _part_of(out, part)
+        whole = latents = part_of(out, part)
         rows = self._loop.own_rows(whole, functools.partial(_locals_of, frame))
         if rows is not None:
             latents = whole[:rows]
@@ -148,7 +148,7 @@ class SchedulerSource:
         if new is latents:
             return out
         doubled = new if rows is None else self._target.backend.ops.concat([new, new])
-        return _with_part(out, part, doubled)
+        return with_part(out, part, doubled)
 
     def _index(self, frame: FrameType) -> int:
         """The number of the step that has ended, in its pass over the timesteps."""
@@ -174,27 +174,3 @@ def _like(step: Any, source: SchedulerSource) -> Any:
         return source.step(*args, **kwargs)
 
     return stepped
-
-
-def _part_of(out: Any, part: Part) -> Any:
-    """The latents in what ``scheduler.step`` returned."""
-    if part is None:
-        return out
-    if isinstance(part, str) and not isinstance(out, Mapping):
-        return getattr(out, part)
-    return out[part]
-
-
-def _with_part(out: Any, part: Part, value: Any) -> Any:
-    """What ``scheduler.step`` returned, with other latents; what it was made of stays."""
-    if part is None:
-        return value
-    if isinstance(out, tuple):
-        items = [value if i == part else item for i, item in enumerate(out)]
-        return type(out)(*items) if hasattr(out, "_fields") else tuple(items)
-    if isinstance(out, Mapping):
-        name = part if isinstance(part, str) else [*out][part]
-        return type(out)(**{**out, name: value})
-    made = copy.copy(out)
-    setattr(made, str(part), value)
-    return made
