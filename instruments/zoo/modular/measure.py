@@ -5,6 +5,7 @@
   changes them in a ``loop_step`` of its own;
 - *cut*: the reference's guider combines the conditional prediction with itself after the cut;
 - *schedule*: the reference has a guider of that scale from the beginning;
+- *rule*: plain guidance of that scale by a rule, against the same;
 - *stop*: the reference's ``loop_step`` does nothing after the stop;
 - *preview*: at the last step, every channel is where it is in the latents that the call returns.
 """
@@ -21,7 +22,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unicb import Callback, CFGCutoff, GuidanceSchedule, Interrupt, Step, bind
+from unicb import (
+    Callback,
+    CFGCutoff,
+    GuidanceRule,
+    GuidanceSchedule,
+    Interrupt,
+    RuleStep,
+    Step,
+    bind,
+)
 from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines import facts_for
 from unicb.pipelines.modular import modular_loops
@@ -35,7 +45,8 @@ from zoo.previews import SAME, Watched
 #: After this step guidance is cut, latents are changed, or the run is stopped.
 AT = 1
 SCALE = 3.0
-WHAT = ("steps", "edit", "cut", "schedule", "stop", "preview")
+WHAT = ("steps", "edit", "cut", "schedule", "rule", "stop", "preview")
+GUIDED = ("cut", "schedule", "rule")
 Array = npt.NDArray[Any]
 
 
@@ -70,6 +81,13 @@ class _Look(Callback):
             step["latents"] = step["latents"] * 0.5
 
 
+class _Plain(GuidanceRule):
+    """Classifier-free guidance."""
+
+    def combine(self, unconditional: Any, conditional: Any, scale: Any, step: RuleStep) -> Any:
+        return unconditional + (conditional - unconditional) * scale
+
+
 class Measured:
     """The runs of one class and one request.
 
@@ -96,7 +114,7 @@ class Measured:
         facts = target.facts
         guided = facts is not None and facts.cfg != "none"
         for what in WHAT:
-            if what in ("cut", "schedule") and not guided:
+            if what in GUIDED and not guided:
                 self.found.verdicts[what] = "no guidance"
                 self.found.why[what] = "" if facts is None else facts.why_none
                 continue
@@ -186,20 +204,29 @@ class Measured:
         return why or _differs("a plain call afterwards differs from one before", after, plain, 0.0)
 
     def _schedule(self, plain: Array) -> str:
-        if self._entry.scaled is not None:
-            expected = self._run(self._pipeline, **self._entry.scaled(SCALE, self._request))
-        else:
-            guiders = _guiders(self._pipeline)
-            before = [guider.guidance_scale for guider in guiders]
-            for guider in guiders:
-                guider.guidance_scale = SCALE
-            expected = self._run(self._pipeline)
-            for guider, scale in zip(guiders, before, strict=True):
-                guider.guidance_scale = scale
+        expected = self._scaled()
         if error(plain, expected) < 10 * EXACT:
             return "another scale does nothing here"
         got = self._run(bind(self._pipeline, GuidanceSchedule([(0.0, SCALE)])))
         return _differs("the schedule differs from a guider of its scale", got, expected, EXACT)
+
+    def _rule(self, plain: Array) -> str:
+        got = self._run(bind(self._pipeline, _Plain(SCALE)))
+        return _differs("the rule differs from guidance of its scale", got, self._scaled(), EXACT)
+
+    def _scaled(self) -> Array:
+        """A run with another scale."""
+        if self._entry.scaled is not None:
+            return self._run(self._pipeline, **self._entry.scaled(SCALE, self._request))
+        guiders = _guiders(self._pipeline)
+        before = [guider.guidance_scale for guider in guiders]
+        try:
+            for guider in guiders:
+                guider.guidance_scale = SCALE
+            return self._run(self._pipeline)
+        finally:
+            for guider, scale in zip(guiders, before, strict=True):
+                guider.guidance_scale = scale
 
     def _stop(self, plain: Array) -> str:
         with _stopped(self._pipeline):

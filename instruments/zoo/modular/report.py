@@ -20,6 +20,7 @@ _NAMES = {
     "edit": "edit",
     "cut": "cut",
     "schedule": "schedule",
+    "rule": "rule",
     "stop": "stop",
     "preview": "preview",
 }
@@ -84,6 +85,7 @@ def _page(folder: Path) -> Iterator[str]:
     yield "  itself after the cut, to within 1e-5 of a standard deviation; calls of the denoiser"
     yield "  are saved; a plain call afterwards gives the bits of one before."
     yield "- **schedule**: `GuidanceSchedule` of one scale against a guider of that scale."
+    yield "- **rule**: plain guidance of one scale by a `GuidanceRule`, against the same."
     yield "- **stop**: `Interrupt` against a loop that does nothing after that step, to the bit."
     yield "- **preview**: at the last step, every channel of the latents is where it is in those"
     yield "  that the call returns."

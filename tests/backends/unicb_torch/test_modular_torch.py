@@ -10,7 +10,13 @@ import pytest
 from diffusers import guiders
 from diffusers.hooks import LayerSkipConfig, SmoothedEnergyGuidanceConfig
 
-from unicb import CFGCutoff, GuidanceInterval, UnsupportedPipelineError, bind
+from unicb import (
+    AdaptiveProjectedGuidance,
+    CFGCutoff,
+    GuidanceInterval,
+    UnsupportedPipelineError,
+    bind,
+)
 from zoo.entry import Request
 from zoo.framework import Torch
 from zoo.measure import error
@@ -163,3 +169,16 @@ def test_other_loops(name: str) -> None:
 def test_loops_in_parts_are_refused(name: str, why: str) -> None:
     with pytest.raises(UnsupportedPipelineError, match=why):
         bind(getattr(FX.library, name)())
+
+
+def test_adaptive_projected_guidance_is_that_of_the_guider(parts: dict[str, Any]) -> None:
+    theirs = guiders.AdaptiveProjectedGuidance(
+        5.0,
+        adaptive_projected_guidance_momentum=-0.5,
+        adaptive_projected_guidance_rescale=2.0,
+        eta=0.5,
+    )
+    expected = called(SDXL.build(FX, **parts, guider=theirs))
+    pipe = SDXL.build(FX, **parts, guider=guiders.ClassifierFreeGuidance(3.0))
+    rule = AdaptiveProjectedGuidance(5.0, eta=0.5, norm=2.0, momentum=-0.5)
+    assert error(called(bind(pipe, rule)), expected) < 1e-5
