@@ -300,10 +300,9 @@ def conformance(session: nox.Session, backend: str) -> None:
     if backend == "third-party":
         return test_stranger(session)
     install_wheel(session, backend, "testing", also=PLOTTING.get(backend, ()))
-    options = workers(backend)
-    run_pytest(session, *session.posargs, command=suite_of(backend), options=options)
-    if own := framework_tests(backend):
-        run_pytest(session, *own, options=options)
+    # Both in one run of pytest: a framework takes ten seconds to import, in each worker.
+    tests = [*framework_tests(backend), *session.posargs]
+    run_pytest(session, *tests, command=suite_of(backend), options=workers(backend))
 
 
 def test_stranger(session: nox.Session) -> None:

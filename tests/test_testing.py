@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from unicb import BackendLoadError
 from unicb.testing import BackendSuite, Harness, load_harness
 from unicb.testing import harness as harness_module
 from unicb.testing.__main__ import main
-from unicb.testing._summary import Summary
+from unicb.testing._groups import about, name_of
 from unicb.testing.harness import EVERY_KIND
 from unicb.testing.suite import GROUPS, check_names
 from unicb_numpy.harness import NumpyHarness
@@ -128,13 +129,14 @@ def test_report_is_a_page(run: Run) -> None:
         (["nonesuch"], 2, "installed: mindspore, numpy, torch"),
         (["torch"], 2, "caused by ModuleNotFoundError"),
         (["numpy", "-k", "no_check_of_this_name"], 5, ""),
+        (["torch", "-n", "2"], 2, "caused by ModuleNotFoundError"),
     ],
 )
 def test_run_that_checks_nothing_fails(
     run: Run, arguments: list[str], code: int, said: str
 ) -> None:
-    if arguments == ["torch"] and find_spec("torch"):
-        arguments = ["mindspore"]  # whichever framework is not here
+    if arguments[0] == "torch" and find_spec("torch"):
+        arguments = ["mindspore", *arguments[1:]]  # whichever framework is not here
     done = run("unicb.testing", *arguments)
     assert done.returncode == code
     assert said in done.stderr
@@ -257,10 +259,10 @@ def test_summary_tells_of_sampled_kinds(monkeypatch: pytest.MonkeyPatch) -> None
         kinds = ("text2img", "other")
         sampled_kinds = ("other",)
 
-    assert "on 1 of 2 kinds, all with --every-kind: other" in Summary(Sampling()).sampled
-    assert Summary(NumpyHarness()).sampled == ""
+    assert about(Sampling())[-1].endswith("on 1 of 2 kinds, all with --every-kind: other")
+    assert not any("--every-kind" in line for line in about(NumpyHarness()))
     monkeypatch.setenv(EVERY_KIND, "1")
-    assert Summary(Sampling()).sampled == ""
+    assert not any("--every-kind" in line for line in about(Sampling()))
 
 
 def test_sampled_kinds_are_kinds() -> None:
@@ -298,3 +300,19 @@ def test_summary_is_the_same_from_processes_side_by_side(run: Run, tmp_path: Pat
     assert "registry" in summaries[0]
     assert "ops" in summaries[0]
     assert summaries[0] == summaries[1]
+
+
+@pytest.mark.skipif(find_spec("xdist") is None, reason="pytest-xdist is not installed")
+def test_other_tests_run_beside_the_suite(tmp_path: Path) -> None:
+    """They are in no group; and what was checked is told by the processes that did it."""
+    (tmp_path / "test_own.py").write_text("class TestOwn:\n    def test_of_its_own(self): pass\n")
+    chosen = "test_of_its_own or test_concat"
+    command = ("unicb.testing", "numpy", "test_own.py", "-q", "-n", "2", "-k", chosen)
+    done = start(*command, folder=tmp_path)
+    assert done.returncode == 0
+    summary = done.stdout.partition("= unicb conformance")[2]
+    assert "backend numpy: numpy 2." in summary
+    groups = re.findall(r"^(\w+) +(\d+) +0 +0 +0$", summary, re.M)
+    assert "ops" in dict(groups)
+    assert {name for name, _ in groups} <= {name_of(group) for group in GROUPS}
+    assert f"{sum(int(passed) for _, passed in groups) + 1} passed" in summary
