@@ -16,6 +16,7 @@ import nox
 
 sys.path.insert(0, str(Path(__file__).parent / "instruments"))
 
+from environments import WHEEL_IS_BUILT
 from installed_python import is_installed
 from one_at_a_time import one_at_a_time
 from session_table import SessionTable
@@ -24,7 +25,9 @@ nox.needs_version = ">=2025.2.9"  # for requires=
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
-nox.options.sessions = ["lint", "types", "tests", "conformance", "both", "webui(torch)"]
+nox.options.sessions = [
+    *("environments", "lint", "types", "tests", "conformance", "both", "webui(torch)"),
+]
 
 # MindSpore 2.7.0 has no wheel for a later Python.
 PYTHON = "3.11"
@@ -122,6 +125,8 @@ def install(session: nox.Session, constraints: str, *names: str) -> None:
 @noted
 def wheel(session: nox.Session) -> None:
     """Build the wheel that the other sessions install, as users would get it."""
+    if WHEEL_IS_BUILT in os.environ:
+        return
     install(session, "tools", "hatchling")
     folder = Path(session.create_tmp())
     # By the hatchling that is here, so that a second build needs no network.
@@ -133,6 +138,22 @@ def wheel(session: nox.Session) -> None:
         built.replace(WHEELS / built.name)
         for old in set(WHEELS.iterdir()) - {WHEELS / built.name}:
             old.unlink()
+
+
+#: Sessions of plain nox whose environments take long to make, those that take longest first.
+LARGE_ENVIRONMENTS = [
+    *("both", "conformance(mindspore)", "conformance(torch)", "webui(torch)"),
+    *("conformance(third-party)", "tests", "conformance(numpy)"),
+]
+
+
+@nox.session(venv_backend="none", requires=["wheel"])
+def environments(session: nox.Session) -> None:
+    """Make the large environments of plain nox side by side, where they are not there yet."""
+    with TABLE.row(session.name):
+        script = str(Path(INSTRUMENTS, "environments.py"))
+        folder = str(Path(session.cache_dir).parent)
+        session.run_install(sys.executable, script, folder, *LARGE_ENVIRONMENTS, external=True)
 
 
 def find_wheel(session: nox.Session) -> Path:
@@ -439,7 +460,7 @@ def find_chromium(session: nox.Session) -> str:
         env = {"DEBIAN_FRONTEND": "noninteractive"}
         install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", "chromium"]
         for command in (["apt-get", "update", "-qq"], install):
-            session.run(*command, env=env, external=True, success_codes=range(256))
+            session.run_install(*command, env=env, external=True, success_codes=range(256))
         found = shutil.which("chromium")
     if found is not None:
         return found
