@@ -250,8 +250,11 @@ def test_state_is_checked_on_sampled_kinds_and_guidance_on_all(
 
     assert kinds("test_interrupt_stops_after_step") == ["other"]
     assert kinds("test_cut_leaves_nothing_behind") == ["other", "text2img", "third"]
+    batches = [f"other-{batch}" for batch in ("1x1", "1x2", "2x1", "2x2")]
+    assert kinds("test_cut_is_exact") == [*batches, "text2img-2x2", "third-2x2"]
     monkeypatch.setenv(EVERY_KIND, "1")
     assert kinds("test_interrupt_stops_after_step") == ["other", "text2img", "third"]
+    assert len(kinds("test_cut_is_exact")) == 12
 
 
 def test_summary_tells_of_sampled_kinds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,8 @@ def about(harness: Harness) -> list[str]:
     if some != all_kinds:
         number = f"{len(some)} of {len(all_kinds)} kinds"
         lines.append(
-            f"state and end of a run on {number}, all with --every-kind: {', '.join(some)}"
+            f"state and end of a run, and every batch of a cut, on {number}, all with "
+            f"--every-kind: {', '.join(some)}"
         )
     return lines
 
