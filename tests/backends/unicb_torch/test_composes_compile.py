@@ -19,6 +19,7 @@ from unicb import CFGCutoff, bind
 from unicb.testing.tiny import TEXT_WIDTH
 from unicb_torch import backend
 from unicb_torch.harness import harness
+from unicb_torch.pipelines import ip_adapter
 
 CUT = 1
 
@@ -65,6 +66,14 @@ def unet() -> tuple[Any, Call, str, tuple[int, ...]]:
         norm_num_groups=4,
     ).eval()
     return pipe, call_of(pipe, "text2img", prompts=2), "unet", (4, 8, 8)
+
+
+def with_ip_adapter() -> Any:
+    """A pipeline whose UNet of one block each way has an IP-Adapter."""
+    pipe = harness.build("ip-adapter")
+    pipe.unet = unet()[0].unet
+    pipe.unet._load_ip_adapter_weights([ip_adapter(pipe.unet)])
+    return pipe
 
 
 def transformer() -> tuple[Any, Call, str, tuple[int, ...]]:

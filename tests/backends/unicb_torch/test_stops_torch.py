@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_composes_compile import unet as small_unet
 
 from unicb import GenerationCancelled, bind
 from unicb.testing import Case
@@ -85,7 +86,7 @@ def _fresh_dynamo() -> Iterator[None]:
 def test_compiled_denoiser(in_place: bool, now: bool) -> None:
     """It is left in peace while it computes; the run ends before its next call, or at the step's
     end, and nothing is compiled anew afterwards."""
-    pipe, case = harness.build("text2img"), Case("text2img", steps=STEPS)
+    pipe, case = small_unet()[0], Case("text2img", steps=STEPS)
     graphs, calls = [], []
     on_call: list[Callable[[], Any]] = []
 
