@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
@@ -172,15 +173,21 @@ def install_wheel(
     constraints: str = "",
 ) -> None:
     """Install the wheel and the backend's packages, in pinned versions: those of the backend's
-    constraints, or of others."""
+    constraints, or of others. Nothing is done where the environment was made for just these."""
     wheel = find_wheel(session)
     # The framework by name rather than by unicb's extra, which allows more than we pin.
     wanted = [f"{wheel}[{','.join(extras)}]" if extras else str(wheel), *PACKAGES[backend], *also]
-    install(
-        session, constraints or backend, *wanted, *(["pytest-xdist"] if "testing" in extras else [])
-    )
+    if "testing" in extras:
+        wanted.append("pytest-xdist")
+    pins = "".join(file.read_text("utf-8") for file in sorted(Path("constraints").rglob("*.txt")))
+    asked = f"{constraints or backend} {wanted}\n{pins}\n{sha256(wheel.read_bytes()).hexdigest()}"
+    made_for = Path(session.bin).parent / "made-for.txt"
+    if made_for.exists() and made_for.read_text(encoding="utf-8") == asked:
+        return
+    install(session, constraints or backend, *wanted)
     # An environment that is used again has an older build of the same version.
     session.install("-q", "--no-deps", "--force-reinstall", str(wheel))
+    made_for.write_text(asked, encoding="utf-8")
 
 
 def workers(backend: str) -> list[str]:
