@@ -186,7 +186,7 @@ class RuleMoves:
         return made
 
     def _wide(self, x: Tensor) -> Tensor:
-        """In float32, where it was in half of that: a sum over a picture may overflow there."""
+        """The tensor, in float32 if it has half precision: sums over a picture overflow in that."""
         is_half = dtype_name(x) in ("float16", "bfloat16")
         return self._models.backend.in_dtype(x, "float32") if is_half else x
 
