@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -77,15 +76,7 @@ def test_saved() -> None:
     assert [type(one) for one in loaded.attn_processors.values()] == kinds
 
 
-@pytest.fixture
-def _fresh_dynamo() -> Iterator[None]:
-    torch._dynamo.reset()
-    counters.clear()
-    yield
-    torch._dynamo.reset()
-
-
-@pytest.mark.usefixtures("_fresh_dynamo")
+@pytest.mark.usefixtures("fresh_dynamo")
 @pytest.mark.parametrize("before", [True, False])
 def test_compiled(before: bool) -> None:
     """A graph that may be broken is right for each caller, also one compiled ``before`` the hold.
@@ -113,7 +104,7 @@ def test_compiled(before: bool) -> None:
     assert "torch.compiler.disable" in " ".join(counters["graph_break"])
 
 
-@pytest.mark.usefixtures("_fresh_dynamo")
+@pytest.mark.usefixtures("fresh_dynamo")
 @pytest.mark.parametrize("before", [True, False])
 def test_compiled_as_one_graph(before: bool) -> None:
     """That cannot ask who is calling: it says so, and is as before once everything is let go."""

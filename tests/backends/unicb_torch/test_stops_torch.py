@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -73,14 +73,7 @@ def test_hooks_from_two_threads() -> None:
     assert not {"forward", "_diffusers_hook"} & set(vars(module))
 
 
-@pytest.fixture
-def _fresh_dynamo() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
-@pytest.mark.usefixtures("_fresh_dynamo")
+@pytest.mark.usefixtures("fresh_dynamo")
 @pytest.mark.parametrize("in_place", [False, True])
 @pytest.mark.parametrize("now", [False, True])
 def test_compiled_denoiser(in_place: bool, now: bool) -> None:
