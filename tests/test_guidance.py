@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from one_call import Running, first, rows
 
 from unicb import CFGCutoff, UnsupportedPipelineError, bind
 from unicb.guidance import Cut
@@ -38,26 +39,6 @@ class Recorder:
         return self.answer(Output(sample, [sample + 1] if not isinstance(sample, list) else []))
 
 
-class Running:
-    """A run that every call belongs to."""
-
-    def __init__(self) -> None:
-        self.cut: Cut | None = None
-
-    def owns_current_call(self) -> bool:
-        return True
-
-    def hook(self, model: Any, around: Any, *, outermost: bool = False) -> Callable[[], None]:
-        return backend.hook(model, around)
-
-    def is_executing(self) -> bool:
-        return True
-
-    def finish(self) -> None:
-        assert self.cut is not None
-        self.cut.remove()
-
-
 def cut(batch: int, frames: int = 0, **facts: Any) -> tuple[Recorder, Cut]:
     """Guidance cut on a pipeline with such facts, and the denoiser that it is cut on."""
     about = PipelineFacts(source="this test", **{"denoisers": ("unet",), **facts})
@@ -67,12 +48,8 @@ def cut(batch: int, frames: int = 0, **facts: Any) -> tuple[Recorder, Cut]:
     run = Running()
     made = cut_guidance(backend, pipe, facts_for(pipe), StrictTensor(np.zeros(shape)), run)
     assert made is not None
-    run.cut = made
+    run.made = made
     return recorder, made
-
-
-def rows(*values: float) -> StrictTensor:
-    return StrictTensor(np.array(values)[:, None] * np.ones(3))
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
@@ -115,10 +92,6 @@ def test_remove_is_idempotent_and_complete() -> None:
     recorder.forward(rows(0, 1))
     assert recorder.args[0].shape[0] == 2
     assert "forward" not in vars(recorder)
-
-
-def first(tensor: StrictTensor) -> list[float]:
-    return list(tensor.data.reshape(len(tensor.data), -1)[:, 0])
 
 
 def test_conditional_rows_first() -> None:

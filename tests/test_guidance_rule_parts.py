@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+from one_call import Denoiser, Running
 
 from unicb import GuidanceRule, PipelineFacts, UnsupportedPipelineError
-from unicb._states import States
 from unicb.guidance._ruling import ruling
 from unicb.guidance._unproven import SeenFacts
 from unicb_numpy import backend
@@ -17,46 +16,6 @@ from unicb_numpy.ops import StrictTensor
 from unicb_numpy.pipelines import ToyPipeline
 
 SCALE = 5.0
-
-
-class Denoiser:
-    """Answers as it was made to."""
-
-    def __init__(self) -> None:
-        self.answers: list[Any] = []
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.answers.pop(0)
-
-
-class Running:
-    """A run that every call belongs to."""
-
-    ops = backend.ops
-
-    def __init__(self, pipeline: Any, **values: Any) -> None:
-        self.pipeline, self.values, self.index = pipeline, values, -1
-        self._states = States()
-
-    def state(self, callback: Any, make: Callable[[], Any]) -> Any:
-        return self._states.of(callback, make)
-
-    def on_finish(self, undo: Callable[[], None]) -> None: ...
-
-    def owns_current_call(self) -> bool:
-        return True
-
-    def hook(self, model: Any, around: Any, *, outermost: bool = False) -> Callable[[], None]:
-        return backend.hook(model, around)
-
-    def is_executing(self) -> bool:
-        return True
-
-    def finish(self) -> None:
-        self.made.remove()
-
-    def loop_locals(self, names: Sequence[str]) -> dict[str, Any]:
-        return {name: self.values[name] for name in names if name in self.values}
 
 
 class Momentum(GuidanceRule):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from one_call import Denoiser, Running, first, rows
 
 from unicb import UnsupportedPipelineError
 from unicb.guidance import Scaling, scaling
@@ -21,39 +21,6 @@ LOCAL = "guidance_scale"
 class Output(NamedTuple):
     sample: Any
     extra: Any = None
-
-
-class Denoiser:
-    """Answers as it was made to."""
-
-    def __init__(self) -> None:
-        self.answers: list[Any] = []
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.answers.pop(0)
-
-
-class Running:
-    """A run that every call belongs to, whose loop has these locals."""
-
-    def __init__(self, **values: Any) -> None:
-        self.values, self.index, self.made = values, -1, None
-
-    def owns_current_call(self) -> bool:
-        return True
-
-    def hook(self, model: Any, around: Any, *, outermost: bool = False) -> Callable[[], None]:
-        return backend.hook(model, around)
-
-    def is_executing(self) -> bool:
-        return True
-
-    def finish(self) -> None:
-        assert self.made is not None
-        self.made.remove()
-
-    def loop_locals(self, names: Sequence[str]) -> dict[str, Any]:
-        return {name: self.values[name] for name in names if name in self.values}
 
 
 class HasScales(ToyPipeline):
@@ -74,14 +41,6 @@ def scaled(
     run.made = made = scaling(backend, pipe, about, latents, run)
     made.set(scale)
     return denoiser, made
-
-
-def rows(*values: float) -> StrictTensor:
-    return StrictTensor(np.array(values)[:, None] * np.ones(3))
-
-
-def first(tensor: Any) -> list[float]:
-    return [float(row.flat[0]) for row in tensor.data]
 
 
 def guided(values: list[float], g: float = 5.0) -> float:

@@ -14,6 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "instruments"))
 
+import environments
 import one_core_each
 from installed_python import is_installed
 from one_at_a_time import one_at_a_time
@@ -131,6 +132,33 @@ def test_a_folder_is_free_after_a_process_that_was_killed(tmp_path: Path) -> Non
     assert done.returncode == -9
     with one_at_a_time(tmp_path, lambda text: pytest.fail(text)):
         pass
+
+
+NOX = """
+import os, sys
+from pathlib import Path
+*_, folder, only, _, name = sys.argv
+assert only == "--install-only"
+assert os.environ["UNICB_WHEEL_IS_BUILT"]
+if name == "both":
+    sys.exit("no network")
+environment = Path(folder, {"conformance(torch)": "conformance-torch"}.get(name, name))
+environment.mkdir()  # fails where it is there
+"""
+
+
+def test_environments_that_are_missing_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be made is no failure: the session itself fails for it."""
+    (tmp_path / "nox.py").write_text(NOX)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "tests").mkdir()
+    environments.main(tmp_path, ["tests", "both", "conformance(torch)"])
+    printed = ["both: not made, its session will say why", "conformance(torch): made"]
+    assert capsys.readouterr().out.splitlines() == printed
+    environments.main(tmp_path, ["tests", "conformance(torch)"])
+    assert capsys.readouterr().out == ""
 
 
 def put_python(folder: Path, version: str, does: str) -> None:

@@ -10,13 +10,13 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sink_helpers import LONG, no_thread_is_left  # noqa: F401
 
 from unicb import (
     Callback,
@@ -36,18 +36,8 @@ from unicb import (
 from unicb.streaming import Result, Stream, stream
 from unicb_numpy.pipelines import ToyPipeline
 
-LONG = 60.0  # seconds that only a broken test waits for
 ALL = 1000  # more previews than any run here has
 ENDLESS = 100_000  # steps that only a broken test takes
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    for thread in set(threading.enumerate()) - before:
-        thread.join(LONG)
-        assert not thread.is_alive()
 
 
 class Gate(Callback):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from unicb import BackendLoadError
 from unicb.testing import BackendSuite, Harness, load_harness
 from unicb.testing import harness as harness_module
 from unicb.testing.__main__ import main
-from unicb.testing._summary import Summary
+from unicb.testing._groups import about
 from unicb.testing.harness import EVERY_KIND
 from unicb.testing.suite import GROUPS, check_names
 from unicb_numpy.harness import NumpyHarness
@@ -128,13 +129,14 @@ def test_report_is_a_page(run: Run) -> None:
         (["nonesuch"], 2, "installed: mindspore, numpy, torch"),
         (["torch"], 2, "caused by ModuleNotFoundError"),
         (["numpy", "-k", "no_check_of_this_name"], 5, ""),
+        (["torch", "-n", "2"], 2, "caused by ModuleNotFoundError"),
     ],
 )
 def test_run_that_checks_nothing_fails(
     run: Run, arguments: list[str], code: int, said: str
 ) -> None:
-    if arguments == ["torch"] and find_spec("torch"):
-        arguments = ["mindspore"]  # whichever framework is not here
+    if arguments[0] == "torch" and find_spec("torch"):
+        arguments = ["mindspore", *arguments[1:]]  # whichever framework is not here
     done = run("unicb.testing", *arguments)
     assert done.returncode == code
     assert said in done.stderr
@@ -248,8 +250,11 @@ def test_state_is_checked_on_sampled_kinds_and_guidance_on_all(
 
     assert kinds("test_interrupt_stops_after_step") == ["other"]
     assert kinds("test_cut_leaves_nothing_behind") == ["other", "text2img", "third"]
+    batches = [f"other-{batch}" for batch in ("1x1", "1x2", "2x1", "2x2")]
+    assert kinds("test_cut_is_exact") == [*batches, "text2img-2x2", "third-2x2"]
     monkeypatch.setenv(EVERY_KIND, "1")
     assert kinds("test_interrupt_stops_after_step") == ["other", "text2img", "third"]
+    assert len(kinds("test_cut_is_exact")) == 12
 
 
 def test_summary_tells_of_sampled_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,10 +262,10 @@ def test_summary_tells_of_sampled_kinds(monkeypatch: pytest.MonkeyPatch) -> None
         kinds = ("text2img", "other")
         sampled_kinds = ("other",)
 
-    assert "on 1 of 2 kinds, all with --every-kind: other" in Summary(Sampling()).sampled
-    assert Summary(NumpyHarness()).sampled == ""
+    assert about(Sampling())[-1].endswith("on 1 of 2 kinds, all with --every-kind: other")
+    assert not any("--every-kind" in line for line in about(NumpyHarness()))
     monkeypatch.setenv(EVERY_KIND, "1")
-    assert Summary(Sampling()).sampled == ""
+    assert not any("--every-kind" in line for line in about(Sampling()))
 
 
 def test_sampled_kinds_are_kinds() -> None:
@@ -287,14 +292,18 @@ def test_missing_extra_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(find_spec("xdist") is None, reason="pytest-xdist is not installed")
 def test_summary_is_the_same_from_processes_side_by_side(run: Run, tmp_path: Path) -> None:
-    chosen = ("unicb.testing", "numpy", "-q", "-k", "registry or test_concat")
-    alone = run(*chosen)
-    beside = start(*chosen, "-n", "2", folder=tmp_path)
+    """Also where tests of one's own run beside the suite: they are in no group."""
+    own = "class TestOwn:\n    def test_of_its_own(self): pass\n"
+    (tmp_path / "test_own.py").write_text(own)
+    chosen = ("-q", "-k", "registry or test_concat or test_of_its_own")
+    alone = run("unicb.testing", "numpy", *chosen)
+    beside = start("unicb.testing", "numpy", "test_own.py", *chosen, "-n", "2", folder=tmp_path)
     assert alone.returncode == beside.returncode == 0
-    summaries = [
-        done.stdout.partition("= unicb conformance")[2].rpartition(" passed")[0]
-        for done in (alone, beside)
-    ]
-    assert "registry" in summaries[0]
-    assert "ops" in summaries[0]
-    assert summaries[0] == summaries[1]
+    summary = re.compile(r"= unicb conformance =+\n(.*)\n(\d+) passed", re.DOTALL)
+    (group_counts, passed), (same, passed_beside) = (
+        summary.findall(done.stdout)[0] for done in (alone, beside)
+    )
+    assert "backend numpy: numpy 2." in group_counts
+    assert re.findall(r"^(\w+) .* 0$", group_counts, re.M) == ["ops", "registry"]
+    assert same == group_counts
+    assert int(passed_beside) == int(passed) + 1

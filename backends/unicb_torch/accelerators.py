@@ -96,7 +96,7 @@ def _kind() -> str:
 
 
 def _random_states(module: Any) -> Any:
-    """Of all devices, or of the only one where the module counts none, as for mps."""
+    """The states of all devices, or of the only one where the module counts none, as for mps."""
     every = getattr(module, "get_rng_state_all", None)
     return module.get_rng_state() if every is None else every()
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from scripts import run_script
+from scripts import Done, run_script
 
 ROOT = Path(__file__).parents[2]
 # Not the sources themselves: what is tested is the installed wheel.
@@ -76,20 +76,27 @@ def example(tmp_path: Path) -> Callable[..., list[list[float]]]:
 
 
 @pytest.fixture
-def run_readme(tmp_path: Path) -> Callable[..., Path]:
+def run_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Run the README's Python blocks, all that do not say ``without``, as one script; or those
-    that say ``only``."""
+    that say ``only``, in a new process."""
+    examples = str(ROOT / "examples")
+
+    def run_alone(script: Path) -> Done:
+        # The sources must not hide what is installed.
+        env = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": examples}
+        command = [sys.executable, str(script)]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        return Done(done.stdout, done.stderr, done.returncode)
 
     def start(wanted: str, without: str, only: str = "") -> Path:
         blocks = CODE.findall((ROOT / "README.md").read_text(encoding="utf-8"))
         chosen = [block for block in blocks if without not in block and only in block]
         assert any(wanted in block for block in chosen)
         (tmp_path / "examples").symlink_to(ROOT / "examples")
-        (tmp_path / "readme.py").write_text("\n".join(chosen), encoding="utf-8")
-        # In a process of its own, as readers would. The sources must not hide what is installed.
-        env = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": str(ROOT / "examples")}
-        command = [sys.executable, "readme.py"]
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        script = tmp_path / "readme.py"
+        script.write_text("\n".join(chosen), encoding="utf-8")
+        monkeypatch.syspath_prepend(examples)
+        done = run_alone(script) if only else run_script(script, folder=tmp_path)
         assert done.returncode == 0, done.stderr
         return tmp_path
 

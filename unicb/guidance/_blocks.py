@@ -66,7 +66,7 @@ class Blocks:
     def _replaced_rows(
         self, unconditional: list[Any], conditional: list[Any], replace: Callable[[Any, Any], Any]
     ) -> list[Any]:
-        """As one tensor with rows where they have one shape, and else each as one with a row."""
+        """Replace all rows in one tensor where they have one shape; else each in one of its own."""
         pairs = list(zip(unconditional, conditional, strict=True))
         if len({(tuple(u.shape), tuple(c.shape)) for u, c in pairs}) > 1:
             return [replace(*(x.reshape((1, *x.shape)) for x in pair))[0] for pair in pairs]

@@ -178,7 +178,7 @@ class RuleMoves:
 
 
 def wide(backend: Backend, x: Tensor) -> Tensor:
-    """In float32, where it was in half of that: a sum over a picture may overflow there."""
+    """The tensor, in float32 if it has half precision: sums over a picture overflow in that."""
     return backend.in_dtype(x, "float32") if dtype_name(x) in ("float16", "bfloat16") else x
 
 

@@ -231,12 +231,12 @@ def _fits(x: Tensor, output: Tensor) -> bool:
 
 
 def _beginning(x: Tensor, output: Tensor) -> Tensor | None:
-    """As loops cut off a learned variance, or tokens of a reference."""
+    """What a loop keeps that cuts off a learned variance, or tokens of a reference."""
     return x[tuple(slice(0, int(n)) for n in output.shape)] if _fits(x, output) else None
 
 
 def _end(x: Tensor, output: Tensor) -> Tensor | None:
-    """As loops cut off tokens of a text."""
+    """What a loop keeps that cuts off tokens of a text."""
     if not _fits(x, output):
         return None
     ends = zip(x.shape, output.shape, strict=True)

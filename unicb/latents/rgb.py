@@ -1,4 +1,4 @@
-"""From latents to colours, in one small transfer from the device."""
+"""Makes colours of latents, with one small transfer from the device."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def _alphas_betas(scheduler: Any, read: Any) -> Schedule:
 
 
 def _timesteps(scheduler: Any, read: Any) -> Schedule:
-    """As DDIM has it: a step goes down by the same number of training timesteps every time."""
+    """The schedule of DDIM: each step goes down by the same number of training timesteps."""
     alphas = read(scheduler.alphas_cumprod)
     final = read(scheduler.final_alpha_cumprod)[0]
     steps = read(scheduler.timesteps).astype(int)

@@ -97,7 +97,7 @@ def _parents(tree: ast.AST) -> dict[ast.AST, ast.AST]:
 
 
 def _stepped(node: ast.AST) -> str | None:
-    """Of ``self.scheduler.step(...)``, the scheduler's attribute; None for anything else."""
+    """The scheduler's attribute in ``self.scheduler.step(...)``; None for anything else."""
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
         return None
     name = self_attribute(node.func.value) if node.func.attr == "step" else None

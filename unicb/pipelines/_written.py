@@ -55,7 +55,7 @@ def is_base_call(node: ast.AST) -> bool:
 
 
 def _called_of(node: ast.AST) -> ast.expr | None:
-    """Of ``x.__call__``, the x; None for anything else."""
+    """The x of ``x.__call__``; None for anything else."""
     return node.value if isinstance(node, ast.Attribute) and node.attr == "__call__" else None
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from unicb.backend import backend_names
+from unicb.backend import backend_names, get_backend
 from unicb.errors import UnicbError
 from unicb.testing import load_harness
 from unicb.testing._summary import Summary
@@ -47,7 +47,9 @@ def main(arguments: list[str]) -> int:
     if options.every_kind:
         os.environ[EVERY_KIND] = "1"
     try:
-        summary = Summary(load_harness(options.name))
+        get_backend(options.name)
+        # Where others run the checks, this process need not import a framework, for seconds.
+        summary = Summary(None if _is_distributed(rest) else load_harness(options.name))
     except UnicbError as error:
         return _refuse(error)
     return _run(options.name, summary, [*_report(options.report), *rest])
@@ -62,6 +64,13 @@ def _run(name: str, summary: Summary, arguments: list[str]) -> int:
         print("unicb.testing: no check passed; a run that checks nothing fails", file=sys.stderr)
         return 1
     return code
+
+
+def _is_distributed(arguments: list[str]) -> bool:
+    """Whether pytest-xdist is told to run the checks in other processes."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-n", "--numprocesses", default="0")
+    return bool(parser.parse_known_args(arguments)[0].numprocesses != "0")
 
 
 def _report(path: str | None) -> list[str]:

@@ -149,8 +149,8 @@ class CallbacksChecks(Checks):
         assert (out == plain).all()
 
     def test_other_prompts_reach_the_loop(self) -> None:
-        """Of a kind "prompts": another prompt for each picture, one for all, and a blend are in
-        the conditional rows from their step on, and in no others."""
+        """Another prompt for each picture, one for all, and a blend are in the conditional rows
+        from their step on, and in no others, where the harness has a kind "prompts"."""
         for pipeline, case in self._listed("prompts", prompts=2, images_per_prompt=2):
             one_each, others = self._with(pipeline, case, PromptSchedule([(0.5, ["one", "two"])]))
             called, *later = one_each
@@ -169,8 +169,8 @@ class CallbacksChecks(Checks):
             assert others == 0
 
     def test_adapter_is_switched_off(self) -> None:
-        """Of a kind "ip-adapter": the latents are those of the pipeline's own method called at the
-        end of the same step, and the next run has the adapter's scale of before."""
+        """The latents are those of the pipeline's own method called at the end of the same step,
+        and the next run has the adapter's scale of before, where there is a kind "ip-adapter"."""
         for pipeline, case in self._listed("ip-adapter"):
 
             def by_hand(pipe: Any, index: int, timestep: Any, tensors: dict[str, Tensor]) -> None:

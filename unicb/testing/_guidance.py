@@ -18,10 +18,11 @@ EXACT = 1e-5
 #: Guidance that was cut must differ from guidance that was not by far more than rounding. It does
 #: least before the last step: 1e-3 on torch; elsewhere by more than 7e-3.
 DIFFERENT = 1e-4
+#: Prompts, and images of each.
+BATCHES = ("1x1", "2x1", "1x2", "2x2")
 
 
 class GuidanceChecks(Checks):
-    @pytest.mark.parametrize("batch", ["1x1", "2x1", "1x2", "2x2"])
     def test_cut_is_exact(self, kind: str, batch: str) -> None:
         """After the cut, pictures are those of computing both halves and using one, and the
         denoiser gets half the rows: for one and two prompts, one and two images of each."""

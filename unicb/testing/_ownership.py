@@ -92,7 +92,7 @@ class OwnershipChecks(Checks):
     @pytest.mark.parametrize("form", ["call", "keywords"])
     @pytest.mark.parametrize("guided", list(_GUIDED))
     def test_model_called_by_a_callback(self, guided: str, form: str) -> None:
-        """With both halves: it answers what it answers outside of any run."""
+        """The denoiser answers a callback with both halves, as it does outside of any run."""
         pipeline, case = self.pipeline(), self.case()
         denoiser = getattr(pipeline, self.facts(pipeline).denoisers[0])
         calls: list[tuple[Any, Any]] = []
@@ -185,7 +185,7 @@ class OwnershipChecks(Checks):
         assert refused == [True]
 
     def test_reading_a_binding_changes_nothing(self) -> None:
-        """Before a run and after it."""
+        """To read all that a binding tells, before a run and after it, leaves nothing behind."""
         pipeline, case = self.pipeline(), self.case()
         self.harness.run(pipeline, case)
         before = self.harness.traces(pipeline)

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
-from unicb.testing._groups import GROUP, name_of
-from unicb.testing.harness import Harness, kinds_of, missing_capabilities
+from unicb.testing._groups import ABOUT, GROUP, about, name_of
+from unicb.testing.harness import Harness
 
 _OUTCOMES = ("passed", "expected failures", "skipped", "failed")
 
 
 class Summary:
-    """A pytest plug-in that counts the outcomes of each group of checks, wherever they run."""
+    """A pytest plug-in that counts the outcomes of each group of checks, wherever they run.
 
-    def __init__(self, harness: Harness) -> None:
-        versions = [f"{name} {version}" for name, version in harness.backend.versions().items()]
-        self.title = (
-            f"unicb conformance suite, backend {harness.backend.name}: {', '.join(versions)}; "
-            f"device: {harness.device}"
-        )
-        self.missing = ", ".join(missing_capabilities(harness))
-        self.sampled = _sampled(harness)
+    Args:
+        harness: what is checked; None where only other processes load it, which say what it is.
+    """
+
+    def __init__(self, harness: Harness | None) -> None:
+        self.about = [] if harness is None else about(harness)
         self.counts: dict[str, Counter[str]] = {}
         self.reasons: dict[str, str] = {}
 
@@ -31,8 +30,13 @@ class Summary:
         """How many checks passed, or failed as expected."""
         return sum(count["passed"] + count["expected failures"] for count in self.counts.values())
 
-    def pytest_report_header(self) -> str:
-        return self.title
+    def pytest_report_header(self) -> list[str]:
+        return self.about[:1]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take over what a process of pytest-xdist says of what it has checked."""
+        self.about = getattr(node, "workeroutput", {}).get(ABOUT, self.about)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         group = dict(report.user_properties).get(GROUP)
@@ -45,14 +49,13 @@ class Summary:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         write = terminalreporter.write_line
         terminalreporter.section("unicb conformance")
-        write(self.title)
+        for line in self.about[:1]:
+            write(line)
         write("".join([" " * 12, *(f"{outcome:>20}" for outcome in _OUTCOMES)]))
         for group, count in self._in_order():
             write("".join([f"{group:12}", *(f"{count[outcome]:20}" for outcome in _OUTCOMES)]))
-        if self.missing:
-            write(f"not covered, for the harness lists no such kind or dtype: {self.missing}")
-        if self.sampled:
-            write(self.sampled)
+        for line in self.about[1:]:
+            write(line)
         for name, reason in self.reasons.items():
             write(f"expected: {name}: {reason}")
 
@@ -64,15 +67,6 @@ class Summary:
         return sorted(
             self.counts.items(), key=lambda item: order.index(item[0]) if item[0] in order else -1
         )
-
-
-def _sampled(harness: Harness) -> str:
-    """What the summary says where not every check is made on every kind."""
-    some, all_kinds = kinds_of(harness, sampled=True), harness.kinds
-    if some == all_kinds:
-        return ""
-    number = f"{len(some)} of {len(all_kinds)} kinds"
-    return f"state and end of a run on {number}, all with --every-kind: {', '.join(some)}"
 
 
 def _outcome(report: pytest.TestReport) -> str | None:

@@ -77,7 +77,8 @@ class Harness(ABC):
     #: Kinds that take one prompt only, however many images of it.
     single_prompt_kinds: tuple[str, ...] = ()
     #: Kinds that checks of a run's state and end are made on, where all kinds would take too long;
-    #: all, where none is named. Checks of guidance are made on every kind.
+    #: all, where none is named. Checks of guidance are made on every kind, the cut with every batch
+    #: on these, and with two prompts of two images on the others.
     sampled_kinds: tuple[str, ...] = ()
     #: Names of the floating dtypes that the framework has on this device, widest last.
     dtypes: tuple[str, ...]

@@ -9,7 +9,7 @@ import pytest
 
 from unicb.testing._binding import BindingChecks
 from unicb.testing._callbacks import CallbacksChecks
-from unicb.testing._guidance import GuidanceChecks
+from unicb.testing._guidance import BATCHES, GuidanceChecks
 from unicb.testing._interrupt import InterruptChecks
 from unicb.testing._ops import OpsChecks
 from unicb.testing._ownership import OwnershipChecks
@@ -66,7 +66,9 @@ class BackendSuite(
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Run a check for each kind of pipeline and each dtype that the harness has."""
-        if "kind" in metafunc.fixturenames:
+        if "batch" in metafunc.fixturenames:
+            metafunc.parametrize(("kind", "batch"), batches_of(self.harness))
+        elif "kind" in metafunc.fixturenames:
             sampled = hasattr(metafunc.function, "on_sampled_kinds")
             metafunc.parametrize("kind", kinds_of(self.harness, sampled=sampled))
         if "dtype" in metafunc.fixturenames:
@@ -94,6 +96,18 @@ class BackendSuite(
             raise pytest.UsageError(f"expected failures that do not exist: {', '.join(unknown)}")
         if reason := expected.get(request.node.name):
             request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+
+
+def batches_of(harness: Harness) -> list[tuple[str, str]]:
+    """Each kind with each batch that it is called with: with all of them where kinds are sampled,
+    and elsewhere with the last, which has several of everything."""
+    sampled = kinds_of(harness, sampled=True)
+    return [
+        (kind, batch)
+        for kind in harness.kinds
+        for batch in BATCHES
+        if kind in sampled or batch == BATCHES[-1]
+    ]
 
 
 def check_names() -> tuple[str, ...]:

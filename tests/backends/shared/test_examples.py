@@ -42,7 +42,8 @@ def test_own_callbacks(own_callbacks: Callable[[str], list[str]]) -> None:
 
 
 def test_readme(run_readme: Callable[..., Path]) -> None:
-    """Its block for this framework; those that follow it name none, and are run on PyTorch."""
+    """Its block for this framework; those that follow it name none, and are run on PyTorch. The one
+    for MindSpore has to come before mindone is imported, as in a new process."""
     torch, mindspore = "from diffusers", "from mindone"
     folder = on(
         torch=lambda: run_readme(torch, mindspore),

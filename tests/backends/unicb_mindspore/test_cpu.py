@@ -31,7 +31,10 @@ RNG = np.random.default_rng(0)
 def enabled() -> Iterator[tuple[str, ...]]:
     names = cpu.enable_cpu()
     yield names
-    cpu.disable_cpu()
+    # The tests that follow need all of them, and probing takes long.
+    if cpu.enable_cpu() != names:
+        cpu.disable_cpu()
+        cpu.enable_cpu()
 
 
 # --- tools
@@ -1555,7 +1558,9 @@ def _framework_function(kernel: cpu.Kernel) -> Any:
 
 
 cpu.disable_cpu()  # or ours would tell theirs, if another module had enabled it
-TELLING = [kernel for kernel in cpu.KERNELS if _parameters(_framework_function(kernel))]
+THEIRS = {kernel.name: _parameters(_framework_function(kernel)) for kernel in cpu.KERNELS}
+TELLING = [kernel for kernel in cpu.KERNELS if THEIRS[kernel.name]]
+cpu.enable_cpu()
 
 
 def test_most_functions_of_the_framework_tell_their_parameters() -> None:
@@ -1564,8 +1569,7 @@ def test_most_functions_of_the_framework_tell_their_parameters() -> None:
 
 @pytest.mark.parametrize("kernel", TELLING, ids=lambda kernel: kernel.name)
 def test_replacement_takes_the_frameworks_parameters(kernel: cpu.Kernel) -> None:
-    cpu.disable_cpu()
-    theirs, ours = _parameters(_framework_function(kernel)), _parameters(kernel.replacement)
+    theirs, ours = THEIRS[kernel.name], _parameters(kernel.replacement)
     if kernel.attribute == "FlashAttentionScore":  # a primitive tells its names and no defaults
         assert [p.name for p in ours] == [p.name for p in theirs]
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import diffusers
@@ -19,6 +19,7 @@ from unicb import CFGCutoff, bind
 from unicb.testing.tiny import TEXT_WIDTH
 from unicb_torch import backend
 from unicb_torch.harness import harness
+from unicb_torch.pipelines import ip_adapter
 
 CUT = 1
 
@@ -67,18 +68,21 @@ def unet() -> tuple[Any, Call, str, tuple[int, ...]]:
     return pipe, call_of(pipe, "text2img", prompts=2), "unet", (4, 8, 8)
 
 
+def with_ip_adapter() -> Any:
+    """A pipeline whose UNet of one block each way has an IP-Adapter."""
+    pipe = harness.build("ip-adapter")
+    pipe.unet = unet()[0].unet
+    pipe.unet._load_ip_adapter_weights([ip_adapter(pipe.unet)])
+    return pipe
+
+
 def transformer() -> tuple[Any, Call, str, tuple[int, ...]]:
     """Whose loop puts a registry of diffusers' hooks on it, to tell caches which call it is."""
     pipe, call = ltx(layers=2)
     return pipe, call, "transformer", (8, 4)
 
 
-@pytest.fixture(autouse=True)
-def _fresh_dynamo() -> Iterator[None]:
-    torch._dynamo.reset()
-    counters.clear()
-    yield
-    torch._dynamo.reset()
+pytestmark = pytest.mark.usefixtures("fresh_dynamo")
 
 
 @pytest.mark.parametrize("compiled", [wrapped, in_place])

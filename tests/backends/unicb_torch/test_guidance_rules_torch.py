@@ -13,7 +13,7 @@ import torch
 import ways
 from diffusers import guiders
 from test_composes import error
-from test_composes_compile import Tracer, in_place, unet, wrapped
+from test_composes_compile import Tracer, in_place, unet
 from test_composes_memory import model_offload
 
 from unicb import (
@@ -251,14 +251,13 @@ def test_what_is_refused_is_what_rounding_spoils(
     assert off(least * 0.02) > most
 
 
-@pytest.mark.parametrize("compiled", [wrapped, in_place])
-def test_on_a_compiled_denoiser(compiled: Any) -> None:
+def test_on_a_compiled_denoiser() -> None:
     pipe, call, name, shape = unet()
     rule = AdaptiveProjectedGuidance(SCALE, momentum=-0.5, interval=(0.0, 0.4))
     expected = call(**bind(pipe, rule))
     tracer = Tracer()
     tracer.shape = shape
-    compiled(pipe, name, tracer)
+    in_place(pipe, name, tracer)
     for _ in range(2):
         tracer.rows.clear()
         assert error(call(**bind(pipe, rule)), expected) < 1e-5

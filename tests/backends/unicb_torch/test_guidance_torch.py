@@ -52,12 +52,11 @@ def test_the_example(tmp_path: Path) -> None:
     assert Image.open(sheet).width > 400
 
 
-@pytest.mark.parametrize("compiled", [wrapped, in_place])
 @pytest.mark.parametrize(
-    ("callback", "rows"),
+    ("compiled", "callback", "rows"),
     [
-        (GuidanceInterval(0.3, 0.6), [2, 4, 4, 2]),
-        (GuidanceSchedule([(0, 1), (0.5, 3)]), [2, 2, 4, 4]),
+        (wrapped, GuidanceInterval(0.3, 0.6), [2, 4, 4, 2]),
+        (in_place, GuidanceSchedule([(0, 1), (0.5, 3)]), [2, 2, 4, 4]),
     ],
 )
 def test_on_a_compiled_denoiser(compiled: Any, callback: Any, rows: list[int]) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from held import Run, held
+from test_composes_compile import with_ip_adapter
 from torch._dynamo.utils import counters
 
 from unicb.testing.tiny import IMAGE_WIDTH, TEXT_WIDTH
@@ -76,20 +76,12 @@ def test_saved() -> None:
     assert [type(one) for one in loaded.attn_processors.values()] == kinds
 
 
-@pytest.fixture
-def _fresh_dynamo() -> Iterator[None]:
-    torch._dynamo.reset()
-    counters.clear()
-    yield
-    torch._dynamo.reset()
-
-
-@pytest.mark.usefixtures("_fresh_dynamo")
+@pytest.mark.usefixtures("fresh_dynamo")
 @pytest.mark.parametrize("before", [True, False])
 def test_compiled(before: bool) -> None:
     """A graph that may be broken is right for each caller, also one compiled ``before`` the hold.
     It is broken where a scale is read; once everything is let go, the whole graph is used."""
-    pipe = harness.build("ip-adapter")
+    pipe = with_ip_adapter()
     expected = of_scales(pipe, 0.3, 1.0)
     compiled = torch.compile(pipe.unet, backend="eager")
 
@@ -112,11 +104,11 @@ def test_compiled(before: bool) -> None:
     assert "torch.compiler.disable" in " ".join(counters["graph_break"])
 
 
-@pytest.mark.usefixtures("_fresh_dynamo")
+@pytest.mark.usefixtures("fresh_dynamo")
 @pytest.mark.parametrize("before", [True, False])
 def test_compiled_as_one_graph(before: bool) -> None:
     """That cannot ask who is calling: it says so, and is as before once everything is let go."""
-    pipe = harness.build("ip-adapter")
+    pipe = with_ip_adapter()
     expected = of_scales(pipe, 1.0)[1.0]
     compiled = torch.compile(pipe.unet, backend="eager", fullgraph=True)
     if before:

@@ -12,6 +12,7 @@ import torch
 from diffusers.callbacks import IPAdapterScaleCutoffCallback
 from diffusers.hooks import apply_group_offloading
 from test_composes import call_of
+from test_composes_compile import with_ip_adapter
 
 from unicb import UnsupportedPipelineError, bind
 from unicb.callbacks.ip_adapter import IPAdapterCutoff, IPAdapterScale
@@ -113,9 +114,9 @@ def test_beside_offloading(offload: str) -> None:
 def test_a_compiled_unet() -> None:
     """Its graph has the scales in it, and is made anew for another."""
     schedule = IPAdapterScale([(0.0, 1.0), (0.5, 0.3), (0.75, 0.0)])
-    pipe = harness.build("ip-adapter")
+    pipe = with_ip_adapter()
     wanted = call_of(pipe, "ip-adapter")(**bind(pipe, schedule))
-    pipe = harness.build("ip-adapter")
+    pipe = with_ip_adapter()
     pipe.unet = torch.compile(pipe.unet, backend="eager")
     found = call_of(pipe, "ip-adapter")(**bind(pipe, schedule))
     assert np.allclose(found, wanted, atol=1e-5)

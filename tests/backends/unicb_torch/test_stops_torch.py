@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from test_composes_compile import unet as small_unet
 
 from unicb import GenerationCancelled, bind
 from unicb.testing import Case
@@ -72,20 +73,13 @@ def test_hooks_from_two_threads() -> None:
     assert not {"forward", "_diffusers_hook"} & set(vars(module))
 
 
-@pytest.fixture
-def _fresh_dynamo() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
-@pytest.mark.usefixtures("_fresh_dynamo")
+@pytest.mark.usefixtures("fresh_dynamo")
 @pytest.mark.parametrize("in_place", [False, True])
 @pytest.mark.parametrize("now", [False, True])
 def test_compiled_denoiser(in_place: bool, now: bool) -> None:
     """It is left in peace while it computes; the run ends before its next call, or at the step's
     end, and nothing is compiled anew afterwards."""
-    pipe, case = harness.build("text2img"), Case("text2img", steps=STEPS)
+    pipe, case = small_unet()[0], Case("text2img", steps=STEPS)
     graphs, calls = [], []
     on_call: list[Callable[[], Any]] = []
 
