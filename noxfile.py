@@ -494,9 +494,10 @@ def coverage_cfg(session: nox.Session, framework: str) -> None:
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
 @noted
 def coverage_guidance(session: nox.Session, framework: str) -> None:
-    """Measure intervals and schedules of guidance on a tiny pipeline of every class (or of the
-    families named); writes the pages, too."""
+    """Measure intervals, schedules and rules of guidance on a tiny pipeline of every class (or of
+    the families named); writes the pages, too."""
     run_zoo(session, framework, "guidance", *session.posargs)
+    zoo(session, framework, "rules", *session.posargs)
 
 
 @nox.session(python=PYTHON, requires=["wheel"], name="coverage-previews", tags=["more"])
