@@ -179,7 +179,7 @@ def findings(figures: Sequence[Figure], cuts: Cuts) -> Iterator[str]:
 
 def measured_cuts(settings: Mapping[str, Any]) -> Cuts:
     """The fixed cuts of cut_quality.py, where it was run with the same settings but for the number
-    of prompts, which are drawn one after the other."""
+    of prompts."""
     path = RESULTS / "cut_quality-torch.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"settings": {}}
     prompts = found["settings"].get("prompts", 0)
