@@ -51,7 +51,7 @@ BENCHMARKS = [
     *("cut_saving", "cross_framework"),
 ]
 #: Those that are the same on every framework.
-TORCH_BENCHMARKS = ["cut_quality"]
+TORCH_BENCHMARKS = ["cut_quality", "rule_quality", "rule_cost"]
 
 PACKAGES = {
     "numpy": ["numpy"],
@@ -523,9 +523,10 @@ def coverage_cfg(session: nox.Session, framework: str) -> None:
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
 @noted
 def coverage_guidance(session: nox.Session, framework: str) -> None:
-    """Measure intervals and schedules of guidance on a tiny pipeline of every class (or of the
-    families named); writes the pages, too."""
+    """Measure intervals, schedules and rules of guidance on a tiny pipeline of every class (or of
+    the families named); writes the pages, too."""
     run_zoo(session, framework, "guidance", *session.posargs)
+    zoo(session, framework, "rules", *session.posargs)
 
 
 @nox.session(python=PYTHON, requires=["wheel"], name="coverage-previews", tags=["more"])

@@ -75,10 +75,19 @@ WINDOWS = (
 
 @dataclass(frozen=True)
 class Way:
-    """A way of guiding: with a callback that cuts guidance, or with another scale."""
+    """A way of guiding.
+
+    Attributes:
+        callback: makes the callback that guides; None: plain guidance.
+        guided: whether the pipeline is called with guidance.
+    """
 
     callback: Callable[[], Callback] | None = None
     guided: bool = True
+
+    def draw(self, studio: Studio, chosen: Sequence[int]) -> tuple[list[Any], int]:
+        """The pictures of these of the prompts, and the rows that the denoiser computed."""
+        return studio.draw(self, chosen)
 
 
 WAYS: Mapping[str, Way] = {
@@ -119,7 +128,7 @@ class Settings:
     prompts: int
     steps: int
     guidance: float
-    ways: tuple[str, ...]
+    ways: Mapping[str, Way]
 
 
 class Studio:
@@ -136,21 +145,22 @@ class Studio:
         """The prompts of a chunk in every way, the uncut first."""
         made: dict[str, Outcome] = {}
         uncut: npt.NDArray[np.float64] | None = None
-        for name in self._settings.ways:
-            pictures, rows = self._draw(WAYS[name], chunk)
+        for name, way in self._settings.ways.items():
+            pictures, rows = way.draw(self, range(chunk.start, chunk.stop))
             pixels = np.stack([np.asarray(picture, np.float64) for picture in pictures])
             uncut = pixels if uncut is None else uncut
             differences = np.abs(pixels - uncut).mean(axis=(1, 2, 3))
             made[name] = Outcome(rows, [judge(one) for one in pictures], differences.tolist())
         return made
 
-    def _draw(self, way: Way, chunk: slice) -> tuple[list[Any], int]:
-        pipe = self._pipeline
+    def draw(self, way: Way, chosen: Sequence[int]) -> tuple[list[Any], int]:
+        """The pictures of these of the prompts, and the rows that the denoiser computed."""
+        pipe, chosen = self._pipeline, [*chosen]
         callbacks = bind(pipe, way.callback()) if way.callback is not None else {}
         with computed_rows(pipe.unet.conv_in) as rows:
             pictures = pipe(
-                [scene.caption for scene in self._scenes[chunk]],
-                latents=torch.from_numpy(self._noise[chunk]),
+                [self._scenes[index].caption for index in chosen],
+                latents=torch.from_numpy(self._noise[chosen]),
                 guidance_scale=self._settings.guidance if way.guided else 1.0,
                 num_inference_steps=self._settings.steps,
                 return_dict=False,
@@ -326,7 +336,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(options: Any) -> None:
     """Generate, judge, and write the JSON."""
-    settings = Settings(options.prompts, options.steps, options.guidance, (UNCUT, *options.ways))
+    ways = {name: WAYS[name] for name in (UNCUT, *options.ways)}
+    settings = Settings(options.prompts, options.steps, options.guidance, ways)
     outcomes = generate(settings, options.processes)
     scenes, _ = random_requests(settings.prompts, SEED)
     figures = list(figures_of(outcomes, scenes))

@@ -92,6 +92,7 @@ def test_every_class_and_variant_and_reason_is_on_its_page(file: Path) -> None:
 def test_verdicts_lead_to_their_reasons(file: Path) -> None:
     measure, _, framework = file.stem.rpartition("-")
     columns = {"": ["cut"], "guidance": ["interval", "schedule"], "previews": ["preview"]}
+    columns["rules"] = ["rule"]
     seen = 0
     for row in rows_of(file):
         page = family_page(row)
@@ -143,6 +144,9 @@ def test_figures_are_there(framework: str) -> None:
                 found = cells("Guidance", row)
                 assert found[key] == shown(row[key]["difference"])
                 assert found["saved outside"] == f"{row['saved']:.0%}"
+    for row in rows_of(folder / f"rules-{framework}.json"):
+        if row["verdict"] == "exact":
+            assert cells("Guidance", row)["rule"] == shown(row["difference"])
     for row in rows_of(folder / f"previews-{framework}.json"):
         if row["verdict"] == "right":
             found = cells("Previews and stops", row)
@@ -176,7 +180,7 @@ def stop(variant: str, verdict: str, why: str = "", kind: str = "FluxPipeline") 
 def test_worst_variant_counts(tmp_path: Path) -> None:
     made = made_of(tmp_path, stop("", "exact"), stop("odd", "refused", "it is odd"))
     page = made["coverage/flux.md"]
-    assert "| FluxPipeline |  |  |  |  | refused in 1 of 2[^1] |" in page
+    assert "| FluxPipeline |  |  |  |  |  | refused in 1 of 2[^1] |" in page
     assert "[^1]: it is odd" in page
 
 
@@ -184,7 +188,7 @@ def test_entry_that_is_not_built_has_one_verdict(tmp_path: Path) -> None:
     """It has a row for each case, each with the same verdict."""
     rows = [{**stop("", "not built", "no weights"), "case": case} for case in CASES]
     page = made_of(tmp_path, *rows)["coverage/flux.md"]
-    assert "| FluxPipeline |  |  |  |  | not built[^1] |" in page
+    assert "| FluxPipeline |  |  |  |  |  | not built[^1] |" in page
     assert "| flag | not built[^1] |" in page
 
 

@@ -80,6 +80,17 @@ class MomentumLoop(BatchOfLocal):
         return StrictTensor(u.data + scale * self.kept)
 
 
+class OfBoth(Momentum):
+    """Keeps something of the run beside what it keeps of each step."""
+
+    def combine(self, unconditional: Any, conditional: Any, scale: Any, step: RuleStep) -> Any:
+        step.run.state(self, dict)[step.index] = step.index
+        return super().combine(unconditional, conditional, scale, step)
+
+    def on_run_end(self, run: Any) -> None:
+        assert run.state(self, dict) == {index: index for index in range(10)}
+
+
 class Seen(Plain):
     """Notes what it is asked for."""
 
@@ -110,6 +121,14 @@ def test_plain_guidance_of_another_scale(kind: Any, prompts: list[str]) -> None:
         found = pipe(prompts, **bind(pipe, Plain(scale + more)))
         np.testing.assert_allclose(found, wanted, **ROUNDING)
     assert not np.allclose(wanted, pipe(prompts))
+
+
+def test_what_is_kept_of_the_run_and_of_its_steps() -> None:
+    pipe = BatchOfLocal()
+    wanted = pipe(PROMPTS, **bind(pipe, Momentum()))
+    callbacks = bind(pipe, OfBoth())
+    for _ in range(2):
+        assert (pipe(PROMPTS, **callbacks) == wanted).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)

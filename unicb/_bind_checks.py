@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from unicb._official import ObjectCallback, PlainCallback, names_its_tensors
+from unicb._official import ObjectCallback, PlainCallback, is_guider, names_its_tensors
 from unicb.backend import backend_for
 from unicb.callback import Callback, PlainFunction, name_of
 from unicb.errors import UnsupportedPipelineError
@@ -107,6 +107,10 @@ def as_callback(callback: Any, tensors: tuple[str, ...]) -> Callback:
             f"bind() takes callback objects, and {callback.__name__} is a class: "
             f"write {callback.__name__}(...)"
         )
+    if is_guider(callback):
+        from unicb._guiders import GuiderRule
+
+        return GuiderRule(callback)
     if not callable(callback):
         raise TypeError(
             f"bind() takes Callback objects and functions, not a {type(callback).__qualname__} "

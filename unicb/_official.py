@@ -50,6 +50,11 @@ def names_its_tensors(callback: object) -> bool:
         ) from error
 
 
+def is_guider(value: object) -> bool:
+    """Whether it is an object of a class that derives from a framework's ``BaseGuidance``."""
+    return any(base.__name__ == "BaseGuidance" for base in type(value).__mro__)
+
+
 @dataclass
 class _Set:
     """What a function has changed in one run.

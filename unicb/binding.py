@@ -39,7 +39,8 @@ def bind(
         pipeline: a pipeline of a framework for which a backend is installed; or a :class:`Loop`,
             for one of one's own, which then stands in a ``with`` block of the binding.
         callbacks: :class:`Callback` objects, and plain functions in the frameworks' signature
-            ``(pipeline, step_index, timestep, callback_kwargs)``, called in this order.
+            ``(pipeline, step_index, timestep, callback_kwargs)``, called in this order; also the
+            frameworks' own callback objects, and their guiders.
         tensor_inputs: names of the tensors that the plain functions are handed; without it,
             every tensor that the pipeline offers.
         on_sigint: ``"interrupt"``: the first Ctrl-C during a run interrupts it, the second raises

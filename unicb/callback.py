@@ -73,10 +73,13 @@ class Callback(ABC):
         does if it has called :meth:`before_first_step`.
         """
 
+    def _name_in_messages(self) -> str:
+        return type(self).__name__
+
 
 def name_of(callback: Callback) -> str:
     """What messages call it."""
-    return callback._name() if isinstance(callback, FunctionCallback) else type(callback).__name__
+    return callback._name_in_messages()
 
 
 class FunctionCallback(Callback):
@@ -103,6 +106,9 @@ class FunctionCallback(Callback):
         step._tensors.update(handed)
         if returned is not None and returned is not handed:
             step._tensors.update(returned)
+
+    def _name_in_messages(self) -> str:
+        return self._name()
 
     def _name(self) -> str:
         return str(getattr(self.function, "__qualname__", repr(self.function)))

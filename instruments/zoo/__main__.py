@@ -10,6 +10,8 @@ python -m zoo stops [wan flux]              stops of every class
 python -m zoo stop wan WanPipeline          stops, likewise
 python -m zoo guidance [wan flux]           scales and intervals of guidance
 python -m zoo guide wan WanPipeline         scales and intervals, likewise
+python -m zoo rules [wan flux]              guidance by a rule
+python -m zoo rule wan WanPipeline          guidance by a rule, likewise
 python -m zoo observed [wan flux]           guidance that is seen instead of known
 python -m zoo report                        the pages alone, from what was measured before
 python -m zoo fingerprints                  what the facts are proven on: this release
@@ -27,7 +29,7 @@ from pathlib import Path
 
 from unicb.pipelines import facts_for
 from zoo import compat, compat_report, fingerprints, observed_report
-from zoo.coverage import CFG, GUIDANCE, OBSERVED, PREVIEWS, STOPS, Subject, cover
+from zoo.coverage import CFG, GUIDANCE, OBSERVED, PREVIEWS, RULES, STOPS, Subject, cover
 from zoo.entry import CASES, Entry
 from zoo.families import entries, family_names
 from zoo.framework import FRAMEWORKS, Framework
@@ -38,9 +40,16 @@ from zoo.verdicts import BAD, verdicts
 #: What is written to the pages about coverage, and what is only printed.
 WRITTEN = {
     **{"coverage": CFG, "previews": PREVIEWS, "stops": STOPS},
-    **{"guidance": GUIDANCE, "observed": OBSERVED},
+    **{"guidance": GUIDANCE, "rules": RULES, "observed": OBSERVED},
 }
-SUBJECTS = {**WRITTEN, "try": CFG, "show": PREVIEWS, "stop": STOPS, "guide": GUIDANCE}
+SUBJECTS = {
+    **WRITTEN,
+    "try": CFG,
+    "show": PREVIEWS,
+    "stop": STOPS,
+    "guide": GUIDANCE,
+    "rule": RULES,
+}
 DOCS = Path(__file__).parents[2] / "docs"
 
 

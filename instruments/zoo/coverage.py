@@ -24,6 +24,8 @@ from zoo.observed import Observed
 from zoo.observed import measure as observe
 from zoo.previews import Shown, bare_class
 from zoo.previews import measure as measure_previews
+from zoo.rules import Ruled
+from zoo.rules import measure as measure_rules
 from zoo.stops import Stopped
 from zoo.stops import bare_class as without_stop
 from zoo.stops import measure as measure_stops
@@ -182,6 +184,11 @@ def _guided_without_entry(kind: type) -> Guided:
     return Guided(found.verdict, found.why)
 
 
+def _ruled_without_entry(kind: type) -> Ruled:
+    found = _cfg_without_entry(kind)
+    return Ruled(found.verdict, found.why)
+
+
 def _observed_without_entry(kind: type) -> Observed:
     found = _cfg_without_entry(kind)
     return Observed(found.verdict, found.why)
@@ -197,6 +204,7 @@ CFG = Subject(Outcome, measure, _way, _cfg_without_entry, all_cases=True)
 GUIDANCE = Subject(
     Guided, measure_guidance, _way, _guided_without_entry, all_cases=False, one_case=True
 )
+RULES = Subject(Ruled, measure_rules, _way, _ruled_without_entry, all_cases=False, one_case=True)
 OBSERVED = Subject(Observed, observe, _way, _observed_without_entry, all_cases=False, one_case=True)
 STOPS = Subject(
     Stopped, measure_stops, lambda facts: {}, without_stop, all_cases=False, one_case=True

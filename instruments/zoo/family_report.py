@@ -14,6 +14,7 @@ from zoo.measures import (
     LIBRARIES,
     MEASURES,
     PREVIEW,
+    RULE,
     SCHEDULE,
     STOP,
     Found,
@@ -34,8 +35,8 @@ Made by `nox -s coverage-report` from the [files beside it](../coverage.md#the-f
 by hand. What was bound, with links to what its verdicts and figures mean:
 [cut](../coverage.md#guidance-that-is-cut) `CFGCutoff`;
 [interval and schedule](../coverage.md#guidance-in-an-interval-and-of-a-scale-that-changes)
-`GuidanceInterval` and `GuidanceSchedule`; [preview](../coverage.md#previews) `Preview`;
-[stop](../coverage.md#stops) `Interrupt`.
+`GuidanceInterval` and `GuidanceSchedule`, and rule `GuidanceRule`;
+[preview](../coverage.md#previews) `Preview`; [stop](../coverage.md#stops) `Interrupt`.
 
 A class's verdict is the worst of its variants; *refused in 1 of 2* counts variants. The numbers
 behind verdicts lead to the reasons, at the end, where "this class" stands for the name of each
@@ -45,7 +46,7 @@ CASES_LINE = (
     "{{figure}} for each case: {cases}. A single verdict holds for every case that can be done."
 ).format(cases=", ".join(CASES))
 GUIDANCE_COLUMNS = (
-    *("pipeline", "guidance by", "cut", "saved", "interval", "schedule", "saved outside"),
+    *("pipeline", "guidance by", "cut", "saved", "interval", "schedule", "saved outside", "rule"),
 )
 OTHER_COLUMNS = (
     *("pipeline", "preview", "frames x height x width", "layout", "colours", "shows"),
@@ -165,11 +166,11 @@ def _verdict(rows: Rows, reasons: Reasons) -> str:
 
 def _guidance(of: dict[str, Rows], reasons: Reasons) -> Iterator[list[str]]:
     """A line for each pipeline that has guidance."""
-    names = [measure.name for measure in (CUT, INTERVAL, SCHEDULE)]
+    names = [measure.name for measure in (CUT, INTERVAL, SCHEDULE, RULE)]
     found = {name: by_title(of[name]) for name in names}
     for pipeline in _titles(found.values()):
-        cut, interval, schedule = (found[name].get(pipeline, []) for name in names)
-        rows = [*cut, *interval, *schedule]
+        cut, interval, schedule, rule = (found[name].get(pipeline, []) for name in names)
+        rows = [*cut, *interval, *schedule, *rule]
         way = rows[0]["way"]
         if way == "none" and {row["verdict"] for row in rows} <= {"no guidance", "impossible"}:
             continue
@@ -181,6 +182,7 @@ def _guidance(of: dict[str, Rows], reasons: Reasons) -> Iterator[list[str]]:
             _figure(interval, reasons),
             _figure(schedule, reasons),
             " to ".join(sorted({_share(row) for row in interval if row["saved"] is not None})),
+            _figure(rule, reasons),
         ]
 
 

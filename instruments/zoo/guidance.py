@@ -28,7 +28,7 @@ from zoo.entry import Entry, Request
 from zoo.framework import Framework
 from zoo.measure import EXACT, _Recorder, error, has_none
 from zoo.planned import Counting, Ended, Planned, bounds, per_step, unguided
-from zoo.scales import called_with, scale_in, set_in_loop
+from zoo.scales import another, called_with, scale_in, set_in_loop
 
 #: From the middle of the run on, a schedule that falls has a scale at which guidance is off.
 MIDDLE = 0.5
@@ -74,7 +74,7 @@ class Guided:
     saved: float | None = None
 
 
-class _Runs:
+class Runs:
     """The runs of one request."""
 
     def __init__(self, entry: Entry, fx: Framework, pipeline: Any, request: Request) -> None:
@@ -157,7 +157,7 @@ def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Gui
     except UnsupportedPipelineError as refusal:
         return Guided("no guidance" if has_none(facts) else "refused", str(refusal))
     assert facts is not None
-    runs = _Runs(entry, fx, pipeline, request)
+    runs = Runs(entry, fx, pipeline, request)
     counting = runs.meter()
     try:
         runs.full = runs.plain(counting)
@@ -180,7 +180,7 @@ def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Gui
 
 
 def _measured(
-    check: Callable[..., tuple[Part, float | None]], runs: _Runs, ended: list[Ended]
+    check: Callable[..., tuple[Part, float | None]], runs: Runs, ended: list[Ended]
 ) -> tuple[Part, float | None]:
     try:
         return check(runs, ended)
@@ -190,7 +190,7 @@ def _measured(
         return Part("wrong", f"{type(failure).__name__}: {failure}"), None
 
 
-def _interval(runs: _Runs, ended: list[Ended]) -> tuple[Part, float | None]:
+def _interval(runs: Runs, ended: list[Ended]) -> tuple[Part, float | None]:
     assert runs.facts is not None
     start, stop = bounds(ended)
     plan = unguided(ended, start, stop)
@@ -228,14 +228,13 @@ def _ideal(facts: PipelineFacts) -> float:
     )
 
 
-def _schedule(runs: _Runs, ended: list[Ended]) -> tuple[Part, float | None]:
+def _schedule(runs: Runs, ended: list[Ended]) -> tuple[Part, float | None]:
     facts = runs.facts
     assert facts is not None
     bind(runs.pipeline, GuidanceSchedule(2.0))  # may refuse
     scale = scale_in(runs.pipeline, facts, runs.arguments())
     assert scale is not None, "nobody knows the scale of its call"
-    least = max(facts.guided_above, 0.0)
-    other = least + 0.25 * (scale - least) if scale > least else least + 2.0
+    other = another(facts, scale)
 
     def rising(progress: float) -> float:
         return other * (1 + progress)

@@ -22,6 +22,8 @@ Measured by `nox -s coverage-guidance`. The same tiny pipelines were run from th
   loop (into the attribute, or into the local of its frame, where it has its scale) each was put
   from a plain callback. A scale that falls to where the class's guidance is off: a plain call with
   the first scale, with the unconditional half overwritten from that step on.
+- **exact**, `GuidanceRule`: plain guidance by a rule, with another scale, and with the call's,
+  gives a plain call with that scale, to within the same, or 1e-5 of what the scale does.
 - **refused** and **no guidance**: `bind`, or an error in the first step, says why.
 
 A few pipelines multiply roundings in later steps, by a scale of 500 or by choosing tokens of which

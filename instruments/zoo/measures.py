@@ -50,9 +50,10 @@ class Measure:
 CUT = Measure("cut", "CFGCutoff", "")
 INTERVAL = Measure("interval", "GuidanceInterval", "guidance-", "interval")
 SCHEDULE = Measure("schedule", "GuidanceSchedule", "guidance-", "schedule")
+RULE = Measure("rule", "GuidanceRule", "rules-")
 PREVIEW = Measure("preview", "Preview", "previews-")
 STOP = Measure("stop", "Interrupt", "stops-")
-MEASURES = (CUT, INTERVAL, SCHEDULE, PREVIEW, STOP)
+MEASURES = (CUT, INTERVAL, SCHEDULE, RULE, PREVIEW, STOP)
 
 
 def read(folder: Path) -> Found:

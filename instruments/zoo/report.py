@@ -16,6 +16,7 @@ from zoo.measures import (
     LIBRARIES,
     MEASURES,
     PREVIEW,
+    RULE,
     SCHEDULE,
     STOP,
     Found,
@@ -55,6 +56,7 @@ and measures nothing.
 MEASURED = {
     "": "guidance that is cut",
     "guidance-": "intervals and schedules of guidance",
+    "rules-": "guidance by a rule",
     "previews-": "previews",
     "stops-": "stops",
 }
@@ -62,8 +64,8 @@ MEASURED = {
 
 def write(docs: Path) -> None:
     """Write ``coverage.md`` and ``coverage/<family>.md`` in the folder, from those of the files
-    ``coverage/<framework>.json``, ``guidance-<framework>.json``, ``previews-<framework>.json`` and
-    ``stops-<framework>.json`` that are there."""
+    ``coverage/<framework>.json``, ``guidance-<framework>.json``, ``rules-<framework>.json``,
+    ``previews-<framework>.json`` and ``stops-<framework>.json`` that are there."""
     for name, text in pages(docs / "coverage").items():
         (docs / name).write_text(text, encoding="utf-8")
 
@@ -80,13 +82,17 @@ def pages(folder: Path) -> dict[str, str]:
 
 def _totals(found: Found) -> Iterator[str]:
     for name, library in LIBRARIES.items():
-        # Usually the same of all measures.
-        measured: dict[str, list[str]] = {}
+        # By versions, and then by the day: usually the same of all measures.
+        measured: dict[str, dict[str, list[str]]] = {}
         for measure in MEASURES:
             if measure.rows(found, name):
-                measured.setdefault(_when(found[name][measure.prefix]), []).append(measure.name)
-        for when, names in measured.items():
-            yield f"{library}: {when}{'' if len(measured) == 1 else ': ' + ', '.join(names)}."
+                of = found[name][measure.prefix]
+                measured.setdefault(_versions(of), {}).setdefault(of["date"], []).append(
+                    measure.name
+                )
+        for versions, days in measured.items():
+            listed = (f"{', '.join(names)} ({day})" for day, names in days.items())
+            yield f"{library}: {versions}: {'; '.join(listed)}."
             yield ""
     yield f"| classes that call a step-end callback | | {' | '.join(COLUMNS)} | in all |"
     yield "|---|---|" + "---:|" * (len(COLUMNS) + 1)
@@ -99,16 +105,15 @@ def _totals(found: Found) -> Iterator[str]:
                 yield f"| {library} | {measure.name}: `{measure.callback}` | {numbers} |"
 
 
-def _when(measured: dict[str, Any]) -> str:
-    versions = ", ".join(f"{key} {value}" for key, value in measured["versions"].items())
-    return f"{versions} ({measured['date']})"
+def _versions(measured: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in measured["versions"].items())
 
 
 def _sections(found: Found) -> Iterator[str]:
     """What each measure's verdicts and figures mean, and the sum of them."""
 
     def guidance(library: str, name: str) -> Iterator[str]:
-        both = [(m.callback, m.rows(found, name)) for m in (INTERVAL, SCHEDULE)]
+        both = [(m.callback, m.rows(found, name)) for m in (INTERVAL, SCHEDULE, RULE)]
         works = [guidance_report.headline(callback, rows) for callback, rows in both if rows]
         if works:
             yield f"{library}: {', '.join(works)}, in all variants that were run."

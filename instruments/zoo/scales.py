@@ -42,6 +42,12 @@ def scale_in(pipeline: Any, facts: PipelineFacts, arguments: Mapping[str, Any]) 
     return None
 
 
+def another(facts: PipelineFacts, scale: float) -> float:
+    """Another scale than that of a call, with which its class guides, too."""
+    least = max(facts.guided_above, 0.0)
+    return least + 0.25 * (scale - least) if scale > least else least + 2.0
+
+
 def set_in_loop(
     pipeline: Any, facts: PipelineFacts, scale: float, followers: Sequence[str]
 ) -> None:

@@ -40,10 +40,10 @@ class GuidedSteps(Callback):
         """Whether the next step is not before the first that is guided. Where the scheduler takes
         two halves for each, that is the whole step which the first is part of."""
         first = int(step.num_timesteps * self._start)
-        return step.is_whole and step.index + _parts(step) >= first
+        return step.is_whole and step.index + half_steps(step) >= first
 
 
-def _parts(step: Step) -> int:
+def half_steps(step: Step) -> int:
     """How many half steps a whole one has; 1 where the scheduler takes none."""
     scheduler = getattr(step.pipeline, "scheduler", None)
     halves = hasattr(scheduler, "state_in_first_order")

@@ -100,33 +100,40 @@ class ClassifierFreeZeroStarGuidance(GuidanceRule):
 
     def on_bind(self, target: Target) -> None:
         super().on_bind(target)
-        scheduler = getattr(target.pipeline, "scheduler", None)
-        predicts = getattr(getattr(scheduler, "config", None), "prediction_type", None)
-        if self._zero_init_steps and predicts in ("epsilon", "sample"):
-            raise UnsupportedPipelineError(
-                f"cannot begin with steps of 0 on {target.name}: they are for models that predict "
-                f"a velocity, and its scheduler takes {predicts}; pass zero_init_steps=0"
-            )
-        code = target.source.code
-        if self._zero_init_steps and code is not None and _NORMS & {*code.co_varnames}:
-            raise UnsupportedPipelineError(
-                f"cannot begin with steps of 0 on {target.name}: its loop brings what it combines "
-                "to the norm of the conditional prediction, and would divide by 0; pass "
-                "zero_init_steps=0"
-            )
+        if self._zero_init_steps:
+            check_zero_steps(target)
 
     def combine(
         self, unconditional: Tensor, conditional: Tensor, scale: float | Tensor, step: RuleStep
     ) -> Tensor:
         ops, u, c = step.ops, unconditional, conditional
         if step.index < self._zero_init_steps:
-            _refuse_rescaling(step)
+            refuse_rescaling(step)
             return c * 0.0
         u = u * (dot(ops, c, u, average=True) / (dot(ops, u, u, average=True) + _TINY))
         return u + (c - u) * scale
 
 
-def _refuse_rescaling(step: RuleStep) -> None:
+def check_zero_steps(target: Target) -> None:
+    """Raise UnsupportedPipelineError if a prediction of 0 is nothing that the pipeline can go on
+    with."""
+    scheduler = getattr(target.pipeline, "scheduler", None)
+    predicts = getattr(getattr(scheduler, "config", None), "prediction_type", None)
+    if predicts in ("epsilon", "sample"):
+        raise UnsupportedPipelineError(
+            f"cannot begin with steps of 0 on {target.name}: they are for models that predict "
+            f"a velocity, and its scheduler takes {predicts}; pass zero_init_steps=0"
+        )
+    code = target.source.code
+    if code is not None and _NORMS & {*code.co_varnames}:
+        raise UnsupportedPipelineError(
+            f"cannot begin with steps of 0 on {target.name}: its loop brings what it combines "
+            "to the norm of the conditional prediction, and would divide by 0; pass "
+            "zero_init_steps=0"
+        )
+
+
+def refuse_rescaling(step: RuleStep) -> None:
     """Raise UnsupportedPipelineError if the loop divides what it combines by its deviation."""
     pipeline, name = step.run.pipeline, "guidance_rescale"
     if step.run.loop_locals([name]).get(name) or getattr(pipeline, name, None):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
+from unicb._states import States
 from unicb.ops import Tensor
 from unicb.step import timestep_number
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from unicb.run.run import Run
 
 T = TypeVar("T")
+_OF_STEPS: Any = object()
 
 
 class RuleStep:
@@ -75,7 +77,8 @@ class RuleStep:
         """What ``rule`` keeps of this part of the prediction, from step to step; ``make`` gives it
         in the first step of each pass over the timesteps, of each run, and where the prediction
         has another shape than in the step before, as where a loop drops frames."""
-        kept = self.run.state(rule, self._nothing_kept)
+        # Apart from what the rule keeps of the run itself, in run.state(rule, ...).
+        kept = self.run.state(_OF_STEPS, States).of(rule, self._nothing_kept)
         if kept.step != self.index:
             found = self.run.loop_locals(["i"]).get("i")
             index_in_pass = found if isinstance(found, int) else self.index

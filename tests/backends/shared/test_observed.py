@@ -12,6 +12,7 @@ import ways
 from here import NAME, harness, on
 
 from unicb import (
+    AdaptiveProjectedGuidance,
     Callback,
     CFGCutoff,
     GuidanceInterval,
@@ -34,6 +35,8 @@ CALLBACKS = {
     "interval": lambda: GuidanceInterval(0.5, 1.0),
     "scale": lambda: GuidanceSchedule(3.0),
     "schedule": lambda: GuidanceSchedule([(0.0, 1.0), (0.4, 3.0), (0.8, 1.0)]),
+    "rule": lambda: AdaptiveProjectedGuidance(3.0, eta=0.0, momentum=-0.5),
+    "rule from the middle on": lambda: AdaptiveProjectedGuidance(3.0, interval=(0.5, 1.0)),
 }
 
 
@@ -75,7 +78,7 @@ def check_same(changes: Any, callback: Any, rows_more: int) -> None:
 def test_blocks_swapped(name: str) -> None:
     """The conditional rows are those that the loop takes for such. Guidance that is off in the
     first step is computed in that all the same, and left out of what the loop makes of it."""
-    whole = 2 if name in ("interval", "schedule") else 0
+    whole = 2 if name in ("interval", "schedule", "rule from the middle on") else 0
     check_same(edits.BLOCKS_SWAPPED, CALLBACKS[name], whole)
 
 
@@ -110,7 +113,12 @@ def test_a_scale_that_is_read_once(name: str) -> None:
     refused(pipe, CALLBACKS[name](), r"guides with a scale of \d.*says 3")
 
 
-@pytest.mark.parametrize("name", ["cut", "interval"])
+def test_a_rule_where_the_scale_is_read_once() -> None:
+    """It needs no other scale of the loop."""
+    check_same(edits.SCALE_IS_LOCAL, CALLBACKS["rule"], 0)
+
+
+@pytest.mark.parametrize("name", ["cut", "interval", "rule"])
 def test_another_formula(name: str) -> None:
     pipe = edits.with_loop(harness.build("text2img"), *edits.ANOTHER_FORMULA)
     refused(pipe, CALLBACKS[name](), r"was not seen to be u \+ g \* \(c - u\)")
@@ -124,7 +132,7 @@ def of_zoo(title: str) -> tuple[Any, dict[str, Any]]:
     return pipe, entry.arguments(fx, pipe, Request(steps=4))
 
 
-@pytest.mark.parametrize("name", ["cut", "interval", "scale", "schedule"])
+@pytest.mark.parametrize("name", ["cut", "interval", "scale", "schedule", "rule"])
 def test_a_third_part(name: str) -> None:
     """Perturbed attention has a scale of its own, which is no part of guidance's."""
     found = []
@@ -152,7 +160,7 @@ def refused_of_zoo(title: str, changes: Any, callback: Any, match: str) -> None:
         pipe(**arguments, **bind(pipe, callback))
 
 
-@pytest.mark.parametrize("name", ["cut", "interval", "scale"])
+@pytest.mark.parametrize("name", ["cut", "interval", "scale", "rule"])
 def test_calls_swapped(name: str) -> None:
     match = "part 1 of what its transformer predicts is the conditional one"
     refused_of_zoo("FluxPipeline", edits.CALLS_SWAPPED, CALLBACKS[name](), match)

@@ -1,0 +1,223 @@
+"""Guider objects of the frameworks' modular pipelines, as guidance rules."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unicb.callback import Callback
+from unicb.callbacks.guidance_interval import half_steps
+from unicb.callbacks.guidance_rule import GuidanceRule
+from unicb.callbacks.guidance_rules import check_zero_steps, refuse_rescaling
+from unicb.errors import UnsupportedPipelineError
+from unicb.guidance.rule_step import RuleStep
+from unicb.ops import Tensor
+from unicb.step import Step
+from unicb.tensors import dtype_name
+
+if TYPE_CHECKING:
+    from unicb import Target
+    from unicb.run.run import Run
+
+_BOTH = ("pred_cond", "pred_uncond")
+#: Guiders that make of a conditional prediction alone that prediction itself.
+_PASS_ON = (
+    *("AdaptiveProjectedGuidance", "AdaptiveProjectedMixGuidance", "ClassifierFreeGuidance"),
+    *("ClassifierFreeZeroStarGuidance", "FrequencyDecoupledGuidance", "MagnitudeAwareGuidance"),
+    "TangentialClassifierFreeGuidance",
+)
+#: In steps of how many a guider is tried before a run.
+_STEPS = 100
+
+
+class GuiderRule(GuidanceRule):
+    """A guider of the frameworks' own kind, which combines the two predictions of a classic loop.
+
+    It is asked as modular pipelines ask it: told the step, then for what it needs, then for the
+    prediction that it makes of that. In steps for which it needs the conditional prediction only,
+    the other one is not computed. The guider itself is not touched: each run has copies of it.
+
+    Args:
+        guider: its scale, start and stop are what counts; it has to take the conditional
+            prediction and the unconditional one, and no other.
+
+    Raises:
+        UnsupportedPipelineError: from ``bind``: as :class:`unicb.GuidanceRule`; it needs other
+            predictions, or fails on such as this pipeline's.
+    """
+
+    def __init__(self, guider: Any) -> None:
+        super().__init__()
+        self._guider = guider
+        self._steps = _Steps(guider)
+
+    def on_bind(self, target: Target) -> None:
+        super().on_bind(target)
+        self._steps.on_bind(target)
+
+    def before_first_step(self, step: Step) -> None:
+        super().before_first_step(step)
+        self._steps.on_step_end(step)
+
+    def on_step_end(self, step: Step) -> None:
+        self._steps.on_step_end(step)
+
+    def combine(
+        self, unconditional: Tensor, conditional: Tensor, scale: float | Tensor, step: RuleStep
+    ) -> Tensor:
+        if step.has_own_scale:
+            raise UnsupportedPipelineError(
+                f"cannot guide by a {type(self._guider).__name__} in this run: the call has given "
+                f"part {step.part} of the prediction a scale of its own, and the guider has one "
+                "for all"
+            )
+        guider = step.state(self, lambda: self._at_first_step(step))
+        if step.index < getattr(guider, "zero_init_steps", 0):
+            refuse_rescaling(step)
+        timestep = step.run.loop_locals(["t"]).get("t")
+        guider.set_state(step=step.index, num_inference_steps=step.num_timesteps, timestep=timestep)
+        found = dict(zip(_BOTH, (conditional, unconditional), strict=True))
+        try:
+            return _prediction(guider, found)
+        except UnsupportedPipelineError:
+            raise
+        except Exception as error:
+            error.add_note(f"raised by the {_named(guider)}, in its own code")
+            raise
+
+    def _at_first_step(self, step: RuleStep) -> Any:
+        made = copy.copy(self._steps.guider_of(step.run))
+        made.set_state(step=0, num_inference_steps=step.num_timesteps, timestep=None)
+        _prepared(made)  # its momentum begins anew
+        return made
+
+    def _name_in_messages(self) -> str:
+        return type(self._guider).__name__
+
+
+class _Steps(Callback):
+    """Leaves the unconditional prediction out in steps for which a guider does not need it."""
+
+    def __init__(self, guider: Any) -> None:
+        self._guider = guider
+
+    def guider_of(self, run: Run) -> Any:
+        """The guider as it was when the run began."""
+        return run.state(self, lambda: copy.copy(self._guider))
+
+    def on_step_end(self, step: Step) -> None:
+        following = range(step.index + 1, step.num_timesteps)[: half_steps(step)]
+        if not following or (step.index >= 0 and not step.is_whole):
+            return
+        guider, steps = self.guider_of(step.run), step.num_timesteps
+        if all(_is_idle(guider, index, steps) for index in following):
+            step.cut_guidance()
+        else:
+            step.restore_guidance()
+
+    def on_bind(self, target: Target) -> None:
+        """Raise UnsupportedPipelineError if the guider cannot guide this pipeline's loop."""
+        guider, name = copy.copy(self._guider), type(self._guider).__name__
+        cannot = f"cannot guide a {target.name} by a {name}"
+        if name == "LTX2Guidance":
+            raise UnsupportedPipelineError(
+                f"{cannot}: it takes estimates of the clean latents, into which the blocks of "
+                "LTX-2's modular pipeline convert predictions, and the loop combines predictions"
+            )
+        most, needed, is_ever_idle = 0, list[Any](), False
+        for index in range(_STEPS):
+            guider.set_state(step=index, num_inference_steps=_STEPS, timestep=None)
+            is_ever_idle = is_ever_idle or _is_idle(guider, index, _STEPS)
+            if guider.num_conditions >= most:
+                most, fullest = guider.num_conditions, index
+        guider.set_state(step=0, num_inference_steps=_STEPS, timestep=None)
+        _prepared(guider)
+        guider.set_state(step=fullest, num_inference_steps=_STEPS, timestep=None)
+        needed = [*_prepared(guider)]
+        if more := [prediction for prediction in needed if prediction not in _BOTH]:
+            raise UnsupportedPipelineError(
+                f"{cannot}: it needs {' and '.join(more)}, of a call of the denoiser that the loop "
+                f"does not make; it makes {' and '.join(_BOTH)}"
+            )
+        if _changes_models(guider):
+            raise UnsupportedPipelineError(
+                f"{cannot}: it changes the denoiser for one of its predictions, and the loop "
+                "computes both with the denoiser as it is"
+            )
+        if getattr(guider, "zero_init_steps", 0):
+            check_zero_steps(target)
+        if is_ever_idle:
+            target.guidance.check_cut()
+        self._rehearse(target, guider, cannot)
+
+    def _rehearse(self, target: Target, guider: Any, cannot: str) -> None:
+        """Have the guider combine two small predictions of as many axes as the pipeline's."""
+        like = _some_tensor(target)
+        try:
+            axes = len(target.layout.axes)
+        except UnsupportedPipelineError:
+            return
+        if like is None:
+            return
+        random = np.random.default_rng(0)
+        numbers = random.standard_normal((2, 2, *(8,) * (axes - 1))).astype(np.float32)
+        backend = target.backend
+        pair = [backend.in_dtype(backend.ops.from_numpy(x, like), "float32") for x in numbers]
+        try:
+            with backend.untouched():
+                _prediction(guider, dict(zip(_BOTH, pair, strict=True)))
+        except Exception as error:
+            raise UnsupportedPipelineError(
+                f"{cannot}: the {_named(guider)} fails in its own code on predictions of {axes} "
+                f"axes, without unicb as well: {type(error).__name__}: {error}"
+            ) from error
+
+
+def _prepared(guider: Any) -> dict[str, Any]:
+    """What the guider is to be called with, by the names of the predictions that it needs."""
+    prepare = getattr(guider, "prepare_inputs_from_block_state", guider.prepare_inputs)
+    key = guider._identifier_key
+    return {getattr(batch, key): batch for batch in prepare(None, {})}
+
+
+def _prediction(guider: Any, found: Mapping[str, Tensor]) -> Any:
+    """What the guider makes of those of the predictions that it needs in its step."""
+    batches = _prepared(guider)
+    for name, batch in batches.items():
+        if name not in found:
+            raise UnsupportedPipelineError(
+                f"the {type(guider).__name__} needs {name}, which this loop does not compute"
+            )
+        batch.noise_pred = found[name]
+    made = guider([*batches.values()])
+    return getattr(made, "pred", made)
+
+
+def _is_idle(guider: Any, index: int, steps: int) -> bool:
+    """Whether a step is without guidance, and its conditional prediction left as it is."""
+    guider.set_state(step=index, num_inference_steps=steps, timestep=None)
+    known = type(guider).__name__ in _PASS_ON and ".guiders." in type(guider).__module__
+    in_zeros = getattr(guider, "_enabled", True) and index < getattr(guider, "zero_init_steps", 0)
+    return known and not in_zeros and bool(guider.num_conditions == 1)
+
+
+def _changes_models(guider: Any) -> bool:
+    owner = next(kind for kind in type(guider).__mro__ if "prepare_models" in vars(kind))
+    return owner.__name__ != "BaseGuidance"
+
+
+def _named(guider: Any) -> str:
+    kind = type(guider)
+    return f"{kind.__name__} of {kind.__module__.partition('.')[0]}"
+
+
+def _some_tensor(target: Target) -> Tensor | None:
+    """One of floating-point numbers; None where none is at hand."""
+    scheduler = getattr(target.pipeline, "scheduler", None)
+    for value in vars(scheduler).values() if scheduler is not None else ():
+        if target.backend.is_tensor(value) and "float" in dtype_name(value):
+            return value
+    return None
