@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from modular import (
+from modular_toy import (
     Advance,
     Denoise,
     Guider,
