@@ -150,7 +150,7 @@ class Measured:
         """A block whose calls are the reference of a cut."""
         unguided = self._entry.unguided
         if unguided is None:
-            with _combined_with_itself(self._pipeline):
+            with _combining(self._pipeline, _with_itself):
                 yield
             return
 
@@ -212,7 +212,9 @@ class Measured:
 
     def _rule(self, plain: Array) -> str:
         got = self._run(bind(self._pipeline, _Plain(SCALE)))
-        return _differs("the rule differs from guidance of its scale", got, self._scaled(), EXACT)
+        with _combining(self._pipeline, _plainly):
+            expected = self._scaled()
+        return _differs("the rule differs from guidance of its scale", got, expected, EXACT)
 
     def _scaled(self) -> Array:
         """A run with another scale."""
@@ -382,17 +384,9 @@ def _scheduler_stepping(scheduler: Any, made: Callable[[int, Any], Any] | None) 
 
 
 @contextmanager
-def _combined_with_itself(pipeline: Any) -> Iterator[None]:
-    """A block in which guiders are handed the conditional prediction for the unconditional one,
-    after the step of the cut."""
+def _combining(pipeline: Any, combine: Callable[..., Any]) -> Iterator[None]:
+    """A block in which guiders combine by ``combine(guider, formula, pred_cond, pred_uncond)``."""
     guiders = _guiders(pipeline)
-
-    def combine(
-        guider: Any, plain: Any, pred_cond: Any, pred_uncond: Any = None, **more: Any
-    ) -> Any:
-        is_cut = guider._step > AT and pred_uncond is not None
-        return plain(pred_cond, pred_cond if is_cut else pred_uncond, **more)
-
     names = ["forward" if hasattr(guider, "forward") else "construct" for guider in guiders]
     for guider, name in zip(guiders, names, strict=True):
         vars(guider)[name] = partial(combine, guider, getattr(guider, name))
@@ -401,6 +395,22 @@ def _combined_with_itself(pipeline: Any) -> Iterator[None]:
     finally:
         for guider, name in zip(guiders, names, strict=True):
             del vars(guider)[name]
+
+
+def _with_itself(
+    guider: Any, formula: Any, pred_cond: Any, pred_uncond: Any = None, **more: Any
+) -> Any:
+    """The conditional prediction in the place of the unconditional one, after the cut."""
+    is_cut = guider._step > AT and pred_uncond is not None
+    return formula(pred_cond, pred_cond if is_cut else pred_uncond, **more)
+
+
+def _plainly(guider: Any, formula: Any, pred_cond: Any, pred_uncond: Any = None) -> Any:
+    """Plain guidance, whatever the guider's formula is."""
+    made = formula(pred_cond, pred_uncond)
+    if pred_uncond is None:
+        return made
+    return (pred_uncond + (pred_cond - pred_uncond) * guider.guidance_scale,)
 
 
 def _guiders(pipeline: Any) -> list[Any]:
