@@ -31,6 +31,7 @@ from unicb.guidance._scale import (
     AIM,
     MovedScale,
     PropertyScale,
+    guides,
     read_at_each_step,
     scale_of,
     without_guidance,
@@ -211,7 +212,7 @@ def cut(
         raise UnsupportedPipelineError(without_latents(pipeline, facts, "cut guidance"))
     if latents is None or (
         # Without guidance, two blocks are the conditional one and the perturbed one.
-        "perturbed" in facts.order and not pipeline.do_classifier_free_guidance
+        "perturbed" in facts.order and not guides(pipeline, run)
     ):
         return None
     models.check_rows()  # it may be another model than at bind
