@@ -546,6 +546,15 @@ def coverage_stops(session: nox.Session, framework: str) -> None:
     run_zoo(session, framework, "stops", *session.posargs)
 
 
+@nox.session(python=PYTHON, requires=["wheel"], name="coverage-steps", tags=["more"])
+@nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+@noted
+def coverage_steps(session: nox.Session, framework: str) -> None:
+    """See the steps of every class that calls no callback (or of the families named); writes the
+    pages, too."""
+    run_zoo(session, framework, "steps", *session.posargs)
+
+
 @nox.session(python=PYTHON, requires=["wheel"], name="coverage-observed", tags=["more"])
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
 @noted

@@ -67,7 +67,7 @@ def test_pages_are_made_again_from_the_files_alone(tmp_path: Path) -> None:
 
 def test_first_page_is_short_and_has_every_class() -> None:
     page = (DOCS / "coverage.md").read_text("utf-8")
-    assert page.count("\n") <= 300
+    assert page.count("\n") <= 400
     for file in FILES:
         for row in rows_of(file):
             assert f"[{row['class']}][{row['family'] or 'without_entry'}]" in page
@@ -84,7 +84,8 @@ def test_every_class_and_variant_and_reason_is_on_its_page(file: Path) -> None:
             why = " ".join(part["why"].split())
             # A reason that several classes share is there once, without their names.
             assert why in page or why.replace(row["class"], "this class") in page
-        if row["verdict"] == "refused" and "layout" in row:
+        bound = "calls no callback at the end of a step" not in row["why"]
+        if row["verdict"] == "refused" and "layout" in row and bound:
             assert f" ({makes(row['class'])})" in page
 
 
@@ -92,7 +93,7 @@ def test_every_class_and_variant_and_reason_is_on_its_page(file: Path) -> None:
 def test_verdicts_lead_to_their_reasons(file: Path) -> None:
     measure, _, framework = file.stem.rpartition("-")
     columns = {"": ["cut"], "guidance": ["interval", "schedule"], "previews": ["preview"]}
-    columns["rules"] = ["rule"]
+    columns["rules"], columns["steps"] = ["rule"], ["steps"]
     seen = 0
     for row in rows_of(file):
         page = family_page(row)
@@ -101,7 +102,8 @@ def test_verdicts_lead_to_their_reasons(file: Path) -> None:
         (cells,) = (line for line in rest if line[0] == row["class"])
         start = head.index(f"{LIBRARIES[framework]}: cut")
         for column in columns.get(measure, ["stop"]):
-            part = row.get(column) or row
+            found = row.get(column)
+            part = found if isinstance(found, dict) else row
             if not part["why"] or part["verdict"] == "impossible":
                 continue
             seen += 1
@@ -143,7 +145,8 @@ def test_figures_are_there(framework: str) -> None:
             if row[key] and row[key]["verdict"] == "exact":
                 found = cells("Guidance", row)
                 assert found[key] == shown(row[key]["difference"])
-                assert found["saved outside"] == f"{row['saved']:.0%}"
+                if row["saved"] is not None:  # as where the interval is refused
+                    assert found["saved outside"] == f"{row['saved']:.0%}"
     for row in rows_of(folder / f"rules-{framework}.json"):
         if row["verdict"] == "exact":
             assert cells("Guidance", row)["rule"] == shown(row["difference"])

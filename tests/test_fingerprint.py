@@ -130,10 +130,12 @@ def test_trees_are_hashed_alike_whatever_the_python() -> None:
 
 @pytest.mark.parametrize(("name", "library"), [("torch", "diffusers"), ("mindspore", "mindone")])
 def test_every_loop_that_was_measured_is_known(name: str, library: str) -> None:
-    """The cut was measured on it by the facts, so the facts hold for it."""
+    """The cut was measured on it by the facts, so the facts hold for it. (mindone's loops that call
+    no callback are looked at instead, and were measured so.)"""
     file = Path(__file__).parents[1] / "docs" / "coverage" / f"{name}.json"
     measured = json.loads(file.read_text(encoding="utf-8"))
     release = f"{library} {measured['versions'][library]}"
-    exact = {row["class"] for row in measured["rows"] if row["verdict"] == "exact"}
+    rows = [row for row in measured["rows"] if name == "torch" or "told_by" not in row]
+    exact = {row["class"] for row in rows if row["verdict"] == "exact"}
     assert len(exact) > 100
     assert {kind for kind in exact if release not in proven_loops(kind)} == set()

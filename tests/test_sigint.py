@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scheduled import Scheduler
 from stop_helpers import InThread, hooked
+from test_loop_by_hand import in_a_batch
 
-from unicb import Callback, CFGCutoff, GenerationCancelled, Step, UnicbError, bind
-from unicb_numpy.pipelines import ToyPipeline
+from unicb import Callback, CFGCutoff, GenerationCancelled, Loop, Step, UnicbError, bind
+from unicb_numpy.pipelines import ToyPipeline, ToyUNet
 
 KEYWORDS: dict[str, Any] = {"num_inference_steps": 6, "output_type": "latent"}
 
@@ -55,6 +57,16 @@ def before() -> Iterator[Callable[..., Any]]:
 
 def handler() -> Any:
     return signal.getsignal(signal.SIGINT)
+
+
+def test_loop_of_ones_own(before: Any) -> None:
+    """It runs out as a pipeline does, and the handler is put back at the end of the block."""
+    unet, scheduler, do = ToyUNet(), Scheduler(), Do(press, 2)
+    callbacks = bind(Loop(unet=unet, scheduler=scheduler), do, on_sigint="interrupt")
+    with callbacks:
+        in_a_batch(unet, scheduler)
+    assert do.seen == [0, 1, 2]
+    assert (callbacks.state, handler()) == ("interrupted", before)
 
 
 def test_first_interrupts(pipe: ToyPipeline, before: Any) -> None:
@@ -312,7 +324,7 @@ def test_ctrl_c_while_another_thread_stops_the_run(pipe: ToyPipeline, before: An
 SCRIPT = """
     import os, signal
     from unicb import bind
-    from unicb_numpy.pipelines import ToyPipeline
+    from unicb_numpy.pipelines import ToyPipeline, ToyUNet
 
     def kill(pipe, index, timestep, tensors):
         if index >= 2:

@@ -245,7 +245,8 @@ def backend_for(pipeline: object) -> Backend:
         BackendNotFoundError: no backend owns the object, or two do.
         BackendLoadError: the owner may be one that failed to load, or its framework fails to.
     """
-    if hasattr(type(pipeline), "_unicb_framework_of"):  # a loop of one's own has its denoiser's
+    is_loop = hasattr(type(pipeline), "_unicb_framework_of")
+    if is_loop:  # a loop of one's own has its denoiser's
         pipeline = cast(Any, pipeline)._unicb_framework_of
     owners: list[Backend] = []
     failure: BackendLoadError | None = None
@@ -274,6 +275,13 @@ def backend_for(pipeline: object) -> Backend:
         raise BackendLoadError(
             f"no backend that loads owns {_describe(pipeline)}, and one did not load: {failure}"
         ) from failure
+    if is_loop:
+        raise BackendNotFoundError(
+            f"{_describe(pipeline)} is the denoiser of a Loop, which tells its framework, and no "
+            f"installed backend knows it (installed: {', '.join(backend_names()) or 'none'}): its "
+            "class has to derive from a model class of a library that a backend is for, such as "
+            "diffusers.ModelMixin"
+        )
     raise BackendNotFoundError(
         f"{_describe(pipeline)} is no pipeline that an installed backend knows "
         f"(installed: {', '.join(backend_names()) or 'none'}). bind() takes a pipeline object, "

@@ -8,6 +8,8 @@ python -m zoo try wan WanPipeline           guidance on one family, or some of i
 python -m zoo show wan WanPipeline          previews, likewise
 python -m zoo stops [wan flux]              stops of every class
 python -m zoo stop wan WanPipeline          stops, likewise
+python -m zoo steps [pixart marigold]       steps of classes that call no callback
+python -m zoo look pixart DiTPipeline       steps, likewise
 python -m zoo guidance [wan flux]           scales and intervals of guidance
 python -m zoo guide wan WanPipeline         scales and intervals, likewise
 python -m zoo rules [wan flux]              guidance by a rule
@@ -29,7 +31,17 @@ from pathlib import Path
 
 from unicb.pipelines import facts_for
 from zoo import compat, compat_report, fingerprints, observed_report
-from zoo.coverage import CFG, GUIDANCE, OBSERVED, PREVIEWS, RULES, STOPS, Subject, cover
+from zoo.coverage import (
+    CFG,
+    GUIDANCE,
+    OBSERVED,
+    PREVIEWS,
+    RULES,
+    STEPS,
+    STOPS,
+    Subject,
+    cover,
+)
 from zoo.entry import CASES, Entry
 from zoo.families import entries, family_names
 from zoo.framework import FRAMEWORKS, Framework
@@ -40,7 +52,7 @@ from zoo.verdicts import BAD, verdicts
 #: What is written to the pages about coverage, and what is only printed.
 WRITTEN = {
     **{"coverage": CFG, "previews": PREVIEWS, "stops": STOPS},
-    **{"guidance": GUIDANCE, "rules": RULES, "observed": OBSERVED},
+    **{"guidance": GUIDANCE, "rules": RULES, "observed": OBSERVED, "steps": STEPS},
 }
 SUBJECTS = {
     **WRITTEN,
@@ -49,6 +61,7 @@ SUBJECTS = {
     "stop": STOPS,
     "guide": GUIDANCE,
     "rule": RULES,
+    "look": STEPS,
 }
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -26,6 +26,9 @@ from zoo.previews import Shown, bare_class
 from zoo.previews import measure as measure_previews
 from zoo.rules import Ruled
 from zoo.rules import measure as measure_rules
+from zoo.sources import CALLBACK, scheduled_classes, source_of, why_refused
+from zoo.steps import Stepped
+from zoo.steps import measure as measure_steps
 from zoo.stops import Stopped
 from zoo.stops import bare_class as without_stop
 from zoo.stops import measure as measure_stops
@@ -46,6 +49,7 @@ class Subject:
             with the largest alone, and on a framework that takes long, only the first entry of each
             class is run, with the largest case.
         one_case: whether every entry, the first of its class too, is run with the largest alone.
+        scheduled_only: whether it is asked of classes alone that call no callback.
     """
 
     outcome: Callable[[str, str], Any]
@@ -54,6 +58,7 @@ class Subject:
     without_entry: Callable[[type], Any]
     all_cases: bool
     one_case: bool = False
+    scheduled_only: bool = False
 
 
 def facts_named(name: str) -> PipelineFacts | None:
@@ -127,24 +132,36 @@ def cover(
     fx: Framework, out: Path, families: Sequence[str], subject: Subject
 ) -> list[dict[str, Any]]:
     """Measure everything, or some families anew; the result is in ``out`` after each family."""
-    known = classes(fx)
+    known, scheduled = classes(fx), scheduled_classes(fx)
+    if subject.scheduled_only:
+        known = {}
     rows: list[dict[str, Any]] = []
     if families:
         measured = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.is_file() else []
         rows = [row for row in measured if row["case"] and row["family"] not in families]
     out.parent.mkdir(parents=True, exist_ok=True)
     every = {family: chosen_entries(family, fx, subject) for family in FAMILIES}
+    if subject.scheduled_only:
+        every = {name: [e for e in found if e.name in scheduled] for name, found in every.items()}
     listed = {entry.name for found in every.values() for entry in found}
     rest = [
         {**_about(name, "", "", "", subject), **asdict(subject.without_entry(kind))}
         for name, kind in known.items()
         if name not in listed
     ]
+    for name, kind in scheduled.items():
+        if name not in listed:
+            why = why_refused(kind)
+            verdict = ("refused", why) if why else ("not built", "nobody has, so far")
+            about = {**_about(name, "", "", "", subject), "told_by": source_of(kind)}
+            rest.append({**about, **asdict(subject.outcome(*verdict))})
     for family in families or FAMILIES:
         begun: set[str] = set()
         for number, entry in enumerate(every[family], 1):
             for case, outcome in outcomes(entry, fx, subject, entry.name not in begun):
                 about = _about(entry.name, entry.variant, family, case, subject)
+                if (source := source_of(scheduled.get(entry.name))) != CALLBACK:
+                    about["told_by"] = source
                 rows.append({**about, **asdict(outcome)})
                 progress = f"{family} {number}/{len(every[family])}: {entry.title} / {case}"
                 print(f"{progress}: {outcome.verdict} {outcome.why[:120]}", flush=True)
@@ -210,3 +227,11 @@ STOPS = Subject(
     Stopped, measure_stops, lambda facts: {}, without_stop, all_cases=False, one_case=True
 )
 PREVIEWS = Subject(Shown, measure_previews, _latents, bare_class, all_cases=False)
+STEPS = Subject(
+    Stepped,
+    measure_steps,
+    lambda facts: {},
+    lambda kind: Stepped("not built", "nobody has, so far"),
+    all_cases=True,
+    scheduled_only=True,
+)

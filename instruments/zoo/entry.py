@@ -48,6 +48,8 @@ class Entry:
         saves_less: why the steps after the cut save less than the share of unconditional rows.
         off_differs: why the pipeline, with guidance off, calls its denoiser otherwise than with
             the conditional rows of guidance on; empty where it does not.
+        twice: whether its loop has each row of the latents twice.
+        returns: the output type with which it returns its latents, where no model decodes them.
     """
 
     name: str
@@ -59,6 +61,8 @@ class Entry:
     not_built: str = ""
     saves_less: str = ""
     off_differs: str = ""
+    twice: bool = False
+    returns: str = ""
 
     @property
     def title(self) -> str:

@@ -16,6 +16,7 @@ from zoo.measures import (
     PREVIEW,
     RULE,
     SCHEDULE,
+    STEPS,
     STOP,
     Found,
     Measure,
@@ -36,7 +37,9 @@ by hand. What was bound, with links to what its verdicts and figures mean:
 [cut](../coverage.md#guidance-that-is-cut) `CFGCutoff`;
 [interval and schedule](../coverage.md#guidance-in-an-interval-and-of-a-scale-that-changes)
 `GuidanceInterval` and `GuidanceSchedule`, and rule `GuidanceRule`;
-[preview](../coverage.md#previews) `Preview`; [stop](../coverage.md#stops) `Interrupt`.
+[preview](../coverage.md#previews) `Preview`; [stop](../coverage.md#stops) `Interrupt`;
+[steps](../without_callback.md#what-was-measured), of classes that call no callback, one that looks
+and one that edits.
 
 A class's verdict is the worst of its variants; *refused in 1 of 2* counts variants. The numbers
 behind verdicts lead to the reasons, at the end, where "this class" stands for the name of each
@@ -137,17 +140,18 @@ def _table(columns: Iterable[str], lines: Iterable[Iterable[str]]) -> Iterator[s
 
 def _verdicts(of: dict[str, dict[str, Rows]], reasons: Reasons) -> Iterator[str]:
     """A line for each class, with its verdicts on every framework."""
+    there = [m for m in MEASURES if m is not STEPS or any(found[m.name] for found in of.values())]
     columns = ["class"]
     for name in of:
-        columns += [f"{LIBRARIES[name]}: {MEASURES[0].name}"]
-        columns += [measure.name for measure in MEASURES[1:]]
+        columns += [f"{LIBRARIES[name]}: {there[0].name}"]
+        columns += [measure.name for measure in there[1:]]
     names = {row["class"] for found in of.values() for rows in found.values() for row in rows}
     kinds = sorted(names, key=str.lower)
     lines = []
     for kind in kinds:
         line = [kind]
         for found in of.values():
-            chosen = [[r for r in found[m.name] if r["class"] == kind] for m in MEASURES]
+            chosen = [[r for r in found[m.name] if r["class"] == kind] for m in there]
             line += [_verdict(rows, reasons) for rows in chosen]
         lines.append(line)
     yield from _table(columns, lines)

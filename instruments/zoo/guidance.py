@@ -26,6 +26,7 @@ from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines import PipelineFacts, facts_for
 from zoo.entry import Entry, Request
 from zoo.framework import Framework
+from zoo.loops import called, caller
 from zoo.measure import EXACT, _Recorder, error, has_none
 from zoo.planned import Counting, Ended, Planned, bounds, per_step, unguided
 from zoo.scales import another, called_with, scale_in, set_in_loop
@@ -114,12 +115,9 @@ class Runs:
                 set_in_loop(pipe, facts, following, self.followers)
             return tensors
 
+        call = caller(self.entry, self.fx, self.pipeline, self.request)
         with meter.watching():
-            self.pipeline(
-                **self.arguments(scales[0] if scales else scale),
-                callback_on_step_end=callback,
-                callback_on_step_end_tensor_inputs=[name],
-            )
+            call(self.arguments(scales[0] if scales else scale), callback, name)
         return meter.latents
 
     def compared(self, found: Any, wanted: Any, reference: Any) -> tuple[str, float]:
@@ -145,7 +143,7 @@ class Runs:
         assert self.facts is not None
         callbacks = bind(self.pipeline, callback, _Recorder(meter, self.facts.batch_of))
         with meter.watching():
-            self.pipeline(**self.arguments(scale), **callbacks)
+            called(self.pipeline, callbacks, self.arguments(scale))
         return meter.latents
 
 
@@ -245,7 +243,8 @@ def _schedule(runs: Runs, ended: list[Ended]) -> tuple[Part, float | None]:
     plan = per_step(ended, False, lambda end: (end.index + 1) / end.steps >= MIDDLE)
 
     def fallen() -> Any:
-        if len(runs.followers) < len(facts.scale_follows):  # the sound's guidance stays on
+        # The sound's guidance stays on; or the loop guides by all scales.
+        if len(runs.followers) < len(facts.scale_follows) or not math.isfinite(facts.guided_above):
             return runs.plain(runs.meter(), None, [off if ends else other for ends in plan])
         return runs.plain(runs.meter(plan, reference=True), other)
 

@@ -21,6 +21,7 @@ from unicb import Callback, CFGCutoff, PipelineFacts, Step, UnsupportedPipelineE
 from unicb.pipelines import facts_for
 from zoo.entry import Entry, Request
 from zoo.framework import Framework
+from zoo.loops import called, caller
 
 EXACT = 1e-5
 #: Two calls on different numbers of rows may differ by more than two runs on the same.
@@ -233,12 +234,9 @@ def run(entry: Entry, fx: Framework, pipeline: Any, request: Request, meter: Met
         meter.step_end(n, tensors[name])
         return tensors
 
+    call = caller(entry, fx, pipeline, request)
     with meter.watching():
-        pipeline(
-            **entry.arguments(fx, pipeline, request),
-            callback_on_step_end=callback,
-            callback_on_step_end_tensor_inputs=[name],
-        )
+        call(entry.arguments(fx, pipeline, request), callback, name)
 
 
 def cut(entry: Entry, fx: Framework, pipeline: Any, request: Request, meter: Meter) -> None:
@@ -246,7 +244,7 @@ def cut(entry: Entry, fx: Framework, pipeline: Any, request: Request, meter: Met
     name = meter.facts.batch_of if meter.facts is not None else "latents"
     callbacks = bind(pipeline, CFGCutoff(cutoff_step_index=CUT), _Recorder(meter, name))
     with meter.watching():
-        pipeline(**entry.arguments(fx, pipeline, request), **callbacks)
+        called(pipeline, callbacks, entry.arguments(fx, pipeline, request))
 
 
 def has_none(facts: PipelineFacts | None) -> bool:
@@ -282,6 +280,10 @@ def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Out
         return Outcome("failed", f"{type(failure).__name__}: {failure}")
     effect = error(full.latents, reference.latents)
     if not DIFFERENT < effect < float("inf"):
+        try:
+            metered(False, cut)
+        except UnsupportedPipelineError as refusal:  # so the reference need not know this run
+            return Outcome("refused", str(refusal))
         return Outcome(
             "failed", "guidance does nothing here, or something is no number", effect=effect
         )
@@ -322,12 +324,13 @@ def _off_is_not_left_alone(entry: Entry, fx: Framework, pipeline: Any, request: 
     if entry.off_differs or request.rows > 1:
         return ""
     unguided = replace(request, guided=False)
-    plain, ours = (Meter(fx, pipeline, facts_for(pipeline), request.rows) for _ in range(2))
-    run(entry, fx, pipeline, unguided, plain)
+    facts = facts_for(pipeline)
+    alone, ours = (Meter(fx, pipeline, facts, request.rows) for _ in range(2))
+    run(entry, fx, pipeline, unguided, alone)
     cut(entry, fx, pipeline, unguided, ours)
-    assert plain.latents is not None
+    assert alone.latents is not None
     assert ours.latents is not None
-    if error(ours.latents, plain.latents) <= fx.repeats_to:
+    if error(ours.latents, alone.latents) <= fx.repeats_to:
         return ""
     return "with guidance off, a run with the cut differs from one without"
 

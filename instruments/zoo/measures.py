@@ -10,6 +10,7 @@ from typing import Any
 
 from zoo.framework import FRAMEWORKS
 from zoo.preview_report import makes
+from zoo.sources import CALLBACK
 
 LIBRARIES = {"torch": "diffusers", "mindspore": "mindone"}
 #: Files by framework, and then by what their names begin with.
@@ -53,7 +54,9 @@ SCHEDULE = Measure("schedule", "GuidanceSchedule", "guidance-", "schedule")
 RULE = Measure("rule", "GuidanceRule", "rules-")
 PREVIEW = Measure("preview", "Preview", "previews-")
 STOP = Measure("stop", "Interrupt", "stops-")
-MEASURES = (CUT, INTERVAL, SCHEDULE, RULE, PREVIEW, STOP)
+# Of classes that call no callback.
+STEPS = Measure("steps", "a callback that looks, or edits", "steps-")
+MEASURES = (CUT, INTERVAL, SCHEDULE, RULE, PREVIEW, STOP, STEPS)
 
 
 def read(folder: Path) -> Found:
@@ -71,6 +74,11 @@ def read(folder: Path) -> Found:
         }
         for name, paths in files.items()
     }
+
+
+def source_of_row(row: dict[str, Any]) -> str:
+    """What tells the steps of a row's class; files say so where it is not a callback."""
+    return str(row.get("told_by", CALLBACK))
 
 
 def title(row: dict[str, Any]) -> str:

@@ -38,20 +38,27 @@ PICTURES = {
     "sizes the loop does not have",
     "LTXI2VLongMultiPromptPipeline": "what it offers is not the window of the video that it "
     "denoises",
+    "MarigoldIntrinsicsPipeline": "several pictures are in the channels of one",
     "VisualClozeGenerationPipeline": "each row has tokens of a grid of several pictures",
     "VisualClozePipeline": "each row has tokens of a grid of several pictures",
 }
 #: What else they make.
 OTHERS = {
     "AceStepPipeline": "sound",
+    "AudioLDM2Pipeline": "sound",
     "DiffusionGemmaPipeline": "text",
+    "KandinskyPriorPipeline": "an embedding",
+    "KandinskyV22PriorEmb2EmbPipeline": "an embedding",
     "KandinskyV22PriorPipeline": "an embedding",
     "LLaDA2Pipeline": "text",
     "LongCatAudioDiTPipeline": "sound",
     "RFD4ProteinaPipeline": "a protein",
+    "ShapEImg2ImgPipeline": "an object",
+    "ShapEPipeline": "an object",
     "StableAudio3AudioToAudioPipeline": "sound",
     "StableAudio3InpaintPipeline": "sound",
     "StableAudio3Pipeline": "sound",
+    "StableAudioPipeline": "sound",
 }
 
 

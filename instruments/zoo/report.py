@@ -18,21 +18,27 @@ from zoo.measures import (
     PREVIEW,
     RULE,
     SCHEDULE,
+    STEPS,
     STOP,
     Found,
+    Measure,
     Rows,
     read,
+    source_of_row,
 )
+from zoo.sources import CALLBACK, DEPRECATED, SCHEDULER
 from zoo.verdicts import verdicts
 
 #: Of a line in the list of classes, so that the page stays short.
 WIDTH = 120
 TITLE = "# Coverage: what works on which pipelines, and how exactly\n"
 INTRODUCTION = """\
-Here is every pipeline class of diffusers, and of mindone.diffusers, that calls a step-end callback:
-built small, and run with unicb's callbacks. Look for a class in the [list of classes](#classes), or
-search this page for its name. It leads to the page of its family, with a verdict for each callback
-on each framework, the reason where it is not *exact* or *right*, and the figures of each variant.
+Here is every pipeline class of diffusers, and of mindone.diffusers, that has a denoising loop:
+built small, and run with unicb's callbacks. Most call a step-end callback; in the others, a step's
+end is told [by their scheduler](without_callback.md). Look for a class in the
+[list of classes](#classes), or search this page for its name. It leads to the page of its family,
+with a verdict for each callback on each framework, the reason where it is not *exact* or *right*,
+and the figures of each variant.
 What came of the same loops as if unicb knew none of them: [observed.md](observed.md).
 
 Made by `nox -s coverage-report` from the [files](#the-files) that measuring writes; not written by
@@ -59,6 +65,13 @@ MEASURED = {
     "rules-": "guidance by a rule",
     "previews-": "previews",
     "stops-": "stops",
+    "steps-": "steps of classes that call no callback",
+}
+#: What the table of each source is called.
+SOURCES = {
+    CALLBACK: "classes that call a step-end callback",
+    SCHEDULER: "classes that call none, and step a scheduler",
+    DEPRECATED: "such classes that diffusers has deprecated",
 }
 
 
@@ -74,7 +87,7 @@ def pages(folder: Path) -> dict[str, str]:
     """The text of each page, by its path in the folder of documents; ``folder`` has the files."""
     found = read(folder)
     made = {f"coverage/{family}.md": page(family, found) for family in families(found)}
-    parts = [TITLE, INTRODUCTION, "## Totals\n", *_totals(found), "", WRONG]
+    parts = [TITLE, INTRODUCTION, "## Totals\n", *_totals(found), WRONG]
     parts += [*_sections(found), "## Families\n", *_families(found), ""]
     parts += ["## Classes\n", *_index(found), "## The files\n", FILES, *_files(found)]
     return {"coverage.md": "\n".join(parts).rstrip() + "\n", **made}
@@ -94,15 +107,23 @@ def _totals(found: Found) -> Iterator[str]:
             listed = (f"{', '.join(names)} ({day})" for day, names in days.items())
             yield f"{library}: {versions}: {'; '.join(listed)}."
             yield ""
-    yield f"| classes that call a step-end callback | | {' | '.join(COLUMNS)} | in all |"
-    yield "|---|---|" + "---:|" * (len(COLUMNS) + 1)
+    for source, called in SOURCES.items():
+        if lines := list(_counts(found, source)):
+            yield f"| {called} | | {' | '.join(COLUMNS)} | in all |"
+            yield "|---|---|" + "---:|" * (len(COLUMNS) + 1)
+            yield from (*lines, "")
+
+
+def _counts(found: Found, source: str) -> Iterator[str]:
+    """A line for each measure of the classes of a source."""
     for name, library in LIBRARIES.items():
         for measure in MEASURES:
-            verdict = list(verdicts(measure.rows(found, name)).values())
-            if verdict:
+            rows = [row for row in measure.rows(found, name) if source_of_row(row) == source]
+            if verdict := list(verdicts(rows).values()):
                 counts = [sum(verdict.count(v) for v in which) for which in COLUMNS.values()]
                 numbers = " | ".join(str(number) for number in (*counts, len(verdict)))
-                yield f"| {library} | {measure.name}: `{measure.callback}` | {numbers} |"
+                callback = f"`{measure.callback}`" if measure is not STEPS else measure.callback
+                yield f"| {library} | {measure.name}: {callback} | {numbers} |"
 
 
 def _versions(measured: dict[str, Any]) -> str:
@@ -113,13 +134,13 @@ def _sections(found: Found) -> Iterator[str]:
     """What each measure's verdicts and figures mean, and the sum of them."""
 
     def guidance(library: str, name: str) -> Iterator[str]:
-        both = [(m.callback, m.rows(found, name)) for m in (INTERVAL, SCHEDULE, RULE)]
+        both = [(m.callback, _of_callbacks(m, found, name)) for m in (INTERVAL, SCHEDULE, RULE)]
         works = [guidance_report.headline(callback, rows) for callback, rows in both if rows]
         if works:
             yield f"{library}: {', '.join(works)}, in all variants that were run."
 
     def of(measure: Any, report: Any) -> Any:
-        return lambda library, name: report.headline(library, measure.rows(found, name))
+        return lambda library, name: report.headline(library, _of_callbacks(measure, found, name))
 
     for measure, report, headline in (
         (CUT, cut_report, of(CUT, cut_report)),
@@ -132,6 +153,11 @@ def _sections(found: Found) -> Iterator[str]:
             for name, library in LIBRARIES.items():
                 yield from (f"{line}\n" for line in headline(library, name))
             yield report.INTRODUCTION
+
+
+def _of_callbacks(measure: Measure, found: Found, name: str) -> Rows:
+    """The rows of classes that call a callback, of which the sections' sums are."""
+    return [row for row in measure.rows(found, name) if source_of_row(row) == CALLBACK]
 
 
 def _all(found: Found, name: str) -> Rows:

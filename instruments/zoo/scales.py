@@ -60,7 +60,7 @@ def set_in_loop(
         followers: further attributes that have the same scale in this call.
     """
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and "callback_on_step_end_tensor_inputs" not in frame.f_locals:
+    while frame is not None and not _is_loop(frame, pipeline):
         frame = frame.f_back
     assert frame is not None, "no loop is calling"
     own = argument_of(facts)
@@ -74,3 +74,10 @@ def set_in_loop(
     if "gw" in here:  # Ideogram 4's weights, one for each step
         here["gw"][:] = scale
     ctypes.pythonapi.PyFrame_LocalsToFast(ctypes.py_object(frame), ctypes.c_int(0))
+
+
+def _is_loop(frame: FrameType, pipeline: Any) -> bool:
+    """Whether a frame is that of the pipeline's call, or of one inside it."""
+    if "callback_on_step_end_tensor_inputs" in frame.f_locals:
+        return True
+    return frame.f_code.co_name == "__call__" and frame.f_locals.get("self") is pipeline

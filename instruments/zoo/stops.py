@@ -8,10 +8,10 @@ that is cancelled at step 1; and one that is cancelled before its denoiser is ca
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,6 +22,7 @@ from unicb.pipelines import facts_for, num_timesteps_of
 from unicb.pipelines.stoppable import models_of, reads_flag, stops_by_flag
 from zoo.entry import Entry, Request
 from zoo.framework import Framework
+from zoo.loops import called, caller
 from zoo.measure import Meter, error
 from zoo.previews import Array, arrays
 
@@ -114,7 +115,7 @@ class _Runs:
     def __init__(self, entry: Entry, fx: Framework, pipeline: Any, request: Request) -> None:
         self.entry, self.fx, self.pipeline, self.request = entry, fx, pipeline, request
         self.facts = facts_for(pipeline)
-        offered = pipeline._callback_tensor_inputs
+        offered = getattr(pipeline, "_callback_tensor_inputs", ("latents",))
         batch_of = "latents" if self.facts is None else self.facts.batch_of
         #: What stands for the latents.
         self.name = batch_of if batch_of in offered else offered[0]
@@ -126,11 +127,14 @@ class _Runs:
         return Meter(self.fx, self.pipeline, self.facts, self.request.rows)
 
     def call(self, meter: Meter, callbacks: Any) -> list[Array]:
-        """All arrays that the pipeline returns."""
+        """All arrays that the pipeline returns with bound callbacks."""
+        return self._called(meter, partial(called, self.pipeline, callbacks))
+
+    def _called(self, meter: Meter, run: Callable[[dict[str, Any]], Any]) -> list[Array]:
         self.decoded, self.meter = [], meter
         arguments = {**self.entry.arguments(self.fx, self.pipeline, self.request)}
         with meter.watching(), self._counting_decodes():
-            return list(arrays(self.pipeline(**arguments, **callbacks), self.fx))
+            return list(arrays(run(arguments), self.fx))
 
     @contextmanager
     def _counting_decodes(self) -> Iterator[None]:
@@ -167,13 +171,14 @@ class _Runs:
                 tensors[self.name] = self.fx.backend.ops.from_numpy(kept[0], own)
             return tensors
 
-        callbacks = {
-            "callback_on_step_end": callback,
-            "callback_on_step_end_tensor_inputs": [self.name],
-        }
+        call = caller(self.entry, self.fx, self.pipeline, self.request)
+
+        def run(arguments: dict[str, Any]) -> Any:
+            return call(arguments, callback, self.name)
+
         by_scheduler = at_stop == "hold" and self.entry.name in BY_SCHEDULER
         with _stopped_scheduler(self.pipeline.scheduler) if by_scheduler else nullcontext():
-            return self.call(meter, callbacks), latents
+            return self._called(meter, run), latents
 
     def calls(self, first_step: int = 0) -> int:
         """How often the loop's models were called in the last run, from that step on."""
@@ -251,6 +256,10 @@ def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Sto
     whole = runs.calls()
     before = runs.traces()
     refusal, otherwise, saved, why = "", "", None, ""
+    try:
+        bind(pipeline, _Watching(runs.name, runs.new_meter()))
+    except UnsupportedPipelineError as refused:
+        return Stopped("refused", str(refused), way)
     try:
         why = _interrupted(runs, latents, before)
         saved = 1 - runs.calls() / whole if whole else None

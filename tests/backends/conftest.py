@@ -48,6 +48,18 @@ def quickstart(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def own_loop(tmp_path: Path) -> Callable[..., Path]:
+    """Run examples/own_loop.py; returns the folder that it wrote."""
+
+    def start(*arguments: str) -> Path:
+        out = tmp_path / "own_loop"
+        run_example("own_loop", tmp_path, "--out", str(out), *arguments)
+        return out
+
+    return start
+
+
+@pytest.fixture
 def own_callbacks(tmp_path: Path) -> Callable[[str], list[str]]:
     """Run examples/own_callbacks.py for 5 steps; returns the names of what it wrote."""
 

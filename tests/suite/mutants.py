@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mutants_callbacks import CALLBACKS, MoreCallbacks
 from mutants_core import CORE
+from mutants_loops import LOOPS
 from mutants_operations import OPERATIONS
 from mutants_ownership import OWNERSHIP
 from mutants_pipeline import PIPELINE
@@ -21,5 +22,5 @@ REFERENCES = (
 
 MUTANTS = (
     *(*OPERATIONS, *TENSORS, *PIPELINE, *CORE, *OWNERSHIP),
-    *(*SUBTLE, *CALLBACKS, *SCHEDULES),
+    *(*SUBTLE, *CALLBACKS, *SCHEDULES, *LOOPS),
 )

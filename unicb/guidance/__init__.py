@@ -23,7 +23,7 @@ from unicb.errors import UnsupportedPipelineError
 from unicb.guidance._batch import BatchCut
 from unicb.guidance._calls import CallsCut
 from unicb.guidance._form import check_form
-from unicb.guidance._guider import GuiderCut, GuiderScale, guiders_of, guides
+from unicb.guidance._guider import GuiderCut, GuiderScale, guiders_of, is_on
 from unicb.guidance._guider import check as check_guiders
 from unicb.guidance._guider import check_scale as check_guider_scale
 from unicb.guidance._inference import facts_of_class
@@ -34,6 +34,7 @@ from unicb.guidance._scale import (
     AIM,
     MovedScale,
     PropertyScale,
+    guides,
     read_at_each_step,
     scale_of,
     without_guidance,
@@ -232,7 +233,7 @@ def cut(
         raise UnsupportedPipelineError(without_latents(pipeline, facts, "cut guidance"))
     if latents is None or (
         # Without guidance, two blocks are the conditional one and the perturbed one.
-        "perturbed" in facts.order and not pipeline.do_classifier_free_guidance
+        "perturbed" in facts.order and not guides(pipeline, run)
     ):
         return None
     models.check_rows()  # it may be another model than at bind
@@ -247,7 +248,7 @@ def is_off(pipeline: Any, known: PipelineFacts | None, run: Run) -> bool:
     facts = facts_of(pipeline, known)
     if facts.cfg == "guider":
         found = guiders_of(pipeline, facts.guided_by)
-        return not any(guides(guider, run.num_timesteps) for guider in found)
+        return not any(is_on(guider, run.num_timesteps) for guider in found)
     unnamed = facts.verify and facts.combination == "other"  # which names no scale either
     if unnamed or (facts.guidance_scale == "property" and run.target.block_step is None):
         return not getattr(pipeline, "do_classifier_free_guidance", True)

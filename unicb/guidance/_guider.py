@@ -50,7 +50,7 @@ def predictions(guider: Any) -> tuple[str, ...]:
     return tuple(getattr(batch, guider._identifier_key) for batch in ask({}, {}))
 
 
-def guides(guider: Any, num_timesteps: int = _STEPS) -> bool:
+def is_on(guider: Any, num_timesteps: int = _STEPS) -> bool:
     """Whether it wants an unconditional prediction in any of so many steps."""
     return any(UNCONDITIONAL in predictions(step) for step in _steps(guider, num_timesteps))
 
@@ -253,7 +253,7 @@ class GuiderScale:
         self._holds: list[Hold] = []
 
     def is_off(self, scale: float) -> bool:
-        return not any(guides(_changed(guider, _SCALE, scale)) for guider in self._guiders)
+        return not any(is_on(_changed(guider, _SCALE, scale)) for guider in self._guiders)
 
     def set(self, scale: float | None) -> None:
         if scale is None:

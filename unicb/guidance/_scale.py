@@ -53,6 +53,13 @@ def scale_of(pipeline: Any, facts: PipelineFacts, run: Run) -> float | None:
     return None
 
 
+def guides(pipeline: Any, run: Run) -> bool:
+    """Whether the loop has guidance on, by its property or, in classes without one, its local."""
+    name = "do_classifier_free_guidance"
+    found = getattr(pipeline, name, None)
+    return bool(run.loop_locals([name]).get(name, True) if found is None else found)
+
+
 def has_scale(kind: type, facts: PipelineFacts) -> bool:
     """Whether the loop of a class may have a scale by one of those names: it is an attribute, or a
     local of one of the class's methods. Of a loop that is not found there, nothing is known."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from unicb.guidance._models import Models
 from unicb.guidance._observed import Combination
-from unicb.guidance._scale import PropertyScale, scale_of
+from unicb.guidance._scale import PropertyScale, guides, scale_of
 from unicb.guidance._watch import LoopWatch, Seen
 from unicb.ops import Tensor
 from unicb.pipelines import PipelineFacts
@@ -184,6 +184,9 @@ class Look:
 
     def _see(self, seen: Seen) -> Tensor | None:
         """Settle the facts by a step; returns what the scheduler is to get instead."""
+        models = self._models
+        if "perturbed" in models.facts.order and not guides(models.pipeline, self._run):
+            return None  # its parts are the conditional one and the perturbed one
         if self._seen.facts is None:
             self._seen.facts = settled(self._models, seen)
             self._seen.wrong_scale = wrong_scale(self._models, self._run, seen)

@@ -225,6 +225,8 @@ class DenoisedEstimate:
         if kept is None or latents is None:
             return None
         shape = tuple(latents.shape)
+        if tuple(kept.shape) == (2 * shape[0], *shape[1:]):
+            kept = kept[: shape[0]]  # the loop steps each row twice, and callbacks get one of them
         if math.prod(kept.shape) != math.prod(shape):
             return None
         if tuple(kept.shape) != shape:

@@ -23,6 +23,19 @@ def test_quickstart_stops(quickstart: Callable[..., Path]) -> None:
     assert np.asarray(picture).std() > 10
 
 
+def test_own_loop_draws_what_the_pipeline_draws(
+    own_loop: Callable[..., Path], quickstart: Callable[..., Path]
+) -> None:
+    """Cut at the same step, interrupted after the same, from the same noise."""
+    asked = ("--framework", NAME, "--steps", "6", "--stop-at", "4")
+    own, whole = own_loop(*asked), quickstart(*asked)
+    assert names(own / "previews") == names(whole / "previews")
+    for name in ("picture.png", "previews/004.png"):
+        a, b = (np.asarray(Image.open(out / name)).astype(int) for out in (own, whole))
+        assert a.std() > 10
+        assert np.abs(a - b).max() <= 1
+
+
 def test_decoders_show_more_than_colours(
     example: Callable[[str, str], list[list[float]]],
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,7 @@ import ways
 from here import NAME
 from without_callback import embeds, unet
 
-from unicb import Callback, CFGCutoff, Interrupt, Loop, Step, bind
+from unicb import BackendNotFoundError, Callback, CFGCutoff, Interrupt, Loop, Step, bind
 
 FX = ways.framework(NAME)
 STEPS, SCALE, AFTER = 6, 8.0, 1  # which ends a whole one of Heun's half steps
@@ -95,3 +96,16 @@ def test_interrupt(model: Any) -> None:
         made = denoise(model, scheduler, "batch")
     assert (run.state, len(look.steps)) == ("interrupted", 3)
     assert torch.equal(made, look.latents[-1])
+
+
+def test_denoiser_that_is_of_no_library() -> None:
+    class Own(torch.nn.Module):
+        pass
+
+    class OfDiffusers(diffusers.ModelMixin):
+        pass
+
+    scheduler = FX.scheduler("DDIMScheduler")
+    with pytest.raises(BackendNotFoundError, match=r"denoiser of a Loop.*ModelMixin"):
+        bind(Loop(unet=Own(), scheduler=scheduler), Look())
+    bind(Loop(unet=OfDiffusers(), scheduler=scheduler), Look())

@@ -1,0 +1,133 @@
+"""Calls of a pipeline, whether its loop calls a step-end callback or only steps its scheduler."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from zoo.entry import Entry, Request
+from zoo.framework import Framework
+
+#: In the signature of the frameworks' step-end callbacks.
+StepEnd = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
+#: Calls a pipeline: with arguments, a callback, and the name of the tensor that it gets.
+Caller = Callable[..., Any]
+#: How many steps each pass of a call takes, as it was seen to.
+_PASSES: WeakKeyDictionary[Any, dict[Request, list[int]]] = WeakKeyDictionary()
+
+
+def calls_back(kind: type) -> bool:
+    """Whether the call of a class takes a step-end callback."""
+    call: Any = kind.__call__
+    return "callback_on_step_end" in inspect.signature(call).parameters
+
+
+def called(pipeline: Any, callbacks: Any, arguments: dict[str, Any]) -> Any:
+    """Call a pipeline with callbacks that were bound to it."""
+    if calls_back(type(pipeline)):
+        return pipeline(**arguments, **callbacks)
+    return callbacks(**arguments)
+
+
+def caller(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Caller:
+    """What calls a pipeline without unicb, with arguments for that request. The callback gets the
+    tensor of that name at each step's end; what it returns goes back into the loop. While it runs,
+    ``pipeline.num_timesteps`` is right.
+
+    A loop that calls no callback is run once before, to count its steps.
+    """
+    if calls_back(type(pipeline)):
+
+        def call(arguments: dict[str, Any], callback: StepEnd, name: str = "latents") -> Any:
+            return pipeline(
+                **arguments,
+                callback_on_step_end=callback,
+                callback_on_step_end_tensor_inputs=[name],
+            )
+
+        return call
+    counts = _PASSES.setdefault(pipeline, {})
+    if request not in counts:
+        counting = _Stepped(pipeline)
+        with counting.watching():
+            pipeline(**entry.arguments(fx, pipeline, request))
+        counts[request] = counting.passes
+    rows = request.rows if entry.twice else None
+
+    def step(arguments: dict[str, Any], callback: StepEnd, name: str = "latents") -> Any:
+        with _Stepped(pipeline, callback, counts[request], rows).watching():
+            return pipeline(**arguments)
+
+    return step
+
+
+class _Stepped:
+    """Stands in a scheduler's place; a pass begins where it gets timesteps.
+
+    Args:
+        callback: told of each step; None if steps are to be counted only.
+        counts: of the steps of each pass.
+        rows: of the latents, where the loop may have each twice.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        callback: StepEnd | None = None,
+        counts: Sequence[int] = (),
+        rows: int | None = None,
+    ) -> None:
+        self.pipeline, self.callback = pipeline, callback
+        self.counts, self.rows = counts, rows
+        self.passes: list[int] = []
+        self._begins = True
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        scheduler, watch = self.pipeline.scheduler, self
+        base = type(scheduler)
+
+        @wraps(base.step)  # pipelines look at its signature
+        def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return watch._ended(base.step(self, *args, **kwargs), args, kwargs)
+
+        @wraps(base.set_timesteps)
+        def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> Any:
+            watch._begins = True
+            return base.set_timesteps(self, *args, **kwargs)
+
+        spied = {"step": step, "set_timesteps": set_timesteps, "__module__": base.__module__}
+        scheduler.__class__ = type(base.__name__, (base,), spied)
+        try:
+            yield
+        finally:
+            scheduler.__class__ = base
+            vars(self.pipeline).pop("num_timesteps", None)
+
+    def _ended(self, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._begins:
+            self.passes.append(0)
+            self._begins = False
+        index = self.passes[-1]
+        self.passes[-1] += 1
+        if self.callback is None:
+            return out
+        vars(self.pipeline)["num_timesteps"] = self.counts[len(self.passes) - 1]
+        latents = out[0] if isinstance(out, tuple) else out.prev_sample
+        twice = self.rows is not None and len(latents) == 2 * self.rows
+        own = latents[: self.rows] if twice else latents
+        timestep = kwargs.get("timestep", args[1] if len(args) > 1 else None)
+        new = self.callback(self.pipeline, index, timestep, {"latents": own})["latents"]
+        if new is own:
+            return out
+        if twice:
+            latents[: len(own)] = new
+            latents[len(own) :] = new
+            return out
+        if isinstance(out, tuple):
+            return (new, *out[1:])
+        return type(out)(**{**out, "prev_sample": new})
