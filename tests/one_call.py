@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ class Running:
     """
 
     ops = backend.ops
+    #: Of no modular pipeline.
+    target = SimpleNamespace(block_step=None)
 
     def __init__(self, pipeline: Any = None, **values: Any) -> None:
         self.pipeline, self.values, self.index = pipeline, values, -1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mutants_callbacks import CALLBACKS, MoreCallbacks
 from mutants_core import CORE
 from mutants_loops import LOOPS
+from mutants_modular import MODULAR
 from mutants_operations import OPERATIONS
 from mutants_ownership import OWNERSHIP
 from mutants_pipeline import PIPELINE
@@ -22,5 +23,5 @@ REFERENCES = (
 
 MUTANTS = (
     *(*OPERATIONS, *TENSORS, *PIPELINE, *CORE, *OWNERSHIP),
-    *(*SUBTLE, *CALLBACKS, *SCHEDULES, *LOOPS),
+    *(*SUBTLE, *CALLBACKS, *SCHEDULES, *LOOPS, *MODULAR),
 )

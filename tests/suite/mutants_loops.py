@@ -17,7 +17,7 @@ def _misses_one(step: Any) -> Any:
     def missing(self: SchedulerSource, *args: Any, **kwargs: Any) -> Any:
         if self._done == 2 and not hasattr(self, "missed"):
             self.missed = True  # type: ignore[attr-defined]
-            with sources._NOBODYS.entered():
+            with sources.NOBODYS.entered():
                 return self._scheduler.step(*args, **kwargs)
         return step(self, *args, **kwargs)
 
@@ -63,7 +63,7 @@ LOOPS = (
         "the loop gets what the scheduler has made",
         "loop_goes_on_with_an_edit",
         sources,
-        "_with_part",
+        "with_part",
         instead(lambda out, part, value: out),
     ),
     mutant(
@@ -71,7 +71,7 @@ LOOPS = (
         "callbacks get twice what the scheduler has made",
         "loop_tells_every_step",
         sources,
-        "_part_of",
+        "part_of",
         after(lambda part, *_: part * 2.0),
     ),
     mutant(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from sys import _getframe
 from types import FrameType
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from unicb.pipelines.target import Target
 from unicb.run.call import Call
 from unicb.run.handle import Handle
 from unicb.run.holds import Hold, hold
-from unicb.run.loop import FrameId, caller_outside, id_of, loop_locals
+from unicb.run.loop import FrameId, id_of, loop_locals
 from unicb.run.rounds import rounds_of
 from unicb.run.scope import NOBODYS, Scope, innermost
 from unicb.run.through_blocks import or_through_blocks
@@ -97,7 +98,7 @@ class LoopStepSource:
             below = getattr(block, LOOP_STEP)  # without what this run holds, such as this
         if components is not self._target.pipeline:
             return cast(tuple[Any, Any], below(components, state, **kwargs))
-        step = self._begun(caller_outside(), state, kwargs[INDEX])
+        step = self._begun(_getframe(1), state, kwargs[INDEX])
         if self._call.runs_out:
             return components, state
         or_through_blocks(self._call.loop_begins)

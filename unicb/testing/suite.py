@@ -12,6 +12,7 @@ from unicb.testing._callbacks import CallbacksChecks
 from unicb.testing._guidance import BATCHES, GuidanceChecks
 from unicb.testing._interrupt import InterruptChecks
 from unicb.testing._loops import LoopChecks
+from unicb.testing._modular import ModularChecks
 from unicb.testing._ops import OpsChecks
 from unicb.testing._ownership import OwnershipChecks
 from unicb.testing._preview import PreviewChecks
@@ -33,6 +34,7 @@ class BackendSuite(
     PreviewChecks,
     CallbacksChecks,
     LoopChecks,
+    ModularChecks,
 ):
     """Every check that a backend has to pass. Derive, set ``harness``, and let pytest collect it:
 
