@@ -26,6 +26,7 @@ from zoo.measures import (
     read,
     source_of_row,
 )
+from zoo.modular import report as modular_report
 from zoo.sources import CALLBACK, DEPRECATED, SCHEDULER
 from zoo.verdicts import verdicts
 
@@ -86,8 +87,11 @@ def write(docs: Path) -> None:
 def pages(folder: Path) -> dict[str, str]:
     """The text of each page, by its path in the folder of documents; ``folder`` has the files."""
     found = read(folder)
+    blocks = [*modular_report.total_lines(folder, list(COLUMNS))]
     made = {f"coverage/{family}.md": page(family, found) for family in families(found)}
-    parts = [TITLE, INTRODUCTION, "## Totals\n", *_totals(found), WRONG]
+    if blocks:
+        made["coverage/modular.md"] = modular_report.page(folder)
+    parts = [TITLE, INTRODUCTION, "## Totals\n", *_totals(found), *blocks, WRONG]
     parts += [*_sections(found), "## Families\n", *_families(found), ""]
     parts += ["## Classes\n", *_index(found), "## The files\n", FILES, *_files(found)]
     return {"coverage.md": "\n".join(parts).rstrip() + "\n", **made}

@@ -37,13 +37,18 @@ def facts_named(name: str) -> PipelineFacts:
 
 
 def packed_classes() -> list[str]:
-    """Known classes whose latents are tokens or patches."""
-    return [name for name in known_pipelines() if "(" in facts_named(name).layout]
+    """Known classes whose latents are tokens or patches, and that pack them themselves."""
+    return [name for name in _classic() if "(" in facts_named(name).layout]
 
 
 def sized_classes() -> list[str]:
     """Known classes whose latents' size is held by locals of their loops."""
-    return [name for name in known_pipelines() if facts_named(name).size_from]
+    return [name for name in _classic() if facts_named(name).size_from]
+
+
+def _classic() -> list[str]:
+    """Known classes but for those that are made of blocks: `zoo.modular` runs these."""
+    return [name for name in known_pipelines() if not name.endswith("ModularPipeline")]
 
 
 def packings(kind: Any) -> list[Callable[[Any], Any]]:
@@ -122,7 +127,7 @@ def unpack_names(kind: Any) -> list[str]:
 def missing_locals(kind: type) -> set[str]:
     """Names of ``size_from`` that a function which calls the callback has no local of."""
     loops = _loops(kind)
-    assert loops, f"nothing in {kind.__name__} calls callback_on_step_end"
+    assert loops, f"nothing in {kind.__name__} calls callback_on_step_end, or steps its scheduler"
     wanted = set(facts_named(kind.__name__).size_from)
     return {name for loop in loops for name in wanted - _locals(loop)}
 
@@ -140,8 +145,10 @@ def _loops(kind: type) -> list[ast.FunctionDef]:
 
 
 def _calls_back(function: ast.FunctionDef) -> bool:
-    calls = (node.func for node in ast.walk(function) if isinstance(node, ast.Call))
-    return any(isinstance(f, ast.Name) and f.id == "callback_on_step_end" for f in calls)
+    """Whether a step ends in it."""
+    calls = [node.func for node in ast.walk(function) if isinstance(node, ast.Call)]
+    names = [f.id for f in calls if isinstance(f, ast.Name)]
+    return "callback_on_step_end" in names or "self.scheduler.step" in map(ast.unparse, calls)
 
 
 def _locals(function: ast.FunctionDef) -> set[str]:

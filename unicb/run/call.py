@@ -81,7 +81,7 @@ class Call:
             outputs = run.step_end(index, timestep, callback_kwargs)
             handle.step = run.index
             if run.next_index is not None and handle.request is None:
-                run.denoised.started_from = outputs.get("latents")
+                run.denoised.goes_on_with(outputs.get("latents"))
                 return outputs
             request = handle.last_step(run)
             if request is not None:

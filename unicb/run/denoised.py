@@ -34,6 +34,9 @@ class RunDenoised:
         self.started_from: Tensor | None = None
         self.picture: Picture = "denoised"
         self._run = run
+        self._handed_back: Tensor | None = None
+        #: Whether the loop writes into one tensor in each step.
+        self._in_place = False
         self._estimate: DenoisedEstimate | None = None
         self._error: Exception | None = None
 
@@ -62,22 +65,32 @@ class RunDenoised:
             self._fail(error)
         return False
 
+    def begin_pass(self) -> None:
+        """Of what the pass's first step begins with, nothing is known."""
+        self.started_from = self._handed_back = None
+
+    def goes_on_with(self, latents: Tensor | None) -> None:
+        """The loop begins its next step with these. Of a loop that writes into one tensor, a copy
+        is kept; and of every loop's first step, which does not show that yet."""
+        copied = self._in_place or self._handed_back is None
+        self._handed_back = latents
+        copied = copied and self._estimate is not None and self._run.is_tensor(latents)
+        self.started_from = latents * 1.0 if copied and latents is not None else latents
+
+    def see(self, latents: Tensor | None) -> None:
+        """A step has ended, with these handed over."""
+        if latents is not None and latents is self._handed_back:
+            self._in_place = True
+
     def note(self, handed: Mapping[str, Tensor]) -> None:
         """A step has ended, with these handed over."""
         latents = handed.get("latents")
-        self._see_same_tensor(latents)
         if self._estimate is not None and latents is not None:
             try:
                 self._estimate.goes_on_with(self.started_from)
                 self._estimate.note(latents)
             except Exception as error:
                 self._fail(error)
-
-    def _see_same_tensor(self, latents: Tensor | None) -> None:
-        """A loop that writes into one tensor in each step leaves none of those before, by which
-        the estimate would be computed."""
-        if latents is not None and latents is self.started_from:
-            self._estimate, self.kind = None, "none"
 
     def lazy(self, latents: Tensor | None) -> LazyDenoised | None:
         """What can be computed of the step that has ended; None where there is nothing.
@@ -92,7 +105,6 @@ class RunDenoised:
         """
         if self._error is not None:
             raise self._error
-        self._see_same_tensor(latents)
         estimate = self._estimate
         if estimate is None or latents is None:
             return None
@@ -146,7 +158,7 @@ class RunDenoised:
     def forget(self) -> None:
         """The run is over: no tensor is kept."""
         # The error's traceback has frames, and these have tensors.
-        self._estimate = self._error = self.started_from = None
+        self._estimate = self._error = self.started_from = self._handed_back = None
 
     def _fail(self, error: Exception) -> None:
         self.kind, self._estimate, self._error = "none", None, error

@@ -95,6 +95,7 @@ class Run(AskedRun):
             if self.next_index != index:
                 self._begin_pass(index, timestep)
             index += self._offset
+            self.denoised.see(tensors.get("latents"))
             step = Step(self, index, self.num_timesteps, timestep, outputs, tensors)
             for watch in self._watchers:
                 watch(tensors)
@@ -115,7 +116,7 @@ class Run(AskedRun):
         if index < self.index - self._offset:
             self._offset = self.index + 1
         self.num_timesteps = self._count_timesteps()
-        self.denoised.started_from = None
+        self.denoised.begin_pass()
         if self.index < 0:
             if self.denoised.begin(timestep, self.num_timesteps):
                 self.watch_steps(self.denoised.note)

@@ -32,6 +32,7 @@ from unicb import (
     Step,
     bind,
 )
+from unicb._outputs import with_part
 from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines import facts_for
 from unicb.pipelines.modular import modular_loops
@@ -410,7 +411,7 @@ def _plainly(guider: Any, formula: Any, pred_cond: Any, pred_uncond: Any = None)
     made = formula(pred_cond, pred_uncond)
     if pred_uncond is None:
         return made
-    return (pred_uncond + (pred_cond - pred_uncond) * guider.guidance_scale,)
+    return with_part(made, 0, pred_uncond + (pred_cond - pred_uncond) * guider.guidance_scale)
 
 
 def _guiders(pipeline: Any) -> list[Any]:

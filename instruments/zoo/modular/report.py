@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -45,9 +45,12 @@ def write(found: Mapping[str, Mapping[str, Outcomes]], fx: Framework, docs: Path
 
 def write_page(docs: Path) -> None:
     """Write ``coverage/modular.md`` from the files beside it."""
-    folder = docs / "coverage"
-    lines = [*_page(folder)]
-    (folder / "modular.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (docs / "coverage" / "modular.md").write_text(page(docs / "coverage"), encoding="utf-8")
+
+
+def page(folder: Path) -> str:
+    """The text of the page; ``folder`` has the files."""
+    return "\n".join(_page(folder)) + "\n"
 
 
 def totals(folder: Path, framework: str) -> dict[str, Counter[str]]:
@@ -63,6 +66,25 @@ def totals(folder: Path, framework: str) -> dict[str, Counter[str]]:
             for what in WHAT:
                 found[what][worst(run.get(what, "failed") for run in runs)] += 1
     return found
+
+
+def total_lines(folder: Path, columns: Sequence[str]) -> Iterator[str]:
+    """A table of totals for a page with these columns, "exact or right" among them, and the number
+    of classes in the last."""
+    lines = []
+    for framework, library in _LIBRARIES.items():
+        for what, counts in totals(folder, framework).items():
+            if all_of_it := sum(counts.values()):
+                numbers = [
+                    counts["exact" if name.startswith("exact") else name] for name in columns
+                ]
+                cells = " | ".join(str(number) for number in (*numbers, all_of_it))
+                lines.append(f"| {library} | {what} | {cells} |")
+    if lines:
+        head = " | ".join([*columns, "in all"])
+        yield f"| [modular pipelines](coverage/modular.md) | | {head} |"
+        yield f"|---|---|{'---:|' * (len(columns) + 1)}"
+        yield from (*lines, "")
 
 
 def worst(verdicts: Iterable[str]) -> str:
