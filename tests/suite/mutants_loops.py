@@ -17,8 +17,7 @@ def _misses_one(step: Any) -> Any:
     def missing(self: SchedulerSource, *args: Any, **kwargs: Any) -> Any:
         if self._done == 2 and not hasattr(self, "missed"):
             self.missed = True  # type: ignore[attr-defined]
-            with sources.NOBODYS.entered():
-                return self._scheduler.step(*args, **kwargs)
+            return sources.as_for_others(self._scheduler, "step")(*args, **kwargs)
         return step(self, *args, **kwargs)
 
     return missing

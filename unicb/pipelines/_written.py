@@ -6,7 +6,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ def text_of(function: Any) -> str:
     return textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
 
 
+@lru_cache(maxsize=64)
 def loop_around(code: CodeType, line: int) -> ast.For | ast.While | None:
     """The innermost loop in a function's code, or a script's, that has this line of its file; None
     if there is none, or the code cannot be read."""

@@ -49,6 +49,8 @@ class ScheduledLoop(NamedTuple):
     def part_at(self, line: int, out: Any) -> Part:
         """Which part of the scheduler's output the loop takes, calling ``step`` in this line."""
         sites = self.written.sites
+        if len(sites) == 1:
+            return sites[0].part
         line -= self.code.co_firstlineno - 1
         return next((s.part for s in sites if s.first <= line <= s.last), sites[0].part)
 

@@ -157,11 +157,14 @@ class Call:
         """Whether its run was stopped, and no further step is to be computed."""
         return self._run is not None and self._run.runs_out
 
+    @property
+    def awaits_first_step(self) -> bool:
+        """Whether somebody acts before a run's first step."""
+        return bool(self._bound.early) or self._bound.target.is_to_be_seen
+
     def loop_begins(self) -> None:
-        """A step of a modular pipeline begins: where it is the first, and somebody acts before it,
-        the run begins."""
-        if self._bound.early or self._bound.target.is_to_be_seen:
-            self._first_model_call()
+        """A step of a modular pipeline begins: where it is the first of a loop, a run begins."""
+        self._first_model_call()
 
     def _run_of(self, pipeline: Any, frame: FrameType) -> Run:
         """The run whose loop is the frame, or has called it; if there is none, it begins."""

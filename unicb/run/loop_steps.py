@@ -15,7 +15,7 @@ from unicb.run.handle import Handle
 from unicb.run.holds import Hold, hold
 from unicb.run.loop import FrameId, id_of, loop_locals
 from unicb.run.rounds import rounds_of
-from unicb.run.scope import NOBODYS, Scope, innermost
+from unicb.run.scope import Scope, as_for_others, innermost
 from unicb.run.through_blocks import or_through_blocks
 
 #: The local in which a loop block has the state of the whole pipeline.
@@ -74,9 +74,12 @@ class LoopStepSource:
         self._target, self._loops, self._names = target, loops, names
         self._call, self._handle, self._scope = call, handle, scope
         self._holds: list[Hold] = []
+        #: Whether anybody waits for a loop's first step to begin.
+        self._is_awaited = False
 
     def start(self) -> dict[str, Any]:
         self._loops.check_unchanged(self._target.pipeline)
+        self._is_awaited = self._call.awaits_first_step
         for block in self._loops.loops:
             self._holds.append(hold(block, LOOP_STEP, partial(self._step, block), self))
         return {}
@@ -94,14 +97,14 @@ class LoopStepSource:
 
     def _step(self, block: Any, components: Any, state: Any, **kwargs: Any) -> tuple[Any, Any]:
         """What the loop calls in the place of ``block.loop_step``."""
-        with NOBODYS.entered():
-            below = getattr(block, LOOP_STEP)  # without what this run holds, such as this
+        below = as_for_others(block, LOOP_STEP)  # without what this run holds, such as this
         if components is not self._target.pipeline:
             return cast(tuple[Any, Any], below(components, state, **kwargs))
         step = self._begun(_getframe(1), state, kwargs[INDEX])
         if self._call.runs_out:
             return components, state
-        or_through_blocks(self._call.loop_begins)
+        if self._is_awaited:
+            or_through_blocks(self._call.loop_begins)
         components, step.state = below(components, state, **kwargs)
         timestep = next((x for name, x in kwargs.items() if name != INDEX), None)
         handed = {name: _read(step.state, name) for name in self._names}
@@ -114,13 +117,10 @@ class LoopStepSource:
 
     def _begun(self, frame: FrameType, state: Any, index: int) -> BlockStep:
         """The step that begins; its loop's rounds are counted once."""
-        before, frame_id = self._target.block_step, id_of(frame)
-        if before is None or before.frame_id != frame_id or index == 0:
-            self._target.block_step = BlockStep(state, frame_id, rounds_of(frame))
-        else:
-            before.state = state
         step = self._target.block_step
-        assert step is not None
+        if step is None or index == 0 or step.frame_id != (id(frame), frame.f_code):
+            step = self._target.block_step = BlockStep(state, id_of(frame), rounds_of(frame))
+        step.state = state
         return step
 
 

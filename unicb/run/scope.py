@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 
 class Scope:
@@ -33,7 +34,16 @@ _innermost: ContextVar[Scope | None] = ContextVar("unicb_innermost_scope", defau
 
 
 #: A scope that no run has: in it, everything is as it is for others.
-NOBODYS = Scope()
+_NOBODYS = Scope()
+
+
+def as_for_others(obj: Any, name: str) -> Any:
+    """An object's attribute, as everybody has it who is in no run."""
+    token = _innermost.set(_NOBODYS)
+    try:
+        return getattr(obj, name)
+    finally:
+        _innermost.reset(token)
 
 
 def innermost() -> Scope | None:

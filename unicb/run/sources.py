@@ -22,7 +22,7 @@ from unicb.run.handle import Handle
 from unicb.run.holds import Hold, hold
 from unicb.run.loop import caller_outside, id_of, loop_locals
 from unicb.run.rounds import note_rounds
-from unicb.run.scope import NOBODYS, Scope, innermost
+from unicb.run.scope import Scope, as_for_others, innermost
 from unicb.run.through_blocks import or_through_blocks
 
 TENSOR_INPUTS = "callback_on_step_end_tensor_inputs"
@@ -125,8 +125,7 @@ class SchedulerSource:
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """What the loop calls in the place of ``scheduler.step``."""
-        with NOBODYS.entered():
-            below = self._scheduler.step  # without what this run holds, such as this
+        below = as_for_others(self._scheduler, "step")  # without what this run holds, such as this
         self._target.step_arguments = kwargs
         out = below(*args, **kwargs)
         frame = caller_outside()
