@@ -51,7 +51,7 @@ BENCHMARKS = [
     *("cut_saving", "cross_framework"),
 ]
 #: Those that are the same on every framework.
-TORCH_BENCHMARKS = ["cut_quality", "rule_quality", "rule_cost"]
+TORCH_BENCHMARKS = ["cut_quality", "rule_quality", "rule_cost", "source_cost"]
 
 PACKAGES = {
     "numpy": ["numpy"],

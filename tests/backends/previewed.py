@@ -30,6 +30,7 @@ CHOSEN = (
     "Kandinsky5I2IPipeline",
     "Kandinsky5T2VPipeline",
     "Kandinsky6TI2VAPipeline (from an image, silent)",
+    "LongCatImageEditPipeline",
     "LTX2InContextPipeline",
     "LTXConditionPipeline (keyframe)",
     "LTXPipeline",
