@@ -14,11 +14,11 @@ from unicb.run.sources import SchedulerSource
 def _misses_one(step: Any) -> Any:
     """The third step of a pass is nobody's."""
 
-    def missing(self: SchedulerSource, *args: Any, **kwargs: Any) -> Any:
+    def missing(self: SchedulerSource, frame: Any, args: Any, kwargs: Any) -> Any:
         if self._done == 2 and not hasattr(self, "missed"):
             self.missed = True  # type: ignore[attr-defined]
-            return sources.as_for_others(self._scheduler, "step")(*args, **kwargs)
-        return step(self, *args, **kwargs)
+            return sources.unheld(self._scheduler, "step")(*args, **kwargs)
+        return step(self, frame, args, kwargs)
 
     return missing
 

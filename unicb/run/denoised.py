@@ -71,16 +71,16 @@ class RunDenoised:
 
     def goes_on_with(self, latents: Tensor | None) -> None:
         """The loop begins its next step with these. Of a loop that writes into one tensor, a copy
-        is kept; and of every loop's first step, which does not show that yet."""
-        copied = self._in_place or self._handed_back is None
-        self._handed_back = latents
-        copied = copied and self._estimate is not None and self._run.is_tensor(latents)
-        self.started_from = latents * 1.0 if copied and latents is not None else latents
+        is kept."""
+        self._handed_back = self.started_from = latents
+        if self._in_place and self._estimate is not None and latents is not None:
+            self.started_from = latents * 1.0
 
     def see(self, latents: Tensor | None) -> None:
         """A step has ended, with these handed over."""
-        if latents is not None and latents is self._handed_back:
+        if latents is not None and latents is self._handed_back and not self._in_place:
             self._in_place = True
+            self.started_from = None  # it has been written into
 
     def note(self, handed: Mapping[str, Tensor]) -> None:
         """A step has ended, with these handed over."""

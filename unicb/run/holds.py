@@ -72,6 +72,17 @@ def hold(obj: Any, name: str, value: Any, owner: Owner) -> Hold:
     return new
 
 
+def unheld(obj: Any, name: str) -> Any:
+    """An object's attribute, as everybody has it whose calls no hold answers."""
+    for kind in type(obj).__mro__:
+        attribute = vars(kind).get(name)
+        if isinstance(attribute, _Attribute):
+            return attribute.unheld(obj)
+        if attribute is not None:
+            break
+    return getattr(obj, name)
+
+
 #: The holds by the attribute's name and the object's id, the latest first. A hold keeps its object.
 _stacks: dict[str, dict[int, tuple[Hold, ...]]] = {}
 
@@ -100,6 +111,10 @@ class _Attribute:
         for one in self._stacks.get(id(obj), ()):
             if one._is_ours():
                 return one.value
+        return self.unheld(obj)
+
+    def unheld(self, obj: Any) -> Any:
+        """What is there without any hold."""
         if self._below is None:
             try:
                 return obj.__dict__[self._name]
@@ -111,6 +126,7 @@ class _Attribute:
     # In this word, PyTorch's compiler is asked to leave a function alone: it must not build the
     # answer for one caller into a graph for all.
     __get__._torchdynamo_disable = True  # type: ignore[attr-defined]
+    unheld._torchdynamo_disable = True  # type: ignore[attr-defined]
 
     def __set__(self, obj: Any, value: Any) -> None:
         """Set what is there without a hold: who is calling was asked before."""

@@ -56,7 +56,7 @@ def loop_frame_id(pipeline: Any, frame: FrameType) -> FrameId:
         if outer.f_code in codes:
             return id_of(outer)
         outer = outer.f_back
-    return id_of(_outside(frame))
+    return id_of(outside(frame))
 
 
 def frame_running(code: CodeType, frame: FrameType | None) -> FrameId | None:
@@ -67,12 +67,8 @@ def frame_running(code: CodeType, frame: FrameType | None) -> FrameId | None:
     return None if frame is None else id_of(frame)
 
 
-def caller_outside() -> FrameType:
-    """The frame that has called us from outside of unicb."""
-    return _outside(sys._getframe(1))
-
-
-def _outside(frame: FrameType) -> FrameType:
+def outside(frame: FrameType) -> FrameType:
+    """The innermost frame, from ``frame`` outwards, that is not unicb's own."""
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("unicb."):
         frame = frame.f_back
     return frame

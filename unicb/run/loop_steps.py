@@ -12,10 +12,10 @@ from unicb.pipelines.modular import INDEX, LOOP_STEP, ModularLoops
 from unicb.pipelines.target import Target
 from unicb.run.call import Call
 from unicb.run.handle import Handle
-from unicb.run.holds import Hold, hold
+from unicb.run.holds import Hold, hold, unheld
 from unicb.run.loop import FrameId, id_of, loop_locals
 from unicb.run.rounds import rounds_of
-from unicb.run.scope import Scope, as_for_others, innermost
+from unicb.run.scope import Scope, innermost
 from unicb.run.through_blocks import or_through_blocks
 
 #: The local in which a loop block has the state of the whole pipeline.
@@ -97,23 +97,28 @@ class LoopStepSource:
 
     def _step(self, block: Any, components: Any, state: Any, **kwargs: Any) -> tuple[Any, Any]:
         """What the loop calls in the place of ``block.loop_step``."""
-        below = as_for_others(block, LOOP_STEP)  # without what this run holds, such as this
-        if components is not self._target.pipeline:
+        below = unheld(block, LOOP_STEP)  # without what this run holds, such as this
+        pipeline = self._target.pipeline
+        if components is not pipeline:
             return cast(tuple[Any, Any], below(components, state, **kwargs))
-        step = self._begun(_getframe(1), state, kwargs[INDEX])
+        index = kwargs[INDEX]
+        step = self._begun(_getframe(1), state, index)
         if self._call.runs_out:
             return components, state
         if self._is_awaited:
             or_through_blocks(self._call.loop_begins)
-        components, step.state = below(components, state, **kwargs)
-        timestep = next((x for name, x in kwargs.items() if name != INDEX), None)
-        handed = {name: _read(step.state, name) for name in self._names}
-        about = self._target.pipeline, kwargs[INDEX], timestep, handed
-        outputs = or_through_blocks(self._call, *about)
+        components, state = below(components, state, **kwargs)
+        step.state = state
+        del kwargs[INDEX]
+        timestep = next(iter(kwargs.values()), None)
+        handed = {}
+        for name in self._names:
+            handed[name] = getattr(state, name, None)
+        outputs = or_through_blocks(self._call, pipeline, index, timestep, handed)
         for name, value in outputs.items():
             if value is not handed.get(name):
-                _write(step.state, name, handed.get(name), value)
-        return components, step.state
+                _write(state, name, handed.get(name), value)
+        return components, state
 
     def _begun(self, frame: FrameType, state: Any, index: int) -> BlockStep:
         """The step that begins; its loop's rounds are counted once."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
 
 
 class Scope:
@@ -31,19 +30,6 @@ class Scope:
 
 
 _innermost: ContextVar[Scope | None] = ContextVar("unicb_innermost_scope", default=None)
-
-
-#: A scope that no run has: in it, everything is as it is for others.
-_NOBODYS = Scope()
-
-
-def as_for_others(obj: Any, name: str) -> Any:
-    """An object's attribute, as everybody has it who is in no run."""
-    token = _innermost.set(_NOBODYS)
-    try:
-        return getattr(obj, name)
-    finally:
-        _innermost.reset(token)
 
 
 def innermost() -> Scope | None:

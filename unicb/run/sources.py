@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Sequence
+from sys import _getframe
 from types import FrameType
 from typing import Any, Protocol
 
@@ -19,10 +20,10 @@ from unicb.pipelines.source import CALLBACK
 from unicb.pipelines.target import Target
 from unicb.run.call import Call
 from unicb.run.handle import Handle
-from unicb.run.holds import Hold, hold
-from unicb.run.loop import caller_outside, id_of, loop_locals
+from unicb.run.holds import Hold, hold, unheld
+from unicb.run.loop import id_of, loop_locals, outside
 from unicb.run.rounds import note_rounds
-from unicb.run.scope import Scope, as_for_others, innermost
+from unicb.run.scope import Scope, innermost
 from unicb.run.through_blocks import or_through_blocks
 
 TENSOR_INPUTS = "callback_on_step_end_tensor_inputs"
@@ -123,12 +124,11 @@ class SchedulerSource:
         in_callback = run is not None and run.calls_back
         return not in_callback and innermost() is self._scope
 
-    def step(self, *args: Any, **kwargs: Any) -> Any:
-        """What the loop calls in the place of ``scheduler.step``."""
-        below = as_for_others(self._scheduler, "step")  # without what this run holds, such as this
+    def step(self, frame: FrameType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What stands for ``scheduler.step``, called in this frame with these arguments."""
+        below = unheld(self._scheduler, "step")  # without what this run holds, such as this
         self._target.step_arguments = kwargs
         out = below(*args, **kwargs)
-        frame = caller_outside()
         if self._loop.code not in (None, frame.f_code):
             return out  # not the loop's own
         part = self._loop.part_at(frame.f_lineno, out)
@@ -170,6 +170,6 @@ def _like(step: Any, source: SchedulerSource) -> Any:
 
     @functools.wraps(step)
     def stepped(*args: Any, **kwargs: Any) -> Any:
-        return source.step(*args, **kwargs)
+        return source.step(outside(_getframe(1)), args, kwargs)
 
     return stepped
