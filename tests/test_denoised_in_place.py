@@ -9,6 +9,7 @@ import pytest
 from modular_toy import Advance, Loop, ModularToy
 
 from unicb import Callback, Interrupt, Step, bind
+from unicb.pipelines.in_place import writes_into_latents
 
 
 class InPlace(Advance):
@@ -63,3 +64,23 @@ def test_estimates_are_those_of_a_loop_that_makes_new_ones(edits: bool) -> None:
 def test_a_stopped_run_gives_the_same_picture() -> None:
     (_, expected), (_, found) = run(False, stop=True), run(True, stop=True)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+class SetsAPart:
+    def __call__(self, latents: Any, mask: Any) -> Any:
+        mask[0] = 1
+        latents[:, :4] = mask
+        return latents
+
+
+class MakesNewOnes:
+    def __call__(self, latents: Any, mask: Any) -> Any:
+        mask[0] = 1
+        latents = latents[:, :4] + mask
+        return latents
+
+
+def test_code_that_sets_a_part_says_so() -> None:
+    assert writes_into_latents(SetsAPart)
+    assert not writes_into_latents(MakesNewOnes)
+    assert not writes_into_latents(type("Unread", (), {"__call__": len}))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from unicb.latents.denoised import DenoisedEstimate, LazyDenoised
 from unicb.ops import Tensor
+from unicb.pipelines.in_place import writes_into_latents
 from unicb.step import DenoisedKind, Picture
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class RunDenoised:
         be noted."""
         run = self._run
         try:
+            self._in_place = writes_into_latents(type(run.pipeline))
             scheduler = getattr(run.pipeline, "scheduler", None)
             given = run.target.step_arguments
             if given is None:
@@ -78,7 +80,7 @@ class RunDenoised:
 
     def see(self, latents: Tensor | None) -> None:
         """A step has ended, with these handed over."""
-        if latents is not None and latents is self._handed_back and not self._in_place:
+        if not self._in_place and latents is not None and latents is self._handed_back:
             self._in_place = True
             self.started_from = None  # it has been written into
 
