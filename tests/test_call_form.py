@@ -29,6 +29,7 @@ from unicb import (
     bind,
     sibling,
 )
+from unicb.run import scoped_call
 from unicb_numpy.ops import StrictTensor
 from unicb_numpy.pipelines import ToyPipeline
 
@@ -150,6 +151,20 @@ def test_a_call_without_a_step(pipe: ToyPipeline) -> None:
     callbacks = bind(pipe)
     callbacks("x", num_inference_steps=0)
     assert (callbacks.state, callbacks.step) == ("finished", None)
+
+
+def test_a_call_that_fails_before_the_pipeline_is_called(
+    pipe: ToyPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = Note()
+    callbacks = bind(pipe, note)
+    with monkeypatch.context() as broken:
+        broken.setattr(scoped_call, "source_of", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            callbacks("x", **KEYWORDS)
+    assert callbacks.state == "failed"
+    callbacks("x", **KEYWORDS)
+    assert note.noted[1:-1] == [*range(6)]
 
 
 @pytest.mark.parametrize("now", [False, True])

@@ -60,11 +60,14 @@ def below(front: type, obj: Any, name: str) -> Any:
     Raises:
         AttributeError: it is not there.
     """
-    own: type = vars(front)[OWN]
+    own: type = front.__dict__[OWN]
     for base in own.__mro__:
-        if name in vars(base):
-            found = vars(base)[name]
-            return found.__get__(obj, own) if hasattr(type(found), "__get__") else found
+        # Written for speed: each step of a loop without a callback comes through here.
+        attributes = base.__dict__
+        if name in attributes:
+            found = attributes[name]
+            get = getattr(type(found), "__get__", None)
+            return found if get is None else get(found, obj, own)
     raise AttributeError(f"{own.__name__!r} object has no attribute {name!r}")
 
 

@@ -53,7 +53,7 @@ MODULAR = (
         "one more than there are",
         "modular_tells_every_step",
         LoopStepSource,
-        "_begun",
+        "_begin",
         _one_more,
     ),
     mutant(

@@ -75,8 +75,8 @@ def hold(obj: Any, name: str, value: Any, owner: Owner) -> Hold:
 def unheld(obj: Any, name: str) -> Any:
     """An object's attribute, as everybody has it whose calls no hold answers."""
     for kind in type(obj).__mro__:
-        attribute = vars(kind).get(name)
-        if isinstance(attribute, _Attribute):
+        attribute = kind.__dict__.get(name)
+        if type(attribute) is _Attribute:
             return attribute.unheld(obj)
         if attribute is not None:
             break
@@ -115,11 +115,9 @@ class _Attribute:
 
     def unheld(self, obj: Any) -> Any:
         """What is there without any hold."""
-        if self._below is None:
-            try:
-                return obj.__dict__[self._name]
-            except (AttributeError, KeyError):
-                pass
+        own: Any = getattr(obj, "__dict__", ())
+        if self._below is None and self._name in own:
+            return own[self._name]
         # Where this finds nothing either, Python goes on to ask the class's own __getattr__.
         return below(self._front, obj, self._name)
 

@@ -31,8 +31,13 @@ class BlockStep:
         num_timesteps: how many steps it takes.
     """
 
-    def __init__(self, state: Any, frame_id: FrameId, num_timesteps: int) -> None:
-        self.state, self.frame_id, self.num_timesteps = state, frame_id, num_timesteps
+    def __init__(self, frame_id: FrameId, num_timesteps: int) -> None:
+        self.state: Any = None
+        self.frame_id, self.num_timesteps = frame_id, num_timesteps
+
+    def is_of(self, frame: FrameType) -> bool:
+        """Whether its loop runs in this frame."""
+        return self.frame_id.number == id(frame) and self.frame_id.code is frame.f_code
 
     def values(self, names: Sequence[str]) -> dict[str, Any]:
         """What the block has by these names: in its state, or in its locals, or in the state of
@@ -102,7 +107,10 @@ class LoopStepSource:
         if components is not pipeline:
             return cast(tuple[Any, Any], below(components, state, **kwargs))
         index = kwargs[INDEX]
-        step = self._begun(_getframe(1), state, index)
+        step, frame = self._target.block_step, _getframe(1)
+        if step is None or index == 0 or not step.is_of(frame):
+            step = self._begin(frame)
+        step.state = state
         if self._call.runs_out:
             return components, state
         if self._is_awaited:
@@ -120,12 +128,9 @@ class LoopStepSource:
                 _write(state, name, handed.get(name), value)
         return components, state
 
-    def _begun(self, frame: FrameType, state: Any, index: int) -> BlockStep:
-        """The step that begins; its loop's rounds are counted once."""
-        step = self._target.block_step
-        if step is None or index == 0 or step.frame_id != (id(frame), frame.f_code):
-            step = self._target.block_step = BlockStep(state, id_of(frame), rounds_of(frame))
-        step.state = state
+    def _begin(self, frame: FrameType) -> BlockStep:
+        """The first step of a loop begins; its rounds are counted once."""
+        step = self._target.block_step = BlockStep(id_of(frame), rounds_of(frame))
         return step
 
 

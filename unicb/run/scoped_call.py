@@ -93,15 +93,21 @@ class _Opened:
     ) -> Self:
         """Begin a call. Raises what waiting for others, or what the callbacks need, raises."""
         scope = Scope()
+        call: Call | None = None
         try:
             lease.wait()
             call = _called(bound, handle, sigint, scope)
+            source = source_of(bound.target, call, handle, scope, tensors)
         except BaseException as error:
-            handle.settle(None, state_after(error))
-            handle.remove_gates()
+            scope.is_open = False
+            if call is not None:
+                call.end(error)
+            else:
+                handle.settle(None, state_after(error))
+                handle.remove_gates()
             lease.release()
             raise
-        return cls(scope, call, source_of(bound.target, call, handle, scope, tensors), lease)
+        return cls(scope, call, source, lease)
 
     def end(self, error: BaseException | None) -> None:
         """The call is over, with this error or without any."""
