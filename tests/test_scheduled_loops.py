@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from scheduled import OPS, ScheduledPipeline, Scheduler
 
@@ -94,9 +95,26 @@ class Several(ScheduledPipeline):
         latents, embeds = self.begin(prompt, 0, 1.0)
         timesteps = self.scheduler.set_timesteps(4)
         for t in timesteps:
-            latents = self.prior_scheduler.step(embeds, t, latents).prev_sample
-        for t in timesteps:
+            embeds = self.prior_scheduler.step(embeds, t, embeds).prev_sample
             latents = self.scheduler.step(embeds, t, latents).prev_sample
+        return latents.data
+
+
+class PriorFirst(ScheduledPipeline):
+    """Has a loop before, with a scheduler of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prior_scheduler = Scheduler()
+
+    def __call__(self, prompt: str) -> Any:
+        prior_latents, _ = self.begin(prompt, 0, 1.0)
+        for t in self.prior_scheduler.set_timesteps(3):
+            prior_latents = self.prior_scheduler.step(prior_latents, t, prior_latents).prev_sample
+        latents = prior_latents
+        timesteps = self.scheduler.set_timesteps(4)
+        for t in timesteps:
+            latents = self.scheduler.step(latents, t, latents).prev_sample
         return latents.data
 
 
@@ -156,7 +174,7 @@ class Joins(ScheduledPipeline):
         (Twice, "exactly once"),
         (Sometimes, "exactly once"),
         (Leaves, "leave a round before its end"),
-        (Several, "steps with prior_scheduler and scheduler"),
+        (Several, "its loop steps with prior_scheduler and scheduler"),
         (Exchanges, "exchanges its scheduler"),
         (NoStep, "no loop that calls self.scheduler.step"),
         (Counts, r"goes over `range\(4\)`"),
@@ -167,6 +185,19 @@ class Joins(ScheduledPipeline):
 def test_what_would_be_wrong_is_refused(kind: type[Any], why: str) -> None:
     with pytest.raises(UnsupportedPipelineError, match=why):
         bind(kind())
+
+
+def test_the_loop_of_the_scheduler_called_so_is_noticed() -> None:
+    seen: list[Any] = []
+
+    def note(pipe: Any, index: int, timestep: Any, tensors: Any) -> Any:
+        seen.append((index, pipe.prior_scheduler.calls, pipe.scheduler.calls))
+        return {}
+
+    plain = PriorFirst()("a lighthouse")
+    latents = bind(PriorFirst(), note)("a lighthouse")
+    assert seen == [(i, 3, i + 1) for i in range(4)]
+    np.testing.assert_array_equal(latents, plain)
 
 
 def test_class_without_readable_code() -> None:

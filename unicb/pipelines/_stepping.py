@@ -111,7 +111,7 @@ def _steps(tree: ast.AST) -> Iterator[ast.Call]:
 
 def _loop(function: ast.FunctionDef, parents: dict[ast.AST, ast.AST]) -> ast.For:
     schedulers = {name: None for n in ast.walk(function) if (name := _stepped(n)) is not None}
-    if [*schedulers] != [SCHEDULER]:
+    if SCHEDULER not in schedulers:
         if not schedulers:
             raise Unclear("its __call__ has no loop that calls self.scheduler.step")
         raise Unclear(f"its __call__ steps with {' and '.join(sorted(schedulers))}")
@@ -121,6 +121,9 @@ def _loop(function: ast.FunctionDef, parents: dict[ast.AST, ast.AST]) -> ast.For
     loop = loops.pop()
     if not isinstance(loop, ast.For):
         raise Unclear("it calls self.scheduler.step in no loop over timesteps")
+    others = {name for node in ast.walk(loop) if (name := _stepped(node)) is not None}
+    if others != {SCHEDULER}:
+        raise Unclear(f"its loop steps with {' and '.join(sorted(others))}")
     return loop
 
 

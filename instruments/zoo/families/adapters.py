@@ -170,7 +170,8 @@ def _variation(fx: Framework) -> Any:
         requires_safety_checker=False,
     )
 
-    def encode(image: Any, device: Any, images: int, guided: bool) -> Any:
+    def encode(image: Any, *device_and_more: Any) -> Any:
+        images, guided = device_and_more[-2:]
         of_pictures = np.random.default_rng(1).normal(size=(len(image), 1, TEXT))
         embeds = np.repeat(of_pictures, images, axis=0)
         both = np.concatenate([np.zeros_like(embeds), embeds]) if guided else embeds
@@ -185,7 +186,7 @@ def _varied(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
     return {**_common(fx, request), "image": picture}
 
 
-def _unclip(name: str, fx: Framework) -> Any:
+def _unclip(name: str, fx: Framework, **more: Any) -> Any:
     module = "pipelines.stable_diffusion.stable_unclip_image_normalizer"
     normalizer = fx.named("StableUnCLIPImageNormalizer", module)(embedding_dim=TEXT)
     parts: dict[str, Any] = {
@@ -198,12 +199,12 @@ def _unclip(name: str, fx: Framework) -> Any:
         "vae": small_vae(fx, 4),
         **dict.fromkeys(("text_encoder", "tokenizer")),
     }
-    if "Img2Img" in name:
-        parts |= dict.fromkeys(("feature_extractor", "image_encoder"))
-    else:
-        parts |= dict.fromkeys(("prior_tokenizer", "prior_text_encoder", "prior"))
-        parts["prior_scheduler"] = fx.scheduler("UnCLIPScheduler")
-    pipeline = fx.pipeline(name, **parts)
+    return fx.pipeline(name, **parts, **more)
+
+
+def _unclip_from_image(fx: Framework) -> Any:
+    name = "StableUnCLIPImg2ImgPipeline"
+    pipeline = _unclip(name, fx, **dict.fromkeys(("feature_extractor", "image_encoder")))
 
     def encode(image_embeds: Any, num_images_per_prompt: int, **more: Any) -> Any:
         embeds = pipeline.noise_image_embeddings(
@@ -217,9 +218,42 @@ def _unclip(name: str, fx: Framework) -> Any:
     return pipeline
 
 
+def _unclip_from_text(fx: Framework) -> Any:
+    """With a prior, which makes the picture's embedding of the prompt's."""
+    prior = fx.model(
+        "PriorTransformer",
+        num_attention_heads=2,
+        attention_head_dim=4,
+        num_layers=1,
+        embedding_dim=TEXT,
+        num_embeddings=TOKENS,
+        additional_embeddings=4,
+    )
+    pipeline = _unclip(
+        "StableUnCLIPPipeline",
+        fx,
+        prior=prior,
+        prior_scheduler=fx.scheduler("UnCLIPScheduler"),
+        **dict.fromkeys(("prior_tokenizer", "prior_text_encoder")),
+    )
+
+    def encode(num_images_per_prompt: int, do_classifier_free_guidance: bool, **_: Any) -> Any:
+        rows = pipeline.prior_prompts * num_images_per_prompt * (1 + do_classifier_free_guidance)
+        mask = fx.tensor(np.ones((rows, TOKENS), bool))
+        return fx.normal(rows, TEXT, seed=6), fx.normal(rows, TOKENS, TEXT, seed=7), mask
+
+    pipeline._encode_prior_prompt = encode
+    return pipeline
+
+
 def _unclipped(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
     made = {**_text(fx, request), "image_embeds": fx.normal(request.prompts, TEXT, seed=5)}
     return {**made, "height": PIXELS, "width": PIXELS}
+
+
+def _from_prior(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
+    pipeline.prior_prompts = request.prompts
+    return {**_text(fx, request), "prior_num_inference_steps": 3, "height": PIXELS, "width": PIXELS}
 
 
 def _edit_xl(fx: Framework) -> Any:
@@ -271,11 +305,8 @@ ENTRIES = [
     ),
     Entry("StableDiffusionUpscalePipeline", _upscale, _upscaled),
     Entry("StableDiffusionImageVariationPipeline", _variation, _varied),
-    Entry(
-        "StableUnCLIPImg2ImgPipeline",
-        partial(_unclip, "StableUnCLIPImg2ImgPipeline"),
-        _unclipped,
-    ),
+    Entry("StableUnCLIPImg2ImgPipeline", _unclip_from_image, _unclipped),
+    Entry("StableUnCLIPPipeline", _unclip_from_text, _from_prior),
     Entry(
         "StableDiffusionXLInstructPix2PixPipeline",
         _edit_xl,

@@ -38,9 +38,11 @@ class _Texts:
     def __init__(self, fx: Framework) -> None:
         self._fx = fx
 
-    def __call__(self, texts: Any = None, input_ids: Any = None, **_: Any) -> Any:
+    def __call__(self, texts: Any = None, input_ids: Any = None, **more: Any) -> Any:
         if input_ids is None:
-            return _Part(input_ids=self._fx.tensor(np.zeros((len(texts), TOKENS)), "int64"))
+            ids = np.zeros((len(texts), TOKENS), np.int64)
+            on_host = more["return_tensors"] == "np"
+            return _Part(input_ids=ids if on_host else self._fx.tensor(ids, "int64"))
         one = np.random.default_rng(2).normal(size=(1, TOKENS, TEXT))
         return (self._fx.tensor(np.repeat(one, input_ids.shape[0], axis=0)),)
 
@@ -48,8 +50,11 @@ class _Texts:
 class _Pictures:
     """Stands for an image processor: hands pictures through."""
 
-    def preprocess(self, image: Any, **_: Any) -> dict[str, Any]:
-        return {"pixel_values": image}
+    def __init__(self, fx: Framework) -> None:
+        self._to_host = fx.backend.ops.to_numpy
+
+    def preprocess(self, image: Any, return_tensors: str, **_: Any) -> dict[str, Any]:
+        return {"pixel_values": self._to_host(image) if return_tensors == "np" else image}
 
     def postprocess(self, image: Any, output_type: str = "pt") -> Any:
         return image
@@ -74,10 +79,10 @@ def _build(fx: Framework) -> Any:
         controlnet=fx.model(
             "ControlNetModel", conditioning_embedding_out_channels=(4, 8), **_BLOCKS
         ),
-        image_processor=_Pictures(),
+        image_processor=_Pictures(fx),
     )
     pipeline.get_query_embeddings = lambda *_: None
-    pipeline.encode_prompt = lambda query, prompt, device: fx.normal(len(prompt), TOKENS, TEXT)
+    pipeline.encode_prompt = lambda query, prompt, *_: fx.normal(len(prompt), TOKENS, TEXT)
     pipeline._build_prompt = lambda prompts, **_: prompts
     return pipeline
 

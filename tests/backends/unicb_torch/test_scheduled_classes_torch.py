@@ -43,7 +43,6 @@ REFUSED = {
     "IFInpaintingPipeline": r"`intermediate_images = \(1 - mask_image\)",
     "IFInpaintingSuperResolutionPipeline": r"`intermediate_images = \(1 - mask_image\)",
     "KandinskyCombinedPipeline": "no loop that calls self.scheduler.step",
-    "StableUnCLIPPipeline": "steps with prior_scheduler and scheduler",
     "StableDiffusionDiffEditPipeline": r"`latents = latents \* mask_image",
     "StableDiffusionParadigmsPipeline": "no loop that calls self.scheduler.step",
     "TextToVideoSDPipeline": r"`latents = latents\.permute",
