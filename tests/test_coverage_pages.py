@@ -67,7 +67,7 @@ def test_pages_are_made_again_from_the_files_alone(tmp_path: Path) -> None:
 
 def test_first_page_is_short_and_has_every_class() -> None:
     page = (DOCS / "coverage.md").read_text("utf-8")
-    assert page.count("\n") <= 400
+    assert page.count("\n") <= 420
     for file in FILES:
         for row in rows_of(file):
             assert f"[{row['class']}][{row['family'] or 'without_entry'}]" in page

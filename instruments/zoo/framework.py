@@ -24,6 +24,8 @@ class Framework(ABC):
     takes_long: bool = False
     #: Name of the method that a module's call runs.
     forward: str
+    #: The output type with which pipelines return their pictures as tensors.
+    tensors_as: str
 
     def __init__(self) -> None:
         self.backend: Backend = get_backend(self.name)
@@ -117,7 +119,7 @@ class Framework(ABC):
 
 
 class Torch(Framework):
-    name, forward = "torch", "forward"
+    name, forward, tensors_as = "torch", "forward", "pt"
 
     def __init__(self) -> None:
         super().__init__()
@@ -169,7 +171,7 @@ class Torch(Framework):
 
 
 class MindSpore(Framework):
-    name, forward, takes_long = "mindspore", "construct", True
+    name, forward, tensors_as, takes_long = "mindspore", "construct", "ms", True
     repeats_to = 1e-5  # the first run in a process may differ from later ones, by 2.7e-6
 
     def __init__(self) -> None:

@@ -182,7 +182,7 @@ def run(entry: Entry, fx: Framework, pipeline: Any, request: Request, *previews:
     arguments = {**entry.arguments(fx, pipeline, request)}
     returned = entry.returns or ("latent" if entry.name in RETURNED else "")
     if "output_type" in arguments:
-        arguments["output_type"] = returned or "np"
+        arguments["output_type"] = fx.tensors_as if returned == "pt" else returned or "np"
     call = caller(entry, fx, pipeline, request)
     with watching_decoders(fx, pipeline, seen):
         if callbacks is None:
@@ -191,7 +191,10 @@ def run(entry: Entry, fx: Framework, pipeline: Any, request: Request, *previews:
             output = called(pipeline, callbacks, arguments)
     seen.output = list(arrays(output, fx))
     if returned:
-        seen.decoded.append(("returned", seen.output[0]))
+        pictures = seen.output[0]
+        if pictures.ndim == 4 and pictures.shape[-1] == 3:  # some of mindone's know no other way
+            pictures = np.moveaxis(pictures, -1, 1)
+        seen.decoded.append(("returned", pictures))
     return seen
 
 

@@ -59,7 +59,7 @@ def _text(fx: Framework, request: Request) -> dict[str, Any]:
         "num_inference_steps": request.steps,
         "guidance_scale": 15.0 if request.guided else 1.0,
         "generator": fx.generator(),
-        "output_type": "pt",
+        "output_type": fx.tensors_as,
     }
 
 
