@@ -19,7 +19,7 @@ class JaxBackend(Backend):
     name = "jax"
     install = "pip install unicb-jax-example"
     package = "unicb_jax"
-    bases = ("JaxPipeline",)
+    bases = ("JaxPipeline", "UNet")
     distributions = ("jax", "jaxlib")
 
     @cached_property
