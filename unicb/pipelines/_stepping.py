@@ -84,7 +84,7 @@ def read_stepping(function: ast.FunctionDef) -> WrittenStepping:
     half = _half(loop, latents)
     _check_latents_stay(loop, latents, half, parents)
     scales = any(_scaled(node, latents) for node in ast.walk(loop))
-    over = _over(loop)
+    over = _iterated(loop)
     sites = tuple(
         StepSite(call.lineno, call.end_lineno or call.lineno, part)
         for call, (_, part) in zip(calls, taken, strict=True)
@@ -274,7 +274,7 @@ def below_wrappers(node: ast.expr) -> ast.expr:
     return node
 
 
-def _over(loop: ast.For) -> str:
+def _iterated(loop: ast.For) -> str:
     """The local that the loop goes over, below what is wrapped around it; empty for
     ``self.scheduler.timesteps``."""
     node = below_wrappers(loop.iter)
