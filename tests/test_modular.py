@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from looking import Look
 from modular_toy import (
     Advance,
     Denoise,
@@ -51,25 +52,7 @@ from unicb import (
 from unicb_numpy.ops import StrictTensor
 
 
-class Note(Callback):
-    """Notes what each step has."""
-
-    tensors = ("latents",)
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[int, int]] = []
-        self.latents: list[Any] = []
-        self.runs: list[Any] = []
-
-    def on_run_start(self, run: Any) -> None:
-        self.runs.append(run)
-
-    def on_step_end(self, step: Step) -> None:
-        self.seen.append((step.index, step.num_timesteps))
-        self.latents.append(step["latents"].data.copy())
-
-
-class Look(Note):
+class LookAtPrompts(Look):
     """Asks for the prompt's embeddings, too."""
 
     tensors = ("latents", "prompt_embeds")
@@ -110,7 +93,7 @@ def error(a: Any, b: Any) -> float:
 @LOOPS
 @pytest.mark.parametrize("order", [1, 2])
 def test_steps_are_noticed_and_change_nothing(loop: type[Loop], order: int) -> None:
-    pipe, look = ModularToy(loop=loop(), order=order), Look()
+    pipe, look = ModularToy(loop=loop(), order=order), LookAtPrompts()
     plain = pipe("a lighthouse", output="latents")
     assert np.array_equal(bind(pipe, look)("a lighthouse", output="latents"), plain)
     steps = 10 if order == 1 else 19
@@ -147,7 +130,7 @@ def test_an_edit_reaches_the_loop(loop: type[Loop], name: str) -> None:
 
 
 def test_runs_follow_each_other_and_plain_calls_are_unseen() -> None:
-    pipe, look = ModularToy(), Look()
+    pipe, look = ModularToy(), LookAtPrompts()
     callbacks = bind(pipe, look)
     for _ in range(2):
         callbacks("a lighthouse", num_inference_steps=4)
@@ -158,7 +141,7 @@ def test_runs_follow_each_other_and_plain_calls_are_unseen() -> None:
 
 
 def test_a_call_in_a_callback_is_anothers() -> None:
-    pipe, look = ModularToy(), Look()
+    pipe, look = ModularToy(), LookAtPrompts()
     other = sibling(pipe)
     inner: list[Any] = []
 
@@ -261,7 +244,7 @@ def test_a_loop_that_does_not_ask_its_guider_is_seen() -> None:
 
 
 def test_an_interrupted_run_gives_its_picture() -> None:
-    pipe, look = ModularToy(), Look()
+    pipe, look = ModularToy(), LookAtPrompts()
     callbacks = bind(pipe, look, Interrupt(3, picture="latents"))
     got = callbacks("a lighthouse", output="latents")
     assert len(look.seen) == 4
@@ -324,7 +307,7 @@ def test_an_error_of_a_block_is_raised_as_it_is() -> None:
                 raise ZeroDivisionError("theirs")
             return super().__call__(components, state, i, t)
 
-    loop, look = Loop(), Look()
+    loop, look = Loop(), LookAtPrompts()
     loop.sub_blocks["advance"] = Broken()
     pipe = ModularToy(loop=loop)
     with pytest.raises(ZeroDivisionError, match="theirs"):
@@ -334,7 +317,7 @@ def test_an_error_of_a_block_is_raised_as_it_is() -> None:
 
 
 def test_two_loops_in_a_call_are_two_runs() -> None:
-    pipe, look = ModularToy(), Look()
+    pipe, look = ModularToy(), LookAtPrompts()
     encode, decode = (pipe._blocks.sub_blocks[name] for name in ("encode", "decode"))
     first, second = Loop(), Loop()
     pipe._blocks = Sequence(encode=encode, first=first, second=second, decode=decode)
@@ -344,7 +327,7 @@ def test_two_loops_in_a_call_are_two_runs() -> None:
 
 
 def test_a_stop_in_the_first_loop_stops_the_second() -> None:
-    pipe, look = ModularToy(), Look()
+    pipe, look = ModularToy(), LookAtPrompts()
     encode, decode = (pipe._blocks.sub_blocks[name] for name in ("encode", "decode"))
     pipe._blocks = Sequence(encode=encode, first=Loop(), second=Loop(), decode=decode)
 
@@ -360,7 +343,7 @@ def test_a_stop_in_the_first_loop_stops_the_second() -> None:
 
 def test_unpacking_says_what_to_write() -> None:
     pipe = ModularToy()
-    callbacks = bind(pipe, Look())
+    callbacks = bind(pipe, LookAtPrompts())
     with pytest.raises(UnsupportedPipelineError, match="as in callbacks\\(prompt"):
         pipe("a lighthouse", **callbacks)
     callbacks("a lighthouse")
@@ -387,11 +370,11 @@ def test_functions_get_what_the_state_has() -> None:
 
 def test_blocks_that_were_changed_are_refused() -> None:
     pipe = ModularToy()
-    callbacks = bind(pipe, Look())
+    callbacks = bind(pipe, LookAtPrompts())
     pipe._blocks.sub_blocks["loop"] = Loop()
     with pytest.raises(UnsupportedPipelineError, match="blocks of this ModularToy were changed"):
         callbacks("a lighthouse")
-    bind(pipe, Look())("a lighthouse")
+    bind(pipe, LookAtPrompts())("a lighthouse")
 
 
 class Chunks(Loop):
@@ -440,14 +423,14 @@ def test_loops_whose_steps_cannot_be_noticed_are_refused(loop: type[Loop], why: 
     else:
         pipe._blocks.sub_blocks["loop"] = loop()
     with pytest.raises(UnsupportedPipelineError, match=why):
-        bind(pipe, Look())
+        bind(pipe, LookAtPrompts())
 
 
 def test_a_pipeline_without_a_loop_is_refused() -> None:
     pipe = ModularToy()
     pipe._blocks = Sequence(encode=pipe._blocks.sub_blocks["encode"])
     with pytest.raises(UnsupportedPipelineError, match="none of its blocks is a loop"):
-        bind(pipe, Look())
+        bind(pipe, LookAtPrompts())
 
 
 def test_prompts_are_refused() -> None:
@@ -537,7 +520,7 @@ def test_no_number_is_read_from_the_device() -> None:
             made.timesteps = Timesteps([OnDevice(t) for t in made.timesteps])
             return made
 
-    loop, look = DeviceLoop(), Look()
+    loop, look = DeviceLoop(), LookAtPrompts()
     loop.sub_blocks = {"denoise": FromDevice(), "advance": ToDevice()}
     pipe = ModularToy(loop=loop)
     plain = ModularToy()("a lighthouse", output="latents")
@@ -549,7 +532,7 @@ def test_no_number_is_read_from_the_device() -> None:
 
 
 def test_loops_inside_parts_are_noticed_by_their_scheduler() -> None:
-    pipe, note = ModularToy(loop=Parts()), Note()
+    pipe, note = ModularToy(loop=Parts()), Look()
     plain = pipe("a lighthouse", output="latents", num_inference_steps=3)
     got = bind(pipe, note)("a lighthouse", output="latents", num_inference_steps=3)
     assert np.array_equal(got, plain)
@@ -575,7 +558,7 @@ def test_a_cut_in_each_part_is_exact() -> None:
 def test_a_stop_ends_the_parts_that_are_left() -> None:
     """In each of them, the loop runs in another frame."""
     for _ in range(5):
-        pipe, note = ModularToy(loop=Parts()), Note()
+        pipe, note = ModularToy(loop=Parts()), Look()
         callbacks = bind(pipe, note, Interrupt(1, picture="latents"))
         got = callbacks("a lighthouse", output="latents", num_inference_steps=4)
         assert np.array_equal(got, note.latents[1])
@@ -588,7 +571,7 @@ def test_a_stop_ends_the_parts_that_are_left() -> None:
 def test_a_cancel_inside_a_part_logs_no_error(now: bool, caplog: pytest.LogCaptureFixture) -> None:
     pipe = ModularToy(loop=Parts())
 
-    class Stop(Note):
+    class Stop(Look):
         def on_step_end(self, step: Step) -> None:
             if step.index == 2:
                 callbacks.cancel(now=now)
@@ -601,7 +584,7 @@ def test_a_cancel_inside_a_part_logs_no_error(now: bool, caplog: pytest.LogCaptu
 
 def test_parts_offer_their_latents_alone() -> None:
     with pytest.raises(UnsupportedPipelineError, match="it offers: latents"):
-        bind(ModularToy(loop=Parts()), Look())
+        bind(ModularToy(loop=Parts()), LookAtPrompts())
 
 
 class Plain(GuidanceRule):

@@ -95,6 +95,11 @@ def test_every_check_says_what_it_promises() -> None:
     for name in check_names():
         assert getattr(BackendSuite, name).__doc__, name
     assert len(check_names()) > 30
+
+
+def test_readme_says_how_many_checks_there_are() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    assert f"until it passes: {len(check_names())} checks" in readme
     assert all(sys.modules[group.__module__].__doc__ for group in GROUPS)
 
 

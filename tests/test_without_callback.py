@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from looking import Look
 from scheduled import (
     BarePipeline,
     DoubledPipeline,
@@ -46,25 +47,6 @@ from unicb import (
 )
 from unicb_numpy.ops import StrictTensor
 from unicb_numpy.pipelines import ToyPipeline, ToyUNet
-
-
-class Look(Callback):
-    """Notes what each step has."""
-
-    tensors = ("latents",)
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[int, int]] = []
-        self.latents: list[Any] = []
-        self.runs: list[Any] = []
-
-    def on_run_start(self, run: Any) -> None:
-        self.runs.append(run)
-
-    def on_step_end(self, step: Step) -> None:
-        self.seen.append((step.index, step.num_timesteps))
-        self.latents.append(step["latents"].data.copy())
-
 
 FORMAT = LatentFormat(
     name="test",

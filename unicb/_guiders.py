@@ -13,6 +13,7 @@ from unicb.callbacks.guidance_interval import half_steps
 from unicb.callbacks.guidance_rule import GuidanceRule
 from unicb.callbacks.guidance_rules import check_zero_steps, refuse_rescaling
 from unicb.errors import UnsupportedPipelineError
+from unicb.guidance._guider import CONDITIONAL, UNCONDITIONAL, batches_of, predictions
 from unicb.guidance.rule_step import RuleStep
 from unicb.ops import Tensor
 from unicb.step import Step
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from unicb import Target
     from unicb.run.run import Run
 
-_BOTH = ("pred_cond", "pred_uncond")
+_BOTH = (CONDITIONAL, UNCONDITIONAL)
 #: Guiders that make of a conditional prediction alone that prediction itself.
 _PASS_ON = (
     *("AdaptiveProjectedGuidance", "AdaptiveProjectedMixGuidance", "ClassifierFreeGuidance"),
@@ -91,7 +92,7 @@ class GuiderRule(GuidanceRule):
     def _at_first_step(self, step: RuleStep) -> Any:
         made = copy.copy(self._steps.guider_of(step.run))
         made.set_state(step=0, num_inference_steps=step.num_timesteps, timestep=None)
-        _prepared(made)  # its momentum begins anew
+        batches_of(made)  # its momentum begins anew
         return made
 
     def _name_in_messages(self) -> str:
@@ -127,16 +128,16 @@ class _Steps(Callback):
                 f"{cannot}: it takes estimates of the clean latents, into which the blocks of "
                 "LTX-2's modular pipeline convert predictions, and the loop combines predictions"
             )
-        most, needed, is_ever_idle = 0, list[Any](), False
+        most, fullest, is_ever_idle = 0, 0, False
         for index in range(_STEPS):
             guider.set_state(step=index, num_inference_steps=_STEPS, timestep=None)
             is_ever_idle = is_ever_idle or _is_idle(guider, index, _STEPS)
             if guider.num_conditions >= most:
                 most, fullest = guider.num_conditions, index
         guider.set_state(step=0, num_inference_steps=_STEPS, timestep=None)
-        _prepared(guider)
+        batches_of(guider)
         guider.set_state(step=fullest, num_inference_steps=_STEPS, timestep=None)
-        needed = [*_prepared(guider)]
+        needed = predictions(guider)
         if more := [prediction for prediction in needed if prediction not in _BOTH]:
             raise UnsupportedPipelineError(
                 f"{cannot}: it needs {' and '.join(more)}, of a call of the denoiser that the loop "
@@ -176,16 +177,9 @@ class _Steps(Callback):
             ) from error
 
 
-def _prepared(guider: Any) -> dict[str, Any]:
-    """What the guider is to be called with, by the names of the predictions that it needs."""
-    prepare = getattr(guider, "prepare_inputs_from_block_state", guider.prepare_inputs)
-    key = guider._identifier_key
-    return {getattr(batch, key): batch for batch in prepare(None, {})}
-
-
 def _prediction(guider: Any, found: Mapping[str, Tensor]) -> Any:
     """What the guider makes of those of the predictions that it needs in its step."""
-    batches = _prepared(guider)
+    batches = dict(batches_of(guider))
     for name, batch in batches.items():
         if name not in found:
             raise UnsupportedPipelineError(

@@ -263,11 +263,11 @@ def check_scaling(
     """Raise UnsupportedPipelineError if the pipeline's guidance cannot be given another scale;
     ``offered``: names of the tensors that its loop hands over, None in a run, which has them."""
     facts = facts_of(pipeline, known, AIM)
-    if facts.cfg != "guider" and read_at_each_step(facts):
-        return facts
     models = Models(backend_for(pipeline), pipeline, facts, None, AIM)
     if facts.cfg == "guider":
         check_guider_scale(models)
+        return facts
+    if read_at_each_step(facts):
         return facts
     check_form(models, "its loop keeps a copy of its scale, and")
     if offered is not None and facts.cfg == "batch" and facts.batch_of not in offered:

@@ -44,10 +44,16 @@ def guiders_of(pipeline: Any, names: tuple[str, ...]) -> list[Any]:
     return [guider for guider in found if guider is not None]
 
 
+def batches_of(guider: Any) -> list[tuple[str, Any]]:
+    """What a guider wants in its current step, in that order: each prediction's name, and what it
+    is to be handed in."""
+    ask = getattr(guider, "prepare_inputs_from_block_state", guider.prepare_inputs)
+    return [(getattr(batch, guider._identifier_key), batch) for batch in ask({}, {})]
+
+
 def predictions(guider: Any) -> tuple[str, ...]:
     """Names of the predictions that a guider wants in its current step, in their order."""
-    ask = getattr(guider, "prepare_inputs_from_block_state", guider.prepare_inputs)
-    return tuple(getattr(batch, guider._identifier_key) for batch in ask({}, {}))
+    return tuple(name for name, _ in batches_of(guider))
 
 
 def is_on(guider: Any, num_timesteps: int = _STEPS) -> bool:
@@ -173,8 +179,8 @@ class GuiderCut:
                     self._holds.append(run.hold(guider, _SCALE, least_scale(guider)))
             self._answered = [guider for guider, way in ways if way == "answer"]
             for guider in self._answered:
-                told = partial(self._told, guider, guider.prepare_models)
-                self._holds.append(run.hold(guider, _PREPARE, told))
+                counted = partial(self._prepares, guider, guider.prepare_models)
+                self._holds.append(run.hold(guider, _PREPARE, counted))
             if self._answered or models.facts.verify:
                 models.hook(self._answer)
         except BaseException:
@@ -219,19 +225,21 @@ class GuiderCut:
             self._conditional[name] = out
         return out
 
-    def _told(self, guider: Any, prepare: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        """The loop tells the guider of the next call."""
+    def _prepares(
+        self, guider: Any, prepare: Callable[..., None], *args: Any, **kwargs: Any
+    ) -> None:
+        """The loop has the guider prepare the next call, which is counted."""
         self._prepared[id(guider)] += 1
         prepare(*args, **kwargs)
 
     def _prediction(self) -> str:
-        """Which prediction this call is for: the loop tells its guider of each."""
+        """Which prediction this call is for: the loop has its guider prepare each."""
         for guider in self._answered:
             count, wanted = self._prepared[id(guider)], predictions(guider)
             if 0 < count <= len(wanted):
                 return str(wanted[count - 1])
         self._models.mismatch(
-            "its denoiser is called without its guider being told", "it should prepare each call"
+            "its denoiser is called without its guider", "that should prepare each call"
         )
 
 

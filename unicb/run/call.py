@@ -63,7 +63,7 @@ class Call:
         self._run: Run | None = None
         self._is_over = False
         self._hooks = ModelHooks(bound.target.backend)
-        self._waiting = Waiting(bound, handle, sigint, scope, self._hooks, self._first_model_call)
+        self._waiting = Waiting(bound, handle, sigint, scope, self._hooks, self.loop_begins)
         self._decoding = Decoding(handle, handle.add(self))
 
     def __call__(
@@ -162,10 +162,6 @@ class Call:
         """Whether somebody acts before a run's first step."""
         return bool(self._bound.early) or self._bound.target.is_to_be_seen
 
-    def loop_begins(self) -> None:
-        """A step of a modular pipeline begins: where it is the first of a loop, a run begins."""
-        self._first_model_call()
-
     def _run_of(self, pipeline: Any, frame: FrameType) -> Run:
         """The run whose loop is the frame, or has called it; if there is none, it begins."""
         run = self._run
@@ -187,8 +183,9 @@ class Call:
             run.loop.frame_id = frame_id
         return run
 
-    def _first_model_call(self) -> None:
-        """A model is called: where that is the first call in a loop of ours, the run begins."""
+    def loop_begins(self) -> None:
+        """A model is called, or a step of a modular pipeline begins: where that is the first in a
+        loop of ours, the run begins."""
         run = self._run
         if run is not None and (run.calls_back or run.is_calling()):
             return
