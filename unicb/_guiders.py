@@ -168,7 +168,7 @@ class _Steps(Callback):
         backend = target.backend
         pair = [backend.in_dtype(backend.ops.from_numpy(x, like), "float32") for x in numbers]
         try:
-            with backend.untouched():
+            with backend.fork_rng():
                 _prediction(guider, dict(zip(_BOTH, pair, strict=True)))
         except Exception as error:
             raise UnsupportedPipelineError(

@@ -30,7 +30,7 @@ T = TypeVar("T")
 ENTRY_POINT_GROUP = "unicb.backends"
 
 _HOOKS = ("hook", "is_built_in", "reset_caches")
-_VERBS = ("owns", "is_tensor", "in_dtype", "aside", "untouched", *_HOOKS, "versions")
+_VERBS = ("owns", "is_tensor", "in_dtype", "aside", "fork_rng", *_HOOKS, "versions")
 _PARTS = ("name", "install", "ops", *_VERBS)
 
 
@@ -95,9 +95,9 @@ class Backend(ABC):
         """
         return at_once(work, self.ops, tensors)
 
-    def untouched(self) -> AbstractContextManager[None]:
-        """A block that records no gradients, and after which the framework's global random numbers
-        go on as if it had not been.
+    def fork_rng(self) -> AbstractContextManager[None]:
+        """Open a block that records no gradients, and after which the framework's global random
+        numbers go on as if it had not been.
 
         Unless overridden, the block is nothing: for frameworks where gradients are asked for, and
         that have no global random numbers.

@@ -40,10 +40,10 @@ class MindSporeBackend(Backend):
 
         return aside(work, self.ops, tensors)
 
-    def untouched(self) -> AbstractContextManager[None]:
-        from unicb_mindspore.untouched import untouched
+    def fork_rng(self) -> AbstractContextManager[None]:
+        from unicb_mindspore.fork_rng import fork_rng
 
-        return untouched()
+        return fork_rng()
 
     def hook(self, module: Any, around: Around) -> Callable[[], None]:
         # MindSpore compiles `construct` by its name. mindone's registry of hooks replaces it, which

@@ -36,7 +36,7 @@ class NumpyBackend(Backend):
         return type(x)(x.data.astype(dtype))
 
     @contextmanager
-    def untouched(self) -> Iterator[None]:
+    def fork_rng(self) -> Iterator[None]:
         state = np.random.get_state()
         try:
             yield

@@ -84,7 +84,7 @@ def _stream(device: torch.device) -> Any:
 
 
 @contextmanager
-def untouched() -> Iterator[None]:
-    """See :meth:`unicb.Backend.untouched`."""
+def fork_rng() -> Iterator[None]:
+    """See :meth:`unicb.Backend.fork_rng`."""
     with torch.no_grad(), random_numbers_kept():
         yield

@@ -39,10 +39,10 @@ class TorchBackend(Backend):
 
         return aside(work, self.ops, tensors)
 
-    def untouched(self) -> AbstractContextManager[None]:
-        from unicb_torch.aside import untouched
+    def fork_rng(self) -> AbstractContextManager[None]:
+        from unicb_torch.aside import fork_rng
 
-        return untouched()
+        return fork_rng()
 
     def hook(self, module: Any, around: Around) -> Callable[[], None]:
         from unicb_torch.hooks import hook

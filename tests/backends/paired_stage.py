@@ -63,7 +63,7 @@ class Tiny(Stage):
         given = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
         if "device" in inspect.signature(self.pipe.encode_prompt).parameters:
             given["device"] = self.pipe._execution_device
-        with self.harness.backend.untouched():
+        with self.harness.backend.fork_rng():
             found = self.pipe.encode_prompt(prompt=[text], **given)[0]
             return np.asarray(self.harness.backend.ops.to_numpy(found))[0]
 

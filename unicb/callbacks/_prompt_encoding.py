@@ -81,7 +81,7 @@ class Encoder:
         found: list[dict[str, Tensor]] = [{} for _ in prompts]
         for index, call in enumerate(self._loop.calls):
             as_negative = negative and "negative_prompt" in call.parameters
-            with self._backend.untouched():
+            with self._backend.fork_rng():
                 returned = call.encode(
                     self._step.pipeline, self._locals, unique, unique if as_negative else None
                 )
@@ -105,7 +105,7 @@ class Encoder:
             texts = _texts(others.pop(call.main, None))
             if texts is None:
                 return  # it was called with embeddings, or with a schedule of its own
-            with self._backend.untouched():
+            with self._backend.fork_rng():
                 returned = call.encode(self._step.pipeline, self._locals, texts, others=others)
                 for slot in self._slots_of(index):
                     tensor = self._fitted(slot, returned.get(slot.result), texts)

@@ -143,7 +143,7 @@ class _Prompts(Callback):
     def _write(self, step: Step, state: _State) -> None:
         backend, loop = step.run.target.backend, prompt_loop(type(step.pipeline))
         positive, negative = state.applied
-        with backend.untouched():
+        with backend.fork_rng():
             for slot in loop.slots:
                 current = step.in_loop(slot.name)
                 if current is None:

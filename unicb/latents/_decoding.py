@@ -71,7 +71,7 @@ class ModelDecoder:
             first_frame=self._about.first_frame,
         )
         rows, count = int(shown.shape[0]), int(shown.shape[2])
-        with self._backend.untouched(), left_as_it_was(self._model, self._of_vae.kept):
+        with self._backend.fork_rng(), left_as_it_was(self._model, self._of_vae.kept):
             encoded = self._as_encoded(shown, self._affine.frames(start, start + count))
             decoded = self._call(encoded)
         return _scaled(decoded, rows, middle, self._of_vae)
@@ -221,7 +221,7 @@ class FunctionDecoder:
         if "t" not in "".join(self._layout.axes):
             shown = shown[:, :, 0]
         rows = int(shown.shape[0])
-        with self._backend.untouched():
+        with self._backend.fork_rng():
             made = self._function(shown)
         return self._decoded(made, rows, middle)
 

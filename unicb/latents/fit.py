@@ -108,7 +108,7 @@ def fit_rgb_factors(
     seed = whole_number("seed", seed, least=0)
     backend = backend_for(vae)
     coder = _Coder(backend, vae)
-    with backend.untouched(), left_as_it_was(coder.vae, vae_decoding(coder.vae).kept):
+    with backend.fork_rng(), left_as_it_was(coder.vae, vae_decoding(coder.vae).kept):
         return _fit(coder, images, name, samples, held_out, size, seed)
 
 

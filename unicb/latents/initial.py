@@ -159,7 +159,7 @@ def _prepared(
     if needs or "latents" not in parameters:
         reason = f"takes {', '.join(needs)}" if needs else "takes no latents"
         raise _not_known(pipeline, f"its prepare_latents {reason}")
-    with backend.untouched():
+    with backend.fork_rng():
         found = prepare(**{name: known[name] for name in parameters if name in known})
     found = found[0] if isinstance(found, list | tuple) else found
     if not backend.is_tensor(found) or int(found.shape[0]) != arguments["batch_size"]:

@@ -366,14 +366,14 @@ class OpsChecks(Checks):
         with pytest.raises(LookupError, match="as planned"):
             backend.aside(fail, [x])()
 
-    def test_untouched(self) -> None:
-        """What is drawn of the framework's random numbers within ``backend.untouched()`` is drawn
+    def test_fork_rng(self) -> None:
+        """What is drawn of the framework's random numbers within ``backend.fork_rng()`` is drawn
         again after it, and errors go through."""
         backend, drawn = self.harness.backend, []
         for _ in range(2):
-            with backend.untouched():
+            with backend.fork_rng():
                 drawn.append(self.harness.draw())
-        with pytest.raises(LookupError, match="drawn"), backend.untouched():
+        with pytest.raises(LookupError, match="drawn"), backend.fork_rng():
             raise LookupError("drawn", self.harness.draw())
         drawn.append(self.harness.draw())
         assert all(np.array_equal(numbers, drawn[0]) for numbers in drawn)

@@ -105,12 +105,12 @@ class OwnershipChecks(Checks):
         self.harness.run(pipeline, case)
         undo()
         args, kwargs = calls[1]
-        with self.harness.backend.untouched():
+        with self.harness.backend.fork_rng():
             right = self._host(denoiser(*args, **kwargs))
         found: list[npt.NDArray[Any]] = []
 
         def call() -> None:
-            with self.harness.backend.untouched():
+            with self.harness.backend.fork_rng():
                 found.append(self._host(denoiser(*args, **kwargs)))
 
         plain = self._run(pipeline, case, bind(pipeline, _GUIDED[guided]()), form)

@@ -70,7 +70,7 @@ def test_the_same_prompt_changes_no_bit_and_no_random_number() -> None:
     pipe = with_text(KINDS[-1])
 
     def drawn(*callbacks: Any) -> tuple[Any, Any]:
-        with backend.untouched():
+        with backend.fork_rng():
             return backend.ops.to_numpy(run(pipe, ONE, *callbacks)), harness.draw()
 
     plain, same = drawn(), drawn(PromptSchedule([(0.0, ONE), (0.5, ONE)]))

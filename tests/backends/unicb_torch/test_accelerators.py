@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from unicb_torch import accelerators, backend
-from unicb_torch.aside import _stream, untouched
+from unicb_torch.aside import _stream, fork_rng
 
 DEVICE = torch.device("xpu", 0)
 
@@ -210,7 +210,7 @@ def accelerator(kind: str | None) -> Any:
 
 def test_random_numbers_of_every_device(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "accelerator", accelerator("xpu"), raising=False)
-    with untouched():
+    with fork_rng():
         device.states[1] += 5
     assert [int(state) for state in device.states] == [1, 2]
 
@@ -224,7 +224,7 @@ def test_random_numbers_of_a_device_that_counts_none(
     )
     monkeypatch.setattr(torch, "accelerator", accelerator("mps"), raising=False)
     monkeypatch.setattr(torch, "get_device_module", lambda kind: {"mps": module}[kind])
-    with pytest.raises(KeyError, match="decoder"), untouched():
+    with pytest.raises(KeyError, match="decoder"), fork_rng():
         raise KeyError("decoder")
     assert states == [1, 1]
 
@@ -249,6 +249,6 @@ def test_random_numbers_without_an_accelerator(
         monkeypatch.setattr(torch, "accelerator", accelerator(None), raising=False)
     else:
         monkeypatch.setattr(accelerators, "torch", Older())
-    with untouched():
+    with fork_rng():
         torch.rand(5)
     assert np.array_equal(torch.rand(2), expected)

@@ -11,7 +11,7 @@ import torch
 
 from unicb.latents import ColourMap, LatentFormat
 from unicb_torch import backend
-from unicb_torch.aside import untouched
+from unicb_torch.aside import fork_rng
 
 aside = backend.aside
 
@@ -62,7 +62,7 @@ def test_nothing_is_computed_before_the_result_is_asked_for() -> None:
 def test_no_gradients() -> None:
     x = torch.ones(3, requires_grad=True)
     assert not aside(lambda _, tensor: (tensor * 2).requires_grad, [x])()
-    with untouched():
+    with fork_rng():
         assert not (x * 2).requires_grad
     assert (x * 2).requires_grad
 

@@ -10,8 +10,8 @@ import numpy as np
 
 
 @contextmanager
-def untouched() -> Iterator[None]:
-    """See :meth:`unicb.Backend.untouched`.
+def fork_rng() -> Iterator[None]:
+    """See :meth:`unicb.Backend.fork_rng`.
 
     MindSpore records gradients only inside a function that is being differentiated. mindone draws
     from numpy's global generator; ``mint`` draws from MindSpore's own. The older operations, such
