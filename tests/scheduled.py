@@ -192,3 +192,50 @@ class EnsemblePipeline(ScheduledPipeline):
                 sample = self.scheduler.step(noise_pred, t, sample).prev_sample
             found.append(sample.data)
         return np.concatenate(found)
+
+
+class PuttingBackPipeline(ScheduledPipeline):
+    """It puts a picture back outside of a mask after each step, as inpainting does."""
+
+    def __init__(self, order: int = 1) -> None:
+        super().__init__(order)
+        kept = np.random.default_rng(7).normal(size=(1, 4, 8, 8))
+        self.picture = StrictTensor(kept.astype(np.float32))
+        self.mask = StrictTensor(np.zeros((1, 1, 8, 8), np.float32))
+        self.mask.data[..., 2:6, 2:6] = 1.0
+
+    def __call__(self, prompt: str, seed: int = 0) -> Any:
+        latents, embeds = self.begin(prompt, seed, 1.0)
+        mask, picture = self.mask, self.picture
+        timesteps = self.scheduler.set_timesteps(6)
+        for i, t in enumerate(timesteps):
+            noise_pred = self.unet(latents, t, encoder_hidden_states=embeds)
+            latents = self.scheduler.step(noise_pred, t, latents).prev_sample
+            put_back = picture
+            if i < 2:
+                put_back = picture * 2.0
+            latents = put_back * (1 - mask) + mask * latents
+        return latents.data
+
+
+class FramesPipeline(ScheduledPipeline):
+    """It has frames as rows for the step, as text-to-video has."""
+
+    def __call__(self, prompt: str, guidance_scale: float = 1.0, seed: int = 0) -> Any:
+        latents, embeds = self.begin(prompt, seed, guidance_scale)
+        timesteps = self.scheduler.set_timesteps(6)
+        for t in timesteps:
+            guided = guidance_scale > 1
+            model_input = StrictTensor(np.concatenate([latents.data] * 2)) if guided else latents
+            noise_pred = self.unet(model_input, t, encoder_hidden_states=embeds)
+            if guided:
+                noise_pred_uncond, noise_pred_text = np.split(noise_pred.data, 2)
+                noise_pred = StrictTensor(
+                    noise_pred_uncond + guidance_scale * (noise_pred_text - noise_pred_uncond)
+                )
+            rows, channels, height, width = latents.shape
+            latents = latents.swapaxes(1, 2).reshape((rows * height, channels, width))
+            noise_pred = noise_pred.swapaxes(1, 2).reshape((rows * height, channels, width))
+            latents = self.scheduler.step(noise_pred, t, latents).prev_sample
+            latents = latents[None, :].reshape((rows, height, channels, width)).swapaxes(1, 2)
+        return latents.data

@@ -179,7 +179,7 @@ def rows_of(pipe: Any) -> list[int]:
     return rows
 
 
-def reference(pipe: Any, after: int, prompt: Any) -> Any:
+def reference(pipe: Any, after: int, prompt: Any, **more: Any) -> Any:
     """A run in which both halves are computed, and the unconditional one is overwritten."""
 
     class Overwritten(ToyUNet):
@@ -194,7 +194,7 @@ def reference(pipe: Any, after: int, prompt: Any) -> Any:
 
     own, pipe.unet = pipe.unet, Overwritten()
     try:
-        return pipe(prompt)
+        return pipe(prompt, **more)
     finally:
         pipe.unet = own
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from zoo.framework import Framework
 
@@ -32,6 +32,20 @@ CASES: Mapping[str, Request] = {
 }
 
 
+class Around(NamedTuple):
+    """What a loop does to its latents around ``scheduler.step``, as its class's author means it.
+
+    Both take the locals of the loop and a tensor.
+
+    Attributes:
+        kept: gives what the loop goes on with, of what ``scheduler.step`` returned.
+        to_step: gives what is to stand in ``scheduler.step``'s result for these latents.
+    """
+
+    kept: Callable[[Mapping[str, Any], Any], Any]
+    to_step: Callable[[Mapping[str, Any], Any], Any]
+
+
 @dataclass(frozen=True)
 class Entry:
     """A pipeline class.
@@ -49,6 +63,7 @@ class Entry:
         off_differs: why the pipeline, with guidance off, calls its denoiser otherwise than with
             the conditional rows of guidance on; empty where it does not.
         twice: whether its loop has each row of the latents twice.
+        around: what its loop does to its latents around the step; None where that is nothing.
         returns: the output type with which it returns its latents, where no model decodes them.
     """
 
@@ -62,6 +77,7 @@ class Entry:
     saves_less: str = ""
     off_differs: str = ""
     twice: bool = False
+    around: Around | None = None
     returns: str = ""
 
     @property

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from types import FrameType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from zoo.entry import Entry, Request
+from zoo.entry import Around, Entry, Request
 from zoo.framework import Framework
 
 #: In the signature of the frameworks' step-end callbacks.
@@ -59,7 +61,7 @@ def caller(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Call
     rows = request.rows if entry.twice else None
 
     def step(arguments: dict[str, Any], callback: StepEnd, name: str = "latents") -> Any:
-        with _Stepped(pipeline, callback, counts[request], rows).watching():
+        with _Stepped(pipeline, callback, counts[request], rows, entry.around).watching():
             return pipeline(**arguments)
 
     return step
@@ -72,6 +74,7 @@ class _Stepped:
         callback: told of each step; None if steps are to be counted only.
         counts: of the steps of each pass.
         rows: of the latents, where the loop may have each twice.
+        around: what the loop does to its latents around the step.
     """
 
     def __init__(
@@ -80,9 +83,10 @@ class _Stepped:
         callback: StepEnd | None = None,
         counts: Sequence[int] = (),
         rows: int | None = None,
+        around: Around | None = None,
     ) -> None:
         self.pipeline, self.callback = pipeline, callback
-        self.counts, self.rows = counts, rows
+        self.counts, self.rows, self.around = counts, rows, around
         self.passes: list[int] = []
         self._begins = True
 
@@ -108,6 +112,13 @@ class _Stepped:
             scheduler.__class__ = base
             vars(self.pipeline).pop("num_timesteps", None)
 
+    def _loop_locals(self) -> dict[str, Any]:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_locals.get("self") is not self.pipeline:
+            frame = frame.f_back
+        assert frame is not None
+        return frame.f_locals
+
     def _ended(self, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._begins:
             self.passes.append(0)
@@ -120,10 +131,15 @@ class _Stepped:
         latents = out[0] if isinstance(out, tuple) else out.prev_sample
         twice = self.rows is not None and len(latents) == 2 * self.rows
         own = latents[: self.rows] if twice else latents
+        if self.around is not None:
+            values = self._loop_locals()
+            own = self.around.kept(values, latents)
         timestep = kwargs.get("timestep", args[1] if len(args) > 1 else None)
         new = self.callback(self.pipeline, index, timestep, {"latents": own})["latents"]
         if new is own:
             return out
+        if self.around is not None:
+            new = self.around.to_step(values, new)
         if twice:
             latents[: len(own)] = new
             latents[len(own) :] = new

@@ -135,19 +135,21 @@ class LoopWatch:
         try:
             if not self._is_due():
                 return None
-            scheduled = self._run.target.scheduled
-            rows = scheduled and scheduled.own_rows(output, self._run.loop_locals)
-            if rows:  # it has each of them twice
-                output = output[:rows]
-                sample = sample[:rows] if self._models.backend.is_tensor(sample) else sample
-            seen = _seen(self._models, answers, output, sample)
-            instead = None if seen is None else self._see(seen)
-            if instead is None or not rows:
-                return instead
-            return self._models.backend.ops.concat([instead, instead])
+            loop, ops = self._run.target.scheduled, self._models.backend.ops
+            if loop is None:
+                return self._looked_at(answers, output, sample)
+            locals_of = self._run.loop_locals
+            if self._models.backend.is_tensor(sample):
+                sample = loop.own(sample, locals_of)
+            instead = self._looked_at(answers, loop.own(output, locals_of), sample)
+            return None if instead is None else loop.as_stepped(instead, output, ops, locals_of)
         except BaseException:
             self._run.finish()
             raise
+
+    def _looked_at(self, answers: Sequence[Any], output: Tensor, sample: Any) -> Tensor | None:
+        seen = _seen(self._models, answers, output, sample)
+        return None if seen is None else self._see(seen)
 
 
 def schedulers_of(pipeline: Any) -> list[Any]:
@@ -160,7 +162,9 @@ def _seen(models: Models, answers: Sequence[Any], output: Tensor, sample: Any) -
     """What was seen in a step; None where it had one part, and so no guidance."""
     tensors = [_first(models, answer) for answer in answers]
     if max(len(answers), *(_blocks(x, output) for x in tensors)) < 2:
-        return None
+        # Parts that are on other axes than what was made of them cannot be told apart.
+        folds = any(_is_folded(x, output) for x in tensors)
+        return Seen([], output, None, len(answers)) if folds else None
     backend = models.backend
     thin = _thinned(backend, output)
     wanted = thin(output)
@@ -198,6 +202,13 @@ def _blocks(x: Any, output: Tensor) -> int:
     """How many blocks of rows of the output's there are in ``x``."""
     rows, each = (int(x.shape[0]), int(output.shape[0])) if x is not None else (0, 1)
     return rows // each if each and rows % each == 0 else 1
+
+
+def _is_folded(x: Any, output: Tensor) -> bool:
+    """Return whether ``x`` has several times the output's numbers, on another number of axes."""
+    if x is None or len(x.shape) == len(output.shape):
+        return False
+    return bool(math.prod(x.shape) >= 2 * math.prod(output.shape))
 
 
 def _shaped(tensors: Sequence[Any], output: Tensor) -> Iterator[list[Tensor]]:

@@ -19,7 +19,7 @@ Which scheduler is which: ``schedulers.toml``.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -68,6 +68,8 @@ class DenoisedEstimate:
             the estimates of one that does not (image to image with a strength below 1) are wrong.
         step_arguments: what the loop hands to the scheduler's ``step`` besides, such as DDIM's
             ``eta``.
+        as_latents: makes of a tensor as the loop steps it one of the latents' shape, in loops that
+            step them in another. Left out: they have as many numbers in the same order.
 
     Raises:
         ValueError: x0 cannot be computed on this scheduler.
@@ -81,6 +83,7 @@ class DenoisedEstimate:
         first_timestep: Any = None,
         num_timesteps: int | None = None,
         step_arguments: Mapping[str, Any] = NO_ARGUMENTS,
+        as_latents: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         facts, kind = facts_for_scheduler(scheduler), self.kind_of(scheduler, step_arguments)
         if facts is None or kind is None:
@@ -90,6 +93,7 @@ class DenoisedEstimate:
         self.kind: Kind = kind
         self._scheduler, self._ops, self._facts = scheduler, ops, facts
         self._first_timestep, self._num_timesteps = first_timestep, num_timesteps
+        self._as_latents = as_latents
         self._kept_is = _kept_type(scheduler, facts) if facts.kept else None
         # Asked once: for an attribute that is not there, the frameworks' schedulers take long.
         self._has_halves = (
@@ -225,6 +229,8 @@ class DenoisedEstimate:
         if kept is None or latents is None:
             return None
         shape = tuple(latents.shape)
+        if self._as_latents is not None:
+            kept = self._as_latents(kept)
         if tuple(kept.shape) == (2 * shape[0], *shape[1:]):
             kept = kept[: shape[0]]  # the loop steps each row twice, and callbacks get one of them
         if math.prod(kept.shape) != math.prod(shape):

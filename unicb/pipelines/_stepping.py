@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
+from unicb.pipelines._around_step import WrittenAround, written_around
 from unicb.pipelines._called import DENOISER, aliases, model_calls
 from unicb.pipelines._written import self_attribute
 
@@ -39,6 +40,7 @@ class WrittenStepping(NamedTuple):
             has each twice, and forgets the second half at the next round; empty elsewhere.
         scales: whether it keeps what ``scheduler.scale_model_input`` makes of its latents.
         models: names of the models that it calls.
+        around: what else it does to its latents; None where that is nothing.
     """
 
     loop: ast.For
@@ -48,6 +50,7 @@ class WrittenStepping(NamedTuple):
     half: str
     scales: bool
     models: tuple[str, ...]
+    around: WrittenAround | None
 
 
 class Unclear(Exception):
@@ -82,14 +85,15 @@ def read_stepping(function: ast.FunctionDef) -> WrittenStepping:
     if any(name != latents for name, _ in taken) or any(_sample(c) != latents for c in calls):
         raise Unclear("what its loop hands to scheduler.step is not what it took from the last one")
     half = _half(loop, latents)
-    _check_latents_stay(loop, latents, half, parents)
     scales = any(_scaled(node, latents) for node in ast.walk(loop))
+    around = _around_step(loop, latents, half, scales, parents)
     over = _iterated(loop)
     sites = tuple(
         StepSite(call.lineno, call.end_lineno or call.lineno, part)
         for call, (_, part) in zip(calls, taken, strict=True)
     )
-    return WrittenStepping(loop, sites, latents, over, half, scales, _models(function, loop))
+    models = _models(function, loop)
+    return WrittenStepping(loop, sites, latents, over, half, scales, models, around)
 
 
 def _parents(tree: ast.AST) -> dict[ast.AST, ast.AST]:
@@ -188,21 +192,51 @@ def _sample(call: ast.Call) -> str | None:
     return given.id if isinstance(given, ast.Name) else None
 
 
-def _check_latents_stay(
-    loop: ast.For, latents: str, half: str, parents: dict[ast.AST, ast.AST]
-) -> None:
+def _around_step(
+    loop: ast.For, latents: str, half: str, scales: bool, parents: dict[ast.AST, ast.AST]
+) -> WrittenAround | None:
+    """What the loop does to its latents, but for the step; None if nothing.
+
+    Raises:
+        Unclear: it does what cannot be repeated.
+    """
+    stores = list[ast.stmt]()
     for node in ast.walk(loop):
         if not (isinstance(node, ast.Name) and node.id == latents):
             continue
         parent = parents[node]
         # By its index, or by a method that ends in _, as torch's do that work in place.
-        changed = isinstance(parent, ast.Subscript) and isinstance(parent.ctx, ast.Store)
-        changed |= isinstance(parent, ast.Attribute) and parent.attr.endswith("_")
-        if changed or (isinstance(node.ctx, ast.Store) and not _is_harmless(parent, latents, half)):
-            raise Unclear(
-                f"its loop changes {latents} otherwise than by scheduler.step: "
-                f"`{ast.unparse(_statement(node, parents))}`"
-            )
+        in_place = isinstance(parent, ast.Subscript) and isinstance(parent.ctx, ast.Store)
+        in_place |= isinstance(parent, ast.Attribute) and parent.attr.endswith("_")
+        stored = isinstance(node.ctx, ast.Store) and not _is_harmless(parent, latents, half)
+        if in_place:
+            raise _changes(latents, _statement(node, parents))
+        if stored:
+            stores.append(_statement(node, parents))
+    if not stores:
+        return None
+    holders = [i for i, statement in enumerate(loop.body) if any(True for _ in _steps(statement))]
+    if len(holders) == 1 and not (half or scales):
+        outer = [_in_body(statement, loop, parents) for statement in stores]
+        around = written_around(loop.body, latents, holders[0], outer)
+        if around is not None:
+            return around
+    raise _changes(latents, stores[0])
+
+
+def _changes(latents: str, statement: ast.stmt) -> Unclear:
+    return Unclear(
+        f"its loop changes {latents} otherwise than by scheduler.step: `{ast.unparse(statement)}`"
+    )
+
+
+def _in_body(statement: ast.stmt, loop: ast.For, parents: dict[ast.AST, ast.AST]) -> ast.stmt:
+    """The statement of the loop's own body that holds this one."""
+    node: ast.AST = statement
+    while parents[node] is not loop:
+        node = parents[node]
+    assert isinstance(node, ast.stmt)
+    return node
 
 
 def _half(loop: ast.For, latents: str) -> str:
@@ -257,7 +291,7 @@ def _is_harmless(stored: ast.AST, latents: str, half: str) -> bool:
     )
 
 
-def _statement(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> ast.AST:
+def _statement(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> ast.stmt:
     while not isinstance(node, ast.stmt):
         node = parents[node]
     return node

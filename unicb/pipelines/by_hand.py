@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any, Literal
 
 from unicb.checks import whole_number
+from unicb.ops import TensorOps
+from unicb.pipelines._around_step import LoopLocals
 from unicb.pipelines._called import DENOISER
 from unicb.pipelines._stepping import Part
 from unicb.pipelines.facts import Part as GuidancePart
@@ -113,12 +115,14 @@ class LoopByHand:
         code: that it runs in: None, for it may be any.
         latents: the local that its latents are in, as most have it.
         keeps_scaled: see there.
+        around: see there; what a loop of one's own does besides is not known.
     """
 
     models: tuple[str, ...]
     code: CodeType | None = None
     latents: str = "latents"
     keeps_scaled: bool = False
+    around: None = None
 
     def part_at(self, line: int, out: Any) -> Part:
         """Which part of the scheduler's output the latents are."""
@@ -126,10 +130,18 @@ class LoopByHand:
             return 0
         return "prev_sample" if isinstance(out, Mapping) or hasattr(out, "prev_sample") else None
 
-    def own_rows(self, x: Any, loop_locals: Callable[[list[str]], Any]) -> int | None:
+    def own_rows(self, x: Any, loop_locals: LoopLocals) -> int | None:
         """Each row is one of the latents'."""
         return None
 
-    def num_timesteps(self, pipeline: Any, loop_locals: Callable[[list[str]], Any]) -> int:
+    def own(self, stepped: Any, loop_locals: LoopLocals) -> Any:
+        """What it steps is its latents, as far as can be known."""
+        return stepped
+
+    def as_stepped(self, own: Any, like: Any, ops: TensorOps, loop_locals: LoopLocals) -> Any:
+        """See :meth:`own`."""
+        return own
+
+    def num_timesteps(self, pipeline: Any, loop_locals: LoopLocals) -> int:
         """What the loop was seen to take, or was said to."""
         return int(pipeline.num_timesteps)

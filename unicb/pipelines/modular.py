@@ -216,9 +216,12 @@ def _read_inner(source: CallSource) -> ScheduledLoop | str:
     if not isinstance(function, ast.FunctionDef) or source.code is None:
         return f"the code of its {name} cannot be read"
     try:
-        return ScheduledLoop(source.code, read_stepping(_of_pipeline(function)))
+        written = read_stepping(_of_pipeline(function))
     except Unclear as error:
         return f"its {name} steps a scheduler in a loop of its own, and {error}"
+    if written.around is not None:  # in names that are not the block's
+        return f"its {name} steps a scheduler in a loop of its own, and changes latents besides"
+    return ScheduledLoop(source.code, written, None)
 
 
 def _of_pipeline(function: ast.FunctionDef) -> ast.FunctionDef:

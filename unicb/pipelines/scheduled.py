@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import copy
-from collections.abc import Callable
+import inspect
 from types import CodeType
 from typing import Any, NamedTuple, TypeAlias
 
 from unicb.errors import UnsupportedPipelineError
+from unicb.ops import TensorOps
+from unicb.pipelines._around_step import AroundStep, LoopLocals
 from unicb.pipelines._stepping import (
     SCHEDULER,
     Part,
@@ -26,10 +28,12 @@ class ScheduledLoop(NamedTuple):
     Attributes:
         code: that it runs in.
         written: what its code says of its steps.
+        around: what it does to its latents around the step; None where that is nothing.
     """
 
     code: CodeType
     written: WrittenStepping
+    around: AroundStep | None
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -54,7 +58,7 @@ class ScheduledLoop(NamedTuple):
         line -= self.code.co_firstlineno - 1
         return next((s.part for s in sites if s.first <= line <= s.last), sites[0].part)
 
-    def own_rows(self, x: Any, loop_locals: Callable[[list[str]], Any]) -> int | None:
+    def own_rows(self, x: Any, loop_locals: LoopLocals) -> int | None:
         """How many of the rows of what the loop steps are those of its latents, where it has each
         twice; None where it has not."""
         name = self.written.half
@@ -63,7 +67,19 @@ class ScheduledLoop(NamedTuple):
             return None
         return int(half.shape[0])
 
-    def num_timesteps(self, pipeline: Any, loop_locals: Callable[[list[str]], Any]) -> int:
+    def own(self, stepped: Any, loop_locals: LoopLocals) -> Any:
+        """A tensor that the loop steps, as it is of the latents: each row once, in their shape."""
+        if self.around is not None and self.around.reshapes:
+            return self.around.kept(stepped, loop_locals)
+        return stepped[: self.own_rows(stepped, loop_locals)]
+
+    def as_stepped(self, own: Any, like: Any, ops: TensorOps, loop_locals: LoopLocals) -> Any:
+        """The other way: a tensor of the latents' rows and shape, as the loop steps ``like``."""
+        if self.around is not None:
+            return self.around.to_step(own, loop_locals)
+        return own if self.own_rows(like, loop_locals) is None else ops.concat([own, own])
+
+    def num_timesteps(self, pipeline: Any, loop_locals: LoopLocals) -> int:
         """How many steps it takes in a pass, told by what it goes over: no number of that is read,
         since it may be on the device.
 
@@ -71,7 +87,7 @@ class ScheduledLoop(NamedTuple):
             UnsupportedPipelineError: that has no length.
         """
         over = self.written.over
-        found = loop_locals([over]).get(over) if over else pipeline.scheduler.timesteps
+        found: Any = loop_locals([over]).get(over) if over else pipeline.scheduler.timesteps
         try:
             return len(found)
         except TypeError as error:
@@ -116,12 +132,20 @@ def _read(source: CallSource) -> ScheduledLoop | str:
         if not isinstance(function, ast.FunctionDef) or call.code is None:
             return why
         try:
-            return ScheduledLoop(call.code, read_stepping(function))
+            written = read_stepping(function)
         except Unclear as error:
             why = str(error)
+        else:
+            return ScheduledLoop(call.code, written, _around(call, written))
         if "super" not in call.code.co_names:
             break
     return why
+
+
+def _around(call: CallSource, written: WrittenStepping) -> AroundStep | None:
+    if written.around is None:
+        return None
+    return AroundStep(written.around, inspect.unwrap(call.kind.__call__).__globals__)
 
 
 def check_scheduler(pipeline: Any, loop: Stepping) -> None:

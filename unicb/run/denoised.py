@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from unicb.latents.denoised import DenoisedEstimate, LazyDenoised
@@ -12,6 +13,7 @@ from unicb.pipelines.in_place import writes_into_latents
 from unicb.step import DenoisedKind, Picture
 
 if TYPE_CHECKING:
+    from unicb.pipelines._around_step import AroundStep
     from unicb.run.run import Run
 
 #: Locals in which the pipelines' loops have what they hand to ``scheduler.step`` besides.
@@ -59,13 +61,31 @@ class RunDenoised:
                     first_timestep=timestep,
                     num_timesteps=num_timesteps,
                     step_arguments=given,
+                    as_latents=self._as_latents(),
                 )
                 self._estimate.see_schedule(-1)
-                self.kind = kind
+                self.kind = "estimate" if self._blends_in_an_unknown() else kind
                 return self._estimate.needs_notes
         except Exception as error:
             self._fail(error)
         return False
+
+    def _as_latents(self) -> Callable[[Tensor], Tensor] | None:
+        around = self._around
+        if around is None or not around.reshapes:
+            return None
+        return functools.partial(around.kept, loop_locals=self._run.loop_locals)
+
+    def _blends_in_an_unknown(self) -> bool:
+        """Return whether the loop puts something into its latents that facts do not name."""
+        facts, around = self._run.target.facts, self._around
+        known = facts is not None and facts.known_region
+        return around is not None and not around.reshapes and not known
+
+    @property
+    def _around(self) -> AroundStep | None:
+        scheduled = self._run.target.scheduled
+        return None if scheduled is None else scheduled.around
 
     def begin_pass(self) -> None:
         """Of what the pass's first step begins with, nothing is known."""
@@ -115,7 +135,9 @@ class RunDenoised:
         else:
             index = self._run.index_in_pass
             lazy = estimate.between(self.started_from, latents, index)
-        if lazy is None or not estimate.is_from_kept:
+        # From two latents, x0 has the known region, unless that is clean from the first step on.
+        is_clean = self._around is not None and not self._around.reshapes
+        if lazy is None or not (estimate.is_from_kept or is_clean):
             return lazy
         facts = self._run.target.facts
         if facts is None or not facts.known_region:

@@ -14,7 +14,10 @@ from sys import _getframe
 from types import FrameType
 from typing import Any, Protocol
 
+import numpy as np
+
 from unicb._outputs import part_of, with_part
+from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines.scheduled import Stepping, check_scheduler
 from unicb.pipelines.source import CALLBACK
 from unicb.pipelines.target import Target
@@ -94,6 +97,7 @@ class SchedulerSource:
         #: How many steps of the pass have ended, of how many; and the timesteps of that pass.
         self._done, self._count = 0, 0
         self._timesteps: Any = None
+        self._is_shaped_back = False
 
     def start(self) -> dict[str, Any]:
         check_scheduler(self._target.pipeline, self._loop)  # it may be another one than at bind
@@ -132,10 +136,10 @@ class SchedulerSource:
         if self._loop.code not in (None, frame.f_code):
             return out  # not the loop's own
         part = self._loop.part_at(frame.f_lineno, out)
-        whole = latents = part_of(out, part)
-        rows = self._loop.own_rows(whole, functools.partial(_locals_of, frame))
-        if rows is not None:
-            latents = whole[:rows]
+        whole, locals_of = part_of(out, part), functools.partial(_locals_of, frame)
+        latents, around = self._loop.own(whole, locals_of), self._loop.around
+        if around is not None and not around.reshapes:
+            latents = around.kept(latents, locals_of)
         index = self._index(frame)
         timestep = kwargs.get("timestep", args[1] if len(args) > 1 else None)
         about = self._target.pipeline, index, timestep, {"latents": latents}
@@ -146,8 +150,23 @@ class SchedulerSource:
         new = outputs.get("latents", latents)
         if new is latents:
             return out
-        doubled = new if rows is None else self._target.backend.ops.concat([new, new])
-        return with_part(out, part, doubled)
+        stepped = self._loop.as_stepped(new, whole, self._target.backend.ops, locals_of)
+        if around is not None and around.reshapes:
+            self._check_shaped_back(around.kept(stepped, locals_of), new)
+        return with_part(out, part, stepped)
+
+    def _check_shaped_back(self, again: Any, written: Any) -> None:
+        """Raise UnsupportedPipelineError if the loop makes something else of what a callback has
+        written. It is looked at once, for this waits for the device."""
+        if self._is_shaped_back:
+            return
+        a, b = map(self._target.backend.ops.to_numpy, (again, written))
+        self._is_shaped_back = np.array_equal(a, b, equal_nan=True)
+        if not self._is_shaped_back:
+            raise UnsupportedPipelineError(
+                f"what a callback wrote cannot reach the loop of {self._target.name}: it steps "
+                "its latents in another shape, and does not give them back as they were"
+            )
 
     def _index(self, frame: FrameType) -> int:
         """The number of the step that has ended, in its pass over the timesteps."""

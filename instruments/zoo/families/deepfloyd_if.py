@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from zoo.entry import Entry, Request
+from zoo.entry import Around, Entry, Request
 from zoo.framework import Framework
 
 PIXELS = 8
@@ -111,12 +111,22 @@ _CALLS: dict[str, Callable[[Framework, Any, Request], dict[str, Any]]] = {
     "IFInpaintingSuperResolutionPipeline": _larger_painted,
 }
 
+
+def _kept(values: Mapping[str, Any], stepped: Any) -> Any:
+    """Outside of the mask, which is 1 or 0, the picture stays as it was before the step."""
+    mask, before = values["mask_image"], values["intermediate_images"]
+    return (1 - mask) * before + mask * stepped
+
+
+_PAINTED = Around(_kept, lambda values, latents: latents)
+
 ENTRIES = [
     Entry(
         name,
         partial(_build, name),
         arguments,
         returns="pt",
+        around=_PAINTED if "Inpainting" in name else None,
     )
     for name, arguments in _CALLS.items()
 ]

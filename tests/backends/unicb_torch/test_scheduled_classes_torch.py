@@ -40,12 +40,9 @@ def test_doubled_rows_that_are_scaled_are_refused() -> None:
 
 #: Classes, and why their steps cannot be told by their scheduler.
 REFUSED = {
-    "IFInpaintingPipeline": r"`intermediate_images = \(1 - mask_image\)",
-    "IFInpaintingSuperResolutionPipeline": r"`intermediate_images = \(1 - mask_image\)",
     "KandinskyCombinedPipeline": "no loop that calls self.scheduler.step",
-    "StableDiffusionDiffEditPipeline": r"`latents = latents \* mask_image",
     "StableDiffusionParadigmsPipeline": "no loop that calls self.scheduler.step",
-    "TextToVideoSDPipeline": r"`latents = latents\.permute",
+    "StableDiffusionAttendAndExcitePipeline": "changes latents otherwise",
     "StableDiffusionGLIGENPipeline": "changes latents otherwise",
     "UnCLIPPipeline": "steps with decoder_scheduler",
     "RePaintPipeline": "exactly once",
