@@ -1,4 +1,4 @@
-"""What ``bind`` makes of what it is given, and what it refuses."""
+"""Check what ``bind`` is given, and prepare it for a binding."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def bound_to(
     on_sigint: OnSigint | None,
     on_over: Callable[[Run], None],
 ) -> tuple[Bound, list[str]]:
-    """What ``bind`` ties together, and the names of the tensors that the loop is asked for; see
-    :func:`unicb.bind` for what it raises.
+    """Check what ``bind`` ties together; return it with the names of the tensors that the loop is
+    asked for. :func:`unicb.bind` says what is raised.
 
     Args:
         on_over: called when nothing is left of a run.
@@ -83,7 +83,7 @@ def offered_tensors(target: Target) -> tuple[str, ...]:
 
 
 def tensor_names(tensor_inputs: Sequence[str]) -> tuple[str, ...]:
-    """What functions are to be handed, as the user names it."""
+    """Check and return the names of the tensors that the user wants handed to plain functions."""
     if isinstance(tensor_inputs, str) or not all(isinstance(name, str) for name in tensor_inputs):
         raise TypeError(
             f"tensor_inputs takes a list of names, not {tensor_inputs!r}; "
@@ -122,7 +122,8 @@ def as_callback(callback: Any, tensors: tuple[str, ...]) -> Callback:
 
 
 def acting_early(callbacks: tuple[Callback, ...]) -> tuple[Callback, ...]:
-    """Those that act before the first step."""
+    """Return the callbacks that act before the first step: those that override
+    ``before_first_step``."""
     plain = Callback.before_first_step
     return tuple(c for c in callbacks if type(c).before_first_step is not plain)
 

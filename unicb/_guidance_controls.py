@@ -1,4 +1,4 @@
-"""What a callback can do to the guidance of its run."""
+"""Let a callback read and change the guidance of its run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ class GuidanceControls:
 
     @property
     def guidance_is_off(self) -> bool:
-        """Whether the pipeline was called without guidance, as far as that can be known by now."""
+        """Return whether the pipeline was called without guidance, as far as that can be known by
+        now."""
         return self.run.guidance.is_off()
 
     def cut_guidance(self) -> bool:

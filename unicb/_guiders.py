@@ -178,7 +178,7 @@ class _Steps(Callback):
 
 
 def _prediction(guider: Any, found: Mapping[str, Tensor]) -> Any:
-    """What the guider makes of those of the predictions that it needs in its step."""
+    """Return the guider's result for its current step, from the predictions that it needs there."""
     batches = dict(batches_of(guider))
     for name, batch in batches.items():
         if name not in found:
@@ -191,7 +191,7 @@ def _prediction(guider: Any, found: Mapping[str, Tensor]) -> Any:
 
 
 def _is_idle(guider: Any, index: int, steps: int) -> bool:
-    """Whether a step is without guidance, and its conditional prediction left as it is."""
+    """Return whether the guider passes the conditional prediction of this step on, unchanged."""
     guider.set_state(step=index, num_inference_steps=steps, timestep=None)
     known = type(guider).__name__ in _PASS_ON and ".guiders." in type(guider).__module__
     in_zeros = getattr(guider, "_enabled", True) and index < getattr(guider, "zero_init_steps", 0)

@@ -36,7 +36,8 @@ _MISSING = object()
 
 
 def names_its_tensors(callback: object) -> bool:
-    """Whether a callable object says itself, in ``tensor_inputs``, which tensors it is handed.
+    """Return whether a callable object says itself, in ``tensor_inputs``, which tensors it is
+    handed.
 
     Raises:
         TypeError: it is of a class that leaves this to its subclasses, and they have not done it.
@@ -51,13 +52,13 @@ def names_its_tensors(callback: object) -> bool:
 
 
 def is_guider(value: object) -> bool:
-    """Whether it is an object of a class that derives from a framework's ``BaseGuidance``."""
+    """Return whether the object's class derives from a framework's ``BaseGuidance``."""
     return any(base.__name__ == "BaseGuidance" for base in type(value).__mro__)
 
 
 @dataclass
 class _Set:
-    """What a function has changed in one run.
+    """Hold what a function has changed in one run.
 
     Attributes:
         scale: the guidance scale that it has set, by the attribute's name.

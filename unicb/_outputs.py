@@ -1,4 +1,5 @@
-"""What schedulers and guiders return: a tensor, a tuple of several, or an object with names."""
+"""Read what schedulers and guiders return: a tensor, a tuple of several, or an object with
+names."""
 
 from __future__ import annotations
 

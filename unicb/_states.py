@@ -1,4 +1,4 @@
-"""What callbacks keep of a binding, or of a run."""
+"""Keep the state that callbacks have of a binding, or of a run."""
 
 from __future__ import annotations
 

@@ -58,7 +58,8 @@ class Tables(Mapping[str, T]):
 
 
 class FactTable(Tables[T]):
-    """What is known of classes, by their names: the frameworks call their ports the same.
+    """A fact table says what is known of classes, by their names: the frameworks call their ports
+    the same.
 
     A class that a user wrote may say it itself: its class attribute ``unicb_facts`` is a ``row``,
     or None, with which it is as good as unknown.

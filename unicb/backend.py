@@ -59,8 +59,8 @@ class Backend(ABC):
         """The framework's type of tensors. The first use may import the framework."""
 
     def owns(self, pipeline: object) -> bool:
-        """Whether ``pipeline`` is one of this framework's pipelines, or one of its models. Must
-        import nothing to answer.
+        """Return whether ``pipeline`` is one of this framework's pipelines, or one of its models.
+        Must import nothing to answer.
 
         Unless overridden, it is one if a base class of it is among :attr:`bases`, and lives in
         :attr:`package`.
@@ -68,7 +68,7 @@ class Backend(ABC):
         return any(has_base(pipeline, self.package, name) for name in self.bases)
 
     def is_tensor(self, value: object) -> bool:
-        """Whether ``value`` is one of this framework's tensors."""
+        """Return whether ``value`` is one of this framework's tensors."""
         return isinstance(value, self.tensor_type)
 
     def in_dtype(self, x: Tensor, dtype: Any) -> Tensor:
@@ -129,8 +129,8 @@ class Backend(ABC):
         return hook_call(module, around)
 
     def is_built_in(self, part: Any, models: Sequence[Any]) -> bool:
-        """Whether ``part`` is inside one of the models, compiled in such a way that a call of that
-        model knows nothing of a hook on it, or of a change of its attributes.
+        """Return whether ``part`` is inside one of the models, compiled in such a way that a call
+        of that model ignores a hook on the part, or a change of its attributes.
 
         Unless overridden, it is not.
         """
@@ -161,9 +161,8 @@ def at_once(work: Callable[..., T], ops: TensorOps, tensors: Sequence[Tensor]) -
 
 
 def has_base(pipeline: object, package: str, class_name: str) -> bool:
-    """Whether some base class of ``pipeline`` is called ``class_name`` and lives in ``package``.
-    Imports nothing to answer.
-    """
+    """Return whether some base class of ``pipeline`` is called ``class_name`` and lives in
+    ``package``. Imports nothing to answer."""
     return any(
         base.__name__ == class_name and base.__module__.partition(".")[0] == package
         for base in type(pipeline).__mro__

@@ -18,7 +18,7 @@ PlainFunction: TypeAlias = Callable[[Any, int, Any, dict[str, Tensor]], dict[str
 
 
 class Callback(ABC):
-    """Something to do at the end of every denoising step, on any framework.
+    """A callback does something at the end of every denoising step, on any framework.
 
     Declare in ``tensors`` the names of the tensors to read or write, and override
     :meth:`on_step_end`. The other methods are no-ops to override where needed. What it keeps of a
@@ -78,7 +78,7 @@ class Callback(ABC):
 
 
 def name_of(callback: Callback) -> str:
-    """What messages call it."""
+    """Return the name by which messages call the callback."""
     return callback._name_in_messages()
 
 

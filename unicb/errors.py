@@ -1,4 +1,4 @@
-"""What can go wrong, as a tree.
+"""Name everything that can go wrong, as a tree.
 
     UnicbError
     ├── BackendNotFoundError        no backend of that name, or none for that object

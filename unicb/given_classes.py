@@ -22,8 +22,8 @@ class Standing(Protocol):
     """
 
     def answering(self, obj: Any) -> Any:
-        """What the attribute's value is kept in for who is calling, as ``value``; None where it is
-        where it was before."""
+        """Return an object that keeps the attribute's value for the caller, as its ``value``; None
+        where the value is in its usual place."""
 
 
 #: Held while an object is given another class.
@@ -55,7 +55,7 @@ def take(obj: Any, name: str) -> None:
 
 
 def below(front: type, obj: Any, name: str) -> Any:
-    """What an attribute of the object is in its own class, and the bases of that.
+    """Return the value that an attribute of the object has by its own class, and the bases of that.
 
     Raises:
         AttributeError: it is not there.
@@ -133,8 +133,8 @@ def _as_in(own: type) -> dict[str, Any]:
 
 
 def _front(own: Any, attributes: dict[str, Standing]) -> type:
-    """What comes before ``own``. Its name is nobody's: MindSpore's compiler finds the ``Some`` of
-    ``super(Some, self)`` by its name.
+    """Make the class that comes before ``own``. Its name is nobody's: MindSpore's compiler finds
+    the ``Some`` of ``super(Some, self)`` by its name.
 
     Its methods call those of ``own`` by name. Another thread may take the class off the object
     while they run, and ``super()`` would find it no instance of its own any more.

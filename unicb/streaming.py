@@ -250,18 +250,18 @@ class _Job:
             thread.start()
 
     def is_executing(self) -> bool:
-        """Whether the pipeline is in use: from the stream's beginning, unless it was dropped before
-        its first item."""
+        """Return whether the pipeline is in use: from the stream's beginning, unless it was dropped
+        before its first item."""
         return not self._ended and (self._thread is not None or not self.cancelled)
 
     def is_leaving(self) -> bool:
-        """Whether nobody wants it any more, so that who is next waits for its end. In the run's own
-        thread, nobody can."""
+        """Return whether nobody wants the stream any more, so that the next call waits for its end.
+        In the run's own thread, nobody can."""
         unwanted = self.cancelled or self.is_left
         return unwanted and self._thread is not threading.current_thread()
 
     def drop(self, lease: Lease) -> None:
-        """Nobody refers to the stream any more."""
+        """End the run: nobody refers to the stream any more."""
         self.cancel()
         if self._thread is None:
             lease.release()  # which has kept the pipeline
@@ -314,7 +314,7 @@ class _Job:
 
 
 def _generate(job: _Job, call: Callable[[], Any], lease: Lease) -> None:
-    """What the thread does."""
+    """Generate, in the stream's thread."""
     try:
         lease.wait()
         outcome = None if job.cancelled else Result(call())

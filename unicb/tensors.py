@@ -198,8 +198,9 @@ def _blocks(ops: TensorOps, flat: Tensor) -> Tensor:
 
 
 def _weights(ops: TensorOps, blocks: Tensor) -> tuple[Tensor, float]:
-    """What to multiply blocks with for the weighted sum of each, and the weight: a power of two,
-    which every dtype has exactly, and so small that no sum is larger than the largest element."""
+    """Return the factors ``[size, 1]`` that give the weighted sum of each block, and the weight: a
+    power of two, which every dtype has exactly, and so small that no sum is larger than the largest
+    element."""
     size = int(blocks.shape[2])
     weight = 0.5 ** (size - 1).bit_length()
     return ops.from_numpy(np.full((size, 1), weight, np.float32), like=blocks), weight

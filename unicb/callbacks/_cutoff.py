@@ -33,7 +33,7 @@ class Cutoff:
         self._index = None if index is None else step_index("cutoff_step_index", index)
 
     def is_over(self, step: Step) -> bool:
-        """Whether the cut is to be made at the end of ``step``, or was to be earlier.
+        """Return whether the cutoff has come by the end of ``step``.
 
         Not at the run's last step, where it would change nothing, and not between the two halves
         of a step of a scheduler of order 2. A cutoff beyond the last step warns at the first.

@@ -78,7 +78,7 @@ class Adapters:
 
     @property
     def count(self) -> int:
-        """How many adapters there are."""
+        """Return how many adapters the pipeline has loaded."""
         scale = next(iter(self.processors.values())).scale
         return len(scale) if isinstance(scale, list) else 1
 
@@ -94,7 +94,7 @@ class Adapters:
         return found
 
     def check(self, name: str, scale: Scale) -> None:
-        """Whether the pipeline can be given ``scale``.
+        """Check that the pipeline can be given ``scale``.
 
         Raises:
             ValueError: it has another number of scales, or names blocks that are not there.

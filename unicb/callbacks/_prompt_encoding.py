@@ -138,7 +138,7 @@ class Encoder:
         return [texts[index] for index in self._indices(len(texts))]
 
     def _indices(self, prompts: int) -> list[int]:
-        """Which prompt each picture is of: pictures of one prompt are neighbours."""
+        """Return the index of each picture's prompt: pictures of one prompt are neighbours."""
         return [row * prompts // self.batch for row in range(self.batch)]
 
     def _fitted(self, slot: Slot, tensor: Any, texts: Sequence[str]) -> Tensor:
@@ -165,7 +165,8 @@ class Encoder:
         return self._backend.ops.concat([tensor[index : index + 1] for index in indices])
 
     def _check_kept(self, returned: Mapping[str, Any]) -> None:
-        """What stays as the pipeline was called with must not say where the call's text ends."""
+        """Refuse a prompt that needs another mask than the call's, where the loop keeps the call's
+        mask."""
         for name in self._loop.kept:
             if "mask" not in name or not self._backend.is_tensor(returned.get(name)):
                 continue

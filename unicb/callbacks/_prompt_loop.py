@@ -1,4 +1,4 @@
-"""How a class of pipeline encodes its prompts, and which embeddings its loop takes back.
+"""Read how a class of pipeline encodes its prompts, and which embeddings its loop takes back.
 
 Pipelines are written alike: ``prompt_embeds, ... = self.encode_prompt(prompt=prompt, ...)`` before
 the loop, and ``prompt_embeds = callback_outputs.pop("prompt_embeds", prompt_embeds)`` in it. From
@@ -58,7 +58,7 @@ class EncoderCall:
         negative: Sequence[str] | None = None,
         others: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """What ``encode_prompt`` returns for these prompts, by the loop's names.
+        """Return what ``encode_prompt`` returns for these prompts, by the loop's names.
 
         Args:
             pipeline: whose method it is.
@@ -126,7 +126,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class PromptLoop:
-    """What there is to know of a class.
+    """Hold what the code of a pipeline's class says of its prompts.
 
     Attributes:
         calls: of ``encode_prompt``, but for those with negative prompts alone.
@@ -142,7 +142,7 @@ class PromptLoop:
 
 
 def prompt_loop(kind: type) -> PromptLoop:
-    """How ``kind`` encodes prompts.
+    """Return how ``kind`` encodes prompts.
 
     Raises:
         UnsupportedPipelineError: it is not known, or its loop takes no embeddings back.

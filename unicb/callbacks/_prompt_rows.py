@@ -1,4 +1,4 @@
-"""Which rows of a tensor of the loop are those of the prompts."""
+"""Find the rows that the prompts have in a tensor of the loop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _USUAL = PipelineFacts(source="most pipelines")
 
 
 class Rows:
-    """How the rows of one tensor at one step are shared out among the pictures.
+    """``Rows`` tells which rows of one tensor belong to which picture, at one step.
 
     Attributes:
         batch: how many pictures are made.

@@ -37,14 +37,15 @@ class GuidedSteps(Callback):
             step.restore_guidance()
 
     def begins_after(self, step: Step) -> bool:
-        """Whether the next step is not before the first that is guided. Where the scheduler takes
-        two halves for each, that is the whole step which the first is part of."""
+        """Return whether the first guided step has come by the end of ``step``: it is the next one,
+        or an earlier one. Where the scheduler takes two halves for each, that is the whole step
+        which the first is part of."""
         first = int(step.num_timesteps * self._start)
         return step.is_whole and step.index + half_steps(step) >= first
 
 
 def half_steps(step: Step) -> int:
-    """How many half steps a whole one has; 1 where the scheduler takes none."""
+    """Return how many half steps a whole one has; 1 where the scheduler takes none."""
     scheduler = getattr(step.pipeline, "scheduler", None)
     halves = hasattr(scheduler, "state_in_first_order")
     return int(getattr(scheduler, "order", 1)) if halves else 1

@@ -169,7 +169,7 @@ class TangentialClassifierFreeGuidance(GuidanceRule):
 
 
 class GuidanceRescale(GuidanceRule):
-    """What another rule makes, rescaled as in Lin et al., "Common Diffusion Noise Schedules and
+    """Rescale another rule's prediction as in Lin et al., "Common Diffusion Noise Schedules and
     Sample Steps are Flawed" (2023, arXiv:2305.08891), section 3.4.
 
     Of its prediction p, ``p * (guidance_rescale * std(c) / std(p) + 1 - guidance_rescale)``.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Kept:
-    """What a run has on its adapters' scales; None as long as it has not changed any."""
+    """Hold the adapters' scales that a run has changed; None until it changes any."""
 
     held: HeldScales | None = None
 

@@ -52,7 +52,7 @@ Source: TypeAlias = Literal["denoised", "noisy"]
 
 
 class _Bound(NamedTuple):
-    """How a pipeline's latents become pictures: by one of the first two."""
+    """Hold what makes pictures of a pipeline's latents: a colour map or a decoder."""
 
     colours: ColourMap | None
     decoder: PictureDecoder | None
@@ -61,7 +61,7 @@ class _Bound(NamedTuple):
 
 @dataclass
 class _RunState:
-    """What is known of a run under way; one Preview may serve several at a time.
+    """Hold what is known of a run under way; one Preview may serve several at a time.
 
     Attributes:
         sink: where its frames go.

@@ -31,7 +31,7 @@ _NOTHING = 1e-9
 
 @dataclass(frozen=True)
 class _Wanted:
-    """Which prompts are to hold when.
+    """Hold which prompts are wanted, and when.
 
     Attributes:
         texts: the prompts.
@@ -326,7 +326,8 @@ def _knot(name: str, item: Any) -> tuple[float, Prompt]:
 
 
 def _takes_negative(loop: PromptLoop, facts: PipelineFacts | None) -> bool:
-    """Whether in a block of its own, or in a tensor apart."""
+    """Return whether the loop takes negative embeddings back: in a block of rows, or in a tensor
+    apart."""
     if facts is not None and facts.cfg == "batch":
         return True
     return any(slot.negative in loop.taken for slot in loop.slots)

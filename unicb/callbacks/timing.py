@@ -1,4 +1,4 @@
-"""How long steps take, and how long a run still has to go."""
+"""Measure how long steps take, and estimate how long a run still has to go."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class StepTimer(Callback):
 
 @dataclass(frozen=True)
 class ProgressState:
-    """How far a run is, after one of its steps.
+    """``ProgressState`` says how far a run is, after one of its steps.
 
     Attributes:
         step: index of the step, from 0.
@@ -249,7 +249,7 @@ class _Told:
         self._function(state)
 
     def close(self) -> None:
-        """Nothing was opened."""
+        """Do nothing: nothing was opened."""
 
 
 class _Tqdm:

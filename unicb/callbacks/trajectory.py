@@ -118,7 +118,7 @@ def _template(to: Any) -> str:
 
 @dataclass
 class _Recordings:
-    """What one run has begun to record; None before its first step has ended."""
+    """Hold what one run has begun to record; None before its first step has ended."""
 
     begun: _Recording | None = None
 

@@ -91,7 +91,7 @@ class Blocks:
         return mapped(lambda x: self._cut(x, axis), value, self._has_rows)
 
     def _has_rows(self, value: Any) -> bool:
-        """Whether a value may have rows: a tensor, or a list of rows."""
+        """Return whether a value may have rows: a tensor, or a list of rows."""
         return self._backend.is_tensor(value) or (self._facts.listed and isinstance(value, list))
 
     def _each(self, x: Any, blocks: int, axis: int = 0) -> int:

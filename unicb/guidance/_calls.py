@@ -99,7 +99,7 @@ class CallsCut(CountedCalls):
         return self._of_conditional(name, key, shape)
 
     def _of_conditional(self, name: str, key: str, shape: tuple[int, ...]) -> Any:
-        """What the conditional call gave, for a call with a sample of that shape."""
+        """Return the conditional call's answer, for a call with a sample of that shape."""
         whole = self._shapes.get(key, ())
         if shape == whole:
             return self._conditional[key]

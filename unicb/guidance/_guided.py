@@ -25,7 +25,7 @@ _ATTRIBUTE = "_guidance_scale"
 
 
 class RunGuidance:
-    """What a run does to its pipeline's guidance.
+    """``RunGuidance`` makes one run's changes to its pipeline's guidance.
 
     Args:
         target: the pipeline.
@@ -72,7 +72,8 @@ class RunGuidance:
                 made.step_end()
 
     def counted(self) -> dict[str, Tensor]:
-        """What counts the batch, before the first step has ended: of the loop's locals."""
+        """Return the loop's local that has one row for each picture, before the first step has
+        ended; nothing where none is found."""
         before = "" if self._facts is None else self._facts.batch_before
         scheduled = self._target.scheduled
         names = [self._batch_of, before] if scheduled is None else [scheduled.latents]
@@ -83,7 +84,8 @@ class RunGuidance:
         return {} if rows is None else {self._batch_of: rows}
 
     def is_off(self) -> bool:
-        """Whether the pipeline was called without guidance, as far as can be known by now."""
+        """Return whether the pipeline was called without guidance, as far as can be known by
+        now."""
         return is_off(self._pipeline, self._facts, self._owner)
 
     def set_scale_attribute(self, value: float) -> None:

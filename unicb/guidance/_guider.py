@@ -45,8 +45,8 @@ def guiders_of(pipeline: Any, names: tuple[str, ...]) -> list[Any]:
 
 
 def batches_of(guider: Any) -> list[tuple[str, Any]]:
-    """What a guider wants in its current step, in that order: each prediction's name, and what it
-    is to be handed in."""
+    """List the predictions that a guider wants in its current step, in its order: the name of each,
+    and the batch to put it in."""
     ask = getattr(guider, "prepare_inputs_from_block_state", guider.prepare_inputs)
     return [(getattr(batch, guider._identifier_key), batch) for batch in ask({}, {})]
 
@@ -57,7 +57,7 @@ def predictions(guider: Any) -> tuple[str, ...]:
 
 
 def is_on(guider: Any, num_timesteps: int = _STEPS) -> bool:
-    """Whether it wants an unconditional prediction in any of so many steps."""
+    """Return whether the guider wants an unconditional prediction in any of so many steps."""
     return any(UNCONDITIONAL in predictions(step) for step in _steps(guider, num_timesteps))
 
 
@@ -83,7 +83,7 @@ def check_scale(models: Models) -> None:
 
 
 def way_of(models: Models, guider: Any) -> Way | None:
-    """How the guider is cut; None where it does not guide.
+    """Return the way in which the guider is cut; None where it does not guide.
 
     Raises:
         UnsupportedPipelineError: in no way that is known.
@@ -134,8 +134,9 @@ def _changed(guider: Any, name: str, value: float) -> Any:
 
 
 def _scale_changes_no_other(step: Any, wanted: tuple[str, ...]) -> bool:
-    """Whether the scale that changes nothing leaves out the unconditional prediction, and makes of
-    the others what they are with the conditional one in its place."""
+    """Return whether, at the scale that changes nothing, the guider leaves out the unconditional
+    prediction alone, and makes of the others what it makes with the conditional one in its
+    place."""
     others = tuple(name for name in wanted if name != UNCONDITIONAL)
     rescaled = "guidance_rescale"  # a mean over a picture, which numbers have none of
     plain = _changed(step, rescaled, 0.0) if hasattr(step, rescaled) else step
@@ -233,7 +234,8 @@ class GuiderCut:
         prepare(*args, **kwargs)
 
     def _prediction(self) -> str:
-        """Which prediction this call is for: the loop has its guider prepare each."""
+        """Return the name of the prediction that this call is for: the loop has its guider prepare
+        each."""
         for guider in self._answered:
             count, wanted = self._prepared[id(guider)], predictions(guider)
             if 0 < count <= len(wanted):

@@ -1,4 +1,4 @@
-"""How guidance works on a class of pipeline that the data files do not know, read from its code.
+"""Read from its code how guidance works on a class of pipeline that the data files do not know.
 
 Pipelines are written alike: a loop that calls ``callback_on_step_end`` (or steps its scheduler,
 where no callback is taken) and unpacks the denoiser's output into names such as
@@ -88,7 +88,7 @@ def _read(kind: type, caller: type, known: PipelineFacts | None) -> PipelineFact
 
 
 def _agree(found: PipelineFacts, known: PipelineFacts) -> bool:
-    """Whether the two mean the same. (A switch is one way to leave out calls.)"""
+    """Return whether the two mean the same. (A switch is one way to leave out calls.)"""
     blocks = len(found.order)
     same_order = found.order == known.order[:blocks] and blocks >= known.least_blocks
     return same_order and (found.cfg == "batch") == (known.cfg == "batch")
@@ -101,7 +101,7 @@ def _described(facts: PipelineFacts) -> str:
 
 
 def hands_on_callback(kind: type) -> bool:
-    """Whether a class's ``__call__`` only hands its callback on, to a pipeline inside it."""
+    """Return whether a class's ``__call__`` only hands its callback on, to a pipeline inside it."""
     return CallSource.of(kind).hands_on
 
 
@@ -201,7 +201,7 @@ def _two_calls(
 
 
 def _scale_read(loop: ast.AST) -> Literal["property", "local"]:
-    """Where the loop has its guidance scale. How it combines the parts with it is not read."""
+    """Tell where the loop has its guidance scale. How it combines the parts with it is not read."""
     named = {node.id for node in ast.walk(loop) if isinstance(node, ast.Name)}
     read = {self_attribute(node) for node in ast.walk(loop)}
     is_property = read & {"guidance_scale", "_guidance_scale"} and "guidance_scale" not in named

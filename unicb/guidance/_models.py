@@ -56,8 +56,8 @@ class Models:
 
     @property
     def attributes(self) -> Any:
-        """What has the attributes that the loop reads at each step: the pipeline, or the state of
-        a modular pipeline's loop block."""
+        """Return the object whose attributes the loop reads at each step: the pipeline, or the
+        state of a modular pipeline's loop block."""
         step = None if self._run is None else self._run.target.block_step
         return self.pipeline if step is None else step.state
 
@@ -119,7 +119,7 @@ class Models:
         )
 
     def sample(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What a model denoises: the first tensor with axes (or list, in a listed batch)."""
+        """Return what a model denoises: the first tensor with axes (or list, in a listed batch)."""
         for value in (*args, *kwargs.values()):
             if self.facts.listed and isinstance(value, list):
                 return value
@@ -128,7 +128,8 @@ class Models:
         return None
 
     def fills(self, kwargs: dict[str, Any]) -> bool:
-        """Whether a call with these arguments fills a cache for later ones, which may be guided."""
+        """Return whether a call with these arguments fills a cache for later ones, which may be
+        guided."""
         wanted, _, value = self.facts.fills.partition("=")
         name, _, key = wanted.partition(".")
         found = kwargs.get(name)

@@ -21,14 +21,14 @@ Moved: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 class Moves(Protocol):
-    """What is to be done to the unconditional predictions of a run."""
+    """``Moves`` says what is to be done to the unconditional predictions of a run."""
 
     @property
     def aim(self) -> str:
-        """What cannot be done with more than two parts, in messages; empty: nothing is done."""
+        """Say in words, for messages, what takes exactly two parts; empty: nothing is done."""
 
     def in_this_call(self) -> Moved | None:
-        """What is done in the call of the denoiser that is under way; None: nothing."""
+        """Return what is done in the denoiser's call that is under way; None: nothing."""
 
     def check_guided(self, found: bool) -> None:
         """Raise UnsupportedPipelineError if the first step is without guidance, though it should

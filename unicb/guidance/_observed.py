@@ -1,4 +1,4 @@
-"""How a loop combines what its denoiser predicts, seen in one of its steps.
+"""Find out, from one step, how a loop combines what its denoiser predicts.
 
 Between the parts that a denoiser predicts and the ``model_output`` that the loop hands to its
 scheduler stands the loop's own combination. Where that is ``a * u + b * c``, least squares over
@@ -22,7 +22,7 @@ SINGULAR = 1e6
 
 
 class Combination(NamedTuple):
-    """What a loop makes of the parts that its denoiser predicts.
+    """A combination says what a loop makes of the parts that its denoiser predicts.
 
     Attributes:
         coefficients: of each part, over all equations; those of one equation may be others where
@@ -50,7 +50,7 @@ class Combination(NamedTuple):
 def combination_of(
     parts: Sequence[Array], output: Array, sample: Array | None, precision: float
 ) -> Combination | None:
-    """How ``output`` is made of ``parts``; None where that is not clean.
+    """Tell how ``output`` is made of ``parts``; None where no clean combination is found.
 
     Args:
         parts: each of the shape of ``output``, ``[rows, ...]``.
@@ -128,8 +128,8 @@ def _solve(columns: Array, wanted: Array, precision: float) -> tuple[Array, Arra
 
 
 def _judged(coefficients: Array, errors: Array, how: str) -> Combination | None:
-    """What the coefficients ``[equations, parts]`` say; None if that is no guidance, or too
-    uncertain to tell."""
+    """Return the combination that the coefficients ``[equations, parts]`` show; None if that is no
+    guidance, or too uncertain to tell."""
     totals = coefficients.sum(1)
     if np.abs(totals).min() < 1e-3:
         return None

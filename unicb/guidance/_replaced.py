@@ -33,8 +33,8 @@ _SAME = 1e-3
 
 
 def put_in_place(model: Any) -> Iterator[Any]:
-    """What has been put in the place of a model's call, and what that calls in turn, as far as can
-    be seen: functions, and objects that are called."""
+    """Yield what has been put in the place of a model's call, and what that calls in turn, as far
+    as can be seen: functions, and objects that are called."""
     found: list[Any] = []
     for part in (model, getattr(model, "_orig_mod", None)):  # that of a compiled one
         own: Mapping[str, Any] = getattr(part, "__dict__", {})
@@ -61,7 +61,7 @@ def package_of(call: Any) -> str:
 
 
 def replaced_by(model: Any) -> str | None:
-    """Who has replaced a model's call, in words; None where nobody has, or a framework."""
+    """Say in words who has replaced a model's call; None where nobody has, or a framework."""
     calls = (*_foreign_calls(type(model)), *_foreign_calls_on(model))
     return next((_named(call) for call in calls if not _is_frameworks(call)), None)
 
@@ -74,7 +74,7 @@ def _foreign_calls(kind: type) -> Iterator[Any]:
 
 
 def _foreign_calls_on(model: Any) -> Iterator[Any]:
-    """What of :func:`put_in_place` is not the model's own."""
+    """Yield the items of :func:`put_in_place` that are not the model's own."""
     calls = [call for _, call in _own_calls(type(model))]
     own = {id(call) for call in (*calls, *map(inspect.unwrap, calls))}
     for call in put_in_place(model):
@@ -111,7 +111,7 @@ class FirstStep:
 
     @property
     def verifies(self) -> bool:
-        """Whether there is anything to verify."""
+        """Return whether there is anything to verify."""
         return bool(self._by)
 
     def over(self) -> None:

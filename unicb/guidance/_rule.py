@@ -52,7 +52,7 @@ def check(pipeline: Any, facts: PipelineFacts) -> None:
 
 
 class RuleMoves:
-    """How the unconditional predictions of a run are moved for a rule.
+    """``RuleMoves`` moves the unconditional predictions of a run as a rule asks.
 
     Args:
         models: of the pipeline.
@@ -106,7 +106,7 @@ class RuleMoves:
             self._property.remove()
 
     def combined(self, unconditional: Tensor, conditional: Tensor) -> Tensor:
-        """What the rule makes of these two, in their dtype."""
+        """Return what the rule makes of these two, in their dtype."""
         made = self._made(unconditional, conditional, 0)
         return self._models.backend.in_dtype(made, unconditional.dtype)
 
@@ -130,14 +130,16 @@ class RuleMoves:
         return part.put_back(self._models.backend.in_dtype(moved, unconditional.dtype))
 
     def _loops(self, number: int) -> float:
-        """What the loop guides this tensor of a prediction with, in its own convention."""
+        """Return the scale that the loop guides this tensor of a prediction with, in its own
+        convention."""
         if 0 < number < len(self._called) and self._called[number] is not None:
             name = self._models.facts.scale_follows[number - 1]
             return float(getattr(self._models.pipeline, name))
         return guiding_scale(self._models, self._run)[0]
 
     def _asked(self, number: int) -> float | Tensor:
-        """What it was called with, in the convention ``u + scale * (c - u)``."""
+        """Return the scale that the pipeline was called with, in the convention ``u + scale * (c -
+        u)``."""
         found: Any = self._called[number] if number < len(self._called) else None
         if found is None:
             found = next(iter(self._called), None)
@@ -161,8 +163,8 @@ class RuleMoves:
         return by
 
     def _made(self, u: Tensor, c: Tensor, number: int) -> Tensor:
-        """What the rule makes of two parts of predictions, in float32 at least; ``number``: of the
-        tensor that they are of, in what the denoiser answers."""
+        """Return what the rule makes of two parts of predictions, in float32 at least. ``number``
+        is the index of their tensor among those that the denoiser answers."""
         u, c = self._wide(u), self._wide(c)
         timesteps = num_timesteps_of(self._models.pipeline)
         called = self._called[number] if 0 < number < len(self._called) else None
@@ -185,7 +187,7 @@ def wide(backend: Backend, x: Tensor) -> Tensor:
 def combined(
     backend: Backend, combine: Combine, unconditional: Tensor, conditional: Tensor, step: RuleStep
 ) -> Tensor:
-    """What a rule makes of two wide predictions.
+    """Return what a rule makes of two wide predictions.
 
     Raises:
         TypeError, ValueError: something else than such a tensor.

@@ -33,7 +33,8 @@ ATTRIBUTE = "self."
 
 
 def read_at_each_step(facts: PipelineFacts) -> bool:
-    """Whether the loop reads its scale from the pipeline, after it has called the denoiser."""
+    """Return whether the loop reads its scale from the pipeline, after it has called the
+    denoiser."""
     return facts.guidance_scale == "property" and facts.scale_names[0].startswith(ATTRIBUTE)
 
 
@@ -54,15 +55,17 @@ def scale_of(pipeline: Any, facts: PipelineFacts, run: Run) -> float | None:
 
 
 def guides(pipeline: Any, run: Run) -> bool:
-    """Whether the loop has guidance on, by its property or, in classes without one, its local."""
+    """Return whether the loop has guidance on, by its property or, in classes without one, its
+    local."""
     name = "do_classifier_free_guidance"
     found = getattr(pipeline, name, None)
     return bool(run.loop_locals([name]).get(name, True) if found is None else found)
 
 
 def has_scale(kind: type, facts: PipelineFacts) -> bool:
-    """Whether the loop of a class may have a scale by one of those names: it is an attribute, or a
-    local of one of the class's methods. Of a loop that is not found there, nothing is known."""
+    """Return whether the loop of a class may have a scale by one of those names: it is an
+    attribute, or a local of one of the class's methods. Where the class's code is not found, the
+    answer is yes."""
     there = CallSource.of(kind).local_names
     if not there:
         return True
@@ -133,7 +136,8 @@ class PropertyScale:
 
 
 class ScaleMoves:
-    """How far the unconditional predictions of a run are to be moved."""
+    """``ScaleMoves`` moves the unconditional predictions of a run so far that guidance has another
+    scale."""
 
     def __init__(self, models: Models, run: Run) -> None:
         self._models, self._run = models, run
@@ -148,7 +152,7 @@ class ScaleMoves:
         return None if factor == 1.0 else partial(_moved, factor)
 
     def factor(self) -> float:
-        """What the difference between the two predictions is multiplied by in this step."""
+        """Return the factor for the difference between the two predictions, in this step."""
         if self.scale is None:
             return 1.0
         loops, least = guiding_scale(self._models, self._run)

@@ -62,8 +62,8 @@ def settled(models: Models, seen: Seen) -> PipelineFacts:
 
 
 def wrong_scale(models: Models, run: Run, seen: Seen) -> tuple[str, str] | None:
-    """What was found and what was expected, where the loop guides with another scale than it seems
-    to; None where it does not."""
+    """Say in words what was found and what was expected, where the loop guides with another scale
+    than its code and attributes say; None where it does not."""
     facts, found = models.facts, seen.combination
     said = scale_of(models.pipeline, facts, run)
     if found is None or said is None or facts.combination == "other":
@@ -81,7 +81,8 @@ def wrong_scale(models: Models, run: Run, seen: Seen) -> tuple[str, str] | None:
 
 
 def remade(models: Models, seen: Seen, facts: PipelineFacts, scale: float) -> Tensor:
-    """What the loop would have made of the parts with ``scale`` (1: of the conditional one alone).
+    """Compute what the loop would have made of the parts with ``scale`` (1: of the conditional one
+    alone).
 
     Raises:
         UnsupportedPipelineError: as from :func:`remade_by`.
@@ -99,8 +100,8 @@ def remade_by(
     facts: PipelineFacts,
     combine: Callable[[Tensor, Tensor], Tensor] | None,
 ) -> Tensor:
-    """What the loop would have made of the parts if it combined the unconditional and the
-    conditional one in this way; None: to the conditional one alone.
+    """Compute what the loop would have made of the parts, had it combined the unconditional and the
+    conditional one by ``combine``; None leaves the conditional one alone.
 
     Raises:
         UnsupportedPipelineError: it does more than to combine them.
@@ -139,7 +140,7 @@ def _combined(
 
 
 class SeenFacts:
-    """What the steps of one run have shown of its loop.
+    """``SeenFacts`` holds what the steps of one run have shown of its loop.
 
     Attributes:
         facts: as they have shown them; None until they have.
@@ -179,7 +180,7 @@ class Look:
         self._watch.remove()
 
     def _is_due(self) -> bool:
-        """Whether there is something to see or to do in this step."""
+        """Return whether there is something to see or to do in this step."""
         return self._seen.facts is None
 
     def _see(self, seen: Seen) -> Tensor | None:
@@ -193,7 +194,7 @@ class Look:
         return None
 
     def _remade(self, seen: Seen, scale: float) -> Tensor:
-        """What the scheduler is to get of this step."""
+        """Compute what the scheduler is to get in this step."""
         self._seen.is_to_be_seen_again = True
         return remade(self._models, seen, self._known().facts, scale)
 
@@ -338,7 +339,8 @@ class UnprovenProperty:
         self._scaling.remove()
 
     def _is_changed(self) -> bool:
-        """Whether it has another scale than it began with; before that, nothing is proven."""
+        """Return whether the scale is another than it began with; before that, nothing is
+        proven."""
         return scale_of(self._models.pipeline, self._models.facts, self._run) != self._first
 
     def _see(self, seen: Seen) -> Tensor | None:

@@ -1,4 +1,5 @@
-"""What of a prediction a loop uses: some models predict more than the latents' next step takes."""
+"""Find the part of a prediction that a loop uses: some models predict more than the latents' next
+step takes."""
 
 from __future__ import annotations
 
@@ -63,7 +64,7 @@ def _as_it_is(x: Tensor) -> Tensor:
 
 
 def _between(concat: Callable[..., Tensor], x: Tensor, first: int, end: int) -> UsedPart:
-    """What stands there along axis 1."""
+    """Make the used part that stands between ``first`` and ``end`` along axis 1."""
 
     def put_back(y: Tensor) -> Tensor:
         parts = [part for part in (x[:, :first], y, x[:, end:]) if part.shape[1]]

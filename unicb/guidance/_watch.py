@@ -131,7 +131,8 @@ class LoopWatch:
         return call(*args, **kwargs)
 
     def _instead(self, answers: Sequence[Any], output: Tensor, sample: Any) -> Tensor | None:
-        """What the scheduler is to get in the place of ``output``; None for that."""
+        """Return what the scheduler is to get in the place of ``output``; None where ``output`` is
+        right."""
         try:
             if not self._is_due():
                 return None
@@ -157,7 +158,7 @@ def schedulers_of(pipeline: Any) -> list[Any]:
 
 
 def _seen(models: Models, answers: Sequence[Any], output: Tensor, sample: Any) -> Seen | None:
-    """What was seen in a step; None where it had one part, and so no guidance."""
+    """Return what was seen in a step; None where it had one part, and so no guidance."""
     tensors = [_first(models, answer) for answer in answers]
     if max(len(answers), *(_blocks(x, output) for x in tensors)) < 2:
         return None
@@ -195,7 +196,7 @@ def _first(models: Models, answer: Any) -> Any:
 
 
 def _blocks(x: Any, output: Tensor) -> int:
-    """How many blocks of rows of the output's there are in ``x``."""
+    """Count the blocks in ``x`` that have as many rows as the output."""
     rows, each = (int(x.shape[0]), int(output.shape[0])) if x is not None else (0, 1)
     return rows // each if each and rows % each == 0 else 1
 
@@ -225,18 +226,20 @@ def _as_it_is(x: Tensor, output: Tensor) -> Tensor | None:
 
 
 def _fits(x: Tensor, output: Tensor) -> bool:
-    """Whether the output may be a part of ``x``, or all of it."""
+    """Return whether the output may be a part of ``x``, or all of it."""
     lengths = list(zip(x.shape, output.shape, strict=False))
     return len(x.shape) == len(output.shape) and all(n >= m for n, m in lengths)
 
 
 def _beginning(x: Tensor, output: Tensor) -> Tensor | None:
-    """What a loop keeps that cuts off a learned variance, or tokens of a reference."""
+    """Return the beginning of ``x``, for a loop that cuts off a learned variance, or tokens of a
+    reference; None where the output cannot be that."""
     return x[tuple(slice(0, int(n)) for n in output.shape)] if _fits(x, output) else None
 
 
 def _end(x: Tensor, output: Tensor) -> Tensor | None:
-    """What a loop keeps that cuts off tokens of a text."""
+    """Return the end of ``x``, for a loop that cuts off tokens of a text; None where the output
+    cannot be that."""
     if not _fits(x, output):
         return None
     ends = zip(x.shape, output.shape, strict=True)

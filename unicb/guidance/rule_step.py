@@ -1,4 +1,4 @@
-"""What a guidance rule is told of the step whose predictions it combines."""
+"""Describe to a guidance rule the step whose predictions it combines."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ class RuleStep:
         return timestep_number(found, self.ops)
 
     def state(self, rule: Callback, make: Callable[[], T]) -> T:
-        """What ``rule`` keeps of this part of the prediction, from step to step; ``make`` gives it
-        in the first step of each pass over the timesteps, of each run, and where the prediction
-        has another shape than in the step before, as where a loop drops frames."""
+        """Return what ``rule`` keeps of this part of the prediction, from step to step; ``make``
+        gives it in the first step of each pass over the timesteps, of each run, and where the
+        prediction has another shape than in the step before, as where a loop drops frames."""
         # Apart from what the rule keeps of the run itself, in run.state(rule, ...).
         kept = self.run.state(_OF_STEPS, States).of(rule, self._nothing_kept)
         if kept.step != self.index:
@@ -98,7 +98,7 @@ class RuleStep:
 
 
 class _Kept:
-    """What a rule keeps of one pass of a run."""
+    """Hold what a rule keeps of one pass of a run."""
 
     def __init__(self) -> None:
         self.step, self.index_in_pass = -1, -1

@@ -30,7 +30,8 @@ _Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 
 class Decoded(NamedTuple):
-    """What came of decoding: a tensor still on its device, or pictures that a function made.
+    """``Decoded`` holds what came of decoding: a tensor still on its device, or pictures that a
+    function made.
 
     Attributes:
         tensor: floating, black is 0 and white 255, rounded by truncation and not yet clamped; to be
@@ -111,7 +112,8 @@ class ModelDecoder:
 
 
 def decode(vae: Any, encoded: Tensor, frames: int, ops: TensorOps) -> Tensor:
-    """What the VAE makes of latents in its own numbers, with what else it has to be given.
+    """Decode latents that are in the VAE's own numbers, with whatever else this VAE has to be
+    given.
 
     Args:
         vae: is called.

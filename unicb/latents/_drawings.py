@@ -37,7 +37,7 @@ def _smooth(noise: _Array, edge: int) -> _Array:
 
 
 def _shape(rng: np.random.Generator, edge: int) -> _Array:
-    """Where an ellipse or a rectangle is, at any angle."""
+    """Draw a mask ``[edge, edge]`` that is true in an ellipse or a rectangle, at any angle."""
     y, x = np.mgrid[:edge, :edge] / edge - rng.uniform(0.1, 0.9, (2, 1, 1))
     angle = rng.uniform(0, np.pi)
     along, across = (

@@ -34,7 +34,7 @@ def unpack(
     middle: bool,
     first_frame: int = 0,
 ) -> Unpacked:
-    """What is shown of the latents, by slicing and moving axes alone.
+    """Return what is shown of the latents, by slicing and moving axes alone.
 
     Args:
         latents: of that layout.

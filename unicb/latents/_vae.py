@@ -1,4 +1,4 @@
-"""What a VAE says of itself, and how a pipeline's latents follow from what it encodes."""
+"""Read what a VAE says of itself, and how a pipeline's latents follow from what it encodes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ _Array: TypeAlias = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class PipelineDecoding:
-    """How a class of pipelines decodes, where that is not what its VAE's configuration says.
+    """``PipelineDecoding`` says how a class of pipelines decodes, where its VAE's configuration
+    says otherwise.
 
     Attributes:
         source: where this was read.
@@ -51,7 +52,7 @@ class PipelineDecoding:
 
 @dataclass(frozen=True)
 class VAEDecoding:
-    """What is unusual in a class of VAEs.
+    """``VAEDecoding`` says what is unusual in a class of VAEs.
 
     Attributes:
         source: where this was read.
@@ -88,12 +89,13 @@ def known_vaes() -> FactTable[VAEDecoding]:
 
 
 def pipeline_decoding(pipeline: object) -> PipelineDecoding:
-    """What is known of the pipeline's class, or of the nearest of its bases; else the usual."""
+    """Return what is known of the pipeline's class, or of the nearest of its bases; else the
+    usual."""
     return known_decodings().about(type(pipeline)) or PipelineDecoding()
 
 
 def vae_decoding(vae: object) -> VAEDecoding:
-    """What is known of the VAE's class, or of the nearest of its bases; else the usual."""
+    """Return what is known of the VAE's class, or of the nearest of its bases; else the usual."""
     return known_vaes().about(type(vae)) or VAEDecoding()
 
 
@@ -116,7 +118,8 @@ def compute_like(model: Any) -> Tensor | None:
 
 
 def is_of_video(vae: Any) -> bool:
-    """Whether it takes an axis of frames: its encoder's convolutions have one axis more."""
+    """Return whether the VAE takes an axis of frames: its encoder's convolutions have one axis
+    more."""
     encoder = getattr(vae, "encoder", vae)
     return vae_decoding(vae).of_video or any(
         len(value.shape) == 5 for value in parameters_of(encoder)
@@ -175,7 +178,7 @@ class Affine(NamedTuple):
         return bool((self.scale == 1).all() and (self.offset == 0).all())
 
     def frames(self, start: int, stop: int) -> Affine:
-        """Those of a range of latent frames."""
+        """Return the factors and offsets of a range of latent frames."""
         if self.scale.shape[1] == 1:
             return self
         return Affine(self.scale[:, start:stop], self.offset[:, start:stop])
@@ -188,7 +191,8 @@ class Affine(NamedTuple):
         return ((encoded.reshape(split) - offset) / scale).reshape(shape)
 
     def is_close_to(self, other: Affine) -> bool:
-        """Whether both are of the same latents, as far as configurations are written alike."""
+        """Return whether both are of the same latents, as far as configurations are written
+        alike."""
         return all(
             a.shape == b.shape and np.allclose(a, b, rtol=1e-3, atol=1e-4)
             for a, b in zip(self, other, strict=True)
@@ -263,7 +267,8 @@ def _factor(vae: Any, unscaled: bool) -> float:
 
 
 def _numbers(vae: Any, name: str, backend: Backend) -> _Array | None:
-    """What the VAE's configuration calls by that name, or what is a tensor of it."""
+    """Return the numbers that the VAE has by that name, in its configuration or as a tensor of its
+    own; None where it has none."""
     said = getattr(vae.config, name, None)
     if said is not None:
         return np.asarray(said, dtype=np.float64).reshape(-1)

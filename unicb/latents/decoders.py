@@ -98,7 +98,7 @@ def decoder_for(
 
 
 def _own_vae(pipeline: Any) -> Any:
-    """What the pipeline decodes its latents with."""
+    """Return the model that the pipeline decodes its latents with."""
     for name in VAE_NAMES:
         vae = getattr(pipeline, name, None)
         if vae is not None and hasattr(vae, "decode"):
@@ -162,12 +162,13 @@ def _model_decoder(
 
 
 def _is_tiny(model: Any) -> bool:
-    """Whether it is an AutoencoderTiny, which takes the scheduler's latents as they are."""
+    """Return whether the model is an AutoencoderTiny, which takes the scheduler's latents as they
+    are."""
     return getattr(getattr(model, "config", None), "latent_magnitude", None) is not None
 
 
 def _overflows(model: Any, pipeline: Any, like: Tensor) -> bool:
-    """Whether the pipeline itself would widen the VAE before it decodes.
+    """Return whether the pipeline itself would widen the VAE before it decodes.
 
     Most configurations say ``force_upcast``, by default; only these pipelines heed it.
     """

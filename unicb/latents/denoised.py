@@ -1,4 +1,4 @@
-"""What the model takes the finished latents to be (x0), from the latents between its steps.
+"""Compute x0, what the model takes the finished latents to be, from the latents between its steps.
 
 A sample at a noise level is ``x = alpha * x0 + sigma * noise``. A sampler's step keeps the model's
 idea of x0 and of the noise, and goes to the next level:
@@ -105,7 +105,7 @@ class DenoisedEstimate:
     def kind_of(
         cls, scheduler: Any, step_arguments: Mapping[str, Any] = NO_ARGUMENTS
     ) -> Kind | None:
-        """What :meth:`step_end` can compute on a scheduler, as it is configured.
+        """Tell what :meth:`step_end` can compute on a scheduler, as it is configured.
 
         "exact": x0 to rounding, if no callback changes the latents in between. "estimate": the
         same formulas where they hold nearly. None: x0 cannot be computed, or not better than by
@@ -249,7 +249,7 @@ class DenoisedEstimate:
 
 @dataclass(slots=True)
 class _Noted:
-    """What was noted of the last step's end.
+    """``_Noted`` holds what was noted at the end of the last step.
 
     Attributes:
         source: of the schedule; see :func:`schedule_source`.
@@ -296,7 +296,7 @@ def _kind_of(
 
 
 def _is_first_half(scheduler: Any) -> bool:
-    """Whether the step that ends is the first half of one."""
+    """Return whether the step that ends is the first half of one."""
     if scheduler.state_in_first_order:
         return False
     # They end with a step that has no second half, and wait for one ever after.
@@ -305,7 +305,7 @@ def _is_first_half(scheduler: Any) -> bool:
 
 
 def _is_given(value: Any) -> bool:
-    """Whether an argument of a scheduler's step is there, and not 0."""
+    """Return whether an argument of a scheduler's step is there, and not 0."""
     return value is not None and not (isinstance(value, int | float) and value == 0)
 
 

@@ -153,7 +153,7 @@ def _fit(
 
 
 def _identity(vae: Any, channels: int) -> dict[str, Any]:
-    """What the VAE's configuration says of itself, as fields of a format."""
+    """Read what the VAE's configuration says of itself, as fields of a format."""
     found: dict[str, Any] = {}
     for field in ("scaling_factor", "shift_factor"):
         said = getattr(vae.config, field, None)

@@ -192,7 +192,8 @@ def format_of_vae(vae: Any) -> LatentFormat | None:
 
 
 def latent_channels_of(vae: Any) -> int | None:
-    """What a VAE's configuration calls ``latent_channels`` or ``z_dim``; None if neither."""
+    """Read a VAE's ``latent_channels`` or ``z_dim`` from its configuration; None if it has
+    neither."""
     config = getattr(vae, "config", None)
     said = getattr(config, "latent_channels", None)
     found: int | None = getattr(config, "z_dim", None) if said is None else said
@@ -200,7 +201,7 @@ def latent_channels_of(vae: Any) -> int | None:
 
 
 def _vae_mismatch(vae: Any, known: LatentFormat) -> str | None:
-    """How the VAE differs from the one of the format, in words; None if it does not."""
+    """Say in words how the VAE differs from the one of the format; None if it does not."""
     config = getattr(vae, "config", None)
     if config is None:
         return None

@@ -1,4 +1,4 @@
-"""Where in a latent tensor each cell of the picture is, as data."""
+"""Say, as data, where in a latent tensor each cell of the picture is."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Layout:
     def lengths(
         self, shape: Sequence[int], channels: int, size: Sequence[int] | None = None
     ) -> dict[str, int]:
-        """How long each letter's axis is, in a tensor of that shape.
+        """Return the length of each letter's axis, in a tensor of that shape.
 
         Args:
             shape: of the latents.

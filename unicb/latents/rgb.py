@@ -75,7 +75,7 @@ class ColourMap:
     def part(
         self, shape: Sequence[int], size: Sequence[int] | None = None, frames: Frames = "middle"
     ) -> ShownPart:
-        """What to show of latents of that shape.
+        """Return the part to show of latents of that shape.
 
         Args:
             shape: of the latents.

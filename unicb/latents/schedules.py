@@ -1,4 +1,5 @@
-"""What is known of scheduler classes, and their noise levels, read when somebody asks for them."""
+"""Look up what is known of scheduler classes, and read their noise levels when somebody asks for
+them."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ _FIRST = "first_timestep"
 
 @dataclass(frozen=True)
 class SchedulerFacts:
-    """How x0 can be computed on one class of scheduler.
+    """``SchedulerFacts`` says how x0 can be computed on one class of scheduler.
 
     Attributes:
         source: where this was read.
@@ -174,14 +175,14 @@ _ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
 
 
 def attributes_needed(facts: SchedulerFacts) -> tuple[str, ...]:
-    """What a scheduler of this kind has before its first run."""
+    """List the attributes that a scheduler of this kind has to have before its first run."""
     # The toy scheduler has no sigmas before its first schedule; the frameworks' have.
     needed = _ATTRIBUTES[facts.noise] if facts.noise in ("timesteps", "alphas_betas") else ()
     return tuple(name for name in (*needed, facts.kept, facts.half) if name)
 
 
 def schedule_source(scheduler: Any, facts: SchedulerFacts) -> Any:
-    """What is a new object when the scheduler gets a new schedule."""
+    """Return the object that is a new one whenever the scheduler gets a new schedule."""
     return getattr(scheduler, _ATTRIBUTES[facts.noise][0])
 
 
@@ -249,7 +250,7 @@ class LazySchedule:
         self._schedule = schedule
 
     def _tensors(self) -> dict[str, Tensor]:
-        """What is noted and not on the host."""
+        """Return the noted values that are not on the host."""
         on_host = (int, float, np.ndarray, np.generic, type(None))
         return {name: x for name, x in self._noted.items() if not isinstance(x, on_host)}
 

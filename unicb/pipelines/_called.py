@@ -1,4 +1,4 @@
-"""Which of its models a loop calls, as its code is written."""
+"""Read from a loop's code which of its models it calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a loop steps that calls no callback: by ``self.scheduler.step``, as its code is written."""
+"""Read from its code how a loop that calls no callback steps: by ``self.scheduler.step``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class StepSite(NamedTuple):
 
 
 class WrittenStepping(NamedTuple):
-    """How a loop steps.
+    """``WrittenStepping`` says how a loop steps.
 
     Attributes:
         loop: its syntax tree.
@@ -63,7 +63,7 @@ def stepping_loop(function: ast.FunctionDef) -> ast.For | None:
 
 
 def read_stepping(function: ast.FunctionDef) -> WrittenStepping:
-    """How a ``__call__`` steps.
+    """Read how a ``__call__`` steps.
 
     Raises:
         Unclear: it does not step by its scheduler, or does more than can be known.
@@ -137,7 +137,7 @@ def _around(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> ast.AST | None:
 
 
 def _rounds(body: Sequence[ast.stmt]) -> tuple[int, int]:
-    """How often these statements call ``scheduler.step``, at least and at most."""
+    """Count how often these statements call ``scheduler.step``, at least and at most."""
     least = most = 0
     for statement in body:
         if isinstance(statement, ast.If):
@@ -220,7 +220,7 @@ def _half(loop: ast.For, latents: str) -> str:
 
 
 def _doubled(value: ast.AST, half: str) -> bool:
-    """Whether it is that half twice, one after the other."""
+    """Return whether the value is that half twice, one after the other."""
     if not (half and isinstance(value, ast.Call) and value.args):
         return False
     named = {word.arg: ast.unparse(word.value) for word in value.keywords}
@@ -231,7 +231,7 @@ def _doubled(value: ast.AST, half: str) -> bool:
 
 
 def _scaled(node: ast.AST, latents: str) -> bool:
-    """Whether it stores the latents as scaled for the model by the scheduler."""
+    """Return whether the node stores the latents as scaled for the model by the scheduler."""
     return (
         isinstance(node, ast.Assign)
         and ast.unparse(node.targets[0]) == latents
@@ -240,7 +240,8 @@ def _scaled(node: ast.AST, latents: str) -> bool:
 
 
 def _is_harmless(stored: ast.AST, latents: str, half: str) -> bool:
-    """Whether an assignment to the latents is that of the step, or changes no number in them."""
+    """Return whether an assignment to the latents is that of the step, or changes no number in
+    them."""
     if not isinstance(stored, ast.Assign):
         return False
     if any(True for _ in _steps(stored)) or _scaled(stored, latents):
@@ -264,7 +265,7 @@ def _statement(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> ast.AST:
 
 
 def below_wrappers(node: ast.expr) -> ast.expr:
-    """What ``enumerate``, a progress bar and the like are wrapped around."""
+    """Return the expression that ``enumerate``, a progress bar and the like are wrapped around."""
     while isinstance(node, ast.Call) and node.args:
         name = node.func.attr if isinstance(node.func, ast.Attribute) else None
         name = node.func.id if isinstance(node.func, ast.Name) else name

@@ -50,7 +50,7 @@ def self_attribute(node: ast.AST) -> str | None:
 
 
 def is_base_call(node: ast.AST) -> bool:
-    """Whether it is ``super().__call__``."""
+    """Return whether the node is ``super().__call__``."""
     of = _called_of(node)
     return isinstance(of, ast.Call) and _is_name(of.func, "super")
 
@@ -61,7 +61,7 @@ def _called_of(node: ast.AST) -> ast.expr | None:
 
 
 class HandedOn(NamedTuple):
-    """Whose call a ``__call__`` hands its ``**kwargs`` on to.
+    """``HandedOn`` says to whose call a ``__call__`` hands its ``**kwargs`` on.
 
     Attributes:
         to: :data:`BASE`; or a name, of a class whose ``__call__`` is called or of a function; or
@@ -114,7 +114,7 @@ class WrittenCall:
         ]
 
     def handed_on(self) -> HandedOn | None:
-        """What becomes of its ``**kwargs``; None where they are not handed on, or others are."""
+        """Return where its ``**kwargs`` go; None where they are not handed on, or others are."""
         function = self.tree.body[0] if self.tree is not None else None
         if not isinstance(function, ast.FunctionDef) or function.args.kwarg is None:
             return None
@@ -133,8 +133,8 @@ class WrittenCall:
         return HandedOn(to, frozenset(given ^ set(self._taken_out(kwargs))))
 
     def _is_replaced(self, kwargs: str) -> bool:
-        """Whether the dict called ``kwargs`` is another by the time that it is handed on, which may
-        have less in it."""
+        """Return whether another dict may be in the place of the one called ``kwargs`` by the time
+        that it is handed on, with less in it."""
         stores = sum(
             isinstance(node, ast.Name) and node.id == kwargs and isinstance(node.ctx, ast.Store)
             for node in self._nodes
@@ -174,7 +174,7 @@ def _is_name(node: ast.AST, name: str) -> bool:
 
 
 def receiver(called: ast.expr, args: list[ast.expr], owner: str = "self") -> str:
-    """Whose call it is, as in :class:`HandedOn`; empty where it is none.
+    """Return whose call it is, as in :class:`HandedOn`; empty where it is none.
 
     Args:
         called: what is called.
@@ -194,7 +194,8 @@ def receiver(called: ast.expr, args: list[ast.expr], owner: str = "self") -> str
 
 
 def _has_all_of(node: ast.AST, kwargs: str) -> bool:
-    """Whether it is a dict with all that the one called ``kwargs`` has in it, and maybe more."""
+    """Return whether the node is a dict with all that the one called ``kwargs`` has in it, and
+    maybe more."""
     if isinstance(node, ast.Dict):
         pairs = zip(node.keys, node.values, strict=True)
         return any(key is None and _is_name(value, kwargs) for key, value in pairs)

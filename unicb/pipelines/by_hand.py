@@ -91,7 +91,7 @@ class Loop:
 
     @property
     def _unicb_framework_of(self) -> Any:
-        """What is of the framework that the loop is of: its first denoiser."""
+        """Return the object whose framework is the loop's: its first denoiser."""
         return getattr(self, self._facts.denoisers[0])
 
     @property
@@ -100,13 +100,13 @@ class Loop:
 
     @property
     def stepping(self) -> LoopByHand:
-        """How its steps are noticed."""
+        """Return how unicb notices the loop's steps."""
         return LoopByHand(self._facts.denoisers)
 
 
 @dataclass(frozen=True)
 class LoopByHand:
-    """What a :class:`ScheduledLoop` is for a class, for a loop of one's own.
+    """``LoopByHand`` describes a loop of one's own, as :class:`ScheduledLoop` describes a class's.
 
     Attributes:
         models: names of the models that it calls.
@@ -121,7 +121,7 @@ class LoopByHand:
     keeps_scaled: bool = False
 
     def part_at(self, line: int, out: Any) -> Part:
-        """Which part of the scheduler's output the latents are."""
+        """Return which part of the scheduler's output the latents are."""
         if isinstance(out, tuple):
             return 0
         return "prev_sample" if isinstance(out, Mapping) or hasattr(out, "prev_sample") else None
@@ -131,5 +131,5 @@ class LoopByHand:
         return None
 
     def num_timesteps(self, pipeline: Any, loop_locals: Callable[[list[str]], Any]) -> int:
-        """What the loop was seen to take, or was said to."""
+        """Return the number of steps that the loop was seen, or said, to take."""
         return int(pipeline.num_timesteps)

@@ -15,7 +15,7 @@ Part: TypeAlias = Literal["unconditional", "conditional", "perturbed"]
 
 @dataclass(frozen=True)
 class PipelineFacts:
-    """What there is to know of one class of pipeline.
+    """``PipelineFacts`` say what there is to know of one class of pipeline.
 
     unicb's own data files have these for the frameworks' classes. A pipeline class of your own
     says it itself, in the class attribute ``unicb_facts``.

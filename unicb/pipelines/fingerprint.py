@@ -1,4 +1,4 @@
-"""Which loops the facts about pipelines were proven on: hashes of their code.
+"""Tell which loops the facts about pipelines were proven on, by hashes of their code.
 
 Facts hold for the loop that they were read from. The same class has another loop in another
 release, or where somebody changed it. ``loops.json`` has the fingerprints of those that the facts
@@ -43,7 +43,8 @@ def proven_releases() -> tuple[str, ...]:
 
 
 def is_proven(class_name: str, source: CallSource) -> bool:
-    """Whether the facts about ``class_name`` were proven on the loop that has this source."""
+    """Return whether the facts about ``class_name`` were proven on the loop that has this
+    source."""
     known = {one for found in proven_loops(class_name).values() for one in found}
     return any(one in known for one in fingerprints(source))
 
@@ -76,7 +77,7 @@ def _last_line(code: CodeType) -> int:
 
 
 def _meaning(node: Any) -> Any:
-    """What a syntax tree says, without what does not matter to a run; the same in all Pythons."""
+    """Reduce a syntax tree to what matters to a run; the result is the same in all Pythons."""
     if isinstance(node, list):
         return [_meaning(item) for item in node]
     if not isinstance(node, ast.AST):

@@ -1,4 +1,5 @@
-"""Whether the models of a pipeline can be hooked: those of other libraries may be of any class."""
+"""Check that the models of a pipeline can be hooked: those of other libraries may be of any
+class."""
 
 from __future__ import annotations
 

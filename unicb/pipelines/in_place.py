@@ -10,8 +10,8 @@ _LATENTS = "latents"
 
 
 def writes_into_latents(kind: type) -> bool:
-    """Whether the code of a class's ``__call__`` sets a part of its latents; False, too, where that
-    code cannot be read."""
+    """Return whether the code of a class's ``__call__`` sets a part of its latents; False, too,
+    where that code cannot be read."""
     return CallSource.of(kind).once(_sets_a_part, kind)
 
 

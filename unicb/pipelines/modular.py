@@ -62,7 +62,7 @@ class ModularLoops:
             )
 
     def facts(self, pipeline: Any, known: PipelineFacts | None) -> PipelineFacts:
-        """What there is to know of the pipeline.
+        """Return what there is to know of the pipeline.
 
         Args:
             known: of its class: what its blocks do not say.
@@ -81,8 +81,8 @@ class ModularLoops:
         )
 
     def _are_of(self, package: str) -> bool:
-        """Whether the loops, and the blocks in them, are those of a package, and not somebody's
-        own."""
+        """Return whether the loops, and the blocks in them, come from a package, and not from
+        somebody's own code."""
         inside = [inner for loop in self.loops for inner in _walk(loop)]
         return all(_package(type(block)) == package for block in inside)
 
@@ -172,7 +172,8 @@ def _is_tensor(parameter: Any) -> bool:
 
 
 def _why_unclear(source: CallSource) -> str:
-    """Why the steps of a loop block cannot be noticed by its ``loop_step``; empty if they can."""
+    """Say why the steps of a loop block cannot be noticed by its ``loop_step``; empty if they
+    can."""
     name, tree = source.kind.__name__, source.written.tree
     if tree is None:
         return f"the code of its {name} cannot be read"
@@ -198,7 +199,8 @@ def _why_unclear(source: CallSource) -> str:
 
 
 def _why_unseen(source: CallSource) -> str:
-    """Whether a block that is no loop of this kind has steps that nobody would notice."""
+    """Say why steps of a block that is no loop of this kind would go unnoticed; empty if it has
+    none."""
     if source.code is None or "step" not in source.code.co_names:
         return ""
     tree = source.written.tree
@@ -245,7 +247,8 @@ def _own_calls(loop: ast.For) -> Iterator[ast.Call]:
 
 
 def _changed_besides(loop: ast.For) -> str:
-    """What a loop assigns to, or in, an attribute, but for the state itself; empty if nothing."""
+    """Name what a loop assigns to, or in, an attribute, but for the state itself; empty if
+    nothing."""
     for node in ast.walk(loop):
         if isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store):
             return ast.unparse(node)

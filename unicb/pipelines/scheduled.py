@@ -43,11 +43,12 @@ class ScheduledLoop(NamedTuple):
 
     @property
     def keeps_scaled(self) -> bool:
-        """Whether it keeps what the scheduler makes of its latents for the model."""
+        """Return whether the loop keeps what the scheduler makes of its latents for the model."""
         return self.written.scales
 
     def part_at(self, line: int, out: Any) -> Part:
-        """Which part of the scheduler's output the loop takes, calling ``step`` in this line."""
+        """Return which part of the scheduler's output the loop takes, calling ``step`` in this
+        line."""
         sites = self.written.sites
         if len(sites) == 1:
             return sites[0].part
@@ -55,7 +56,7 @@ class ScheduledLoop(NamedTuple):
         return next((s.part for s in sites if s.first <= line <= s.last), sites[0].part)
 
     def own_rows(self, x: Any, loop_locals: Callable[[list[str]], Any]) -> int | None:
-        """How many of the rows of what the loop steps are those of its latents, where it has each
+        """Return how many rows of what the loop steps are those of its latents, where it has each
         twice; None where it has not."""
         name = self.written.half
         half = loop_locals([name]).get(name) if name else None
@@ -64,8 +65,8 @@ class ScheduledLoop(NamedTuple):
         return int(half.shape[0])
 
     def num_timesteps(self, pipeline: Any, loop_locals: Callable[[list[str]], Any]) -> int:
-        """How many steps it takes in a pass, told by what it goes over: no number of that is read,
-        since it may be on the device.
+        """Return how many steps the loop takes in a pass: the length of what it goes over. No
+        number in that is read, since it may be on the device.
 
         Raises:
             UnsupportedPipelineError: that has no length.
@@ -140,8 +141,8 @@ def check_scheduler(pipeline: Any, loop: Stepping) -> None:
 
 
 def _leaves_as_it_is(scheduler: Any) -> bool:
-    """Whether ``scale_model_input`` returns what it is given: asked of a copy, since some note that
-    they were asked."""
+    """Return whether ``scale_model_input`` returns what it is given. A copy is asked, since some
+    schedulers note that they were asked."""
     sample = object()
     try:
         return copy.copy(scheduler).scale_model_input(sample, 0) is sample

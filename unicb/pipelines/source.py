@@ -1,4 +1,4 @@
-"""What the code of a class of pipeline says of its call: the one reader of such code.
+"""Read what the code of a class of pipeline says of its call; no other module reads such code.
 
 What it means for guidance is in ``guidance/_inference.py``, for prompts in
 ``callbacks/_prompt_loop.py``.
@@ -32,7 +32,8 @@ _FLAG = ("interrupt", "_interrupt")
 
 
 class CallSource:
-    """What the code of one class says of its ``__call__``. All of it is read when asked for, once.
+    """``CallSource`` says what the code of one class says of its ``__call__``. All of it is read
+    when asked for, once.
 
     :meth:`of` has the one object of a class. Source text is read and parsed for :attr:`written`,
     which takes 20 ms on a large pipeline; nothing else does so where bytecode can answer.
@@ -126,14 +127,14 @@ class CallSource:
 
     @property
     def takes_any_keyword(self) -> bool:
-        """Whether it takes ``**kwargs``."""
+        """Return whether the call takes ``**kwargs``."""
         return self.code is not None and bool(self.code.co_flags & inspect.CO_VARKEYWORDS)
 
     @cached_property
     def names_callback(self) -> bool:
-        """Whether a call in its code may have the callback as a keyword argument: the compiler
-        keeps the names of keywords among the constants, in tuples, or alone where there are
-        ``*args`` or ``**kwargs``."""
+        """Return whether a call in its code may have the callback as a keyword argument: the
+        compiler keeps the names of keywords among the constants, in tuples, or alone where there
+        are ``*args`` or ``**kwargs``."""
         return any(
             constant == CALLBACK or (isinstance(constant, tuple) and CALLBACK in constant)
             for code in _nested(self.code)
@@ -150,14 +151,15 @@ class CallSource:
 
     @cached_property
     def reads_flag(self) -> bool:
-        """Whether its loop reads the flag that stops it: a property may be there and not be."""
+        """Return whether its loop reads the flag that stops it. That the class has the property
+        does not mean that the loop reads it."""
         used = (*_used(self.kind), *self._codes_beside)
         loops = [code for code in used if CALLBACK in code.co_varnames]
         return hasattr(self.kind, "interrupt") and any(map(_loads_flag, loops))
 
     @cached_property
     def hands_on(self) -> bool:
-        """Whether it only hands its callback on, to a pipeline inside it."""
+        """Return whether the call only hands its callback on, to a pipeline inside it."""
         for call in self.calls:
             targets = call.written.given_callback() if call.names_callback else []
             if not targets:
@@ -184,7 +186,7 @@ class CallSource:
 
     @cached_property
     def _handed_on(self) -> HandedOn | None:
-        """What becomes of its ``**kwargs``; None where they are not handed on, or that is not
+        """Return where its ``**kwargs`` go; None where they are not handed on, or that is not
         known."""
         if not self.takes_any_keyword:
             return None
@@ -212,7 +214,8 @@ def _definers_from(after: Any, kind: type) -> list[type]:
 
 
 def _named(call: Any, kind: type, name: str) -> Any:
-    """What a name in :class:`HandedOn` stands for, in the code of ``call``; None if not known."""
+    """Return what a name in :class:`HandedOn` stands for, in the code of ``call``; None if not
+    known."""
     own_name = name.removeprefix("self.")
     if own_name != name:
         found = getattr(kind, own_name, None)

@@ -1,4 +1,4 @@
-"""Whether a pipeline's run can be ended early, and how."""
+"""Tell whether a pipeline's run can be ended early, and how."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from unicb.pipelines.source import CallSource
 
 
 def reads_flag(kind: type) -> bool:
-    """Whether the loop of a pipeline class reads the flag that stops it, by its code."""
+    """Return whether the loop of a pipeline class reads the flag that stops it, by its code."""
     return CallSource.of(kind).reads_flag
 
 
 def stops_by_flag(pipeline: Any) -> bool:
-    """Whether the flag ends a run as it should: with the latents of the step after which it is set.
+    """Return whether the flag ends a run as it should: with the latents of the step after which it
+    is set.
 
     With FreeInit, a call has several passes, and each begins with new noise before it reads the
     flag.

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Target:
-    """What ``bind`` ties callbacks to; :meth:`unicb.Callback.on_bind` is handed it.
+    """A target is what ``bind`` ties callbacks to; :meth:`unicb.Callback.on_bind` is handed it.
 
     What takes longer to find out is found out when it is first asked for.
 
@@ -49,8 +49,8 @@ class Target:
         self._hookable: list[int] = []
 
     def state(self, callback: object, make: Callable[[], T]) -> T:
-        """What ``callback`` keeps of this binding; ``make`` gives it the first time. What it keeps
-        of one run is in ``run.state``."""
+        """Return what ``callback`` keeps of this binding; ``make`` gives it the first time. What it
+        keeps of one run is in ``run.state``."""
         return self._states.of(callback, make)
 
     @property
@@ -60,14 +60,14 @@ class Target:
 
     @cached_property
     def guidance(self) -> Guidance:
-        """How classifier-free guidance works on it, and what can be done to it."""
+        """Tell how classifier-free guidance works on the pipeline, and what can be done to it."""
         from unicb.guidance import Guidance
 
         return Guidance(self.pipeline, self.facts, self.offered)
 
     @property
     def is_to_be_seen(self) -> bool:
-        """Whether a run has to look how its loop guides."""
+        """Return whether a run has to look how its loop guides."""
         return "guidance" in vars(self) and self.guidance.is_to_be_seen
 
     @cached_property
@@ -83,18 +83,19 @@ class Target:
 
     @property
     def source(self) -> CallSource:
-        """What the code of its class says of its call."""
+        """Return what the code of the pipeline's class says of its call."""
         return CallSource.of(type(self.pipeline))
 
     @property
     def modular(self) -> ModularLoops | None:
-        """Its loops, where their blocks tell of the ends of their steps; None elsewhere."""
+        """Return the pipeline's loops, where their blocks show the ends of their steps; None
+        elsewhere."""
         return None if self.blocks is None or self.blocks.inner is not None else self.blocks
 
     @cached_property
     def scheduled(self) -> Stepping | None:
-        """Its loop, where that calls no callback, and its steps are told by its scheduler; None
-        where it calls one.
+        """Return the pipeline's loop, where that calls no callback, and its scheduler shows its
+        steps; None where it calls one.
 
         Raises:
             UnsupportedPipelineError: the ends of its steps cannot be noticed in either way.
@@ -107,7 +108,7 @@ class Target:
 
     @property
     def takes_callback(self) -> bool:
-        """Whether its loop calls a callback that its call is given."""
+        """Return whether the pipeline's loop calls a callback that its call is given."""
         return self.blocks is None and self.scheduled is None
 
     @property
@@ -129,8 +130,9 @@ class Target:
 
     @property
     def models(self) -> list[Any]:
-        """Its denoisers, and then the models that are called with the same rows, such as
-        ControlNets. Empty where they are not known, or the pipeline has no denoiser."""
+        """List the pipeline's denoisers, and then the models that are called with the same rows,
+        such as ControlNets. The list is empty where they are not known, or the pipeline has no
+        denoiser."""
         if self.facts is None and self.scheduled is not None:
             found = [getattr(self.pipeline, name, None) for name in self.scheduled.models]
             return [model for model in found if model is not None]

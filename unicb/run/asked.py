@@ -1,4 +1,4 @@
-"""What the callbacks of a run may ask of it."""
+"""Answer what the callbacks of a run may ask of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Bound(NamedTuple):
-    """What a binding's runs have in common.
+    """``Bound`` holds what a binding's runs have in common.
 
     Attributes:
         target: the pipeline.
@@ -41,7 +41,7 @@ class Bound(NamedTuple):
 
 
 class CallTimes(NamedTuple):
-    """What is known of time.
+    """``CallTimes`` holds what is known of a call's time.
 
     Attributes:
         called_at: seconds on ``time.monotonic``'s clock when the pipeline was called.
@@ -74,7 +74,7 @@ class AskedRun:
         self._states = States()
 
     def owns_current_call(self) -> bool:
-        """Whether who is calling is the run's own loop: not another pipeline, and not one of the
+        """Return whether the caller is the run's own loop: not another pipeline, and not one of the
         run's callbacks."""
         return not self._calls_back and not self.ending.begun and self.loop.is_calling()
 
@@ -85,41 +85,43 @@ class AskedRun:
 
     @property
     def outcome(self) -> Outcome | None:
-        """How it has ended; None while it runs."""
+        """Tell how the run has ended; None while it runs."""
         return self.ending.outcome
 
     @property
     def error(self) -> BaseException | None:
-        """What ended it, where it has failed or was cancelled, and that is known; else None. It is
-        kept until :meth:`unicb.Callback.on_run_end` has returned."""
+        """Return the error that ended the run, where it has failed or was cancelled, and that is
+        known; else None. It is kept until :meth:`unicb.Callback.on_run_end` has returned."""
         return self.ending.error
 
     @property
     def called_at(self) -> float:
-        """When the pipeline was called: seconds on ``time.monotonic``'s clock."""
+        """Return when the pipeline was called: seconds on ``time.monotonic``'s clock."""
         return self._times.called_at
 
     @property
     def decode_seconds(self) -> float | None:
-        """What an earlier call took from its last step to its return; None if that is unknown."""
+        """Return how many seconds an earlier call took from its last step to its return; None if
+        that is unknown."""
         return self._times.decode_seconds
 
     @property
     def denoised_kind(self) -> DenoisedKind:
-        """How good ``step.denoised()`` is on its scheduler, from the end of the first step on."""
+        """Tell how good ``step.denoised()`` is on the run's scheduler, from the end of the first
+        step on."""
         return self.denoised.kind
 
     @property
     def target(self) -> Target:
-        """What is known of the pipeline."""
+        """Return what is known of the pipeline."""
         return self._bound.target
 
     def state(self, callback: Callback, make: Callable[[], T]) -> T:
-        """What ``callback`` keeps of this run; ``make`` gives it the first time."""
+        """Return what ``callback`` keeps of this run; ``make`` gives it the first time."""
         return self._states.of(callback, make)
 
     def is_tensor(self, value: object) -> bool:
-        """Whether it is a tensor of the pipeline's framework."""
+        """Return whether the value is a tensor of the pipeline's framework."""
         known = self._bound.tensor_types
         if type(value) in known:
             return True

@@ -14,13 +14,14 @@ _leases: dict[int, Lease] = {}
 
 
 class Holder(Protocol):
-    """Who uses a pipeline."""
+    """A holder uses a pipeline."""
 
     def is_executing(self) -> bool:
-        """Whether it still does."""
+        """Return whether it still uses the pipeline."""
 
     def is_leaving(self) -> bool:
-        """Whether it is about to end, or will as soon as it is cancelled, since nobody wants it."""
+        """Return whether it is about to end, or will as soon as it is cancelled, since nobody wants
+        it."""
 
     def cancel(self) -> Any:
         """Have it end."""
@@ -85,7 +86,7 @@ class Lease:
 
 
 class User:
-    """Who uses a pipeline until it says otherwise, and is not asked to leave.
+    """A user has a pipeline until it says otherwise, and is not asked to leave.
 
     Args:
         is_executing: whether it still does.

@@ -41,7 +41,7 @@ from unicb.step import timestep_number
 
 
 class Call:
-    """What is handed to a pipeline as its step-end callback: a run begins with each of the call's
+    """A call is handed to a pipeline as its step-end callback: a run begins with each of the call's
     loops.
 
     Args:
@@ -96,16 +96,16 @@ class Call:
         return self._timed(run, outputs)
 
     def has_run(self, run: Run) -> bool:
-        """Whether it is of this call."""
+        """Return whether the run is one of this call."""
         return self._run is run
 
     @property
     def is_awaited(self) -> bool:
-        """Whether no run has begun with it, and one may."""
+        """Return whether no run has begun with this call yet, and one may."""
         return self._run is None and not self._is_over
 
     def is_executing(self) -> bool:
-        """Whether some thread is in the pipeline's call that was given this."""
+        """Return whether some thread is in the pipeline's call that was given this."""
         return self._scope.is_open if self._scope is not None else is_given_anywhere(self)
 
     def end(self, error: BaseException | None) -> None:
@@ -149,17 +149,18 @@ class Call:
             raise self._for_loop(GenerationCancelled(-1, None))
 
     def _for_loop(self, error: Exception) -> BaseException:
-        """What to raise in the pipeline's loop to have its call raise this."""
+        """Return what to raise in the pipeline's loop, so that the pipeline's call raises this
+        error."""
         return error if self._bound.target.blocks is None else ThroughBlocks(error)
 
     @property
     def runs_out(self) -> bool:
-        """Whether its run was stopped, and no further step is to be computed."""
+        """Return whether its run was stopped, and no further step is to be computed."""
         return self._run is not None and self._run.runs_out
 
     @property
     def awaits_first_step(self) -> bool:
-        """Whether somebody acts before a run's first step."""
+        """Return whether somebody acts before a run's first step."""
         return bool(self._bound.early) or self._bound.target.is_to_be_seen
 
     def _run_of(self, pipeline: Any, frame: FrameType) -> Run:

@@ -12,7 +12,7 @@ from unicb.step import Picture
 
 
 class Controls:
-    """What is known of a binding's run, and what can be asked of it.
+    """``Controls`` tell what is known of a binding's run, and ask things of it.
 
     What is asked is asked of one run: of the one that is under way, or else of the next one, if the
     pipeline has not been called since :func:`unicb.bind`, or has just been called.
@@ -30,7 +30,7 @@ class Controls:
 
     @property
     def state(self) -> State:
-        """What has become of the run.
+        """Tell what has become of the run.
 
         ``"pending"``: no step has ended yet, nor has a callback acted before the first.
         ``"running"``. ``"finished"``: its last step has ended. ``"interrupted"``, ``"cancelled"``:

@@ -1,4 +1,4 @@
-"""How long a pipeline takes from its last step to its return: decoding, mostly."""
+"""Measure how long a pipeline takes from its last step to its return: decoding, mostly."""
 
 from __future__ import annotations
 

@@ -68,7 +68,8 @@ class RunDenoised:
         return False
 
     def begin_pass(self) -> None:
-        """Of what the pass's first step begins with, nothing is known."""
+        """Forget what the step before has left: nothing is known of what a pass's first step begins
+        with."""
         self.started_from = self._handed_back = None
 
     def goes_on_with(self, latents: Tensor | None) -> None:
@@ -95,7 +96,7 @@ class RunDenoised:
                 self._fail(error)
 
     def lazy(self, latents: Tensor | None) -> LazyDenoised | None:
-        """What can be computed of the step that has ended; None where there is nothing.
+        """Return what can be computed of the step that has ended; None where there is nothing.
 
         Where the loop inpaints, the known region is the given picture's.
 
@@ -167,6 +168,6 @@ class RunDenoised:
 
 
 def _step_arguments(found: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the loop hands to ``scheduler.step`` besides, of its locals."""
+    """Return the other arguments that the loop hands to ``scheduler.step``, from its locals."""
     given = found.get("extra_step_kwargs")
     return given if isinstance(given, Mapping) else found

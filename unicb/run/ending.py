@@ -14,7 +14,8 @@ _UNDO_SECONDS = 10.0
 
 
 class Ending:
-    """What is to be done at the end of a run. Whatever one part raises, the others are done too.
+    """An ending does what is to be done at the end of a run. Whatever one part raises, the others
+    are done too.
 
     Attributes:
         changes: undoes what the run has changed.

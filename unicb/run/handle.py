@@ -1,4 +1,4 @@
-"""What has become of a binding's run, and what is asked of it: decided under one lock."""
+"""Decide, under one lock, what has become of a binding's run, and what is asked of it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LOOK_SECONDS = 0.05
 
 
 class Request(NamedTuple):
-    """What is asked of a run; ``picture``: what an interrupted one decodes."""
+    """A request says what is asked of a run; ``picture``: what an interrupted one decodes."""
 
     what: Literal["interrupt", "cancel"]
     picture: Picture = "denoised"
@@ -80,7 +80,7 @@ class Handle:
             return list(self._calls)
 
     def _awaits(self) -> bool:
-        """Whether a callback was handed out whose call has not begun a run."""
+        """Return whether a callback was handed out whose call has not begun a run."""
         return any(call.is_awaited for call in self._live())
 
     def put_gates(self, target: Target) -> None:
@@ -165,7 +165,8 @@ class Handle:
         self._changed.notify_all()
 
     def forget(self) -> None:
-        """What was asked of a call that is over before its first step is asked of no other."""
+        """Drop what was asked of a call that is over before its first step; no other call is asked
+        it."""
         with self._changed:
             if self.state != "running" and not self._awaits():
                 self.request = None
@@ -180,7 +181,7 @@ class Handle:
             call.release()
 
     def over(self, run: Run) -> None:
-        """Nothing is left of the run."""
+        """Note that nothing is left of the run."""
         if self.settle(run, "failed"):  # where it has not ended in another way
             self.remove_gates()
             for call in self._live():

@@ -16,10 +16,10 @@ from unicb.given_classes import OWN, below, lock, put, take
 
 
 class Owner(Protocol):
-    """Whose calls an attribute is held in."""
+    """An owner says in whose calls an attribute is held."""
 
     def owns_current_call(self) -> bool:
-        """Whether who is calling is one of its own."""
+        """Return whether the current call is one of its own."""
 
 
 class Hold:
@@ -114,7 +114,7 @@ class _Attribute:
         return self.unheld(obj)
 
     def unheld(self, obj: Any) -> Any:
-        """What is there without any hold."""
+        """Return the attribute's value without any hold."""
         own: Any = getattr(obj, "__dict__", ())
         if self._below is None and self._name in own:
             return own[self._name]

@@ -1,4 +1,4 @@
-"""Which loop is calling, and is it still running?
+"""Tell which loop is calling, and whether it is still running.
 
 A pipeline tells its callbacks nothing of where a run ends: after an exception in its scheduler,
 or when a user presses Ctrl-C, nobody is called. What unicb leaves on a pipeline for the rest of
@@ -34,7 +34,7 @@ def code_of(pipeline_class: type) -> frozenset[CodeType]:
 
 
 class FrameId(NamedTuple):
-    """Which frame it is, among those that are there at a time."""
+    """A frame's id tells it from all others that are there at the same time."""
 
     number: int
     code: CodeType
@@ -86,7 +86,8 @@ def pin_callers() -> None:
 
 
 def runs_code_of(pipeline_class: type, frame: FrameType | None) -> bool:
-    """Whether ``frame``, or one that (directly or not) called it, runs the class's own code."""
+    """Return whether ``frame``, or one that (directly or not) called it, runs the class's own
+    code."""
     codes = code_of(pipeline_class)
     while frame is not None:
         if frame.f_code in codes:
@@ -96,12 +97,12 @@ def runs_code_of(pipeline_class: type, frame: FrameType | None) -> bool:
 
 
 def is_given(callback: Callable[..., Any]) -> bool:
-    """Whether one of our callers was given this callback."""
+    """Return whether one of our callers was given this callback."""
     return _given(callback, sys._getframe(1)) is not None
 
 
 def is_given_anywhere(callback: Callable[..., Any]) -> bool:
-    """Whether a frame of any thread was given this callback."""
+    """Return whether a frame of any thread was given this callback."""
     own = threading.get_ident()
     with uncollected:
         return any(
@@ -151,12 +152,12 @@ def _locals_of(frame: FrameType, names: Iterable[str]) -> dict[str, Any]:
 
 
 def calls_us(frame_id: FrameId) -> bool:
-    """Whether the frame is one of those that (directly or not) called this function."""
+    """Return whether the frame is one of those that (directly or not) called this function."""
     return _on_stack(frame_id, sys._getframe(1))
 
 
 def runs_in_thread(frame_id: FrameId, thread_id: int) -> bool:
-    """Whether the frame is being executed in the thread."""
+    """Return whether the frame is being executed in the thread."""
     while True:
         with uncollected:
             outermost = _walk(frame_id, sys._current_frames().get(thread_id))
@@ -170,7 +171,8 @@ def _on_stack(frame_id: FrameId, frame: FrameType | None) -> bool:
 
 
 def _walk(frame_id: FrameId, frame: FrameType | None) -> bool | CodeType:
-    """Whether the frame is among these; the outermost one's code, if that is a generator's."""
+    """Return whether the frame is among these; if not, and the outermost one is a generator's, its
+    code."""
     code: CodeType | None = None
     while frame is not None:
         code = frame.f_code
@@ -181,7 +183,7 @@ def _walk(frame_id: FrameId, frame: FrameType | None) -> bool | CodeType:
 
 
 class Outputs(dict[str, Tensor]):
-    """What goes back into the loop: a dict whose end can be noticed.
+    """``Outputs`` go back into the loop: a dict whose end can be noticed.
 
     Loops keep it in a local from one step end to the next, so it dies when the loop does.
     """
@@ -197,10 +199,11 @@ class Loop(Protocol):
     lets_go: bool
 
     def is_calling(self) -> bool:
-        """Whether it is among our callers, and no call of another pipeline is between."""
+        """Return whether the loop is among our callers, and no call of another pipeline is
+        between."""
 
     def is_executing(self) -> bool:
-        """Whether it has not ended."""
+        """Return whether the loop has not ended."""
 
     def handed(self, outputs: Outputs) -> None:
         """It has got these back at a step's end."""
@@ -227,7 +230,7 @@ class ScopedLoop:
         """The scope tells of the loop's end."""
 
     def forget(self) -> None:
-        """Nothing is kept."""
+        """Do nothing: nothing is kept."""
 
 
 class WatchedLoop:

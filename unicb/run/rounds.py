@@ -1,4 +1,4 @@
-"""How many rounds a loop takes that somebody wrote by hand: the length of what it goes over."""
+"""Count the rounds of a loop that somebody wrote by hand: the length of what it goes over."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _goes_over(frame: FrameType) -> ast.expr | None:
 
 
 def _value(node: ast.expr | None, frame: FrameType) -> Any:
-    """What a name is in the frame, or an attribute or a slice of that."""
+    """Evaluate a name in the frame, or an attribute or a slice of it."""
     if isinstance(node, ast.Attribute):
         return getattr(_value(node.value, frame), node.attr, _NOTHING)
     if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice):

@@ -60,29 +60,29 @@ class Run(AskedRun):
 
     @property
     def interrupted(self) -> bool:
-        """Whether no further step is to be computed."""
+        """Return whether no further step is to be computed."""
         return self._out.interrupted
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left of it on the pipeline, or is about to be."""
+        """Return whether nothing is left of the run on the pipeline, or is about to be."""
         return self.ending.begun
 
     def is_of(self, frame: FrameType) -> bool:
-        """Whether the frame is that of its loop."""
+        """Return whether the frame is that of the run's loop."""
         return self.loop.frame_id == (id(frame), frame.f_code)
 
     @property
     def calls_back(self) -> bool:
-        """Whether it is in its callbacks."""
+        """Return whether the run is in its callbacks."""
         return self._calls_back
 
     def is_calling(self) -> bool:
-        """Whether its loop, or one of its callbacks, is among our callers."""
+        """Return whether the run's loop, or one of its callbacks, is among our callers."""
         return not self.ending.begun and self.loop.is_calling()
 
     def is_executing(self) -> bool:
-        """Whether its loop has not ended."""
+        """Return whether the run's loop has not ended."""
         return not self.ending.begun and self.loop.is_executing()
 
     # Its steps.
@@ -159,7 +159,8 @@ class Run(AskedRun):
 
     @property
     def runs_out(self) -> bool:
-        """Whether it was interrupted, and its loop goes on all the same, with nothing to do."""
+        """Return whether the run was interrupted, and its loop goes on all the same, with nothing
+        to do."""
         return self._out.is_on
 
     def run_out(self, index: int, tensors: dict[str, Tensor]) -> Outputs:

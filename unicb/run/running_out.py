@@ -46,7 +46,7 @@ class RunningOut:
 
     @property
     def is_on(self) -> bool:
-        """Whether the run was stopped, and its loop goes on all the same."""
+        """Return whether the run was stopped, and its loop goes on all the same."""
         return self._stopped_with is not None
 
     def stop(self, outputs: Mapping[str, Tensor]) -> None:
@@ -59,7 +59,8 @@ class RunningOut:
             self._replay.stopped = True
 
     def outputs(self, tensors: Mapping[str, Tensor]) -> Outputs:
-        """What goes back into the loop at a further step's end: the tensors stay what they were."""
+        """Return what goes back into the loop at a further step's end: the tensors stay what they
+        were."""
         assert self._stopped_with is not None
         for name, tensor in tensors.items():
             # A loop may go on to another resolution: its own are of the size that it expects.

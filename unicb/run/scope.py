@@ -1,4 +1,5 @@
-"""Whose call is it? The innermost call of the context that is running."""
+"""Tell whose call the running code is in: the innermost call of its context. The innermost call of
+the context that is running."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a loop is stopped: by its flag, or by having nothing left to do.
+"""Stop a loop: by its flag, or by leaving it nothing to do.
 
 Most loops read ``pipeline.interrupt`` and skip the steps that are left. The others run on; so their
 models answer what they have answered last, without computing it, the scheduler leaves the latents
@@ -161,8 +161,8 @@ def _blocks(model: Any) -> Iterator[Any]:
 
 
 def _modules(found: Any) -> Iterator[Any]:
-    """Those that are called, of a module or of lists of them. A model's configuration may have
-    the same name, and numbers."""
+    """Yield a module that can be called, or those in lists of them. A model's configuration may
+    have the same name, and numbers."""
     if isinstance(found, Iterable) and not isinstance(found, str):
         for item in found:
             yield from _modules(item)

@@ -1,6 +1,6 @@
-"""How an error of ours gets out of a modular pipeline: its blocks catch every ``Exception``, log it
-with its traceback, once for each block that it passes, and raise it again. A cancelled run is none
-of their errors."""
+"""Bring an error of ours out of a modular pipeline as it is. Its blocks catch every ``Exception``,
+log it with its traceback, once for each block that it passes, and raise it again. A cancelled run
+is none of their errors."""
 
 from __future__ import annotations
 

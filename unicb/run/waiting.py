@@ -1,4 +1,4 @@
-"""What waits for a call's first step, or for Ctrl-C."""
+"""Wait for a call's first step, or for Ctrl-C."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 
 class Shown(NamedTuple):
-    """What a step showed."""
+    """``Shown`` holds the picture that a step showed."""
 
     step: int
     picture: Image.Image

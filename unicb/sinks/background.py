@@ -81,11 +81,11 @@ class Background:
 
     @property
     def sink(self) -> Sink:
-        """What the frames are handed to."""
+        """Return the sink that the frames are handed to."""
         return self._turn.sink
 
     def wants_more(self) -> bool:
-        """Whether the sink takes frames; False from when it raised to the end of the run.
+        """Return whether the sink takes frames; False from when it raised to the end of the run.
 
         Says, too, in a warning, what there is to say of the frames before.
         """
@@ -163,7 +163,7 @@ class _Worker:
             self._complaints.append(complaint)
 
     def complaints(self) -> list[str]:
-        """What there is to warn of: each once, and then never again."""
+        """Take what there is to warn of: each complaint is returned once, and then never again."""
         with self._turn.changed:
             taken, self._complaints = self._complaints, []
             return taken

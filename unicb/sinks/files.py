@@ -58,7 +58,8 @@ class FileSink:
 
     @property
     def animates(self) -> bool:
-        """Whether files of this suffix hold a video: ``.webp``, ``.gif``, ``.png``, ``.apng``."""
+        """Return whether files of this suffix hold a video: ``.webp``, ``.gif``, ``.png``,
+        ``.apng``."""
         return self._animates
 
     def __call__(self, frame: PreviewFrame) -> None:
@@ -81,7 +82,7 @@ class FileSink:
                 save_animation(each, path, [self._milliseconds] * len(each))
 
     def close(self) -> None:
-        """Nothing is left to do: each file is written when its frame comes."""
+        """Do nothing: each file is written when its frame comes."""
 
 
 def _fields(template: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""What a sink is given."""
+"""Hold what a sink is given."""
 
 from __future__ import annotations
 

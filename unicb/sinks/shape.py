@@ -1,4 +1,4 @@
-"""Which of a batch's pictures to show, how large, and side by side."""
+"""Choose which of a batch's pictures to show, how large, and put them side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sink is, and how other things become one."""
+"""Say what a sink is, and make one of other things."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unicb.sinks.frame import PreviewFrame
 
 
 class Sink(Protocol):
-    """Where previews go.
+    """A sink takes previews, and shows or keeps them.
 
     ``close`` is optional in a sink that is handed to :func:`as_sink`; what comes out has it.
     After ``close`` a sink may be called again: that is the next run. One that keeps something of a

@@ -1,4 +1,4 @@
-"""How often to show."""
+"""Decide how often to show a step."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ class Throttle:
         self._shown_at = -math.inf
 
     def shows(self, step: int, num_timesteps: int) -> bool:
-        """Whether to show this step, by its index from 0. Asks the clock; ask once a step."""
+        """Return whether to show this step, by its index from 0. Asks the clock; ask once a
+        step."""
         now = self._clock()
         due = step % self._every == 0 and now - self._shown_at >= self._interval
         if not (due or step + 1 == num_timesteps):

@@ -1,4 +1,4 @@
-"""What the groups of checks share."""
+"""Hold what the groups of checks share."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Checks:
         return Case(**{"kind": self.harness.kinds[0], **settings})
 
     def facts(self, pipeline: Any) -> PipelineFacts:
-        """What is known of the pipeline's class, as it must be of every kind."""
+        """Return what is known of the pipeline's class, as it must be of every kind."""
         facts = facts_for(pipeline)
         assert facts is not None, f"nothing is known of {type(pipeline).__name__}"
         return facts

@@ -186,8 +186,8 @@ class CallbacksChecks(Checks):
             assert (self.harness.run(pipeline, case) == plain).all()
 
     def test_initial_latents_are_numpys(self) -> None:
-        """Where the first kind's call takes latents: in float32 they have the bits that numpy
-        draws, a picture's do not depend on the others, and the run starts from them."""
+        """Initial latents in float32, where the first kind's call takes latents, have the bits that
+        numpy draws, a picture's do not depend on the others, and the run starts from them."""
         pipeline = self.pipeline()
         if "latents" not in CallSource.of(type(pipeline)).parameters:
             return

@@ -26,12 +26,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def name_of(group: type) -> str:
-    """What a group is called in ``-k`` and in the summary: OpsChecks is "ops"."""
+    """Return what a group is called in ``-k`` and in the summary: OpsChecks is "ops"."""
     return group.__name__.removesuffix("Checks").lower()
 
 
 def about(harness: Harness) -> list[str]:
-    """What a run of the suite stands on, and then what it leaves out, a line each."""
+    """List what a run of the suite stands on, and then what it leaves out, a line each."""
     versions = [f"{name} {version}" for name, version in harness.backend.versions().items()]
     lines = [
         f"unicb conformance suite, backend {harness.backend.name}: {', '.join(versions)}; "

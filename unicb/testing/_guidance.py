@@ -76,8 +76,8 @@ class GuidanceChecks(Checks):
         assert rows == [2, 2, 2, 1, 1, 2, 2, 1, 1, 1]
 
     def test_cut_waits_for_a_whole_step(self) -> None:
-        """With a scheduler of order 2 the cut comes after a whole step, also where the index is
-        that of its first half; with one of order 1, where the index is."""
+        """The cut comes after a whole step with a scheduler of order 2, also where the index is
+        that of its first half; with one of order 1, it comes where the index is."""
         for kind in {self.harness.kinds[0], "order-2"} & set(self.harness.kinds):
             pipeline, case = self.pipeline(kind), Case(kind, prompts=2)
             whole: list[bool] = []
@@ -103,7 +103,7 @@ class GuidanceChecks(Checks):
         assert (self.harness.run(pipeline, case) == plain).all()
 
     def test_guidance_off_is_left_alone(self) -> None:
-        """In a run without guidance there is nothing to cut: same bits, same rows."""
+        """A run without guidance has nothing to cut: same bits, same rows."""
         pipeline, case = self.pipeline(), self.case(prompts=2, guidance_scale=1.0)
         plain = self.harness.run(pipeline, case)
         with self.spied(pipeline) as rows:

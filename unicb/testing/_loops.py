@@ -38,7 +38,7 @@ class _Looks(Callback):
 
 class LoopChecks(Checks):
     def test_loop_tells_every_step(self) -> None:
-        """Of a loop bound by its parts, callbacks get every step once, with the latents that its
+        """Callbacks get every step of a loop bound by its parts once, with the latents that its
         scheduler returns; and it makes what it makes by itself."""
         case = self.case()
         plain, look = self.harness.run(self.pipeline(), case), _Looks()
@@ -49,7 +49,7 @@ class LoopChecks(Checks):
         assert relative_error(look.latents[-1], out) < 1e-5  # a loop may change their dtype
 
     def test_loop_goes_on_with_an_edit(self) -> None:
-        """What a callback writes is what the scheduler returns to the loop."""
+        """The scheduler returns to the loop what a callback writes."""
         case, by_callback = self.case(), _Looks(halves=1)
         expected = self.harness.run(self.pipeline(), case, **bind(self.pipeline(), by_callback))
         look = _Looks(halves=1)

@@ -46,7 +46,7 @@ class ModularChecks(Checks):
 
     @pytest.mark.parametrize("name", ["latents", "prompt_embeds"])
     def test_modular_goes_on_with_an_edit(self, name: str) -> None:
-        """What a callback writes is in the block's state in the next step."""
+        """The block's state has, in the next step, what a callback writes."""
         pipeline = self._modular()
         step = pipeline._blocks.loop_step
 

@@ -15,7 +15,7 @@ STEPS, SCALE = 6, 5.0
 
 
 class State(SimpleNamespace):
-    """What a block reads and writes."""
+    """A state holds what a block reads and writes."""
 
 
 class ToyDenoiser:
@@ -54,7 +54,7 @@ class ToyGuider:
         return self.prepare_inputs(fields)
 
     def prepare_models(self, denoiser: Any) -> None:
-        """Nothing is done to the denoiser."""
+        """Leave the denoiser as it is."""
 
     def forward(self, pred_cond: Tensor, pred_uncond: Tensor | None = None) -> tuple[Tensor]:
         if pred_uncond is None:

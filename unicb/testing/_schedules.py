@@ -37,7 +37,7 @@ class _Latents(Callback):
 
 
 class _Plain(GuidanceRule):
-    """What the loop does itself."""
+    """``_Plain`` combines the predictions as the loop does itself."""
 
     def combine(
         self, unconditional: Tensor, conditional: Tensor, scale: float | Tensor, step: RuleStep

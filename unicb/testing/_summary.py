@@ -27,7 +27,7 @@ class Summary:
 
     @property
     def passed(self) -> int:
-        """How many checks passed, or failed as expected."""
+        """Count the checks that passed, or failed as expected."""
         return sum(count["passed"] + count["expected failures"] for count in self.counts.values())
 
     def pytest_report_header(self) -> list[str]:
@@ -70,7 +70,7 @@ class Summary:
 
 
 def _outcome(report: pytest.TestReport) -> str | None:
-    """What a report means for its check; None for the parts of it that went well."""
+    """Return what a report means for its check; None for the parts of it that went well."""
     if report.failed:
         return "failed"
     if report.skipped:

@@ -23,7 +23,7 @@ def _normal(*shape: int) -> npt.NDArray[Any]:
 
 
 def _samples() -> dict[str, npt.NDArray[Any]]:
-    """What is easily got wrong, all within the range of float16."""
+    """Make arrays that are easily got wrong, all within the range of float16."""
     spike = np.zeros((2, 3000), np.float32)
     spike[:, 7] = 12000.0, -0.1
     return {

@@ -1,4 +1,4 @@
-"""What a backend lends to the conformance suite."""
+"""Define what a backend lends to the conformance suite."""
 
 from __future__ import annotations
 

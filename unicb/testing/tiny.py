@@ -189,7 +189,7 @@ _ONE_BLOCK = {"block_out_channels": (8,), "down_block_types": ("CrossAttnDownBlo
 
 
 def _common(traits: frozenset[str]) -> dict[str, Any]:
-    """What a UNet and its ControlNet have in common."""
+    """Return the configuration that a UNet and its ControlNet have in common."""
     config: dict[str, Any] = {
         "layers_per_block": 1,
         "cross_attention_dim": TEXT_WIDTH,
@@ -223,7 +223,7 @@ def _tokenizer() -> Any:
 
 
 class TinyHarness(Harness):
-    """What such frameworks' harnesses have in common.
+    """``TinyHarness`` is what the harnesses of frameworks with tiny pipelines have in common.
 
     Attributes:
         pipelines: that :meth:`build` builds.
