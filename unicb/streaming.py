@@ -256,7 +256,7 @@ class _Job:
 
     def is_leaving(self) -> bool:
         """Return whether nobody wants the stream any more, so that the next call waits for its end.
-        In the run's own thread, nobody can."""
+        Nobody can wait in the run's own thread."""
         unwanted = self.cancelled or self.is_left
         return unwanted and self._thread is not threading.current_thread()
 

@@ -35,8 +35,9 @@ class Cutoff:
     def is_over(self, step: Step) -> bool:
         """Return whether the cutoff has come by the end of ``step``.
 
-        Not at the run's last step, where it would change nothing, and not between the two halves
-        of a step of a scheduler of order 2. A cutoff beyond the last step warns at the first.
+        It never has at the run's last step, where a cut would change nothing, nor between the two
+        halves of a step of a scheduler of order 2. A cutoff beyond the last step warns at the
+        first.
         """
         cutoff = self._step(step.num_timesteps)
         if step.index == 0 and cutoff >= step.num_timesteps and self._index is not None:

@@ -87,7 +87,7 @@ class Background:
     def wants_more(self) -> bool:
         """Return whether the sink takes frames; False from when it raised to the end of the run.
 
-        Says, too, in a warning, what there is to say of the frames before.
+        A warning says what went wrong with the frames before, if anything did.
         """
         with self._lock:
             if self._worker is None:

@@ -13,7 +13,7 @@ from unicb.checks import one_of, whole_number
 #: Pixels: of the longest side, or (width, height).
 Size: TypeAlias = int | tuple[int, int]
 
-#: Which pictures: every one, the first, the one of that index, or all of them in one.
+#: The pictures to show: every one, the first, the one of that index, or all of them in one.
 Batch: TypeAlias = Literal["all", "first", "grid"] | int
 
 _T = TypeVar("_T")
