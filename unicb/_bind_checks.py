@@ -66,7 +66,7 @@ def bound_to(
 
 
 def offered_tensors(target: Target) -> tuple[str, ...]:
-    """Names of what the pipeline hands over at the end of a step.
+    """Return the names of the tensors that the pipeline hands over at the end of a step.
 
     Raises:
         UnsupportedPipelineError: the ends of its steps cannot be noticed, or it does not say.
@@ -93,8 +93,8 @@ def tensor_names(tensor_inputs: Sequence[str]) -> tuple[str, ...]:
 
 
 def as_callback(callback: Any, tensors: tuple[str, ...]) -> Callback:
-    """A Callback as it is; a function, which gets these tensors, or an object of the frameworks'
-    own kind, as one."""
+    """Return a Callback as it is; make one of a function, which gets these tensors, or of an object
+    of the frameworks' own kind."""
     if isinstance(callback, Callback):
         if isinstance(callback.tensors, str):
             raise TypeError(
@@ -150,6 +150,6 @@ def refuse_conflicts(callbacks: tuple[Callback, ...]) -> None:
 def with_batch(
     needed: tuple[str, ...], offered: tuple[str, ...], facts: PipelineFacts | None
 ) -> tuple[str, ...]:
-    """The run itself reads the batch size off the latents; handing them over costs nothing."""
+    """Add the tensor that the run reads the batch size off; handing it over costs nothing."""
     name = "latents" if facts is None else facts.batch_of
     return needed if name in needed or name not in offered else (*needed, name)

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 class GuidanceControls:
-    """The part of a :class:`unicb.Step` that is about classifier-free guidance."""
+    """``GuidanceControls`` is the part of a :class:`unicb.Step` that is about classifier-free
+    guidance."""
 
     __slots__ = ()
 
@@ -24,8 +25,8 @@ class GuidanceControls:
 
     @property
     def guidance_scale(self) -> float:
-        """The pipeline's guidance scale. Assigning changes it from the next step on, to the end
-        of the run; afterwards the pipeline has its own again.
+        """Return the pipeline's guidance scale. Assigning changes it from the next step on, to the
+        end of the run; afterwards the pipeline has its own again.
 
         Raises:
             UnsupportedPipelineError: the pipeline has no guidance scale, or (on assignment) its

@@ -1,4 +1,4 @@
-"""Callbacks: the class to derive from, and the adapter for plain functions."""
+"""Define the class to derive callbacks from, and the adapter for plain functions."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Callback(ABC):
         """Called at the end of every step. An exception ends the run and reaches the caller."""
 
     def needs(self, target: Target) -> Sequence[str]:
-        """Names of the tensors that it reads or writes on this pipeline; ``tensors``, where that
-        does not depend on the pipeline. Called once by ``bind``."""
+        """Return the names of the tensors that the callback reads or writes on this pipeline;
+        ``tensors``, where that does not depend on the pipeline. Called once by ``bind``."""
         return self.tensors
 
     def on_bind(self, target: Target) -> None:  # noqa: B027
@@ -83,7 +83,8 @@ def name_of(callback: Callback) -> str:
 
 
 class FunctionCallback(Callback):
-    """A plain function in the frameworks' own signature, as a :class:`Callback`.
+    """``FunctionCallback`` makes a :class:`Callback` of a plain function in the frameworks' own
+    signature.
 
     The function gets a dict of the named tensors. It may change the dict, return it, return
     another one, or return None; all that is in either goes back into the loop.

@@ -1,4 +1,4 @@
-"""Models of runtimes that keep what their call works with: two threads need one each.
+"""Copy models of runtimes that keep what their call works with: two threads need one each.
 
 Nothing is imported for it: an object is asked as the libraries ask it that wrap a runtime's.
 """
@@ -10,8 +10,8 @@ from typing import Any
 
 
 def separate(model: Any, made: dict[int, Any]) -> Any:
-    """The model itself; where it, or a part of it, keeps the buffers of its call, another one of
-    the same weights with buffers of its own.
+    """Return the model itself; where it, or a part of it, keeps the buffers of its call, another
+    one of the same weights with buffers of its own.
 
     Args:
         model: of any kind.

@@ -30,7 +30,7 @@ def timestep_number(timestep: Any, ops: TensorOps) -> float:
 
 
 class Step(GuidanceControls):
-    """The end of one denoising step, as handed to :meth:`unicb.Callback.on_step_end`.
+    """A step is the end of one denoising step, as handed to :meth:`unicb.Callback.on_step_end`.
 
     ``step[name]`` reads and writes the tensors that the callback declared in ``tensors``. What is
     written goes back into the pipeline's loop, and is what the next callback reads; what is not
@@ -70,8 +70,8 @@ class Step(GuidanceControls):
 
     @property
     def timestep(self) -> float:
-        """The scheduler's timestep; the largest, where each frame of a video has its own. Reading
-        it from a device tensor waits for the device.
+        """Return the scheduler's timestep; the largest, where each frame of a video has its own.
+        Reading it from a device tensor waits for the device.
 
         Raises:
             LookupError: before the first step.
@@ -82,7 +82,7 @@ class Step(GuidanceControls):
 
     @property
     def progress(self) -> float:
-        """Share of the steps that are done, in 0..1; 1.0 at the end of the last."""
+        """Return the share of the steps that are done, in 0..1; 1.0 at the end of the last."""
         return (self.index + 1) / self.num_timesteps
 
     @property
@@ -96,13 +96,13 @@ class Step(GuidanceControls):
 
     @property
     def pipeline(self) -> Any:
-        """The pipeline that is running."""
+        """Return the pipeline that is running."""
         return self.run.pipeline
 
     @property
     def raw_timestep(self) -> Any:
-        """The timestep as the loop has handed it over: a number, or a tensor, which may be on the
-        device; None before the first step. To read it waits for nothing."""
+        """Return the timestep as the loop has handed it over: a number, or a tensor, which may be
+        on the device; None before the first step. To read it waits for nothing."""
         return self._timestep
 
     def aside(self, work: Callable[..., T], *tensors: Tensor) -> Callable[[], T]:
@@ -191,8 +191,8 @@ class Step(GuidanceControls):
         self._tensors[name] = value
 
     def handed(self, name: str) -> Tensor | None:
-        """A tensor as the loop has handed it over, before any callback of this step changed it;
-        None where it was not asked for."""
+        """Return a tensor as the loop has handed it over, before any callback of this step changed
+        it; None where it was not asked for."""
         return self._handed.get(name)
 
     def hand_back(self, name: str, value: Tensor) -> None:
@@ -201,8 +201,9 @@ class Step(GuidanceControls):
         self._tensors[name] = value
 
     def in_loop(self, name: str) -> Any:
-        """A tensor as earlier callbacks of this step left it, or else the loop's local variable of
-        this name, whether it is offered to callbacks or not; None where there is none."""
+        """Return a tensor as earlier callbacks of this step left it, or else the loop's local
+        variable of this name, whether it is offered to callbacks or not; None where there is
+        none."""
         if name in self._tensors:
             return self._tensors[name]
         return self.run.loop_locals([name]).get(name)

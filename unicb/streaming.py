@@ -1,4 +1,4 @@
-"""Generation as an iterator: previews while it runs, then what the pipeline returned."""
+"""Generate as an iterator: previews while it runs, then what the pipeline returned."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _EXIT_TIMEOUT = 10.0
 
 @dataclass(frozen=True, eq=False)  # arrays and tensors cannot be compared to a truth value
 class Result:
-    """The last item of a :class:`Stream`. It equals itself only, whatever the output.
+    """A result is the last item of a :class:`Stream`. It equals itself only, whatever the output.
 
     Attributes:
         output: what the pipeline's call returned.
@@ -110,7 +110,7 @@ def stream(
 
 
 class Stream(Iterator[PreviewFrame | Result]):
-    """A generation under way; made by :func:`stream`.
+    """A stream is a generation under way; made by :func:`stream`.
 
     Nothing runs before the first item is asked for; but the pipeline is this stream's from the
     beginning. After the last item there is no thread any more, and the pipeline is free. An error
@@ -136,7 +136,7 @@ class Stream(Iterator[PreviewFrame | Result]):
         return _Iteration(self)
 
     def __next__(self) -> PreviewFrame | Result:
-        """The next preview, or at last the result; waits for it.
+        """Return the next preview, or at last the result; wait for it.
 
         Raises:
             Exception: whatever the pipeline's call raised.
@@ -184,7 +184,7 @@ class Stream(Iterator[PreviewFrame | Result]):
 
 
 class _Iteration(Iterator[PreviewFrame | Result]):
-    """One loop over a stream. It dies when the loop is left."""
+    """An iteration is one loop over a stream. It dies when the loop is left."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -198,7 +198,7 @@ class _Iteration(Iterator[PreviewFrame | Result]):
 
 
 class _StopWhenCancelled(Callback):
-    """Cancels the run at the end of a step, if nobody wants it any more.
+    """Cancel the run at the end of a step, if nobody wants it any more.
 
     In a second loop of one call, ``Binding.cancel`` sees no run to cancel: it has ended with the
     first. Then the loop is ended from here.
@@ -218,7 +218,7 @@ _jobs_lock = threading.RLock()
 
 
 class _Job:
-    """A run in a thread: what the thread and the stream share."""
+    """A job is a run in a thread: what the thread and the stream share."""
 
     binding: Binding
 
@@ -326,7 +326,8 @@ def _generate(job: _Job, call: Callable[[], Any], lease: Lease) -> None:
 
 
 def _cancel_at_exit() -> None:
-    """A daemon thread in a framework's code, in an interpreter that is going down, may crash."""
+    """Cancel all runs: a daemon thread in a framework's code, in an interpreter that is going down,
+    may crash."""
     deadline = time.monotonic() + _EXIT_TIMEOUT
     with _jobs_lock:
         jobs = list(_jobs)

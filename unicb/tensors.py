@@ -1,4 +1,5 @@
-"""Means, deviations, products and blends of tensors, for callbacks: written once, on the contract.
+"""Compute means, deviations, products and blends of tensors, for callbacks: written once, on the
+contract.
 
 Each function stays on the device: it waits for nothing, and its result is a tensor of the dtype of
 its arguments, whose number of axes it keeps, so that it combines with them::
@@ -39,7 +40,7 @@ _LARGE = 2.0**15
 
 
 def mean(ops: TensorOps, x: Tensor, kept: int = 1) -> Tensor:
-    """Mean over all axes but the first ``kept``.
+    """Compute the mean over all axes but the first ``kept``.
 
     Exact within rounding, as a share of the mean of the elements' sizes.
 
@@ -54,8 +55,8 @@ def mean(ops: TensorOps, x: Tensor, kept: int = 1) -> Tensor:
 
 
 def std(ops: TensorOps, x: Tensor, kept: int = 1) -> Tensor:
-    """Standard deviation over all axes but the first ``kept``, of the elements as they are (the sum
-    of squares is divided by their number, not by one less).
+    """Compute the standard deviation over all axes but the first ``kept``, of the elements as they
+    are (the sum of squares is divided by their number, not by one less).
 
     Exact within rounding, as a share of itself, also beside a mean that is much larger, as far as
     the differences from the mean are in the dtype's range.
@@ -71,7 +72,8 @@ def std(ops: TensorOps, x: Tensor, kept: int = 1) -> Tensor:
 
 
 def norm(ops: TensorOps, x: Tensor, kept: int = 1) -> Tensor:
-    """Euclidean norm over all axes but the first ``kept``: the root of the sum of squares.
+    """Compute the Euclidean norm over all axes but the first ``kept``: the root of the sum of
+    squares.
 
     Exact within rounding, as a share of itself; infinite only where it is beyond the dtype's range.
 
@@ -83,7 +85,7 @@ def norm(ops: TensorOps, x: Tensor, kept: int = 1) -> Tensor:
 
 
 def dot(ops: TensorOps, a: Tensor, b: Tensor, kept: int = 1, average: bool = False) -> Tensor:
-    """Sum of the products of elements, over all axes but the first ``kept``.
+    """Sum the products of elements, over all axes but the first ``kept``.
 
     Exact within rounding, as a share of the product of the two norms.
 
@@ -140,7 +142,7 @@ def dtype_name(x: Tensor) -> str:
 
 
 def _flat(x: Tensor, kept: int) -> Tensor:
-    """``[rows, n]``: a row for each result."""
+    """Return the tensor as ``[rows, n]``: a row for each result."""
     shape = tuple(x.shape)
     if not 0 <= kept <= len(shape):
         raise ValueError(f"kept must be a number of axes in 0..{len(shape)}, not {kept}")
@@ -157,7 +159,7 @@ def _combined(x: Tensor, kept: int) -> tuple[int, ...]:
 
 
 def _mean(ops: TensorOps, flat: Tensor) -> Tensor:
-    """``[rows, 1]`` from ``[rows, n]``."""
+    """Compute the means ``[rows, 1]`` of ``[rows, n]``."""
     scale = 1.0 / flat.shape[1]
     while True:
         blocks = _blocks(ops, flat)
@@ -169,7 +171,7 @@ def _mean(ops: TensorOps, flat: Tensor) -> Tensor:
 
 
 def _root_mean_square(ops: TensorOps, flat: Tensor) -> Tensor:
-    """``[rows, 1]`` from ``[rows, n]``."""
+    """Compute the roots of the mean squares, ``[rows, 1]``, of ``[rows, n]``."""
     if dtype_name(flat) != "float16":
         return _mean(ops, flat * flat) ** 0.5
     scale = 1.0 / flat.shape[1]
@@ -187,7 +189,7 @@ def _root_mean_square(ops: TensorOps, flat: Tensor) -> Tensor:
 
 
 def _blocks(ops: TensorOps, flat: Tensor) -> Tensor:
-    """``[rows, blocks, at most 128]`` from ``[rows, n]``, with zeros at the end."""
+    """Split ``[rows, n]`` into ``[rows, blocks, at most 128]``, with zeros at the end."""
     rows, count = flat.shape
     blocks = -(-count // _BLOCK)
     size = -(-count // blocks)

@@ -1,4 +1,4 @@
-"""The step after which something is cut off, counted as the frameworks do."""
+"""Find the step after which something is cut off, counted as the frameworks do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unicb.step import Step
 
 
 class Cutoff:
-    """A step given by the share of the steps before it, or by its index.
+    """A cutoff is a step given by the share of the steps before it, or by its index.
 
     Args:
         owner: the callback's name, for messages.

@@ -50,7 +50,7 @@ class Rows:
         )
 
     def of(self, part: Part, tensor: Tensor) -> Tensor | None:
-        """The rows of a part, one for each picture; None where the tensor has none of it."""
+        """Return the rows of a part, one for each picture; None where the tensor has none of it."""
         if part not in self._order:
             return None
         size = self.batch * self._repeats
@@ -58,7 +58,7 @@ class Rows:
         return tensor[start : start + size : self._repeats]
 
     def put(self, backend: Backend, tensor: Tensor, parts: Mapping[Part, Tensor]) -> Tensor:
-        """``tensor`` with these, of one row a picture, in place of their parts' rows."""
+        """Return ``tensor`` with these, of one row a picture, in place of their parts' rows."""
         size = self.batch * self._repeats
         blocks: list[Tensor] = []
         for index, part in enumerate(self._order):

@@ -1,4 +1,4 @@
-"""Classifier-free guidance in an interval of a run only."""
+"""Limit classifier-free guidance to an interval of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class GuidedSteps(Callback):
-    """Computes only the conditional half of guidance before some step, and after another.
+    """Compute only the conditional half of guidance before some step, and after another.
 
     Args:
         start: share of the steps before the first that is guided, in 0..1.
@@ -52,7 +52,7 @@ def half_steps(step: Step) -> int:
 
 
 class GuidanceInterval(GuidedSteps):
-    """Classifier-free guidance in an interval of the steps only, and half of the work outside it.
+    """Guide in an interval of the steps only, and save half of the work outside it.
 
     As in Kynkäänniemi et al., "Applying Guidance in a Limited Interval Improves Sample and
     Distribution Quality in Diffusion Models" (2024, arXiv:2404.07724): guidance is harmful at high

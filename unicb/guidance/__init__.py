@@ -62,7 +62,7 @@ __all__ = [
 
 
 class Cut(Protocol):
-    """Guidance cut on a pipeline, until removed.
+    """A cut leaves guidance out on a pipeline, until it is removed.
 
     Attributes:
         holds_scale: whether it is the guidance scale that keeps guidance off.
@@ -71,7 +71,7 @@ class Cut(Protocol):
     holds_scale: bool
 
     def step_end(self) -> None:
-        """A step has ended. Raises UnsupportedPipelineError if it was not as expected."""
+        """Note that a step has ended. Raises UnsupportedPipelineError if it was not as expected."""
 
     def restore(self) -> None:
         """Remove, and have the models' caches forget what they kept: of an unconditional half
@@ -82,7 +82,7 @@ class Cut(Protocol):
 
 
 class Scaling(Protocol):
-    """Guidance of another scale on a pipeline, until removed."""
+    """A scaling gives guidance another scale on a pipeline, until it is removed."""
 
     def is_off(self, scale: float) -> bool:
         """Return whether the pipeline would have no guidance at this scale."""
@@ -91,7 +91,7 @@ class Scaling(Protocol):
         """Have this scale from the next step on; None: whatever the loop has."""
 
     def step_end(self) -> None:
-        """A step has ended. Raises UnsupportedPipelineError if it was not as expected."""
+        """Note that a step has ended. Raises UnsupportedPipelineError if it was not as expected."""
 
     def remove(self) -> None:
         """Put the pipeline back as it was. Idempotent."""

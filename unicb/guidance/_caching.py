@@ -1,4 +1,5 @@
-"""Libraries that answer a denoiser's calls from earlier ones, and are not the frameworks' own.
+"""Name the libraries that answer a denoiser's calls from earlier ones, and are not the frameworks'
+own.
 
 They are recognised by what they leave on the model, and not by import: who has one installed may
 not use it.

@@ -1,4 +1,4 @@
-"""The guidance of one run: cut, brought back, and given another scale."""
+"""Cut the guidance of one run, bring it back, and give it another scale."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ class RunGuidance:
         self._owner.watch_steps(self._step_end)
 
     def _step_end(self, handed: Mapping[str, Tensor]) -> None:
-        """Raises UnsupportedPipelineError if the step that has ended was not as expected."""
+        """Check that the step that has ended was as expected; raises UnsupportedPipelineError if
+        not."""
         if self._look is not None:
             self._look.step_end()
         if self._cut is not None:

@@ -1,5 +1,5 @@
-"""Guidance by a guider: an object of the pipeline that says what predictions a step takes, and in
-which order, and combines them.
+"""Read guiders: a guider is an object of the pipeline that says what predictions a step takes, and
+in which order, and combines them.
 
 Where a guider that is past its last step asks for the conditional prediction alone, that is what
 cuts it: so it combines nothing, and keeps nothing, such as a momentum. A guider that takes more
@@ -39,7 +39,7 @@ Way: TypeAlias = Literal["stop", "scale", "answer"]
 
 
 def guiders_of(pipeline: Any, names: tuple[str, ...]) -> list[Any]:
-    """The pipeline's guiders, by the names of their attributes."""
+    """Return the pipeline's guiders, by the names of their attributes."""
     found = (getattr(pipeline, name, None) for name in names)
     return [guider for guider in found if guider is not None]
 
@@ -52,7 +52,8 @@ def batches_of(guider: Any) -> list[tuple[str, Any]]:
 
 
 def predictions(guider: Any) -> tuple[str, ...]:
-    """Names of the predictions that a guider wants in its current step, in their order."""
+    """Return the names of the predictions that a guider wants in its current step, in their
+    order."""
     return tuple(name for name, _ in batches_of(guider))
 
 
@@ -62,7 +63,7 @@ def is_on(guider: Any, num_timesteps: int = _STEPS) -> bool:
 
 
 def least_scale(guider: Any) -> float:
-    """The scale at which what it makes is the conditional prediction."""
+    """Return the scale at which the guider makes the conditional prediction alone."""
     return 0.0 if getattr(guider, "use_original_formulation", False) else 1.0
 
 
@@ -111,14 +112,14 @@ def _unknown(models: Models, guider: Any, why: str) -> UnsupportedPipelineError:
 
 
 def _guided_step(guider: Any, num_timesteps: int) -> Any:
-    """A copy of the guider in a step in which it wants the most, an unconditional prediction among
-    that; None if it never wants one."""
+    """Return a copy of the guider in the step in which it wants the most predictions, with an
+    unconditional one among them; None if it never wants one."""
     steps = [step for step in _steps(guider, num_timesteps) if UNCONDITIONAL in predictions(step)]
     return max(steps, key=lambda step: len(predictions(step)), default=None)
 
 
 def _steps(guider: Any, num_timesteps: int) -> Iterator[Any]:
-    """Copies of the guider, one in each step."""
+    """Yield copies of the guider, one in each step."""
     for number in range(num_timesteps):
         step = copy.copy(guider)
         step.set_state(step=number, num_inference_steps=num_timesteps, timestep=None)
@@ -126,7 +127,7 @@ def _steps(guider: Any, num_timesteps: int) -> Iterator[Any]:
 
 
 def _changed(guider: Any, name: str, value: float) -> Any:
-    """A copy with another value of an attribute that it has."""
+    """Return a copy with another value of an attribute that the guider has."""
     other = copy.copy(guider)
     getattr(other, name)  # AttributeError: it is no guider of this kind
     setattr(other, name, value)
@@ -155,7 +156,7 @@ def _combined(guider: Any, given: dict[str, float]) -> float:
 
 
 class GuiderCut:
-    """Guiders whose unconditional predictions are left out, until removed.
+    """A guider cut leaves the unconditional predictions of guiders out, until it is removed.
 
     Args:
         models: of the pipeline.
@@ -229,7 +230,7 @@ class GuiderCut:
     def _prepares(
         self, guider: Any, prepare: Callable[..., None], *args: Any, **kwargs: Any
     ) -> None:
-        """The loop has the guider prepare the next call, which is counted."""
+        """Count the call that the loop has the guider prepare."""
         self._prepared[id(guider)] += 1
         prepare(*args, **kwargs)
 
@@ -246,7 +247,7 @@ class GuiderCut:
 
 
 class GuiderScale:
-    """Guiders with another scale, until removed.
+    """A guider scale gives guiders another scale, until it is removed.
 
     Args:
         models: of the pipeline.

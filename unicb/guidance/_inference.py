@@ -35,7 +35,8 @@ _ROLES: tuple[tuple[str, Part], ...] = (
 
 
 def facts_of_class(kind: type, known: PipelineFacts | None) -> PipelineFacts:
-    """``known`` where the class runs the loop that it is known for; else what its code tells.
+    """Return ``known`` where the class runs the loop that it is known for; else what its code
+    tells.
 
     Raises:
         UnsupportedPipelineError: nothing is known, and nothing can be read.
@@ -106,7 +107,7 @@ def hands_on_callback(kind: type) -> bool:
 
 
 def infer(kind: Any) -> PipelineFacts | None:
-    """Facts read from the code of a class's ``__call__``; None where it does not say."""
+    """Read facts from the code of a class's ``__call__``; None where it does not say."""
     source = CallSource.of(kind)
     tree, loop = source.written.tree, _loop_of(source)
     if tree is None or loop is None or "perturbed" in ast.unparse(loop):
@@ -138,7 +139,8 @@ def infer(kind: Any) -> PipelineFacts | None:
 
 
 def _loop_of(source: CallSource) -> ast.For | ast.While | None:
-    """The loop that calls the callback; in a class that takes none, that steps its scheduler."""
+    """Return the loop that calls the callback; in a class that takes none, the one that steps its
+    scheduler."""
     tree, loop = source.written.tree, source.written.loop
     if loop is not None or tree is None or CALLBACK in source.parameters:
         return loop
@@ -151,7 +153,7 @@ def _role(name: str) -> Part | None:
 
 
 def _unpacked_orders(loop: ast.AST) -> Iterator[tuple[Part, ...]]:
-    """Orders of rows, from ``a, b = prediction.chunk(2)``, by the names."""
+    """Yield the orders of rows, from ``a, b = prediction.chunk(2)``, by the names."""
     for node in ast.walk(loop):
         if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple)):
             continue
@@ -175,7 +177,7 @@ def _two_calls(
     denoisers: tuple[str, ...],
     companions: tuple[str, ...],
 ) -> PipelineFacts | None:
-    """Facts of a loop that calls its denoiser a second time, if guidance is on."""
+    """Read the facts of a loop that calls its denoiser a second time, if guidance is on."""
     if len(sites) != 2:
         return None
     parents = {child: node for node in ast.walk(loop) for child in ast.iter_child_nodes(node)}
@@ -209,7 +211,7 @@ def _scale_read(loop: ast.AST) -> Literal["property", "local"]:
 
 
 def _assigned(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> str | None:
-    """Name of the local that the call's result goes into."""
+    """Return the name of the local that the call's result goes into; None if there is none."""
     while node in parents:
         node = parents[node]
         if isinstance(node, ast.Assign):
@@ -219,7 +221,7 @@ def _assigned(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> str | None:
 
 
 def _guard(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> str | None:
-    """Test of the nearest ``if`` around."""
+    """Return the test of the nearest ``if`` around the node; None if there is none."""
     while node in parents:
         node = parents[node]
         if isinstance(node, ast.If):
@@ -228,7 +230,7 @@ def _guard(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> str | None:
 
 
 def _off(kind: Any) -> dict[str, float] | None:
-    """The scale that switches ``do_classifier_free_guidance`` off, by its own code."""
+    """Return the scale that switches ``do_classifier_free_guidance`` off, by its own code."""
     switch = getattr(kind, "do_classifier_free_guidance", None)
     if not isinstance(switch, property):
         return None

@@ -1,4 +1,4 @@
-"""The models that a pipeline's loop calls, and hooks on all of them."""
+"""Find the models that a pipeline's loop calls, and hook all of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Answer: TypeAlias = Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str
 
 
 class Models:
-    """A pipeline's denoisers and their companions, as its facts name them."""
+    """``Models`` are a pipeline's denoisers and their companions, as its facts name them."""
 
     def __init__(
         self,
@@ -30,9 +30,8 @@ class Models:
         run: Run | None,
         aim: str = "cut guidance",
     ) -> None:
-        """``run``: whose calls are to be answered; others pass. None to rehearse. ``aim``: what
-        for, in messages.
-        """
+        """Take the run whose calls are to be answered; others pass. ``run`` is None to rehearse.
+        ``aim`` says in messages what is to be done."""
         self.backend = backend
         self.pipeline = pipeline
         self.facts = facts
@@ -46,7 +45,8 @@ class Models:
             )
 
     def with_facts(self, facts: PipelineFacts) -> Models:
-        """The same models of the same run, which other facts are known of; nothing is hooked."""
+        """Return the same models of the same run, with other facts about them; nothing is
+        hooked."""
         return Models(self.backend, self.pipeline, facts, self._run, self.aim)
 
     @property
@@ -62,11 +62,11 @@ class Models:
         return self.pipeline if step is None else step.state
 
     def denoiser(self) -> Any:
-        """The first denoiser that the pipeline has."""
+        """Return the first denoiser that the pipeline has."""
         return next(model for _, model in self.denoisers())
 
     def denoisers(self) -> Iterator[tuple[str, Any]]:
-        """All denoisers that it has, with their names."""
+        """Yield all denoisers that the pipeline has, with their names."""
         return ((name, model) for name, model in self._present() if name in self.facts.denoisers)
 
     def hook(self, answer: Answer) -> None:

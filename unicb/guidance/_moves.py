@@ -1,4 +1,4 @@
-"""Moving the unconditional prediction, so that the loop's own formula gives something else.
+"""Move the unconditional prediction, so that the loop's own formula gives something else.
 
 What a loop combines passes through its denoiser's call. The conditional prediction stays what it
 is, as loops need that compare with it what they have combined; another one answers in the place of
@@ -35,14 +35,14 @@ class Moves(Protocol):
         have some."""
 
     def step_end(self) -> None:
-        """A step has ended."""
+        """Note that a step has ended."""
 
     def remove(self) -> None:
         """Put back what was set on the pipeline. Idempotent."""
 
 
 class BatchMoves(Batched):
-    """Moves the unconditional rows of what the denoiser answers."""
+    """Move the unconditional rows of what the denoiser answers."""
 
     def __init__(self, models: Models, latents: Tensor, moves: Moves) -> None:
         super().__init__(models, latents)
@@ -80,7 +80,7 @@ class BatchMoves(Batched):
 
 
 class CallsMoves(CountedCalls):
-    """Moves what the denoiser answers to a step's unconditional call."""
+    """Move what the denoiser answers to a step's unconditional call."""
 
     def __init__(self, models: Models, moves: Moves) -> None:
         self._moves = moves

@@ -43,7 +43,7 @@ class Combination(NamedTuple):
 
     @property
     def total(self) -> float:
-        """The sum of the coefficients: k."""
+        """Return the sum of the coefficients: k."""
         return sum(self.coefficients)
 
 
@@ -73,7 +73,8 @@ def combination_of(
 def _equations(
     parts: Sequence[Array], output: Array, sample: Array | None
 ) -> Iterator[tuple[str, Array, Array]]:
-    """Columns ``[equations, elements, parts]`` and what is to be made of them, most usual first."""
+    """Yield columns ``[equations, elements, parts]`` and what is to be made of them, most usual
+    first."""
 
     def rows(x: Array) -> Array:
         return x.reshape(len(x), -1)
@@ -104,8 +105,8 @@ def _equations(
 
 
 def _solve(columns: Array, wanted: Array, precision: float) -> tuple[Array, Array] | None:
-    """Least squares of each equation, and the standard deviations of what it finds; None where it
-    leaves more than rounding, or could be any."""
+    """Solve each equation by least squares; return the solutions, and their standard deviations.
+    None where a solution leaves more than rounding, or could be any."""
     if not (np.isfinite(columns).all() and np.isfinite(wanted).all()):
         return None
     if columns.shape[1] < columns.shape[2]:

@@ -1,4 +1,4 @@
-"""Guidance by a rule: any prediction p that is computed of an unconditional one u and a conditional
+"""Guide by a rule: any prediction p that is computed of an unconditional one u and a conditional
 one c.
 
 The loop makes ``u + g * (c - u)`` of what its denoiser answers. With ``c - (p - c) / (g - 1)`` in
@@ -59,7 +59,7 @@ class RuleMoves:
         run: whose calls they are.
         combine: the rule.
         is_cut: whether guidance is cut at the moment; then the rule is not asked.
-        latents: by which it is told what of a prediction the loop uses; None where it has none.
+        latents: they show which part of a prediction the loop uses; None where it has none.
         sets_scale: whether the scale that the loop reads may be set.
     """
 
@@ -180,7 +180,8 @@ class RuleMoves:
 
 
 def wide(backend: Backend, x: Tensor) -> Tensor:
-    """The tensor, in float32 if it has half precision: sums over a picture overflow in that."""
+    """Return the tensor, in float32 if it has half precision: sums over a picture overflow in
+    that."""
     return backend.in_dtype(x, "float32") if dtype_name(x) in ("float16", "bfloat16") else x
 
 
@@ -208,7 +209,7 @@ def combined(
 
 
 class Ruling:
-    """Guidance by a rule on a pipeline, until removed.
+    """A ruling has a rule guide on a pipeline, until it is removed.
 
     Args:
         models: of the pipeline.
@@ -228,7 +229,7 @@ class Ruling:
             raise
 
     def step_end(self) -> None:
-        """A step has ended. Raises UnsupportedPipelineError if it was not as expected."""
+        """Note that a step has ended. Raises UnsupportedPipelineError if it was not as expected."""
         self._hooks.step_end()
 
     def remove(self) -> None:

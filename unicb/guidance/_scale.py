@@ -1,4 +1,4 @@
-"""Guidance of another scale than the one that a pipeline was called with.
+"""Give guidance another scale than the one that a pipeline was called with.
 
 Where the loop reads its scale at each step, another one is set. Elsewhere the scale is a local of
 the loop, out of reach. But what the loop combines passes through the denoiser's call: of the
@@ -39,7 +39,8 @@ def read_at_each_step(facts: PipelineFacts) -> bool:
 
 
 def scale_of(pipeline: Any, facts: PipelineFacts, run: Run) -> float | None:
-    """The scale that the loop guides its current step with; None if it has none by those names."""
+    """Return the scale that the loop guides its current step with; None if it has none by those
+    names."""
     for name in facts.scale_names:
         if name.startswith(ATTRIBUTE):
             step = run.target.block_step
@@ -75,7 +76,7 @@ def has_scale(kind: type, facts: PipelineFacts) -> bool:
 def without_guidance(
     pipeline: Any, facts: PipelineFacts, scale: float | None, aim: str = AIM
 ) -> UnsupportedPipelineError:
-    """The error for a run that was called without the guidance that is to be set."""
+    """Return the error for a run that was called without the guidance that is to be set."""
     kind = type(pipeline)
     taken = CallSource.of(kind).parameters
     names = [name.removeprefix(ATTRIBUTE).lstrip("_") for name in facts.scale_names]
@@ -90,7 +91,7 @@ def without_guidance(
 
 
 class PropertyScale:
-    """Sets the attribute that the loop reads its scale from."""
+    """Set the attribute that the loop reads its scale from."""
 
     def __init__(self, models: Models) -> None:
         facts = models.facts
@@ -172,8 +173,8 @@ class ScaleMoves:
 
 
 def guiding_scale(models: Models, run: Run) -> tuple[float, float]:
-    """The scale that the loop guides its current step with, and the one at which what it makes is
-    the conditional prediction.
+    """Return the scale that the loop guides its current step with, and the scale at which its
+    result is the conditional prediction.
 
     Raises:
         UnsupportedPipelineError: it has none; it is that one.
@@ -197,14 +198,15 @@ def check_guided(models: Models, run: Run, found: bool) -> None:
 
 
 def _moved(factor: float, unconditional: Any, conditional: Any) -> Any:
-    """``unconditional`` moved on the line through both. What is not of floats stays."""
+    """Return ``unconditional`` moved on the line through both. A tensor that is not of floats stays
+    as it is."""
     if "float" not in str(getattr(unconditional, "dtype", "")).lower():
         return unconditional
     return conditional + (unconditional - conditional) * factor
 
 
 class MovedScale:
-    """Guidance of another scale, by moving the unconditional prediction.
+    """Give guidance another scale by moving the unconditional prediction.
 
     Args:
         models: of the pipeline.

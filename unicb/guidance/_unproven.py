@@ -1,4 +1,4 @@
-"""Guidance on a loop that unicb was not proven on: its first guided step is observed.
+"""Guide on a loop that unicb was not proven on: its first guided step is observed.
 
 Where that step is to be guided otherwise already, it is computed whole, and what the loop makes of
 it is replaced, on its way to the scheduler, by what it would have made then. From the next step on
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def settled(models: Models, seen: Seen) -> PipelineFacts:
-    """The facts as the step has shown them.
+    """Return the facts as the step has shown them.
 
     Raises:
         UnsupportedPipelineError: the step was not clean; it contradicts the facts in what they
@@ -126,7 +126,7 @@ def _combined(
     combine: Callable[[Tensor, Tensor], Tensor] | None,
     total: int,
 ) -> Tensor:
-    """``total * combine(u, c)``, and what other parts add to it."""
+    """Compute ``total * combine(u, c)``, and add what other parts give."""
     conditional = parts[found.conditional]
     of = {name: parts[i] for i, name in enumerate(order[: len(parts)])}
     made = conditional
@@ -156,7 +156,7 @@ class SeenFacts:
 
 
 class Look:
-    """Looks at the first step with guidance of a loop that unicb was not proven on.
+    """Look at the first step with guidance of a loop that unicb was not proven on.
 
     Args:
         models: of the pipeline.
@@ -169,7 +169,8 @@ class Look:
         self._watch = LoopWatch(models, run, self._see, self._is_due)
 
     def step_end(self) -> None:
-        """A step has ended. Raises UnsupportedPipelineError if nothing can be seen of it."""
+        """Note that a step has ended. Raises UnsupportedPipelineError if nothing can be seen of
+        it."""
         if self._seen.facts is None:
             self._watch.check_seen()
         else:
@@ -199,14 +200,14 @@ class Look:
         return remade(self._models, seen, self._known().facts, scale)
 
     def _known(self) -> Models:
-        """The pipeline's models, with the facts as they were seen."""
+        """Return the pipeline's models, with the facts as they were seen."""
         facts = self._seen.facts
         assert facts is not None
         return self._models.with_facts(facts)
 
 
 class SecondLook(Look):
-    """Looks whether a loop that had a step made anew guides as it did then.
+    """Look whether a loop that had a step made anew guides as it did then.
 
     Args:
         models: of the pipeline.
@@ -226,7 +227,7 @@ class SecondLook(Look):
 
 
 class UnprovenCut(Look):
-    """Cuts guidance once the loop has been seen to guide; ``make`` is the cut."""
+    """Cut guidance once the loop has been seen to guide; ``make`` is the cut."""
 
     holds_scale = False
 
@@ -262,7 +263,7 @@ class UnprovenCut(Look):
 
 
 class UnprovenScale(Look):
-    """Sets the scale of guidance once the loop has been seen to guide; ``make`` is the scaling."""
+    """Set the scale of guidance once the loop has been seen to guide; ``make`` is the scaling."""
 
     def __init__(
         self, models: Models, run: Run, make: Callable[[Models], Scaling], seen: SeenFacts
@@ -312,7 +313,7 @@ class UnprovenScale(Look):
 
 
 class UnprovenProperty:
-    """Sets the attribute that the loop should read its scale from, and looks whether it does.
+    """Set the attribute that the loop should read its scale from, and look whether it does.
 
     Args:
         models: of the pipeline.

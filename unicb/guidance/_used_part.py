@@ -17,7 +17,7 @@ _FIRST_TOKENS = re.compile(r"\[:, ?: ?(latents\.(size\(1\)|shape\[1\])|image_seq
 
 
 class UsedPart(NamedTuple):
-    """The part of a prediction that a loop uses.
+    """A used part is the part of a prediction that a loop uses.
 
     Attributes:
         taken: gives that part of a prediction, with an axis of rows first.
@@ -29,7 +29,8 @@ class UsedPart(NamedTuple):
 
 
 def used_part(models: Models, x: Tensor, latents: tuple[int, ...]) -> UsedPart:
-    """The part of the prediction ``x`` that the loop uses; ``latents``: their shape, or empty.
+    """Return the part of the prediction ``x`` that the loop uses. ``latents`` is their shape, or
+    empty.
 
     Raises:
         UnsupportedPipelineError: it is longer than the latents, and which of it is used is not

@@ -1,4 +1,4 @@
-"""Watches one step of a loop: what its denoiser answers, and what the loop makes of it."""
+"""Watch one step of a loop: what its denoiser answers, and what the loop makes of it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ENOUGH = 4096
 
 
 class Seen(NamedTuple):
-    """One step of a loop with guidance.
+    """``Seen`` holds one step of a loop with guidance.
 
     Attributes:
         parts: that the denoiser has predicted, each in the shape of ``output``.
@@ -46,7 +46,7 @@ See: TypeAlias = Callable[[Seen], Tensor | None]
 
 
 class LoopWatch:
-    """Looks on while a loop guides, until removed.
+    """Look on while a loop guides, until removed.
 
     Args:
         models: of the pipeline.
@@ -95,7 +95,8 @@ class LoopWatch:
         return out
 
     def _predictions(self) -> list[Any]:
-        """The answers that are predictions: some calls fill a cache, and of those some do both."""
+        """Return the answers that are predictions: some calls fill a cache, and some of those
+        predict, too."""
         predicted = [answer for answer, fills in self._answers if not fills]
         facts = self._models.facts
         enough = len(predicted) >= (len(facts.order) if facts.cfg == "calls" else 1)
@@ -152,7 +153,7 @@ class LoopWatch:
 
 
 def schedulers_of(pipeline: Any) -> list[Any]:
-    """The pipeline's schedulers that step, each once."""
+    """Return the pipeline's schedulers that step, each once."""
     found = {id(x): x for name, x in vars(pipeline).items() if "scheduler" in name}
     return [x for x in found.values() if callable(getattr(x, "step", None))]
 
@@ -181,7 +182,8 @@ def _seen(models: Models, answers: Sequence[Any], output: Tensor, sample: Any) -
 
 
 def _first(models: Models, answer: Any) -> Any:
-    """The prediction in what a denoiser answers: a tensor, or in a listed batch a list of them."""
+    """Return the prediction in what a denoiser answers: a tensor, or in a listed batch a list of
+    them."""
     is_tensor = models.backend.is_tensor
     if models.facts.listed:
         inner = answer
@@ -202,7 +204,7 @@ def _blocks(x: Any, output: Tensor) -> int:
 
 
 def _shaped(tensors: Sequence[Any], output: Tensor) -> Iterator[list[Tensor]]:
-    """The parts, in the output's shape, in each way in which they may have come by it."""
+    """Yield the parts, in the output's shape, in each way in which they may have come by it."""
     if any(x is None for x in tensors):
         return
     parts: list[Tensor] = []
@@ -252,7 +254,7 @@ def _reshaped(x: Tensor, output: Tensor) -> Tensor | None:
 
 
 def _thinned(backend: Backend, output: Tensor) -> Callable[[Tensor], Array]:
-    """A function that brings some of the elements of tensors like ``output`` to the host.
+    """Return a function that brings some of the elements of tensors like ``output`` to the host.
 
     Channels and frames stay whole, since loops may treat each in its own way.
     """
@@ -275,7 +277,7 @@ def _thinned(backend: Backend, output: Tensor) -> Callable[[Tensor], Array]:
 
 
 def _precision(*tensors: Tensor) -> float:
-    """The machine epsilon of the least exact dtype among them."""
+    """Return the machine epsilon of the least exact dtype among them."""
     names = [str(x.dtype).lower() for x in tensors]
     least = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float64": 2.0**-53}
     found = [next((e for name, e in least.items() if name in n), 2.0**-24) for n in names]

@@ -18,7 +18,8 @@ _OF_STEPS: Any = object()
 
 
 class RuleStep:
-    """A denoising step that is being computed, as handed to :meth:`unicb.GuidanceRule.combine`.
+    """A rule step is a denoising step that is being computed, as handed to
+    :meth:`unicb.GuidanceRule.combine`.
 
     Attributes:
         run: the run that it is a step of.
@@ -55,15 +56,15 @@ class RuleStep:
 
     @property
     def progress(self) -> float:
-        """Share of the steps that are done before this one, in 0..1; of two half steps, before the
-        first."""
+        """Return the share of the steps that are done before this one, in 0..1; of two half steps,
+        before the first."""
         scheduler = getattr(self.run.pipeline, "scheduler", None)
         is_second = not getattr(scheduler, "state_in_first_order", True)
         return (self.index - is_second) / self.num_timesteps
 
     @property
     def timestep(self) -> float:
-        """The scheduler's timestep. Reading it from a device tensor waits for the device.
+        """Return the scheduler's timestep. Reading it from a device tensor waits for the device.
 
         Raises:
             LookupError: the loop does not call it ``t``, as diffusers' loops do.

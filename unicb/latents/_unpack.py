@@ -1,4 +1,4 @@
-"""Latents of any layout as a VAE takes them, on their device."""
+"""Unpack latents of any layout as a VAE takes them, on their device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ORDER = "bncthpwq"
 
 
 class Unpacked(NamedTuple):
-    """Part of the latents.
+    """``Unpacked`` holds a part of the latents.
 
     Attributes:
         tensor: ``[rows, channels, frames, height, width]``.

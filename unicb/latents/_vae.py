@@ -78,13 +78,13 @@ class VAEDecoding:
 
 @cache
 def known_decodings() -> FactTable[PipelineDecoding]:
-    """The pipeline classes in the data file."""
+    """Return the facts about the pipeline classes in the data file."""
     return FactTable("unicb.latents", "decoding.toml", PipelineDecoding)
 
 
 @cache
 def known_vaes() -> FactTable[VAEDecoding]:
-    """The classes of VAEs in the data file."""
+    """Return the facts about the classes of VAEs in the data file."""
     return FactTable("unicb.latents", "vaes.toml", VAEDecoding)
 
 
@@ -108,7 +108,8 @@ def parameters_of(model: Any) -> Iterator[Tensor]:
 
 
 def compute_like(model: Any) -> Tensor | None:
-    """A parameter of the dtype and on the device that the model computes with; None without one."""
+    """Return a parameter of the dtype and on the device that the model computes with; None without
+    one."""
     for value in parameters_of(model):
         dtype = str(value.dtype).lower()
         # Eight bits are for storage: such weights are widened layer by layer.
@@ -127,7 +128,8 @@ def is_of_video(vae: Any) -> bool:
 
 
 def latent_channels(vae: Any) -> int | None:
-    """Number of channels of its latents; None if its configuration does not tell."""
+    """Return the number of channels of the VAE's latents; None if its configuration does not
+    tell."""
     said = latent_channels_of(vae)
     if said is None:
         said = getattr(getattr(vae, "config", None), "z_channels", None)
@@ -135,7 +137,8 @@ def latent_channels(vae: Any) -> int | None:
 
 
 def colour_channels(vae: Any) -> int:
-    """Channels of the pictures that it makes: 3 for RGB, also where it does not tell."""
+    """Return the number of channels of the pictures that the VAE makes: 3 for RGB, also where it
+    does not tell."""
     config = getattr(vae, "config", None)
     # What it makes first: Mochi's makes colours of what it is given, and counts these.
     names = ("out_channels", "in_channels", "input_channels")
@@ -163,7 +166,8 @@ def refuse_offloaded(model: Any) -> None:
 
 
 class Affine(NamedTuple):
-    """``encoded = latents * scale + offset``: from the sampler's latents to what a VAE encodes.
+    """An affine map ``encoded = latents * scale + offset`` leads from the sampler's latents to what
+    a VAE encodes.
 
     Attributes:
         scale, offset: ``[channels, frames, edge, edge]``, ``numpy.float64``. ``frames`` is 1 where
@@ -184,7 +188,8 @@ class Affine(NamedTuple):
         return Affine(self.scale[:, start:stop], self.offset[:, start:stop])
 
     def to_sampler(self, encoded: _Array) -> _Array:
-        """Latents ``[pictures, channels, height, width]``, all of them first frames."""
+        """Turn encoded pictures into latents ``[pictures, channels, height, width]``, all of them
+        first frames."""
         edge, shape = self.scale.shape[-1], encoded.shape
         split = (shape[0], shape[1], shape[2] // edge, edge, shape[3] // edge, edge)
         scale, offset = (x[:, 0, None, :, None, :] for x in self)
@@ -200,7 +205,7 @@ class Affine(NamedTuple):
 
 
 def affine_of(vae: Any, backend: Backend, channels: int, pipeline: Any = None) -> Affine:
-    """The map of a VAE, as the frameworks' pipelines have it.
+    """Return the map of a VAE, as the frameworks' pipelines have it.
 
     Args:
         vae: says it in its configuration, or has statistics among its weights.
@@ -226,8 +231,8 @@ def affine_of(vae: Any, backend: Backend, channels: int, pipeline: Any = None) -
 def _of_cells(
     vae: Any, backend: Backend, channels: int, channels_last: bool
 ) -> tuple[_Array, _Array]:
-    """Flux 2's: the channels of 2x2 cells are normalised as one, in the order that the pipeline
-    packs them in."""
+    """Return scale and offset of Flux 2's VAE: the channels of 2x2 cells are normalised as one, in
+    the order that the pipeline packs them in."""
 
     def in_order(statistics: _Array) -> _Array:
         if channels_last:

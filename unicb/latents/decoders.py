@@ -1,4 +1,4 @@
-"""Previews through a decoder: full pictures, at the price of a decoder's work."""
+"""Decode previews: full pictures, at the price of a decoder's work."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Decoder: TypeAlias = Literal["vae"] | Callable[..., Any] | Any
 
 
 class PictureDecoder(Protocol):
-    """Makes pictures of a pipeline's latents, without changing it."""
+    """Make pictures of a pipeline's latents, without changing it."""
 
     def decode(self, latents: Tensor, size: Sequence[int] | None, frames: Frames) -> Decoded:
         """Decode, at once and in the caller's thread; no gradients are recorded, and the random
@@ -56,7 +56,7 @@ class PictureDecoder(Protocol):
 def decoder_for(
     decoder: Decoder, pipeline: Any, facts: PipelineFacts | None, layout: Layout, backend: Backend
 ) -> PictureDecoder:
-    """The decoder that ``Preview(decoder=...)`` names, checked against a pipeline.
+    """Return the decoder that ``Preview(decoder=...)`` names, checked against a pipeline.
 
     Args:
         decoder: "vae" for the pipeline's own; a model with ``decode`` and ``config``, such as an
@@ -110,7 +110,8 @@ def _own_vae(pipeline: Any) -> Any:
 
 
 def _channels_of(pipeline: Any, facts: PipelineFacts | None) -> int | None:
-    """Channels of the pipeline's latents: its VAE's, or those of its class's format."""
+    """Return the number of channels of the pipeline's latents: its VAE's, or those of its class's
+    format."""
     for name in VAE_NAMES:
         said = latent_channels(getattr(pipeline, name, None))
         if said is not None:

@@ -44,7 +44,7 @@ NO_ARGUMENTS: Mapping[str, Any] = MappingProxyType({})
 
 
 class DenoisedEstimate:
-    """The x0 of each step of one run. Make a new one for every run.
+    """``DenoisedEstimate`` computes the x0 of each step of one run. Make a new one for every run.
 
     In a callback, ``step.denoised()`` is this, with what is known of the pipeline's loop.
 
@@ -121,7 +121,7 @@ class DenoisedEstimate:
             self._last.seen_at = index
 
     def between(self, before: Tensor | None, latents: Tensor, index: int) -> LazyDenoised | None:
-        """x0 of the step that has just ended, to be computed; None where there is none.
+        """Return x0 of the step that has just ended, to be computed; None where there is none.
 
         Args:
             before, latents: those that it began with (None if they are not known) and ended with.
@@ -139,7 +139,8 @@ class DenoisedEstimate:
         return self._from_two(before, latents, now - 1, now, False)
 
     def step_end(self, latents: Tensor) -> Tensor | None:
-        """x0 as of the step that ends, given its latents; to be called at the end of every step.
+        """Return x0 as of the step that ends, given its latents; to be called at the end of every
+        step.
 
         Args:
             latents: of any shape and floating dtype, as the loop hands them to a callback.
@@ -157,8 +158,8 @@ class DenoisedEstimate:
         return None if lazy is None else lazy.compute(*lazy.tensors)
 
     def note(self, latents: Tensor) -> None:
-        """A step has ended, with these latents, before any callback changes them. Computes
-        nothing, and waits for nothing."""
+        """Note that a step has ended, with these latents, before any callback changes them.
+        Computes nothing, and waits for nothing."""
         if schedule_source(self._scheduler, self._facts) is not self._last.source:
             self._begin_schedule()
         last = self._last
@@ -182,7 +183,8 @@ class DenoisedEstimate:
             last.kept_id = id(kept)
 
     def goes_on_with(self, latents: Tensor | None) -> None:
-        """The step's callbacks have returned. From here on, :meth:`lazy` has nothing of it.
+        """Note that the step's callbacks have returned. From here on, :meth:`lazy` has nothing of
+        it.
 
         Args:
             latents: with which the loop begins the next step, and None if that is not known.
@@ -194,7 +196,7 @@ class DenoisedEstimate:
         last.latents = None if last.is_half or self._kept_is == "x0" else latents
 
     def lazy(self) -> LazyDenoised | None:
-        """x0 of the step that was noted last, to be computed; None where there is none.
+        """Return x0 of the step that was noted last, to be computed; None where there is none.
 
         After half a step there is one already, the one of the whole step.
         """

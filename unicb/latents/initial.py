@@ -1,4 +1,4 @@
-"""The noise that a run starts with, drawn by numpy, so that every framework gets the same."""
+"""Draw the noise that a run starts with by numpy, so that every framework gets the same."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def initial_latents(
     height: int | None = None,
     width: int | None = None,
 ) -> Tensor:
-    """Latents to start a run with: ``pipe(prompt, latents=initial_latents(pipe, seed=7))``.
+    """Draw latents to start a run with: ``pipe(prompt, latents=initial_latents(pipe, seed=7))``.
 
     The same numbers on every framework and device, up to the rounding to the pipeline's dtype: they
     are drawn by ``numpy.random.default_rng(seed)`` in the pipeline's own shape, and so is the

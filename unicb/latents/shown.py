@@ -11,7 +11,7 @@ from unicb.ops import Tensor
 
 
 class ShownPart(NamedTuple):
-    """The part of latents of one shape that is shown.
+    """``ShownPart`` is the part of latents of one shape that is shown.
 
     Attributes:
         slices: where it is, for each axis; None if it is all of them.

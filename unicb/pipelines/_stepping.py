@@ -11,7 +11,7 @@ from unicb.pipelines._written import self_attribute
 
 SCHEDULER = "scheduler"
 #: Which part of what ``scheduler.step`` returns is the latents: an index, a name, or all of it.
-Part: TypeAlias = int | str | None
+OutputPart: TypeAlias = int | str | None
 #: What a loop may do to its latents after the step: this changes no number that a callback sees.
 _HARMLESS = ("to", "astype", "type")
 #: What is wrapped around the timesteps in a loop's first line.
@@ -19,12 +19,12 @@ _WRAPPERS = ("enumerate", "progress_bar", "tqdm", "list", "iter")
 
 
 class StepSite(NamedTuple):
-    """One call of ``scheduler.step``, from its first line to its last, from 1 in the source of the
-    function; and the part of its result that the loop goes on with."""
+    """A step site is one call of ``scheduler.step``, from its first line to its last, from 1 in the
+    source of the function; and the part of its result that the loop goes on with."""
 
     first: int
     last: int
-    part: Part
+    part: OutputPart
 
 
 class WrittenStepping(NamedTuple):
@@ -55,7 +55,8 @@ class Unclear(Exception):
 
 
 def stepping_loop(function: ast.FunctionDef) -> ast.For | None:
-    """The one loop of a ``__call__`` that calls ``self.scheduler.step``; None if there is none."""
+    """Return the one loop of a ``__call__`` that calls ``self.scheduler.step``; None if there is
+    none."""
     try:
         return _loop(function, _parents(function))
     except Unclear:
@@ -97,7 +98,7 @@ def _parents(tree: ast.AST) -> dict[ast.AST, ast.AST]:
 
 
 def _stepped(node: ast.AST) -> str | None:
-    """The scheduler's attribute in ``self.scheduler.step(...)``; None for anything else."""
+    """Return the scheduler's attribute in ``self.scheduler.step(...)``; None for anything else."""
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
         return None
     name = self_attribute(node.func.value) if node.func.attr == "step" else None
@@ -128,7 +129,7 @@ def _loop(function: ast.FunctionDef, parents: dict[ast.AST, ast.AST]) -> ast.For
 
 
 def _around(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> ast.AST | None:
-    """The innermost loop, or function, around."""
+    """Return the innermost loop, or function, around the node."""
     while node in parents:
         node = parents[node]
         if isinstance(node, ast.For | ast.While | ast.FunctionDef | ast.Lambda):
@@ -166,9 +167,10 @@ def _check_goes_on(loop: ast.For) -> None:
             left += ast.iter_child_nodes(node)
 
 
-def _taken(call: ast.Call, parents: dict[ast.AST, ast.AST]) -> tuple[str, Part]:
-    """The local that what is taken of the step's result goes into, and which part that is."""
-    part: Part = None
+def _taken(call: ast.Call, parents: dict[ast.AST, ast.AST]) -> tuple[str, OutputPart]:
+    """Return the local in which the loop keeps the step's result, and which part of the result that
+    is."""
+    part: OutputPart = None
     node = parents[call]
     if isinstance(node, ast.Attribute):
         part, node = node.attr, parents[node]
@@ -182,7 +184,7 @@ def _taken(call: ast.Call, parents: dict[ast.AST, ast.AST]) -> tuple[str, Part]:
 
 
 def _sample(call: ast.Call) -> str | None:
-    """The local that is handed to ``scheduler.step`` as its sample."""
+    """Return the local that is handed to ``scheduler.step`` as its sample."""
     named = {word.arg: word.value for word in call.keywords}
     given = call.args[2] if len(call.args) > 2 else named.get("sample")
     return given.id if isinstance(given, ast.Name) else None
@@ -206,7 +208,7 @@ def _check_latents_stay(
 
 
 def _half(loop: ast.For, latents: str) -> str:
-    """The local that the loop keeps the first half of its latents in, to double it."""
+    """Return the local that the loop keeps the first half of its latents in, to double it."""
     counts = f"len({latents})", f"{latents}.shape[0]"
     firsts = [f"{latents}[:{count} // 2]" for count in counts]
     halves = [
@@ -276,7 +278,7 @@ def below_wrappers(node: ast.expr) -> ast.expr:
 
 
 def _iterated(loop: ast.For) -> str:
-    """The local that the loop goes over, below what is wrapped around it; empty for
+    """Return the local that the loop goes over, below what is wrapped around it; empty for
     ``self.scheduler.timesteps``."""
     node = below_wrappers(loop.iter)
     if isinstance(node, ast.Attribute) and node.attr == "timesteps":
@@ -295,7 +297,7 @@ def _stores(loop: ast.For, name: str) -> bool:
 
 
 def _models(function: ast.FunctionDef, loop: ast.For) -> tuple[str, ...]:
-    """Names of the models that the loop calls, denoisers first."""
+    """Return the names of the models that the loop calls, denoisers first."""
     called = [name for _, names in model_calls(loop, aliases(function)) for name in names]
     found = dict.fromkeys(called)
     return tuple(sorted(found, key=lambda name: DENOISER.search(name) is None))

@@ -1,4 +1,5 @@
-"""One ``__call__`` as it is written: its text, its syntax tree, and what is found in that alone."""
+"""Read one ``__call__`` as it is written: its text, its syntax tree, and what is found in that
+alone."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ BASE = "super()"
 
 
 def text_of(function: Any) -> str:
-    """The source text of a function, below any decorators.
+    """Return the source text of a function, below any decorators.
 
     Raises:
         OSError, TypeError: it cannot be read.
@@ -26,8 +27,8 @@ def text_of(function: Any) -> str:
 
 @lru_cache(maxsize=64)
 def loop_around(code: CodeType, line: int) -> ast.For | ast.While | None:
-    """The innermost loop in a function's code, or a script's, that has this line of its file; None
-    if there is none, or the code cannot be read."""
+    """Return the innermost loop in a function's code, or a script's, that has this line of its
+    file; None if there is none, or the code cannot be read."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
     except (OSError, TypeError, SyntaxError):
@@ -43,7 +44,7 @@ def loop_around(code: CodeType, line: int) -> ast.For | ast.While | None:
 
 
 def self_attribute(node: ast.AST) -> str | None:
-    """The name of an attribute of ``self``; None for anything else."""
+    """Return the name of an attribute of ``self``; None for anything else."""
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
         return node.attr if node.value.id == "self" else None
     return None
@@ -56,7 +57,7 @@ def is_base_call(node: ast.AST) -> bool:
 
 
 def _called_of(node: ast.AST) -> ast.expr | None:
-    """The x of ``x.__call__``; None for anything else."""
+    """Return the x of ``x.__call__``; None for anything else."""
     return node.value if isinstance(node, ast.Attribute) and node.attr == "__call__" else None
 
 
@@ -74,7 +75,7 @@ class HandedOn(NamedTuple):
 
 
 class WrittenCall:
-    """The source of one ``__call__``, read and parsed once.
+    """``WrittenCall`` is the source of one ``__call__``, read and parsed once.
 
     Attributes:
         text: empty if it cannot be read.
@@ -95,7 +96,7 @@ class WrittenCall:
 
     @cached_property
     def loop(self) -> ast.For | ast.While | None:
-        """The innermost loop that calls the callback."""
+        """Return the innermost loop that calls the callback."""
         loops = [
             node
             for node in self._nodes
@@ -104,7 +105,8 @@ class WrittenCall:
         return loops[-1] if loops else None
 
     def given_callback(self) -> list[ast.Call]:
-        """The calls with its callback as a keyword argument; none if it calls that itself."""
+        """Return the calls with its callback as a keyword argument; none if it calls that
+        itself."""
         if any(map(_is_callback_call, self._nodes)):
             return []
         return [
@@ -149,7 +151,8 @@ class WrittenCall:
         return stores > with_all
 
     def _taken_out(self, kwargs: str) -> Iterator[str]:
-        """Names of what is taken out of the dict called ``kwargs``, by ``pop`` or by ``del``."""
+        """Yield the names of what is taken out of the dict called ``kwargs``, by ``pop`` or by
+        ``del``."""
         for node in self._nodes:
             of: ast.expr | None = None
             key: ast.expr | None = None

@@ -1,4 +1,4 @@
-"""Loops that somebody wrote by hand: their parts take the place of a pipeline."""
+"""Bind loops that somebody wrote by hand: their parts take the place of a pipeline."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Any, Literal
 
 from unicb.checks import whole_number
 from unicb.pipelines._called import DENOISER
-from unicb.pipelines._stepping import Part
-from unicb.pipelines.facts import Part as GuidancePart
-from unicb.pipelines.facts import PipelineFacts, usual_unbatched
+from unicb.pipelines._stepping import OutputPart
+from unicb.pipelines.facts import Part, PipelineFacts, usual_unbatched
 
 _NOT_SAID = (
     "is a loop of one's own, and how it guides was not said: write Loop(..., guidance='batch') for "
@@ -20,7 +19,8 @@ _NOT_SAID = (
 
 
 class Loop:
-    """The parts of a loop of one's own, which :func:`unicb.bind` takes in a pipeline's place.
+    """``Loop`` holds the parts of a loop of one's own, which :func:`unicb.bind` takes in a
+    pipeline's place.
 
     Example:
         >>> with bind(Loop(unet=unet, scheduler=scheduler), Preview(show)) as callbacks:
@@ -54,7 +54,7 @@ class Loop:
         *,
         scheduler: Any,
         guidance: Literal["batch", "calls"] | None = None,
-        order: Sequence[GuidancePart] = (),
+        order: Sequence[Part] = (),
         num_timesteps: int | None = None,
         **parts: Any,
     ) -> None:
@@ -120,14 +120,14 @@ class LoopByHand:
     latents: str = "latents"
     keeps_scaled: bool = False
 
-    def part_at(self, line: int, out: Any) -> Part:
+    def part_at(self, line: int, out: Any) -> OutputPart:
         """Return which part of the scheduler's output the latents are."""
         if isinstance(out, tuple):
             return 0
         return "prev_sample" if isinstance(out, Mapping) or hasattr(out, "prev_sample") else None
 
     def own_rows(self, x: Any, loop_locals: Callable[[list[str]], Any]) -> int | None:
-        """Each row is one of the latents'."""
+        """Return None: each row is one of the latents'."""
         return None
 
     def num_timesteps(self, pipeline: Any, loop_locals: Callable[[list[str]], Any]) -> int:

@@ -29,15 +29,15 @@ def _text_of_loops() -> str:
 
 
 def proven_loops(class_name: str) -> dict[str, list[str]]:
-    """The fingerprints of a class's loop, by the library and release that has it. The file has a
-    line for each class: to parse all of it would take longer than to bind."""
+    """Return the fingerprints of a class's loop, by the library and release that has it. The file
+    has a line for each class: to parse all of it would take longer than to bind."""
     found = re.search(rf'^  "{class_name}": (.*?),?$', _text_of_loops(), re.MULTILINE)
     loops: dict[str, list[str]] = json.loads(found[1]) if found else {}
     return loops
 
 
 def proven_releases() -> tuple[str, ...]:
-    """The libraries and releases that there are fingerprints of, sorted."""
+    """Return the libraries and releases that there are fingerprints of, sorted."""
     loops = json.loads(_text_of_loops())
     return tuple(sorted({release for found in loops.values() for release in found}))
 
@@ -50,7 +50,8 @@ def is_proven(class_name: str, source: CallSource) -> bool:
 
 
 def fingerprints(source: CallSource) -> Iterator[str]:
-    """A hash of the text of a ``__call__``, then one of its syntax tree, as far as there are such.
+    """Yield a hash of the text of a ``__call__``, then one of its syntax tree, as far as there are
+    such.
 
     The first takes a millisecond. The second takes up to 20, and does not change with comments,
     with the layout of the text, with annotations or the docstring.
@@ -66,7 +67,8 @@ def _hash(text: str) -> str:
 
 
 def _text(code: CodeType) -> str:
-    """The lines of a function, by the numbers in its bytecode: ``inspect`` looks for its end."""
+    """Return the lines of a function, by the numbers in its bytecode: ``inspect`` looks for its
+    end."""
     lines = linecache.getlines(code.co_filename)[code.co_firstlineno - 1 : _last_line(code)]
     return "\n".join(line.rstrip() for line in lines)
 

@@ -14,7 +14,7 @@ Hook = Callable[[Any, Around], Callable[[], None]]
 
 
 def hooked(hook: Hook, model: Any, around: Around, aim: str) -> Callable[[], None]:
-    """``hook(model, around)``, of which every error is one for users.
+    """Call ``hook(model, around)``, and turn its errors into ones for users.
 
     Args:
         aim: what for, in messages.

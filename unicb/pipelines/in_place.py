@@ -1,4 +1,5 @@
-"""Loops that write into the tensor of their latents, instead of making a new one in each step."""
+"""Find loops that write into the tensor of their latents, instead of making a new one in each
+step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Modular pipelines: which of their blocks are denoising loops, and what these say of themselves.
+"""Read modular pipelines: which of their blocks are denoising loops, and what these say of
+themselves.
 
 Such a block calls its own ``loop_step`` in each step, with a state that the step changes.
 """
@@ -31,7 +32,7 @@ _SCHEDULE = ("timesteps", "sigmas")
 
 @dataclass(frozen=True)
 class ModularLoops:
-    """The denoising loops of one modular pipeline.
+    """``ModularLoops`` are the denoising loops of one modular pipeline.
 
     Attributes:
         blocks: all blocks of the pipeline, the outermost first.
@@ -88,14 +89,14 @@ class ModularLoops:
 
 
 def blocks_of(pipeline: Any) -> Any:
-    """The outermost block of a modular pipeline; None of any other."""
+    """Return the outermost block of a modular pipeline; None of any other."""
     attributes = getattr(pipeline, "__dict__", {})
     found = next((attributes[name] for name in _BLOCKS if name in attributes), None)
     return found if hasattr(found, "sub_blocks") else None
 
 
 def modular_loops(pipeline: Any) -> ModularLoops | None:
-    """The loops of a modular pipeline; None of any other.
+    """Return the loops of a modular pipeline; None of any other.
 
     Raises:
         UnsupportedPipelineError: the ends of its steps cannot be noticed; says why.
@@ -124,8 +125,8 @@ def _package(kind: type) -> str:
 
 
 def _seen_loop(blocks: Sequence[Any], loops: Sequence[Any]) -> ScheduledLoop | str | None:
-    """The loop inside these loops, where that has the steps; None where they have them themselves;
-    or why their steps cannot be noticed."""
+    """Return the loop inside these loops, where that has the steps; None where they have the steps
+    themselves; or say why their steps cannot be noticed."""
     if not loops:
         return f"none of its blocks is a loop with a {LOOP_STEP}"
     others = dict.fromkeys(type(block) for block in blocks if block not in loops)
@@ -146,8 +147,8 @@ def _walk(block: Any) -> Iterator[Any]:
 
 
 def _offered(loops: Sequence[Any], blocks: Sequence[Any]) -> tuple[str, ...]:
-    """Names of the tensors that the loops have in their states: of what they name themselves, and
-    of what other blocks make for them, under the name of a group."""
+    """Return the names of the tensors that the loops have in their states: those that they name
+    themselves, and those that other blocks make for them, under the name of a group."""
     tensors = {x.name for block in blocks for x in _parameters(block) if _is_tensor(x)}
     groups = {x.kwargs_type for loop in loops for x in _parameters(loop) if not x.name}
     named = [x.name for loop in loops for x in _parameters(loop) if x.name]
@@ -211,8 +212,8 @@ def _why_unseen(source: CallSource) -> str:
 
 
 def _read_inner(source: CallSource) -> ScheduledLoop | str:
-    """The loop of a block that steps its scheduler in a loop of its own; or why it cannot be
-    noticed."""
+    """Return the loop of a block that steps its scheduler in a loop of its own; or say why it
+    cannot be noticed."""
     name, tree = source.kind.__name__, source.written.tree
     function = tree.body[0] if tree is not None else None
     if not isinstance(function, ast.FunctionDef) or source.code is None:
@@ -224,7 +225,8 @@ def _read_inner(source: CallSource) -> ScheduledLoop | str:
 
 
 def _of_pipeline(function: ast.FunctionDef) -> ast.FunctionDef:
-    """A block's call, as if it were the pipeline's: what it calls its components is ``self``."""
+    """Return a block's call, as if it were the pipeline's: what it calls its components is
+    ``self``."""
     block, components = (argument.arg for argument in function.args.args[:2])
     renamed = {components: "self", block: "_block"}
     made = copy.deepcopy(function)
@@ -235,7 +237,7 @@ def _of_pipeline(function: ast.FunctionDef) -> ast.FunctionDef:
 
 
 def _own_calls(loop: ast.For) -> Iterator[ast.Call]:
-    """The calls in a loop that are in no loop inside it."""
+    """Yield the calls in a loop that are in no loop inside it."""
     left: list[ast.AST] = list(loop.body)
     while left:
         node = left.pop()

@@ -1,4 +1,4 @@
-"""Classes whose loop calls no callback: their steps are noticed by ``scheduler.step``."""
+"""Read loops that call no callback: their steps are noticed by ``scheduler.step``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines._stepping import (
     SCHEDULER,
-    Part,
+    OutputPart,
     Unclear,
     WrittenStepping,
     read_stepping,
@@ -21,7 +21,7 @@ from unicb.pipelines.source import CALLBACK, CallSource
 
 
 class ScheduledLoop(NamedTuple):
-    """A loop that steps by ``self.scheduler.step`` and calls no callback.
+    """A scheduled loop steps by ``self.scheduler.step`` and calls no callback.
 
     Attributes:
         code: that it runs in.
@@ -33,12 +33,12 @@ class ScheduledLoop(NamedTuple):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Names of the models that it calls, denoisers first."""
+        """Return the names of the models that the loop calls, denoisers first."""
         return self.written.models
 
     @property
     def latents(self) -> str:
-        """The local that it keeps its latents in."""
+        """Return the local that the loop keeps its latents in."""
         return self.written.latents
 
     @property
@@ -46,7 +46,7 @@ class ScheduledLoop(NamedTuple):
         """Return whether the loop keeps what the scheduler makes of its latents for the model."""
         return self.written.scales
 
-    def part_at(self, line: int, out: Any) -> Part:
+    def part_at(self, line: int, out: Any) -> OutputPart:
         """Return which part of the scheduler's output the loop takes, calling ``step`` in this
         line."""
         sites = self.written.sites
@@ -87,7 +87,7 @@ Stepping: TypeAlias = ScheduledLoop | LoopByHand
 
 
 def scheduled_loop(kind: type) -> ScheduledLoop | None:
-    """The loop of a class that takes no step-end callback; None for one that does.
+    """Return the loop of a class that takes no step-end callback; None for one that does.
 
     Raises:
         UnsupportedPipelineError: the ends of its steps cannot be noticed; says why.
@@ -110,7 +110,7 @@ def scheduled_loop(kind: type) -> ScheduledLoop | None:
 
 
 def _read(source: CallSource) -> ScheduledLoop | str:
-    """The loop; or why its steps cannot be noticed."""
+    """Return the loop; or say why its steps cannot be noticed."""
     why = "its code cannot be read"
     for call in source.calls:
         function = call.written.tree.body[0] if call.written.tree is not None else None
@@ -150,4 +150,4 @@ def _leaves_as_it_is(scheduler: Any) -> bool:
         return False
 
 
-__all__ = ["Part", "ScheduledLoop", "Stepping", "check_scheduler", "scheduled_loop"]
+__all__ = ["OutputPart", "ScheduledLoop", "Stepping", "check_scheduler", "scheduled_loop"]

@@ -46,7 +46,8 @@ class CallSource:
 
     @staticmethod
     def of(kind: type) -> CallSource:
-        """The source of a class; a new one, once somebody has given it another ``__call__``."""
+        """Return the source of a class; a new one, once somebody has given it another
+        ``__call__``."""
         found = _sources.get(kind)
         if found is None or found._codes_of_calls != _codes_of_calls(kind):
             _sources[kind] = found = CallSource(kind)
@@ -60,7 +61,7 @@ class CallSource:
 
     @property
     def kind(self) -> type:
-        """The class."""
+        """Return the class."""
         kind = self._kind()
         if kind is None:
             raise ReferenceError("the class is gone, and its code with it")
@@ -68,12 +69,12 @@ class CallSource:
 
     @property
     def owner(self) -> type | None:
-        """The class, of this one and its bases, that defines its ``__call__``."""
+        """Return the class, of this one and its bases, that defines its ``__call__``."""
         return next(_definers(self.kind), None)
 
     @property
     def calls(self) -> list[CallSource]:
-        """The sources of the classes that define a ``__call__``; each may call the next."""
+        """Return the sources of the classes that define a ``__call__``; each may call the next."""
         kind, found = self.kind, list[CallSource]()
         left = list(_definers(kind))
         while left and all(left[0] is not source.kind for source in found):
@@ -83,7 +84,7 @@ class CallSource:
         return found
 
     def receiver_in(self, kind: type) -> Any:
-        """The class or the function whose call its ``__call__`` hands its keywords on to, in
+        """Return the class or the function to whose call its ``__call__`` hands its keywords on, in
         objects of ``kind``; None where that is the base's, or is not known."""
         if self._handed_on is None or self._handed_on.to == BASE:
             return None
@@ -91,19 +92,20 @@ class CallSource:
 
     @property
     def code(self) -> CodeType | None:
-        """The bytecode of its ``__call__``, below any decorators."""
+        """Return the bytecode of its ``__call__``, below any decorators."""
         return next(iter(self._codes_of_calls), None)
 
     @cached_property
     def codes(self) -> frozenset[CodeType]:
-        """The bytecode of all methods of the class and its bases, below any decorators."""
+        """Return the bytecode of all methods of the class and its bases, below any decorators."""
         members = [member for base in self.kind.__mro__ for member in vars(base).values()]
         functions = [inspect.unwrap(member) for member in members if inspect.isfunction(member)]
         return frozenset((*(function.__code__ for function in functions), *self._codes_beside))
 
     @cached_property
     def local_names(self) -> frozenset[str]:
-        """Names of the locals of its methods, where the loop is in one of them; else none."""
+        """Return the names of the locals of its methods, where the loop is in one of them; else
+        none."""
         if not any(CALLBACK in code.co_varnames for code in self.codes):
             return frozenset()
         every = ((*code.co_varnames, *code.co_cellvars) for code in self.codes)
@@ -111,7 +113,8 @@ class CallSource:
 
     @cached_property
     def parameters(self) -> frozenset[str]:
-        """Names of what it takes; of what its base takes, too, where it hands on ``**kwargs``."""
+        """Return the names of what the call takes; of what its base takes, too, where it hands on
+        ``**kwargs``."""
         taken: set[str] = set()
         kept: set[str] = set()
         for call in self.calls:
@@ -143,7 +146,7 @@ class CallSource:
 
     @cached_property
     def written(self) -> WrittenCall:
-        """The text and the syntax tree of its ``__call__``."""
+        """Return the text and the syntax tree of its ``__call__``."""
         owner = self.owner
         if owner is None or owner is self.kind:
             return WrittenCall(self.kind.__call__)
@@ -175,7 +178,8 @@ class CallSource:
 
     @cached_property
     def _codes_beside(self) -> list[CodeType]:
-        """The bytecode of calls that its own name, as of the class that a runtime's stands for."""
+        """List the bytecode of other calls that its own names, such as that of the class that a
+        runtime's class stands for."""
         named = (call.receiver_in(self.kind) for call in self.calls)
         called = (one.__call__ if isinstance(one, type) else one for one in named)
         return [code for one in called if (code := _code_below(one)) is not None]
@@ -206,8 +210,8 @@ def _definers(kind: type) -> Iterator[type]:
 
 
 def _definers_from(after: Any, kind: type) -> list[type]:
-    """The classes that define a ``__call__``, from that on which a call of the class ``after``
-    runs in objects of ``kind``; none where it is no class."""
+    """List the classes that define a ``__call__``, from the one on which a call of the class
+    ``after`` runs in objects of ``kind``; none where ``after`` is no class."""
     definers = list(_definers(after)) if isinstance(after, type) else []
     own = list(_definers(kind))
     return own[own.index(definers[0]) :] if {*definers[:1]} & {*own} else definers
@@ -245,7 +249,7 @@ def _code_below(function: Any) -> CodeType | None:
 
 
 def _nested(code: CodeType | None) -> Iterator[CodeType]:
-    """The code, and that of the functions in it."""
+    """Yield the code, and that of the functions in it."""
     if code is not None:
         yield code
         for constant in code.co_consts:
@@ -254,8 +258,8 @@ def _nested(code: CodeType | None) -> Iterator[CodeType]:
 
 
 def _used(kind: type) -> Iterator[CodeType]:
-    """The code of the class's methods, below any decorators; of those of its bases that it
-    overrides, where its own calls them."""
+    """Yield the code of the class's methods, below any decorators, and of the methods of its bases
+    that it overrides, where its own call them."""
     for name in dir(kind):
         for base in kind.__mro__:
             if inspect.isfunction(method := vars(base).get(name)):

@@ -38,7 +38,8 @@ def check_stoppable(pipeline: Any, models: Sequence[Any]) -> None:
 
 
 def models_of(pipeline: Any, facts: PipelineFacts | None) -> list[Any]:
-    """Denoisers that the pipeline has, and then their companions; none if it has no denoiser."""
+    """List the denoisers that the pipeline has, and then their companions; none if it has no
+    denoiser."""
     if facts is None:
         return []
     denoisers = [getattr(pipeline, name, None) for name in facts.denoisers]

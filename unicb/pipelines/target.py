@@ -1,4 +1,4 @@
-"""The pipeline that callbacks are bound to, and what is known of it."""
+"""Describe the pipeline that callbacks are bound to, and what is known of it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Target:
 
     @cached_property
     def layout(self) -> Layout:
-        """The axes of its latents, as callbacks get them.
+        """Return the axes of the pipeline's latents, as callbacks get them.
 
         Raises:
             UnsupportedPipelineError: they hold no picture and no video.
@@ -113,7 +113,8 @@ class Target:
 
     @property
     def offered(self) -> tuple[str, ...]:
-        """Names of the tensors that its loop hands over at the end of a step."""
+        """Return the names of the tensors that the pipeline's loop hands over at the end of a
+        step."""
         if self.modular is not None:
             return self.modular.offered
         if self.scheduled is not None:
@@ -121,7 +122,8 @@ class Target:
         return tuple(getattr(self.pipeline, "_callback_tensor_inputs", ()))
 
     def num_timesteps(self, loop_locals: Callable[[list[str]], Mapping[str, Any]]) -> int:
-        """Number of the running call's timesteps; ``loop_locals`` gives values of its loop's."""
+        """Return the number of the running call's timesteps; ``loop_locals`` gives the values of
+        its loop's locals."""
         if self.block_step is not None:
             return self.block_step.num_timesteps
         if self.scheduled is not None:

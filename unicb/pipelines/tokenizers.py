@@ -1,4 +1,4 @@
-"""Pipelines that were loaded, or exported, without what reads texts."""
+"""Recognise pipelines that were loaded, or exported, without what reads texts."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class CallTimes(NamedTuple):
 
 
 class AskedRun:
-    """A run, as its callbacks see it.
+    """``AskedRun`` is a run, as its callbacks see it.
 
     Attributes:
         loop: which calls the pipeline's models.
@@ -80,7 +80,7 @@ class AskedRun:
 
     @property
     def pipeline(self) -> Any:
-        """The pipeline that is running."""
+        """Return the pipeline that is running."""
         return self._bound.target.pipeline
 
     @property
@@ -135,8 +135,9 @@ class AskedRun:
         return self._bound.target.backend.aside(work, tensors)
 
     def loop_locals(self, names: Sequence[str]) -> dict[str, Any]:
-        """Values of the loop's local variables by these names, as far as there are such. Only
-        while the loop is calling: in the methods of a callback that are handed a step."""
+        """Return the values of the loop's local variables by these names, as far as there are such.
+        It works only while the loop is calling: in the methods of a callback that are handed a
+        step."""
         step = self._bound.target.block_step
         if step is not None:
             return step.values(names)
@@ -162,8 +163,8 @@ class AskedRun:
 
     @contextmanager
     def as_own(self) -> Iterator[None]:
-        """A block of a callback that acts as the run's own loop does: what is held has the run's
-        values in it."""
+        """Act, within the block, as the run's own loop does: what is held has the run's values in
+        it."""
         before, self._calls_back = self._calls_back, False
         try:
             yield

@@ -1,4 +1,4 @@
-"""The handle on a binding's run, for whoever has started it."""
+"""Give whoever has started a binding's run a handle on it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Controls:
 
     @property
     def pipeline(self) -> Any:
-        """The pipeline that it was made for."""
+        """Return the pipeline that the binding was made for."""
         return self._bound.target.pipeline
 
     @property
@@ -42,7 +42,7 @@ class Controls:
 
     @property
     def step(self) -> int | None:
-        """Index of the last step that has ended, from 0; None before the first has."""
+        """Return the index of the last step that has ended, from 0; None before the first has."""
         return self._handle.step
 
     def wait(self, timeout: float | None = None) -> bool:

@@ -1,4 +1,4 @@
-"""The denoised latents of a run's steps, computed when somebody asks for them."""
+"""Compute the denoised latents of a run's steps, when somebody asks for them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _STEP_ARGUMENTS = ("extra_step_kwargs", "eta")
 
 
 class RunDenoised:
-    """The estimate for each step of one run, of what its model takes the finished latents to be.
+    """``RunDenoised`` estimates for each step of one run what its model takes the finished latents
+    to be.
 
     What goes wrong with it costs no run: it is raised for those who ask.
 
@@ -42,8 +43,8 @@ class RunDenoised:
         self._error: Exception | None = None
 
     def begin(self, timestep: Any, num_timesteps: int) -> bool:
-        """The first step of the run has ended, at this timestep. Returns whether each step is to
-        be noted."""
+        """Begin: the first step of the run has ended, at this timestep. Returns whether each step
+        is to be noted."""
         run = self._run
         try:
             self._in_place = writes_into_latents(type(run.pipeline))
@@ -73,20 +74,21 @@ class RunDenoised:
         self.started_from = self._handed_back = None
 
     def goes_on_with(self, latents: Tensor | None) -> None:
-        """The loop begins its next step with these. Of a loop that writes into one tensor, a copy
-        is kept."""
+        """Note the latents with which the loop begins its next step. Where the loop writes into one
+        tensor, a copy is kept."""
         self._handed_back = self.started_from = latents
         if self._in_place and self._estimate is not None and latents is not None:
             self.started_from = latents * 1.0
 
     def see(self, latents: Tensor | None) -> None:
-        """A step has ended, with these handed over."""
+        """Look whether the loop, whose step has ended with these handed over, writes into one
+        tensor."""
         if not self._in_place and latents is not None and latents is self._handed_back:
             self._in_place = True
             self.started_from = None  # it has been written into
 
     def note(self, handed: Mapping[str, Tensor]) -> None:
-        """A step has ended, with these handed over."""
+        """Note that a step has ended, with these tensors handed over."""
         latents = handed.get("latents")
         if self._estimate is not None and latents is not None:
             try:
@@ -159,7 +161,7 @@ class RunDenoised:
             outputs["latents"] = x0
 
     def forget(self) -> None:
-        """The run is over: no tensor is kept."""
+        """Forget all tensors: the run is over."""
         # The error's traceback has frames, and these have tensors.
         self._estimate = self._error = self.started_from = self._handed_back = None
 

@@ -1,4 +1,5 @@
-"""The end of a run: what is undone, and who hears of it, once and whatever happens."""
+"""End a run: undo what is to be undone, and tell who is to hear of it, once and whatever
+happens."""
 
 from __future__ import annotations
 

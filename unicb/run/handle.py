@@ -33,7 +33,8 @@ class Request(NamedTuple):
 
 
 class Handle:
-    """The state of a binding's runs, one after another. It decides, and does no other work.
+    """A handle has the state of a binding's runs, one after another. It decides, and does no other
+    work.
 
     Attributes:
         state: of the run that is under way, or of the last one.
@@ -101,14 +102,14 @@ class Handle:
             gates.remove()
 
     def calling(self) -> Request | None:
-        """The pipeline is being called. Returns what is asked of the call beforehand."""
+        """Note that the pipeline is being called. Returns what is asked of the call beforehand."""
         with self._changed:
             if self.state != "pending":
                 self.state, self.step = "pending", None
             return self.request
 
     def begin(self, make: Callable[[], Run]) -> Run:
-        """A loop of a call has begun, and a run with it.
+        """Begin a run: a loop of a call has begun.
 
         Raises:
             UnicbError: another run of the binding has not ended.
@@ -129,15 +130,16 @@ class Handle:
             return run
 
     def decoded_since(self, began: float, call: int) -> None:
-        """The call of this number has returned; its last step ended then, on ``time.monotonic``'s
-        clock."""
+        """Note that the call of this number has returned; its last step ended then, on
+        ``time.monotonic``'s clock."""
         if call == self._count:  # what ends later was kept, by a traceback for example
             self.decode_seconds = time.monotonic() - began
 
     def last_step(self, run: Run) -> Request | None:
-        """The run's last step has ended, or something is asked of it. Returns what is.
+        """Note that the run's last step has ended, or that something is asked of the run. Returns
+        what is.
 
-        Who asks after this is too late, and is told so.
+        Whoever asks after this is too late, and gets that answer.
         """
         with self._changed:
             request = self.request
@@ -147,8 +149,8 @@ class Handle:
             return request
 
     def settle(self, run: Run | None, state: State) -> bool:
-        """The run has ended, as far as whoever holds the handle is concerned; None: the call has,
-        without any. Returns whether it had not before."""
+        """Note that the run has ended, as far as whoever holds the handle is concerned; None: that
+        the call has, without any run. Returns whether it had not before."""
         with self._changed:
             ended = self.run is run and self.state == "running" if run else self.state == "pending"
             if not ended:
@@ -192,7 +194,7 @@ class Handle:
                 self.run = None
 
     def look(self) -> State:
-        """The state, after a look at whether the run's loop is still there."""
+        """Return the state, after a look at whether the run's loop is still there."""
         run = self.run
         if run is not None and not run.loop.is_executing():
             run.finish()

@@ -23,7 +23,7 @@ _PIPELINE_STATE = "state"
 
 
 class BlockStep:
-    """One step of a loop block.
+    """``BlockStep`` is one step of a loop block.
 
     Attributes:
         state: of the block, which its inner blocks change.
@@ -61,7 +61,7 @@ class LoopStepSource:
     Args:
         target: the pipeline.
         loops: of that.
-        call: told of each step's end.
+        call: hears of each step's end.
         handle: the binding's.
         scope: of the call; steps of others pass.
         names: of the tensors that callbacks are handed.
@@ -129,7 +129,7 @@ class LoopStepSource:
         return components, state
 
     def _begin(self, frame: FrameType) -> BlockStep:
-        """The first step of a loop begins; its rounds are counted once."""
+        """Begin the first step of a loop. The loop's rounds are counted once."""
         step = self._target.block_step = BlockStep(id_of(frame), rounds_of(frame))
         return step
 
@@ -151,7 +151,7 @@ def _write(state: Any, name: str, before: Any, value: Any) -> None:
 
 
 def _groups(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The dicts in these, and in those: a state has tensors once more in what it hands on."""
+    """Yield the dicts in these, and in those: a state has tensors once more in what it hands on."""
     for value in values.values():
         if isinstance(value, dict):
             yield value

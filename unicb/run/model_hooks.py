@@ -1,4 +1,4 @@
-"""The hooks that a call of a pipeline has on the pipeline's models: one on each.
+"""Keep the hooks that a call of a pipeline has on the pipeline's models: one on each.
 
 That one asks what is to be done when the model is called. So what is put on a model in the moment
 before a call answers that call, too, and who comes first does not hang on who was put first.

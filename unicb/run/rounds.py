@@ -17,15 +17,14 @@ _NOTHING = object()
 
 
 def note_rounds(target: Target, frame: FrameType) -> None:
-    """A pass begins in this frame: where the loop is one of somebody's own, note how many rounds it
-    has."""
+    """Note how many rounds a loop of somebody's own has: a pass begins in this frame."""
     loop = target.pipeline
     if isinstance(loop, Loop):
         loop.num_timesteps = rounds_of(frame) if loop.said is None else loop.said
 
 
 def stepping_frame(frame: FrameType | None) -> FrameType | None:
-    """The innermost frame, from ``frame`` outwards, that is in a ``for`` whose code names a
+    """Return the innermost frame, from ``frame`` outwards, that is in a ``for`` whose code names a
     ``step``; None if there is none."""
     while frame is not None:
         if "step" in frame.f_code.co_names and _goes_over(frame) is not None:
@@ -35,8 +34,8 @@ def stepping_frame(frame: FrameType | None) -> FrameType | None:
 
 
 def rounds_of(frame: FrameType) -> int:
-    """The number of rounds of the innermost ``for`` that the frame is in. What it goes over is
-    found by its name, and asked for its length alone.
+    """Return the number of rounds of the innermost ``for`` that the frame is in. What it goes over
+    is found by its name, and asked for its length alone.
 
     Raises:
         UnsupportedPipelineError: the code does not say.

@@ -1,4 +1,5 @@
-"""One run of a pipeline, from the end of its first step (or before it) to that of its last."""
+"""Follow one run of a pipeline, from the end of its first step (or before it) to that of its
+last."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from unicb.step import Picture, Step
 
 
 class Run(AskedRun):
-    """A run of a pipeline, as its callbacks see it in ``step.run``, and what it has to put back.
+    """``Run`` is a run of a pipeline, as its callbacks see it in ``step.run``, and what it has to
+    put back.
 
     Attributes:
         num_timesteps: of its pass over the timesteps.
@@ -55,7 +57,7 @@ class Run(AskedRun):
 
     @property
     def index_in_pass(self) -> int:
-        """The index of the last step in its own pass over the timesteps."""
+        """Return the index of the last step in its own pass over the timesteps."""
         return self.index - self._offset
 
     @property
@@ -112,7 +114,7 @@ class Run(AskedRun):
         return outputs
 
     def _begin_pass(self, index: int, timestep: Any) -> None:
-        """The loop begins, or counts anew for the next part of a long video."""
+        """Begin a pass: the loop begins, or counts anew for the next part of a long video."""
         if index < self.index - self._offset:
             self._offset = self.index + 1
         self.num_timesteps = self._count_timesteps()
@@ -183,8 +185,8 @@ class Run(AskedRun):
         self._out.interrupted, self.denoised.picture = True, picture
 
     def settle(self, outputs: dict[str, Tensor], handed: Mapping[str, Tensor]) -> None:
-        """The last step has ended, with these tensors handed over. The callbacks are told; and
-        where the loop does not end here, it is made to run out."""
+        """End the run for its callbacks: its last step has ended, with these tensors handed over.
+        Where the loop does not end here, it is made to run out."""
         self.next_index = None
         is_early = self.index + 1 != self.num_timesteps
         if self.interrupted and self.denoised.picture == "denoised" and is_early:

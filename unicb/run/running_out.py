@@ -1,4 +1,4 @@
-"""A run that is over for its callbacks, in a loop that goes on: it runs out on its own."""
+"""Let a loop run out whose run is over for its callbacks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class RunningOut:
-    """Makes the rest of a loop that reads no interrupt flag do nothing, once it is stopped.
+    """Make the rest of a loop that reads no interrupt flag do nothing, once it is stopped.
 
     Attributes:
         interrupted: whether no further step is to be computed.
@@ -50,7 +50,7 @@ class RunningOut:
         return self._stopped_with is not None
 
     def stop(self, outputs: Mapping[str, Tensor]) -> None:
-        """The run is stopped at a step's end, with these handed back; nothing to do where the
+        """Stop the run at a step's end, with these handed back. There is nothing to do where the
         loop ends by its flag."""
         if self._target.modular is not None:
             self._stopped_with = dict(outputs)  # its steps are left out
@@ -70,5 +70,5 @@ class RunningOut:
         return Outputs({name: self._stopped_with[name] for name in tensors})
 
     def forget(self) -> None:
-        """The run is over."""
+        """Forget what is kept: the run is over."""
         self._stopped_with = None

@@ -1,7 +1,7 @@
 """Notice the end of a step in a call that unicb makes: by the callback that the loop calls; in a
 loop that calls none, by its scheduler; in a modular pipeline, by its loop blocks.
 
-In each way, a :class:`Call` is told of it in the frameworks' signature; all that follows is the
+In each way, a :class:`Call` hears of it in the frameworks' signature; all that follows is the
 same.
 """
 
@@ -36,7 +36,7 @@ class Source(Protocol):
         """Begin; returns the keyword arguments that the pipeline's call takes for it."""
 
     def stop(self, failed: bool) -> None:
-        """The call has ended, with an error or without."""
+        """Stop: the call has ended, with an error or without."""
 
 
 def source_of(target: Target, call: Call, handle: Handle, scope: Scope, names: list[str]) -> Source:
@@ -79,7 +79,7 @@ class SchedulerSource:
     Args:
         target: the pipeline.
         loop: of its class.
-        call: told of each step's end.
+        call: hears of each step's end.
         handle: the binding's.
         scope: of the call; steps of others pass.
     """
@@ -150,7 +150,7 @@ class SchedulerSource:
         return with_part(out, part, doubled)
 
     def _index(self, frame: FrameType) -> int:
-        """The number of the step that has ended, in its pass over the timesteps."""
+        """Return the number of the step that has ended, in its pass over the timesteps."""
         timesteps = getattr(self._scheduler, "timesteps", None)
         is_kept = timesteps is getattr(self._scheduler, "timesteps", None)
         if self._done >= self._count or (is_kept and timesteps is not self._timesteps):

@@ -24,7 +24,7 @@ _STEP = -1, 0
 
 
 class Replay:
-    """Makes the rest of a loop do nothing, once :attr:`stopped` is set; until then it looks on.
+    """Make the rest of a loop do nothing, once :attr:`stopped` is set; until then look on.
 
     Of each model, the last output is kept for each number of rows: loops may leave guidance out of
     some of their steps. So it is of the scheduler's step. What has none by the time of the stop
@@ -79,7 +79,7 @@ class Replay:
 
 
 def _rows(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Rows of what a model is called with: of the first tensor with axes, or list."""
+    """Return how many rows a model is called with: those of the first tensor with axes, or list."""
     for value in (*args, *kwargs.values()):
         if isinstance(value, list):
             return len(value)
@@ -90,7 +90,7 @@ def _rows(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
 
 
 class _SchedulerStep:
-    """Stands in for the ``step`` of one scheduler object, and not of copies that a loop makes."""
+    """Stand in for the ``step`` of one scheduler object, and not of copies that a loop makes."""
 
     def __init__(self, scheduler: Any, around: Callable[..., Any]) -> None:
         self._scheduler, self._around = scheduler, around

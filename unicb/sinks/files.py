@@ -1,4 +1,4 @@
-"""One file for each picture."""
+"""Write one file for each picture."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EXAMPLE = {"step": 0, "image": 0, "num_timesteps": 1, "run": 0}
 
 
 class FileSink:
-    """Writes the pictures of a frame to the paths that a template gives.
+    """Write the pictures of a frame to the paths that a template gives.
 
     A frame that has videos is written as animations, where the suffix can hold one (see
     ``animates``); elsewhere, the middle latent frame of each video is.

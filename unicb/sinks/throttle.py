@@ -10,7 +10,7 @@ from unicb.checks import number_above_0, whole_number
 
 
 class Throttle:
-    """Decides for each step of a run whether to show it.
+    """Decide for each step of a run whether to show it.
 
     Shown are steps 0, ``every``, ``2 * every``, …, but of these none that comes sooner than
     ``1 / max_fps`` seconds after the one shown before; and the last step, whatever the time.
@@ -41,7 +41,7 @@ class Throttle:
         self._shown_at = -math.inf
 
     def reset(self) -> None:
-        """A new run starts: its first step is shown, whenever the last one of another was."""
+        """Start a new run: its first step is shown, whenever the last one of another was."""
         self._shown_at = -math.inf
 
     def shows(self, step: int, num_timesteps: int) -> bool:

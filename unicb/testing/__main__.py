@@ -30,7 +30,8 @@ _QUIET = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 
 
 def main(arguments: list[str]) -> int:
-    """Returns pytest's exit code; 1 if nothing passed; 2 if the backend cannot be had."""
+    """Run the suite, and return pytest's exit code; 1 if nothing passed; 2 if the backend cannot be
+    had."""
     parser = argparse.ArgumentParser(
         prog="python -m unicb.testing",
         description=__doc__,

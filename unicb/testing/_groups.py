@@ -1,4 +1,4 @@
-"""A pytest plug-in that tells each check's group, and what the checks are made on.
+"""Tell, as a pytest plug-in, each check's group, and what the checks are made on.
 
 It is loaded by name (``-p``), and so in every process in which pytest-xdist runs checks.
 """
@@ -50,8 +50,8 @@ def about(harness: Harness) -> list[str]:
 
 
 def _group(item: pytest.Item) -> str | None:
-    """The group that a check belongs to, by the class of the suite that defines it; None for other
-    tests, which may run beside."""
+    """Return the group that a check belongs to, by the class of the suite that defines it; None for
+    other tests, which may run beside."""
     name = getattr(item, "originalname", item.name)
     for base in getattr(getattr(item, "cls", None), "__mro__", ()):
         if name in vars(base) and base.__module__.startswith("unicb.testing."):

@@ -155,7 +155,8 @@ class GuidanceChecks(Checks):
         assert relative_error(out, self._reference(pipeline, case, 1)) < EXACT
 
     def _check_cut(self, case: Case, index: int, cut_at: int | None = None) -> None:
-        """The run with a cutoff index is the reference that is cut at the end of ``cut_at``."""
+        """Check that the run with a cutoff index is the reference that is cut at the end of
+        ``cut_at``."""
         pipeline = self.pipeline(case.kind)
         cut_at = index if cut_at is None else cut_at
         expected = self._reference(pipeline, case, cut_at)
@@ -171,7 +172,7 @@ class GuidanceChecks(Checks):
         assert relative_error(out, expected) < EXACT
 
     def _reference(self, pipeline: Any, case: Case, index: int) -> npt.NDArray[Any]:
-        """Both halves computed to the end, the unconditional one replaced after the cut."""
+        """Compute both halves to the end, with the unconditional one replaced after the cut."""
 
         def change(call: int, out: Any) -> Any:
             return out if call <= index else self.conditional_only(pipeline, out)

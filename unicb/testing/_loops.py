@@ -1,4 +1,4 @@
-"""Loops that call no callback: a step's end is told by the scheduler, in a loop bound by its parts.
+"""Loops that call no callback: the scheduler shows the end of a step, in a loop bound by its parts.
 
 The pipeline's own loop stands for one that somebody wrote by hand, around its denoiser and its
 scheduler.
@@ -18,7 +18,7 @@ from unicb.testing._base import Checks, Shout, relative_error
 
 
 class _Looks(Callback):
-    """Notes each step's index and latents; halves the latents of one step, or raises there."""
+    """Note each step's index and latents; halve the latents of one step, or raise there."""
 
     tensors = ("latents",)
 
@@ -92,7 +92,8 @@ class LoopChecks(Checks):
         assert OWN not in vars(type(scheduler))  # no class of ours
 
     def _parts(self, **more: Any) -> Loop:
-        """The parts of the first kind of pipeline; how many steps it takes is said."""
+        """Return the parts of the first kind of pipeline, with the number of steps that it
+        takes."""
         pipeline = self.pipeline()
         models = {name: getattr(pipeline, name) for name in self.facts(pipeline).denoisers}
         steps = self.case().steps

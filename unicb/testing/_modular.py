@@ -1,4 +1,4 @@
-"""Pipelines of blocks: a step's end is told by the loop block, guidance is a guider's."""
+"""Pipelines of blocks: the loop block shows the end of a step, and a guider guides."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unicb.testing._modular_toy import STEPS, ToyModularPipeline
 
 
 class _Looks(Callback):
-    """Notes each step; halves a tensor in one step, or raises there."""
+    """Note each step; halve a tensor in one step, or raise there."""
 
     tensors = ("latents", "prompt_embeds")
 

@@ -380,5 +380,5 @@ class OpsChecks(Checks):
 
 
 def dtype_of(name: str) -> npt.DTypeLike:
-    """The numpy dtype in which ``to_numpy`` hands over a framework's dtype of that name."""
+    """Return the numpy dtype in which ``to_numpy`` hands over a framework's dtype of that name."""
     return np.float32 if name == "bfloat16" else np.dtype(name)

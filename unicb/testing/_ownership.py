@@ -33,7 +33,7 @@ _GUIDED: dict[str, Callable[[], Callback]] = {
 
 
 class AtStep(Callback):
-    """Does something at the end of one step."""
+    """Do something at the end of one step."""
 
     def __init__(self, index: int, do: Callable[[], object]) -> None:
         self.index, self.do = index, do

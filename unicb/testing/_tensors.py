@@ -40,7 +40,7 @@ def _samples() -> dict[str, npt.NDArray[Any]]:
 
 class TensorsChecks(Checks):
     def _pair(self, array: npt.NDArray[Any], dtype: str) -> tuple[Tensor, _Wide]:
-        """A tensor, and what it holds."""
+        """Return a tensor, and what it holds."""
         tensor = self.harness.tensor(array, dtype)
         return tensor, self._held(tensor)
 
