@@ -40,7 +40,7 @@ class Callback(ABC):
 
     @abstractmethod
     def on_step_end(self, step: Step) -> None:
-        """Called at the end of every step. An exception ends the run and reaches the caller."""
+        """Act at the end of every step. An exception ends the run and reaches the caller."""
 
     def needs(self, target: Target) -> Sequence[str]:
         """Return the names of the tensors that the callback reads or writes on this pipeline;
@@ -48,10 +48,10 @@ class Callback(ABC):
         return self.tensors
 
     def on_bind(self, target: Target) -> None:  # noqa: B027
-        """Called once by ``bind``. Raise here if the callback cannot work on this pipeline."""
+        """Prepare for a pipeline. ``bind`` calls this once; raise here if it cannot work there."""
 
     def before_first_step(self, step: Step) -> None:  # noqa: B027
-        """Called before the first step of a run, as soon as the pipeline's loop calls its denoiser.
+        """Act before the first step of a run, as soon as the pipeline's loop calls its denoiser.
 
         ``step`` stands for the end of the step before the first: its index is -1, it has no
         timestep and no tensors, and what its methods do to guidance holds from the first step on.
@@ -63,10 +63,10 @@ class Callback(ABC):
         """
 
     def on_run_start(self, run: Run) -> None:  # noqa: B027
-        """Called at the end of the first step of a run, before :meth:`on_step_end`."""
+        """Prepare for a run, at the end of its first step, before :meth:`on_step_end`."""
 
     def on_run_end(self, run: Run) -> None:  # noqa: B027
-        """Called when a run is over: ``run.outcome`` says how, and ``run.error`` why if it has
+        """Act when a run is over: ``run.outcome`` says how, and ``run.error`` why if it has
         failed. A run that was abandoned has failed.
 
         A run that ends within its first step has not started, and does not call this; but it

@@ -123,8 +123,8 @@ def dot(ops: TensorOps, a: Tensor, b: Tensor, kept: int = 1, average: bool = Fal
 
 
 def lerp(a: Tensor, b: Tensor, weight: float | Tensor) -> Tensor:
-    """Blend of two tensors: ``a`` for a weight of 0, ``b`` for 1, exactly, and in between what is
-    in between; beyond, it goes on in a line.
+    """Blend two tensors: ``a`` for a weight of 0, ``b`` for 1, exactly, and in between what is in
+    between; beyond, it goes on in a line.
 
     The parts combine as tensors do, with axes of 1 repeated. Either has to be finite for the other
     to come out alone.
@@ -137,7 +137,8 @@ def lerp(a: Tensor, b: Tensor, weight: float | Tensor) -> Tensor:
 
 
 def dtype_name(x: Tensor) -> str:
-    """Name of a tensor's dtype in lower case, the same on every framework: ``"float16"``."""
+    """Return the name of a tensor's dtype in lower case, the same on every framework:
+    ``"float16"``."""
     return str(x.dtype).rpartition(".")[2].lower()
 
 

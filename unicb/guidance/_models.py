@@ -51,7 +51,7 @@ class Models:
 
     @property
     def name(self) -> str:
-        """Name of the pipeline's class."""
+        """Return the name of the pipeline's class."""
         return type(self.pipeline).__name__
 
     @property

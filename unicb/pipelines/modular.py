@@ -249,7 +249,7 @@ def _own_calls(loop: ast.For) -> Iterator[ast.Call]:
 
 
 def _changed_besides(loop: ast.For) -> str:
-    """Name what a loop assigns to, or in, an attribute, but for the state itself; empty if
+    """Say what a loop assigns to, or in, an attribute, but for the state itself; empty if
     nothing."""
     for node in ast.walk(loop):
         if isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store):

@@ -55,7 +55,7 @@ class Target:
 
     @property
     def name(self) -> str:
-        """Name of the pipeline's class."""
+        """Return the name of the pipeline's class."""
         return type(self.pipeline).__name__
 
     @cached_property

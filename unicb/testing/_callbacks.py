@@ -1,4 +1,4 @@
-"""Callbacks: those that read, keep, correct and replace what the loop computes with."""
+"""Callbacks: each reads, keeps, corrects or replaces what the loop computes with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""CFG cutoff: exact against computing both halves, at half the work, leaving nothing behind."""
+"""CFG cutoff: a cut is exact against computing both halves, at half the work, and leaves nothing
+behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tensor contract, as properties against numpy."""
+"""Tensor contract: each operation has the properties that numpy's has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs in company: on models that others use too, nested and in threads, each has its own bits."""
+"""Company: runs on models that others use too, nested and in threads, each have their own bits."""
 
 from __future__ import annotations
 

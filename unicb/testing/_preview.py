@@ -1,4 +1,4 @@
-"""Preview: right colours for every picture in the batch, and never in the way."""
+"""Preview: every picture in the batch has its right colours, and nothing gets in the run's way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Guidance that changes: in an interval, by a schedule or a rule, from the first step on."""
+"""Guidance that changes: an interval, a schedule or a rule governs it, from the first step on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensors: means, deviations, products and blends, made of the contract alone."""
+"""Tensors: means, deviations, products and blends are made of the contract alone."""
 
 from __future__ import annotations
 
