@@ -27,7 +27,7 @@ from unicb.tensors import dot
 
 @dataclass
 class Seen:
-    """What a run has shown: the cosine of a step, and that of the step before, being read."""
+    """Hold what a run has shown: the cosine of a step, and that of the step before, being read."""
 
     cosine: Any = None
     reading: Callable[[], Any] | None = None

@@ -42,7 +42,7 @@ def draw(pipe: Any, ops: TensorOps, embeds: Any, latents: Any, steps: int) -> Im
 
 
 def embeddings(pipe: Any, ops: TensorOps, framework: str, prompt: str) -> Any:
-    """Those of an empty prompt, and of the prompt."""
+    """Encode an empty prompt, and the prompt."""
     device = {"device": pipe.device} if framework == "torch" else {}
     positive, negative = pipe.encode_prompt(
         prompt=prompt, num_images_per_prompt=1, do_classifier_free_guidance=True, **device

@@ -21,7 +21,7 @@ CAPTION_DROPOUT = 0.12
 
 @dataclass(frozen=True)
 class Plan:
-    """How one stage of training goes."""
+    """A plan says how one stage of training goes."""
 
     name: str
     steps: int

@@ -38,7 +38,7 @@ _OVERSAMPLING = 4
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows: a key of `SHAPES`, of `COLOURS` and of `BACKGROUNDS`."""
+    """A scene is what a picture shows: a key of `SHAPES`, of `COLOURS` and of `BACKGROUNDS`."""
 
     shape: str
     colour: str

@@ -35,7 +35,8 @@ Pixels = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the picture shows; each is `UNCLEAR` where it shows none of what is known."""
+    """A verdict says what the picture shows; each is `UNCLEAR` where it shows none of what is
+    known."""
 
     shape: str
     colour: str
@@ -67,7 +68,7 @@ def _foreground_colour(pixels: Pixels, background: Pixels) -> Pixels | None:
 
 
 def _coverage(pixels: Pixels, background: Pixels, foreground: Pixels) -> Pixels:
-    """How far each pixel (H, W) is on the way from background, 0, to foreground, 1."""
+    """Return how far each pixel (H, W) is on the way from background, 0, to foreground, 1."""
     way = foreground - background
     share: Pixels = (pixels - background) @ way / (way @ way)
     # Steeper about the middle: an edge stays where it is, and faint noise all over the background
@@ -84,7 +85,8 @@ def _centre_and_area(mask: Pixels) -> tuple[float, float, float]:
 
 @cache
 def _proportions(shape: str) -> tuple[float, float, float]:
-    """Of the shape drawn with radius 1: its centre of gravity's offset (x, y), and its area."""
+    """Measure the shape drawn with radius 1: its centre of gravity's offset (x, y), and its
+    area."""
     middle, radius = 128.0, 100.0
     mask = np.asarray(draw_mask(shape, middle, middle, radius, size=256)) / 255
     x, y, area = _centre_and_area(mask)

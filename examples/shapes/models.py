@@ -29,7 +29,8 @@ def build_vae() -> AutoencoderKL:
 
 
 def build_tiny_vae() -> AutoencoderTiny:
-    """As `build_vae`, but small; its latents are scaled as the UNet sees them."""
+    """Build a small autoencoder like that of `build_vae`; its latents are scaled as the UNet sees
+    them."""
     return AutoencoderTiny(
         encoder_block_out_channels=(TINY_WIDTH,) * 3,
         decoder_block_out_channels=(TINY_WIDTH,) * 3,

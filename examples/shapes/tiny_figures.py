@@ -31,7 +31,8 @@ HELD_OUT_SEED = 1000
 
 @dataclass(frozen=True)
 class Likeness:
-    """How like pictures are to others: one number of each for every picture, (N,)."""
+    """``Likeness`` says how like pictures are to others: one number of each for every picture,
+    (N,)."""
 
     r: Tensor
     """Pearson's, over all pixels and colours."""
@@ -54,7 +55,7 @@ def likeness(pictures: Tensor, others: Tensor) -> Likeness:
 
 @torch.no_grad()
 def decode(autoencoder: AutoencoderKL | AutoencoderTiny, latents: Tensor) -> Tensor:
-    """What is shown of the decode of scaled latents (N, 4, 16, 16): (N, 3, 64, 64) in [-1, 1]."""
+    """Decode scaled latents (N, 4, 16, 16) to what is shown of them: (N, 3, 64, 64) in [-1, 1]."""
     parts = (latents / autoencoder.config.scaling_factor).split(50)
     return torch.cat([autoencoder.decode(part).sample.clamp(-1, 1) for part in parts])
 
@@ -65,7 +66,7 @@ def compare_decodes(tiny: AutoencoderTiny, vae: AutoencoderKL, latents: Tensor) 
 
 
 def linear_preview(file: Path, latents: Tensor) -> Tensor:
-    """What preview data show of scaled latents (N, 4, 16, 16), enlarged: (N, 3, 64, 64)."""
+    """Compute what preview data show of scaled latents (N, 4, 16, 16), enlarged: (N, 3, 64, 64)."""
     data = tomllib.loads(file.read_text(encoding="utf-8"))
     fit = PreviewFit(torch.tensor(data["factors"]), torch.tensor(data["bias"]))
     scale = data["spatial_scale"]

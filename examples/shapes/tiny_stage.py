@@ -73,7 +73,7 @@ def _noise(latents: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _estimates(source: Source, index: Tensor) -> Tensor:
-    """What the denoiser, guided, takes the finished latents of these drawings to be.
+    """Estimate what the denoiser, guided, takes the finished latents of these drawings to be.
 
     At random times, and with guidance scales whose logarithms are uniform.
     """

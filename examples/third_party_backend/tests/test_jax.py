@@ -1,4 +1,4 @@
-"""What this distribution promises beyond the conformance suite."""
+"""Test what this distribution promises beyond the conformance suite."""
 
 from __future__ import annotations
 
