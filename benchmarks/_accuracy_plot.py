@@ -99,7 +99,7 @@ def _labels(
 
 
 def _start(name: str) -> float | None:
-    """Where the window of a way begins, if it is as wide as those that are compared."""
+    """Return where the window of a way begins, if it is as wide as those that are compared."""
     arguments = _arguments(name)
     start, stop = (0.0, *arguments)[-2:] if arguments else (0.0, 0.0)
     return start if abs(stop - start - WIDTH) < 1e-9 else None

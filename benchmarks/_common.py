@@ -1,4 +1,5 @@
-"""What all benchmarks share: fair repetitions, medians with their spread, and a result as JSON."""
+"""Give all benchmarks what they share: fair repetitions, medians with their spread, and a result as
+JSON."""
 
 from __future__ import annotations
 
@@ -142,7 +143,7 @@ def progress(label: str, done: int, of: int) -> None:
 
 
 def machine() -> dict[str, str]:
-    """What the figures depend on and what may be said of a machine: no names, no addresses."""
+    """Say what the figures depend on and what may be said of a machine: no names, no addresses."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = {"processor": _processor(), "cores": str(cores), "system": platform.system()}
     return found if LOAD is None else {**found, "load at the start": LOAD}

@@ -1,4 +1,5 @@
-"""What differs between the frameworks: tensors, a denoiser's work, and their guides' preview."""
+"""Hide what differs between the frameworks: tensors, a denoiser's work, and their guides'
+preview."""
 
 from __future__ import annotations
 
@@ -69,7 +70,8 @@ class Torch:
         return run
 
     def latents_to_rgb(self, latents: Any, weights: Weights, biases: Weights) -> Image.Image:
-        """As in "Display image after each generation step" of diffusers' guide to callbacks."""
+        """Make a picture as "Display image after each generation step" of diffusers' guide to
+        callbacks does."""
         torch = self._torch
         matrix = torch.tensor(weights, dtype=latents.dtype).to(latents.device).t()
         bias = torch.tensor(biases, dtype=latents.dtype).to(latents.device)
@@ -114,7 +116,8 @@ class MindSpore:
         return run
 
     def latents_to_rgb(self, latents: Any, weights: Weights, biases: Weights) -> Image.Image:
-        """As in the same chapter of mindone's guide, which writes the einsum as a matmul."""
+        """Make a picture as the same chapter of mindone's guide does, which writes the einsum as a
+        matmul."""
         ms, ops = self._mindspore, self._mindspore.ops
         height, width = latents.shape[-2:]
         matrix = ops.t(ms.Tensor(weights, dtype=latents.dtype))

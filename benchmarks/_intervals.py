@@ -21,7 +21,7 @@ class Estimate(NamedTuple):
     upper: float
 
     def times(self, factor: float) -> Estimate:
-        """In another unit; ``factor`` is not negative."""
+        """Return the estimate in another unit; ``factor`` is not negative."""
         return Estimate(*(factor * number for number in self))
 
 

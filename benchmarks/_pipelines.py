@@ -54,7 +54,7 @@ class Untrained:
         return array
 
     def parameters(self) -> int:
-        """How many numbers the denoiser learns."""
+        """Count the numbers that the denoiser learns."""
         model = self.denoiser
         listed = getattr(model, "get_parameters", None) or model.parameters
         return sum(int(np.prod(parameter.shape)) for parameter in listed())

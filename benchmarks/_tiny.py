@@ -40,6 +40,6 @@ def build(fx: Framework, class_name: str) -> Any:
 
 
 def arguments(fx: Framework, pipeline: Any, steps: int) -> dict[str, Any]:
-    """What a call of such a pipeline takes, for one picture of a guided prompt."""
+    """Make the arguments of a call of such a pipeline, for one picture of a guided prompt."""
     entry = entry_of(type(pipeline).__name__)
     return entry.arguments(fx, pipeline, Request(steps=steps))

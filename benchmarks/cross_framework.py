@@ -1,4 +1,5 @@
-"""How long a step of the shapes checkpoint takes on each framework, on a CPU, for information.
+"""Measure how long a step of the shapes checkpoint takes on each framework, on a CPU, for
+information.
 
     python benchmarks/cross_framework.py --framework torch
 

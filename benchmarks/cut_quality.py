@@ -1,4 +1,5 @@
-"""What cutting guidance short costs: how many pictures show what they should, over the work done.
+"""Measure what cutting guidance short costs: how many pictures show what they should, over the work
+done.
 
     python benchmarks/cut_quality.py
     python benchmarks/cut_quality.py --draw        the plot anew, from the JSON
@@ -103,7 +104,7 @@ WAYS: Mapping[str, Way] = {
 
 @dataclass
 class Outcome:
-    """What came of the prompts in one way.
+    """An outcome holds what came of the prompts in one way.
 
     Attributes:
         rows: that the denoiser computed.
@@ -123,7 +124,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Settings:
-    """Which pictures are made, and how."""
+    """``Settings`` say which pictures are made, and how."""
 
     prompts: int
     steps: int
@@ -248,7 +249,7 @@ def figures_of(outcomes: Mapping[str, Outcome], scenes: Sequence[Scene]) -> Iter
 
 
 def findings(figures: Sequence[Figure]) -> list[str]:
-    """What the figures show, in sentences; only what they do show."""
+    """Say what the figures show, in sentences; only what they do show."""
     by = {(item.name, item.case): item for item in figures}
     ways = list(dict.fromkeys(item.name for item in figures))
 

@@ -1,4 +1,4 @@
-"""How much of the time CFGCutoff saves, next to what so many rows take without it.
+"""Measure how much of the time CFGCutoff saves, next to what so many rows take without it.
 
     python benchmarks/cut_saving.py --framework torch
 
@@ -101,7 +101,7 @@ def share_of_rows(runs: Mapping[str, Sequence[Any]], steps: int, batch: int) -> 
 
 
 def guided_steps(steps: int) -> int:
-    """How many steps have guidance: those up to index ``int(steps * RATIO)``."""
+    """Count the steps that have guidance: those up to index ``int(steps * RATIO)``."""
     return min(int(steps * RATIO) + 1, steps)
 
 

@@ -1,4 +1,5 @@
-"""What cutting guidance saves large models on a CUDA device, and that no callback waits for it.
+"""Measure what cutting guidance saves large models on a CUDA device, and show that no callback
+waits for it.
 
     python benchmarks/guidance_cuda.py
     python benchmarks/guidance_cuda.py --device cpu --models "SDXL, tiny" "FLUX, tiny" \
@@ -236,7 +237,7 @@ def measure(case: str, model: Untrained, form: str, steps: int, repetitions: int
 
 
 def stopped(model: Untrained, form: str, way: Keywords, steps: int) -> str:
-    """What torch says to a run that must not wait for the device; empty if nothing.
+    """Return what torch says to a run that must not wait for the device; empty if nothing.
 
     What a pipeline does before its loop may wait. An error inside of a preview is a warning.
     """
@@ -259,7 +260,7 @@ def stopped(model: Untrained, form: str, way: Keywords, steps: int) -> str:
 
 
 def check_debug_mode(case: str, model: Untrained, form: str) -> tuple[list[Figure], list[str]]:
-    """Whether runs wait for the device, and what torch says where they do."""
+    """Tell whether runs wait for the device, and what torch says where they do."""
     figures, notes = [], []
     for name, way in CHECKED.items():
         stops = " ".join(stopped(model, form, way, FEW_STEPS).split())

@@ -1,4 +1,4 @@
-"""What importing unicb takes, beside the imports that its users have anyway.
+"""Measure what importing unicb takes, beside the imports that its users have anyway.
 
     python benchmarks/import_cost.py --framework torch
 
@@ -62,7 +62,7 @@ def python(arguments: Sequence[str], compiled: str) -> subprocess.CompletedProce
 
 
 def milliseconds(before: str, line: str, compiled: str) -> float:
-    """What ``line`` takes in a new Python, after ``before``."""
+    """Measure how long ``line`` takes in a new Python, after ``before``."""
     return float(
         python(["-c", TIMED.format(before=before, line=line)], compiled).stdout.split()[-1]
     )

@@ -1,4 +1,4 @@
-"""What a preview costs at each step, next to the function that the frameworks' guides give.
+"""Measure what a preview costs at each step, next to the function that the frameworks' guides give.
 
     python benchmarks/preview_cost.py --framework torch
 
@@ -76,7 +76,7 @@ class Clock:
         self._whole, self._processor = time.perf_counter(), time.process_time()
 
     def read(self) -> tuple[float, float]:
-        """Of time, and of this process's processor time."""
+        """Return the seconds since the clock began, and those of this process's processor time."""
         return time.perf_counter() - self._whole, time.process_time() - self._processor
 
 

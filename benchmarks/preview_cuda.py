@@ -1,4 +1,5 @@
-"""What a preview at each step costs a large model on a CUDA device, and whether it ever waits.
+"""Measure what a preview at each step costs a large model on a CUDA device, and whether it ever
+waits.
 
     python benchmarks/preview_cuda.py
     python benchmarks/preview_cuda.py --device cpu --tiny --repetitions 1    a rehearsal
@@ -148,7 +149,7 @@ class Model:
             torch.cuda.synchronize(self._device)
 
     def prepare(self, steps: int | None = None) -> None:
-        """What a pipeline does before its loop, and what waits for the device there."""
+        """Do what a pipeline does before its loop, and what waits for the device there."""
         self._scheduler.set_timesteps(steps or self.steps, device=self._device)
         self._scheduler.set_begin_index(0)  # else it searches the device for its first timestep
         self.idle()
@@ -228,7 +229,7 @@ def measure(model: Model, repetitions: int) -> list[Figure]:
 
 
 def differing_numbers(a: torch.Tensor, b: torch.Tensor) -> int:
-    """How many elements of two tensors are not the same bits."""
+    """Count the elements of two tensors that are not the same bits."""
     return int((a.view(torch.int16) != b.view(torch.int16)).sum())
 
 
@@ -306,7 +307,7 @@ def count_waits(model: Model, cuda: bool) -> tuple[list[Figure], list[str]]:
 
 
 def stopped(model: Model, way: Bound) -> str:
-    """What torch says to a run that must not wait for the device; empty if nothing.
+    """Return what torch says to a run that must not wait for the device; empty if nothing.
 
     An error inside of a preview is a warning; its further files are missing then.
     """

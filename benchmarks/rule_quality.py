@@ -1,4 +1,4 @@
-"""What guidance rules do to pictures: how many show what they should, over the work done.
+"""Measure what guidance rules do to pictures: how many show what they should, over the work done.
 
     python benchmarks/rule_quality.py
     python benchmarks/rule_quality.py --draw       the sheet of pictures alone
@@ -57,14 +57,14 @@ SHOWN = range(8)
 
 
 class Plain(GuidanceRule):
-    """What the loop does by itself."""
+    """Combine as the loop does by itself."""
 
     def combine(self, unconditional: Any, conditional: Any, scale: Any, step: Any) -> Any:
         return unconditional + (conditional - unconditional) * scale
 
 
 class Zeros(ClassifierFreeZeroStarGuidance):
-    """With steps of zeros on any model."""
+    """Begin with steps of zeros on any model."""
 
     def on_bind(self, target: Any) -> None:
         GuidanceRule.on_bind(self, target)
@@ -82,7 +82,7 @@ class Cosines(AdaptiveGuidance):
         self.ends: list[int] = []
 
     def on_step_end(self, step: Step) -> None:
-        """What a step shows is read at the end of the next."""
+        """Read, at the end of a step, what the step before showed."""
         seen = step.run.state(self, Seen)
         before, seen.reading = seen.reading, partial(step.ops.to_numpy, seen.cosine)
         last = step.num_timesteps - 1
@@ -136,7 +136,7 @@ WAYS: Mapping[str, Way] = MappingProxyType(
 
 
 class Cuts(NamedTuple):
-    """What fixed cuts gave.
+    """``Cuts`` holds what fixed cuts gave.
 
     Attributes:
         prompts: how many prompts they were measured on.
@@ -148,7 +148,7 @@ class Cuts(NamedTuple):
 
 
 def findings(figures: Sequence[Figure], cuts: Cuts) -> Iterator[str]:
-    """What the figures show, in sentences; only what they do show."""
+    """Say what the figures show, in sentences; only what they do show."""
     by = {(item.name, item.case): item for item in figures}
     names = [name for name in dict.fromkeys(item.name for item in figures) if name != UNCUT]
     adaptive = [name for name in names if name.startswith("AdaptiveGuidance")]
@@ -191,7 +191,7 @@ def measured_cuts(settings: Mapping[str, Any]) -> Cuts:
 
 
 def _at_rows(cuts: Sequence[tuple[float, float]], rows: float) -> float | None:
-    """What is right at so many rows, on the lines between the cuts; None outside of them."""
+    """Return what is right at so many rows, on the lines between the cuts; None outside of them."""
     found = sorted(cuts)
     for (x, y), (after, then) in pairwise(found):
         if x <= rows <= after:

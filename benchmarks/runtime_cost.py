@@ -1,4 +1,5 @@
-"""What a step of a trained model takes on a runtime, next to torch, with guidance and without.
+"""Measure what a step of a trained model takes on a runtime, next to torch, with guidance and
+without.
 
     nox -s "bench(onnx)" "bench(openvino)"
 

@@ -1,4 +1,4 @@
-"""What a bound callback that does nothing adds to a step, by how the step's end is noticed.
+"""Measure what a bound callback that does nothing adds to a step, by how the step's end is noticed.
 
     python benchmarks/source_cost.py
 
@@ -129,7 +129,7 @@ def own_loop(parts: Loop, block: AbstractContextManager[Any]) -> Any:
 
 
 def microseconds(run: Callable[[], object]) -> float:
-    """Of a step of a run."""
+    """Return how long a step of a run takes."""
     began = time.perf_counter()
     run()
     return (time.perf_counter() - began) / STEPS * 1e6
@@ -152,7 +152,7 @@ def contestants() -> dict[str, Callable[[], float]]:
 
 
 def figures(rounds: Mapping[str, list[float]]) -> Iterator[Figure]:
-    """What being bound adds, by the source."""
+    """Yield what being bound adds, by the source."""
     for name in ("callback", "scheduler", "own loop", "loop block"):
         plain, bound = (rounds[f"{name}: {said}"] for said in ("plain", "bound"))
         added = [x - y for x, y in zip(bound, plain, strict=True)]
