@@ -36,7 +36,7 @@ Feature: TypeAlias = tuple[str, Any]
 
 
 def features(name: str) -> frozenset[Feature]:
-    """What a class has of what classes differ in."""
+    """Return the features of a class in which classes differ."""
     facts = facts_named(name)
     if facts is None:
         return frozenset()
@@ -107,8 +107,8 @@ def measure(fx: Framework) -> list[dict[str, Any]]:
 
 
 def loops_of(fx: Framework) -> dict[str, int]:
-    """How many classes the release has that call back; on how many of their loops the facts were
-    proven, and how many are looked at in their first step with guidance."""
+    """Count the release's classes that call back; on how many of their loops the facts were proven,
+    and how many are looked at in their first step with guidance."""
     found = {"classes": 0, "proven": 0, "looked at": 0, "without guidance": 0}
     for name, kind in classes(fx).items():
         owner, facts = facts_owner(kind), facts_named(name)
@@ -123,7 +123,7 @@ def loops_of(fx: Framework) -> dict[str, int]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python, and of the packages that are installed."""
+    """Return the versions of Python, and of the packages that are installed."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

@@ -38,7 +38,7 @@ FAMILIES = family_names()
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured on every class.
+    """A subject is what is measured on every class.
 
     Attributes:
         outcome: makes an outcome from a verdict and a reason.
@@ -109,7 +109,7 @@ def cases_of(
 def outcomes(
     entry: Entry, fx: Framework, subject: Subject, is_first: bool
 ) -> Iterator[tuple[str, Any]]:
-    """What one entry does with each case."""
+    """Yield what one entry does with each case."""
     cases = cases_of(entry, fx, subject, is_first)
     if entry.not_built:
         yield from ((case, subject.outcome("not built", entry.not_built)) for case in cases)

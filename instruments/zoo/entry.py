@@ -1,4 +1,4 @@
-"""What the zoo knows of one pipeline class: how to build a tiny one, and how to call it."""
+"""Say what the zoo knows of one pipeline class: how to build a tiny one, and how to call it."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Reasons:
         self._found: dict[str, set[str]] = {}
 
     def mark(self, rows: Iterable[dict[str, Any]]) -> str:
-        """What leads to the reasons of these rows."""
+        """Return the marks that lead to the reasons of these rows."""
         numbers = [self._number(row["class"], row["why"]) for row in rows if row["why"]]
         return "".join(f"[^{number}]" for number in dict.fromkeys(numbers))
 
@@ -81,7 +81,7 @@ class Reasons:
 
 
 def about(family: str) -> str:
-    """What a family is, in a sentence: its module's."""
+    """Say what a family is, in a sentence: its module's."""
     if family == WITHOUT:
         return "Classes that no entry of the zoo builds."
     module = importlib.import_module(f"zoo.families.{family}")
@@ -244,7 +244,7 @@ def _figure(rows: Rows, reasons: Reasons) -> str:
 
 
 def _impossible(found: dict[str, dict[str, Rows]]) -> Iterator[str]:
-    """Which pipelines cannot do which cases, reason by reason."""
+    """Yield which pipelines cannot do which cases, reason by reason."""
     cases: dict[tuple[str, str], dict[str, None]] = {}
     rows = [row for of in found.values() for rows in of.values() for row in rows]
     for name, of_title in by_title(rows).items():

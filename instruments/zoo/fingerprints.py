@@ -46,13 +46,13 @@ def release_of(fx: Framework) -> str:
 
 
 def entries_of(fx: Framework, name: str) -> list[Entry]:
-    """What the zoo knows of a class, on the framework."""
+    """Return the zoo's entries of a class, on the framework."""
     every = (entry for family in family_names() for entry in entries(family))
     return [e for e in every if e.name == name and fx.name in e.frameworks and not e.not_built]
 
 
 def classes(fx: Framework) -> Iterator[type]:
-    """Those of the library's classes that there are facts about."""
+    """Yield the library's classes that there are facts about."""
     for name in known_pipelines():
         try:
             found = getattr(fx.library, name)
@@ -77,13 +77,13 @@ def _built(fx: Framework, name: str) -> type | None:
 
 
 def _has_guidance(name: str) -> bool:
-    """Whether anything is done to the guidance of a class of this name."""
+    """Return whether anything is done to the guidance of a class of this name."""
     facts = facts_for(type(name, (), {})())
     return facts is not None and facts.cfg != "none"
 
 
 def why_not_proven(fx: Framework, kind: type) -> str:
-    """Why the facts do not hold for the loop of a class; empty where they do."""
+    """Say why the facts do not hold for the loop of a class; empty where they do."""
     # What measures unproven loops imports this module.
     from zoo.coverage import CFG, GUIDANCE, outcomes
 

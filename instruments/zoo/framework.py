@@ -47,7 +47,7 @@ class Framework(ABC):
 
     @abstractmethod
     def generator(self, seed: int = 0) -> Any:
-        """What a pipeline takes as ``generator``."""
+        """Return what a pipeline takes as ``generator``."""
 
     @abstractmethod
     def fill(self, model: Any) -> Any:

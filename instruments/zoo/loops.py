@@ -21,7 +21,7 @@ _PASSES: WeakKeyDictionary[Any, dict[Request, list[int]]] = WeakKeyDictionary()
 
 
 def calls_back(kind: type) -> bool:
-    """Whether the call of a class takes a step-end callback."""
+    """Return whether the call of a class takes a step-end callback."""
     call: Any = kind.__call__
     return "callback_on_step_end" in inspect.signature(call).parameters
 
@@ -34,9 +34,9 @@ def called(pipeline: Any, callbacks: Any, arguments: dict[str, Any]) -> Any:
 
 
 def caller(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Caller:
-    """What calls a pipeline without unicb, with arguments for that request. The callback gets the
-    tensor of that name at each step's end; what it returns goes back into the loop. While it runs,
-    ``pipeline.num_timesteps`` is right.
+    """Return a function that calls a pipeline without unicb, with arguments for that request. The
+    callback gets the tensor of that name at each step's end; what it returns goes back into the
+    loop. While it runs, ``pipeline.num_timesteps`` is right.
 
     A loop that calls no callback is run once before, to count its steps.
     """

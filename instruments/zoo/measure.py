@@ -33,7 +33,7 @@ CUT = 1
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one class did with one request.
+    """An outcome says what one class did with one request.
 
     Attributes:
         verdict: "exact", "refused" (by ``bind``, or by an error before a wrong picture), "wrong",
@@ -248,7 +248,7 @@ def cut(entry: Entry, fx: Framework, pipeline: Any, request: Request, meter: Met
 
 
 def has_none(facts: PipelineFacts | None) -> bool:
-    """Whether a class has no guidance to cut, rather than one that cannot be cut."""
+    """Return whether a class has no guidance to cut, rather than one that cannot be cut."""
     why = "" if facts is None or facts.cfg != "none" else facts.why_none
     return why.startswith("has no classifier-free guidance")
 
@@ -320,7 +320,7 @@ def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Out
 
 
 def _off_is_not_left_alone(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> str:
-    """Why a run without guidance is not what it is without unicb; "" if it is."""
+    """Say why a run without guidance is not what it is without unicb; "" if it is."""
     if entry.off_differs or request.rows > 1:
         return ""
     unguided = replace(request, guided=False)
@@ -338,7 +338,8 @@ def _off_is_not_left_alone(entry: Entry, fx: Framework, pipeline: Any, request: 
 def _conditional_is_wrong(
     entry: Entry, fx: Framework, pipeline: Any, request: Request, full: Meter
 ) -> str:
-    """Why what unicb takes for the conditional part is not what guidance off computes; "" if it is.
+    """Say why what unicb takes for the conditional part is not what guidance off computes; "" if it
+    is.
 
     This holds the facts against the pipeline's own switch, which knows nothing of them.
     """

@@ -1,4 +1,4 @@
-"""What was measured on every class, as the pages about coverage tell it."""
+"""Read what was measured on every class, as the pages about coverage tell it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Measure:
     part: str = ""
 
     def rows(self, found: Found, framework: str) -> Rows:
-        """What was found, with each reason in one line; empty where nothing was measured."""
+        """Return what was found, with each reason in one line; empty where nothing was measured."""
         measured = found.get(framework, {}).get(self.prefix)
         return [] if measured is None else [self._row(row) for row in measured["rows"]]
 
@@ -77,7 +77,7 @@ def read(folder: Path) -> Found:
 
 
 def source_of_row(row: dict[str, Any]) -> str:
-    """What tells the steps of a row's class; files say so where it is not a callback."""
+    """Return what shows the steps of a row's class; files say so where it is not a callback."""
     return str(row.get("told_by", CALLBACK))
 
 

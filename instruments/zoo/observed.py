@@ -27,7 +27,7 @@ ASKED = {
 
 @dataclass(frozen=True)
 class Observed:
-    """What came of one class with one request.
+    """``Observed`` says what came of one class with one request.
 
     Attributes:
         verdict: of the cut: "exact", "refused" (before anything is cut), "wrong", "failed" (without

@@ -67,7 +67,7 @@ def page(folder: Path) -> str:
 
 
 def _guided(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those of loops with guidance that was asked for."""
+    """Return the rows of loops with guidance that was asked for."""
     return [r for r in rows if r["way"] not in ("", "none") and r["verdict"] != "impossible"]
 
 

@@ -61,8 +61,8 @@ class Counting(Rounding):
         super().step_end(num_timesteps, latents)
 
     def before(self) -> int:
-        """How often a denoiser was called before the loop: as much more often in the first step
-        than in any other."""
+        """Return how often a denoiser was called before the loop: as much more often in the first
+        step than in any other."""
         denoisers = () if self.facts is None else self.facts.denoisers
         first, *others = (sum(name in denoisers for name, _ in calls) for calls in self.steps)
         return max(0, first - max(others))
@@ -100,7 +100,7 @@ class Planned(Rounding):
         return super()._call(name, call, args, kwargs)
 
     def work(self) -> tuple[int, int]:
-        """Without what was called before the loop."""
+        """Count the work without what was called before the loop."""
         facts = self.facts
         assert facts is not None
         loops = (*facts.denoisers, *facts.companions)
@@ -109,8 +109,8 @@ class Planned(Rounding):
 
 
 def per_step(ended: Sequence[Ended], first: Any, after: Callable[[Ended], Any]) -> list[Any]:
-    """What holds in each step: ``first`` in the first of each loop, and in the next what ``after``
-    says of a whole step that has ended."""
+    """List what holds in each step: ``first`` in the first of each loop, and in the next what
+    ``after`` says of a whole step that has ended."""
     found: list[Any] = []
     for end in ended:
         if end.index == 0:

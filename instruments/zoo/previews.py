@@ -62,7 +62,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Shown:
-    """What a preview of one class did with one request.
+    """``Shown`` says what a preview of one class did with one request.
 
     Attributes:
         verdict: "right", "refused" (by ``bind``), "wrong", "failed" (the pipeline itself raised),
@@ -86,7 +86,7 @@ class Shown:
 
 @dataclass
 class Seen:
-    """What came out of one run.
+    """``Seen`` holds what came out of one run.
 
     Attributes:
         finals: latents at the end of the last step of each of the run's loops.
@@ -212,8 +212,8 @@ def arrays(value: Any, fx: Framework) -> Iterator[Array]:
 
 
 def videos(decoded: list[Array], rows: int) -> list[Array]:
-    """What a decoder got, as ``[rows, frames, height, width, channels]``: one for each call, but
-    for calls with a part of the frames, or of the rows, each."""
+    """Return what a decoder got, as ``[rows, frames, height, width, channels]``: one for each call,
+    but for calls with a part of the frames, or of the rows, each."""
     if decoded[0].ndim == 4:
         frames = np.concatenate(decoded)
         return [np.moveaxis(frames.reshape(rows, -1, *frames.shape[1:]), 2, -1)]
@@ -299,7 +299,8 @@ def _correlation(a: Array, b: Array) -> float:
 
 
 def refusal(pipeline: Any) -> Shown | None:
-    """What ``bind`` says of a preview of this pipeline, whatever its VAE; None if nothing."""
+    """Return what ``bind`` says of a preview of this pipeline, whatever its VAE; None if
+    nothing."""
     try:
         bind(pipeline, Preview([], factors=any_format(4, -1, 1)))
     except UnsupportedPipelineError as error:
@@ -410,8 +411,8 @@ class Watched:
         return agreement(self._strip(-1, decoded.shape[3]), decoded)
 
     def colours_agree(self) -> bool:
-        """Whether the last usual preview has the colours that its format gives the channels, in the
-        frame in the middle."""
+        """Return whether the last usual preview has the colours that its format gives the channels,
+        in the frame in the middle."""
         pictures = np.stack([np.asarray(image) for image in self.usual[-1].images])
         cells = self._strip(-1, pictures.shape[2])
         middle = cells[:, cells.shape[1] // 2]
@@ -426,7 +427,7 @@ class Watched:
 
 
 def _differs(plain: Seen, ours: Seen) -> str:
-    """Why a run with previews is not the same as one without; "" if it is, to the last bit."""
+    """Say why a run with previews is not the same as one without; "" if it is, to the last bit."""
     if plain.calls != ours.calls:
         return "with previews, the run has another number of steps"
     for name in ("finals", "output"):
@@ -442,7 +443,8 @@ def _differs(plain: Seen, ours: Seen) -> str:
 def _frames_are_wrong(
     entry: Entry, pipeline: Any, frames: list[PreviewFrame], calls: int, decoded: Array
 ) -> str:
-    """Why the number of frames, their pictures' number or size, or their source is not right."""
+    """Say why the number of frames, their pictures' number or size, or their source is not
+    right."""
     rows, _, height, width, _ = decoded.shape
     scheduler = pipeline.scheduler
     expected = calls // 2 + 1 if getattr(scheduler, "order", 1) == 2 else calls

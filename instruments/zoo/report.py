@@ -135,7 +135,7 @@ def _versions(measured: dict[str, Any]) -> str:
 
 
 def _sections(found: Found) -> Iterator[str]:
-    """What each measure's verdicts and figures mean, and the sum of them."""
+    """Yield what each measure's verdicts and figures mean, and the sum of them."""
 
     def guidance(library: str, name: str) -> Iterator[str]:
         both = [(m.callback, _of_callbacks(m, found, name)) for m in (INTERVAL, SCHEDULE, RULE)]

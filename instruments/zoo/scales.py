@@ -16,7 +16,7 @@ _MORE = {"guidance_scale": ("guidance_scale_2", "min_guidance_scale", "max_guida
 
 
 def argument_of(facts: PipelineFacts) -> str:
-    """What the guidance scale is called in calls of the pipeline."""
+    """Return the name that the guidance scale has in calls of the pipeline."""
     return "true_cfg_scale" if "true_cfg_scale" in facts.scale_names else "guidance_scale"
 
 
@@ -77,7 +77,7 @@ def set_in_loop(
 
 
 def _is_loop(frame: FrameType, pipeline: Any) -> bool:
-    """Whether a frame is that of the pipeline's call, or of one inside it."""
+    """Return whether a frame is that of the pipeline's call, or of one inside it."""
     if "callback_on_step_end_tensor_inputs" in frame.f_locals:
         return True
     return frame.f_code.co_name == "__call__" and frame.f_locals.get("self") is pipeline

@@ -157,7 +157,7 @@ def _video_again(fx: Framework, pipeline: Any, request: Request) -> dict[str, An
 
 
 def _frames(fx: Framework, request: Request, seed: int) -> list[Any]:
-    """As many pictures as frames; for several prompts, as many lists of that."""
+    """Make as many pictures as frames; for several prompts, as many lists of that."""
     if request.prompts == 1:
         return [fx.uniform(3, PIXELS, PIXELS, seed=seed + i) for i in range(FRAMES)]
     videos = range(request.prompts)

@@ -132,7 +132,7 @@ def sd3(name: str, fx: Framework, channels: int = 4, **more: Any) -> Any:
 
 
 def _sd3_adapted(fx: Framework) -> Any:
-    """With an IP-Adapter of random weights."""
+    """Build the pipeline with an IP-Adapter of random weights."""
     pipeline = sd3("StableDiffusion3Pipeline", fx)
     models = import_module(f"{fx.library.__name__}.models.embeddings")
     attention = import_module(f"{fx.library.__name__}.models.attention_processor")

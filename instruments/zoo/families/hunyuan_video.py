@@ -23,7 +23,7 @@ def _texts(kind: str, request: Request) -> list[str]:
 
 
 def _numbers(fx: Framework, texts: list[str], videos: int, *shape: int) -> Any:
-    """Of each text the same numbers every time, ``videos`` times."""
+    """Make the same numbers of each text every time, ``videos`` times."""
     rows = [np.random.default_rng(sum(text.encode())).normal(size=shape) for text in texts]
     return fx.tensor(np.repeat(np.stack(rows), videos, axis=0))
 

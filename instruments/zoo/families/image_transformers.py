@@ -136,7 +136,7 @@ def _encoded_layers(
     num_images_per_prompt: int,
     **_: Any,
 ) -> tuple[Any, ...]:
-    """What FIBO's ``encode_prompt`` returns."""
+    """Return what FIBO's ``encode_prompt`` returns."""
     rows = (1 if isinstance(prompt, str) else len(prompt)) * num_images_per_prompt
     length = 2 * rows
     guided = guidance_scale > 1
@@ -610,7 +610,7 @@ def _joy_arguments(fx: Framework, pipeline: Any, request: Request) -> dict[str, 
 
 
 def _joy_reference(fx: Framework) -> Any:
-    """With a picture to edit, whose latents stand beside those of the result."""
+    """Build the pipeline with a picture to edit, whose latents stand beside those of the result."""
     pipeline = _joy(fx)
     pipeline.vae_image_processor = SimpleNamespace(
         get_default_height_width=lambda image, height, width: (32, 64),
@@ -733,7 +733,8 @@ def _krea2_arguments(fx: Framework, pipeline: Any, request: Request) -> dict[str
 
 
 class _Prompts:
-    """What OmniGen's processor makes of prompts and pictures, without tokenizer and torchvision.
+    """Make what OmniGen's processor makes of prompts and pictures, without tokenizer and
+    torchvision.
 
     Rows are prompts, negative prompts (one token shorter: padded on the left) and, with pictures,
     prompts of the pictures alone. Each picture fills two of the eight tokens.

@@ -127,7 +127,7 @@ def _picture(fx: Framework, request: Request, seed: int = 5) -> Any:
 
 
 def _from_half(request: Request) -> dict[str, Any]:
-    """Of eight steps, the last four are run."""
+    """Ask for eight steps, of which the last four are run."""
     return {"strength": 0.5, "num_inference_steps": 2 * request.steps}
 
 

@@ -25,7 +25,8 @@ def _texts(kind: str, request: Request) -> list[str]:
 
 
 def _encoder(fx: Framework) -> Callable[..., tuple[Any, Any]]:
-    """In place of a text encoder: of each text the same numbers every time, and a mask."""
+    """Make what stands in for a text encoder: the same numbers of each text every time, and a
+    mask."""
 
     def encode(prompt: list[str], num_videos_per_prompt: int = 1, **_: Any) -> tuple[Any, Any]:
         videos = num_videos_per_prompt

@@ -225,7 +225,7 @@ def _layered_arguments(fx: Framework, pipeline: Any, request: Request) -> dict[s
 
 
 class _Processor:
-    """What the pipeline asks of its processor when it is made."""
+    """Answer what the pipeline asks of its processor when it is made."""
 
     def __init__(self) -> None:
         self.tokenizer = SimpleNamespace(encode=lambda text: [1])

@@ -27,7 +27,7 @@ _BLOCKS: dict[str, Any] = {
 
 
 def _blocks(traits: frozenset[str]) -> dict[str, Any]:
-    """What a UNet and its ControlNet have in common."""
+    """Return the configuration that a UNet and its ControlNet have in common."""
     # A ControlNet-XS is made for blocks of two layers.
     layers = 2 if "xs" in traits else 1
     config = {**_BLOCKS, "layers_per_block": layers, "attention_head_dim": 2, "norm_num_groups": 4}

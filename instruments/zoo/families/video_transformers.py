@@ -23,7 +23,7 @@ def _texts(kind: str, request: Request) -> list[str]:
 
 
 def _embeddings(fx: Framework, texts: list[str], videos: int = 1) -> Any:
-    """Of each text the same numbers every time, ``videos`` times."""
+    """Embed each text by the same numbers every time, ``videos`` times."""
     rows = [np.random.default_rng(sum(text.encode())).normal(size=(TOKENS, TEXT)) for text in texts]
     return fx.tensor(np.repeat(np.stack(rows), videos, axis=0))
 

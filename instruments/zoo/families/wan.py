@@ -29,7 +29,7 @@ NEGATIVE = "a blur"
 
 
 def encoder(fx: Framework, length: int = 4, width: int = TEXT) -> Callable[..., Any]:
-    """What stands in for a text encoder: a seeded embedding for each text."""
+    """Make what stands in for a text encoder: a seeded embedding for each text."""
 
     def encode(prompt: str | list[str], num_videos_per_prompt: int = 1, *_: Any, **__: Any) -> Any:
         texts = [prompt] if isinstance(prompt, str) else prompt

@@ -91,7 +91,8 @@ def _ones(fx: Framework, request: Request, length: int, dtype: str = "int64") ->
 
 
 def _qwen_edit(fx: Framework, request: Request, listed: bool = False) -> dict[str, Any]:
-    """With the latents of a picture, without a VAE: there are 8 pixels to a cell then."""
+    """Make the arguments with the latents of a picture, without a VAE: there are 8 pixels to a cell
+    then."""
     latents = fx.normal(request.prompts, 4, 1, 8, 16, seed=5)
     picture_latents = [latents] if listed else latents
     return {**_qwen(fx, request), "height": 64, "width": 128, "image_latents": picture_latents}

@@ -1,4 +1,5 @@
-"""What one modular pipeline does with unicb: each run against one without, from the same noise.
+"""Measure what one modular pipeline does with unicb: each run against one without, from the same
+noise.
 
 - *steps*: a bound callback that only looks changes nothing, to the bit, and sees each step once;
 - *edit*: latents that a callback changes are what the loop goes on with, to the bit: the reference
@@ -53,7 +54,7 @@ Array = npt.NDArray[Any]
 
 @dataclass
 class Outcomes:
-    """What came of one class and one request.
+    """``Outcomes`` says what came of one class and one request.
 
     Attributes:
         verdicts: "exact", "otherwise", "refused", "wrong", "no guidance" or "failed", by what was
@@ -421,7 +422,7 @@ def _guiders(pipeline: Any) -> list[Any]:
 
 
 def _differs(what: str, got: Array, expected: Array, tolerance: float) -> str:
-    """Why two results are not the same; empty if they are."""
+    """Say why two results are not the same; empty if they are."""
     if tolerance == 0.0:
         return "" if np.array_equal(got, expected) else what
     difference = error(got, expected)
@@ -429,7 +430,7 @@ def _differs(what: str, got: Array, expected: Array, tolerance: float) -> str:
 
 
 def measure(entry: ModularEntry, fx: Framework) -> dict[str, Outcomes]:
-    """What came of a class, by the case."""
+    """Measure what comes of a class, by the case."""
     found: dict[str, Outcomes] = {}
     if entry.bound_alone:
         try:

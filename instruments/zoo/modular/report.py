@@ -54,7 +54,7 @@ def page(folder: Path) -> str:
 
 
 def totals(folder: Path, framework: str) -> dict[str, Counter[str]]:
-    """How many classes of a framework came to what, by what was tried."""
+    """Count the classes of a framework by what they came to, for each thing that was tried."""
     path = folder / f"modular-{framework}.json"
     found: dict[str, Counter[str]] = {what: Counter() for what in WHAT}
     if path.exists():
