@@ -54,7 +54,7 @@ class Framework(ABC):
         """``model`` in evaluation mode, its zero parameters replaced by small random numbers.
 
         Many layers start with zeros (the last of a ControlNet, the gates of a transformer), and a
-        model that answers zero whatever it is told would prove nothing.
+        model that answers zero whatever it is asked would prove nothing.
         """
 
     @abstractmethod

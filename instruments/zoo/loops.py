@@ -69,7 +69,7 @@ class _Stepped:
     """Stands in a scheduler's place; a pass begins where it gets timesteps.
 
     Args:
-        callback: told of each step; None if steps are to be counted only.
+        callback: hears of each step; None if steps are to be counted only.
         counts: of the steps of each pass.
         rows: of the latents, where the loop may have each twice.
     """
