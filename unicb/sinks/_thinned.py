@@ -17,7 +17,7 @@ class Shown(NamedTuple):
 class Thinned:
     """Keep at most ``limit`` pictures, evenly spaced, with the first and the last of the run.
 
-    When there is no room left, every second one is let go, and from then on only every second
+    Whenever the limit is reached, every second one is dropped, and from then on only every second
     one is taken. So what is kept covers the whole run however long it is, at any time.
     """
 

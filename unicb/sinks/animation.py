@@ -21,9 +21,9 @@ class Animation:
     """Write the previews of a run as one animated picture, when the run is over.
 
     Memory is bounded: at most ``max_frames`` pictures are held. In a run that shows more, every
-    second one is let go each time there is no room, so that those that are left are evenly spaced
-    over the run, and its first and last are among them. A further run overwrites the file.
-    Of videos, it shows the middle latent frame of each step: its time is that of the run.
+    second one is dropped each time the limit is reached, so that those that are left are evenly
+    spaced over the run, and its first and last are among them. A further run overwrites the file.
+    It shows the middle latent frame of a video at each step: its time is that of the run.
 
     Args:
         path: where to; ``.webp`` or ``.gif``. Folders are made, and the file appears under its
