@@ -36,7 +36,7 @@ LOAD = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else None
 def parser(
     description: str | None, frameworks: Sequence[str] = FRAMEWORKS, repetitions: int | None = 20
 ) -> Any:
-    """An argument parser with the options that every script has.
+    """Make an argument parser with the options that every script has.
 
     ``--out`` is the folder for the result; ``--repetitions`` the number of rounds, by default
     ``repetitions``; None: there are no rounds.
@@ -56,7 +56,7 @@ def parser(
 
 
 def positive(text: str) -> int:
-    """A whole number from 1, for arguments of scripts."""
+    """Read a whole number from 1, for arguments of scripts."""
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
     return number
@@ -90,7 +90,7 @@ class Figure:
 def figure(
     case: str, name: str, unit: str, values: Iterable[float], at_most: float | None = None
 ) -> Figure:
-    """The figure of one value for each round."""
+    """Make the figure of one value for each round."""
     found = np.asarray(list(values), dtype=np.float64)
     lower, median, upper = np.percentile(found, [25, 50, 75])
     return Figure(case, name, unit, float(median), float(lower), float(upper), len(found), at_most)
@@ -166,7 +166,7 @@ def _processor() -> str:
 
 
 def versions(framework: str) -> dict[str, str]:
-    """Versions of what takes part."""
+    """Return the versions of what takes part."""
     found = {"python": platform.python_version()}
     for name in ("unicb", *LIBRARIES.get(framework, ()), "numpy", "pillow"):
         try:

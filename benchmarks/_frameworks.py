@@ -20,19 +20,21 @@ class Framework(Protocol):
 
     @property
     def library(self) -> Any:
-        """diffusers, or its port."""
+        """Return diffusers, or its port."""
 
     def tensor(self, array: npt.NDArray[Any]) -> Any:
-        """A float32 tensor."""
+        """Make a float32 tensor."""
 
     def model(self, class_name: str, **config: Any) -> Any:
-        """A model of the library, in evaluation mode, with random weights of a fixed seed."""
+        """Return a model of the library, in evaluation mode, with random weights of a fixed
+        seed."""
 
     def work(self, edge: int) -> Callable[[int], None]:
-        """A function that does so many products of two square matrices, and waits for them."""
+        """Return a function that does so many products of two square matrices, and waits for
+        them."""
 
     def latents_to_rgb(self, latents: Any, weights: Weights, biases: Weights) -> Image.Image:
-        """The first row of the batch as the framework's guide shows it."""
+        """Show the first row of the batch as the framework's guide does."""
 
 
 class Torch:
@@ -130,5 +132,5 @@ class MindSpore:
 
 
 def framework(name: str) -> Framework:
-    """The framework of that name, ready to compute on a CPU."""
+    """Return the framework of that name, ready to compute on a CPU."""
     return Torch() if name == "torch" else MindSpore()

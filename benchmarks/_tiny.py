@@ -23,18 +23,18 @@ FAMILIES = {
 
 
 def zoo_framework(name: str) -> Framework:
-    """The zoo's view of a framework, on a CPU and one thread."""
+    """Return the zoo's view of a framework, on a CPU and one thread."""
     return FRAMEWORKS[name]()
 
 
 def entry_of(class_name: str) -> Entry:
-    """The zoo's plain entry for one of :data:`FAMILIES`."""
+    """Return the zoo's plain entry for one of :data:`FAMILIES`."""
     found = [one for one in entries(FAMILIES[class_name]) if one.title == class_name]
     return found[0]
 
 
 def build(fx: Framework, class_name: str) -> Any:
-    """A tiny pipeline of that class."""
+    """Return a tiny pipeline of that class."""
     fx.seed()
     return entry_of(class_name).build(fx)
 

@@ -87,7 +87,8 @@ class Way:
     guided: bool = True
 
     def draw(self, studio: Studio, chosen: Sequence[int]) -> tuple[list[Any], int]:
-        """The pictures of these of the prompts, and the rows that the denoiser computed."""
+        """Draw the pictures of these of the prompts; return them, and the rows that the denoiser
+        computed."""
         return studio.draw(self, chosen)
 
 
@@ -133,7 +134,7 @@ class Settings:
 
 
 class Studio:
-    """Draws prompts in every way; one in each process."""
+    """Draw prompts in every way; one in each process."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -143,7 +144,7 @@ class Studio:
         self._scenes, self._noise = random_requests(settings.prompts, SEED)
 
     def outcomes(self, chunk: slice) -> dict[str, Outcome]:
-        """The prompts of a chunk in every way, the uncut first."""
+        """Draw the prompts of a chunk in every way, the uncut first."""
         made: dict[str, Outcome] = {}
         uncut: npt.NDArray[np.float64] | None = None
         for name, way in self._settings.ways.items():
@@ -155,7 +156,8 @@ class Studio:
         return made
 
     def draw(self, way: Way, chosen: Sequence[int]) -> tuple[list[Any], int]:
-        """The pictures of these of the prompts, and the rows that the denoiser computed."""
+        """Draw the pictures of these of the prompts; return them, and the rows that the denoiser
+        computed."""
         pipe, chosen = self._pipeline, [*chosen]
         callbacks = bind(pipe, way.callback()) if way.callback is not None else {}
         with computed_rows(pipe.unet.conv_in) as rows:
@@ -184,7 +186,7 @@ def _outcomes(chunk: slice) -> dict[str, Outcome]:
 
 
 def _pool(processes: int, settings: Settings) -> Executor:
-    """Other processes; this one, where one is enough: it has the framework already."""
+    """Start other processes; this one, where one is enough: it has the framework already."""
     if processes == 1:
         return ThreadPoolExecutor(1, initializer=_open, initargs=(settings,))
     context = multiprocessing.get_context("spawn")
@@ -192,7 +194,7 @@ def _pool(processes: int, settings: Settings) -> Executor:
 
 
 def generate(settings: Settings, processes: int) -> dict[str, Outcome]:
-    """All prompts in every way, in the order of the prompts."""
+    """Draw all prompts in every way, in the order of the prompts."""
     chunks = [
         slice(start, min(start + CHUNK, settings.prompts))
         for start in range(0, settings.prompts, CHUNK)
@@ -222,7 +224,7 @@ def is_right(verdict: Verdict, scene: Scene) -> bool:
 
 
 def figures_of(outcomes: Mapping[str, Outcome], scenes: Sequence[Scene]) -> Iterator[Figure]:
-    """All figures of all ways."""
+    """Yield all figures of all ways."""
     count, uncut = len(scenes), outcomes[UNCUT]
     right_uncut = [is_right(*pair) for pair in zip(uncut.verdicts, scenes, strict=True)]
     for name, outcome in outcomes.items():

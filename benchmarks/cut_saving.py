@@ -79,7 +79,7 @@ def timed(model: Untrained, steps: int, guidance: float, *, cut: bool = False) -
 
 
 def share_of_rows(runs: Mapping[str, Sequence[Any]], steps: int, batch: int) -> float:
-    """The rows of the runs that are cut, as a share of the uncut ones'.
+    """Return the rows of the runs that are cut, as a share of the uncut ones'.
 
     Args:
         runs: "uncut", "cut" and "off" (at guidance scale 1.0), by round, with their rows.
@@ -106,7 +106,7 @@ def guided_steps(steps: int) -> int:
 
 
 def measure(case: str, model: Untrained, steps: int, repetitions: int) -> list[Figure]:
-    """All figures of one model."""
+    """Measure all figures of one model."""
     contestants = {
         "uncut": partial(timed, model, guidance=GUIDANCE),
         "cut": partial(timed, model, guidance=GUIDANCE, cut=True),
@@ -143,7 +143,7 @@ def compared(
     guided: float,
     at_most: float | None = None,
 ) -> list[Figure]:
-    """The runs' times, or processor times, next to each other.
+    """Compare the runs' times, or processor times, next to each other.
 
     Args:
         case: for the figures.

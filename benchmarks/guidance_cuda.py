@@ -78,7 +78,7 @@ class TorchOn(Torch):
 
 
 class Model(NamedTuple):
-    """Makes a pipeline for so many pictures; which format its latents have."""
+    """Make a pipeline for so many pictures; say which format its latents have."""
 
     make: Callable[[TorchOn, int], Untrained]
     form: str
@@ -193,7 +193,7 @@ def timed(model: Untrained, form: str, way: Keywords, guidance: float, steps: in
 
 
 def measure(case: str, model: Untrained, form: str, steps: int, repetitions: int) -> list[Figure]:
-    """The times of one model, next to each other."""
+    """Measure the times of one model, next to each other."""
     runs = interleaved(
         {
             name: partial(timed, model, form, way, guidance, steps)

@@ -97,7 +97,7 @@ class Clamping(Callback):
 
 
 def of_the_framework(library: str, clamp: Clamp) -> dict[str, Callable[[], Any]]:
-    """Makers of three callbacks in one, by the framework's own classes."""
+    """Return makers of three callbacks in one, by the framework's own classes."""
     module = importlib.import_module(f"{library}.callbacks")
 
     class OfficialWaiting(module.PipelineCallback):
@@ -127,7 +127,7 @@ def of_the_framework(library: str, clamp: Clamp) -> dict[str, Callable[[], Any]]
 
 
 def contestants(pipeline: Any, library: str) -> dict[str, Callable[[], Mapping[str, Any]]]:
-    """Makers of the two keyword arguments of a pipeline's call."""
+    """Return makers of the two keyword arguments of a pipeline's call."""
 
     def given(callback: Any) -> dict[str, Any]:
         names = ["latents"]

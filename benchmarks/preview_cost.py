@@ -62,7 +62,8 @@ class Run(NamedTuple):
 
     @property
     def thread(self) -> float:
-        """Median seconds of the callbacks but the first, which prepares, and the last, which waits.
+        """Return the median seconds of the callbacks but the first, which prepares, and the last,
+        which waits.
 
         The median, because what else a machine does makes some of them longer.
         """
@@ -130,14 +131,14 @@ class Scene:
         self.pipeline(self._start, self._scheduler.timesteps, **callbacks)
 
     def guide(self, folder: Path, pipeline: Any, step: int, _: Any, tensors: Any) -> Any:
-        """The callback of the guides."""
+        """Return the callback of the guides."""
         image = self._fw.latents_to_rgb(tensors["latents"], self.weights, self.biases)
         image.save(folder / f"{step}.png")
         return tensors
 
 
 def with_callback(scene: Scene, bound: Callable[[Path], dict[str, Any]]) -> Run:
-    """One run with previews, all of whose files must be there."""
+    """Make one run with previews, all of whose files must be there."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         clock = Clock()
@@ -177,12 +178,12 @@ def contestants(scene: Scene) -> dict[str, Callable[[], Run]]:
 
 
 def measure(scene: Scene, case: str, repetitions: int) -> list[Figure]:
-    """All figures of one scene, the ratios first."""
+    """Measure all figures of one scene, the ratios first."""
     runs = interleaved(contestants(scene), repetitions, case)
     bare = runs.pop("none")
 
     def added(of: str) -> dict[str, list[float]]:
-        """Seconds of each step beyond those of the run without previews, by round."""
+        """Return the seconds of each step beyond those of the run without previews, by round."""
         return {
             name: [
                 (getattr(run, of) - getattr(without, of)) / scene.steps

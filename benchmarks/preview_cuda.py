@@ -186,7 +186,7 @@ WAYS: Mapping[str, Bound] = {"no previews": nothing, "unicb": unicb, "guide": gu
 
 
 def run(model: Model, way: Bound) -> Run:
-    """One run, timed."""
+    """Make one run, timed."""
     with tempfile.TemporaryDirectory() as name:
         keywords = way(model, Path(name))
         timed = Timed(keywords["callback_on_step_end"]) if keywords else None
@@ -234,7 +234,8 @@ def differing_numbers(a: torch.Tensor, b: torch.Tensor) -> int:
 
 
 def waits(trace: Mapping[str, Any]) -> tuple[Counter[str], Counter[str]]:
-    """Calls of the CUDA runtime that wait for the device, by name, in a trace of torch.profiler.
+    """Return the calls of the CUDA runtime that wait for the device, by name, in a trace of
+    torch.profiler.
 
     Returns:
         Those of the thread that runs the loop, while it does, and those of all others.
@@ -264,7 +265,7 @@ def is_wait(name: str) -> bool:
 
 
 def traced(model: Model, way: Bound, cuda: bool) -> tuple[Counter[str], Counter[str]]:
-    """:func:`waits` and all other calls of the runtime, of one run."""
+    """Return :func:`waits` and all other calls of the runtime, of one run."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     with tempfile.TemporaryDirectory() as name:
         keywords = way(model, Path(name))
@@ -282,7 +283,7 @@ def traced(model: Model, way: Bound, cuda: bool) -> tuple[Counter[str], Counter[
 
 
 def count_waits(model: Model, cuda: bool) -> tuple[list[Figure], list[str]]:
-    """The waits of each way, and which they are."""
+    """Count the waits of each way, and say which they are."""
     figures, notes = [], []
     counts: dict[str, int] = {}
     for done, (name, way) in enumerate(WAYS.items()):

@@ -71,7 +71,7 @@ class Zeros(ClassifierFreeZeroStarGuidance):
 
 
 class Cosines(AdaptiveGuidance):
-    """Notes when guidance would end for each prompt, and lets it go on.
+    """Note when guidance would end for each prompt, and let it go on.
 
     Until guidance ends for a prompt, its steps are those of guidance that goes on.
     """
@@ -178,8 +178,8 @@ def findings(figures: Sequence[Figure], cuts: Cuts) -> Iterator[str]:
 
 
 def measured_cuts(settings: Mapping[str, Any]) -> Cuts:
-    """The fixed cuts of cut_quality.py, where it was run with the same settings but for the number
-    of prompts."""
+    """Return the fixed cuts of cut_quality.py, where it was run with the same settings but for the
+    number of prompts."""
     path = RESULTS / "cut_quality-torch.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"settings": {}}
     prompts = found["settings"].get("prompts", 0)
@@ -200,7 +200,7 @@ def _at_rows(cuts: Sequence[tuple[float, float]], rows: float) -> float | None:
 
 
 def sheet(settings: Settings) -> Image.Image:
-    """A row of pictures for each way, from the same prompts and noise."""
+    """Return a row of pictures for each way, from the same prompts and noise."""
     tile, label, margin = 64, 330, 4
     studio, font = Studio(settings), ImageFont.load_default(size=12)
     edge, ways = tile + margin, settings.ways

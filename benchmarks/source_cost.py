@@ -119,7 +119,7 @@ def _latents() -> StrictTensor:
 
 
 def own_loop(parts: Loop, block: AbstractContextManager[Any]) -> Any:
-    """The same loop, written here."""
+    """Run the same loop, written here."""
     latents, scheduler = _latents(), parts.scheduler
     timesteps = scheduler.set_timesteps(STEPS)
     with block:
@@ -136,7 +136,7 @@ def microseconds(run: Callable[[], object]) -> float:
 
 
 def contestants() -> dict[str, Callable[[], float]]:
-    """Plain and bound runs."""
+    """Return the plain and the bound runs, by name."""
     found: dict[str, Callable[[], float]] = {}
     for name, pipeline in (
         ("callback", CallsBack()),

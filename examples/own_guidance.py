@@ -68,7 +68,7 @@ class AdaptiveGuidance(GuidanceRule):
 
 
 class Noted(AdaptiveGuidance):
-    """Notes how many steps of the last run were guided."""
+    """Note how many steps of the last run were guided."""
 
     guided = 0
 

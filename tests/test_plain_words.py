@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = {
     "unicb": True,
     "backends": True,
-    "examples": False,
-    "benchmarks": False,
+    "examples": True,
+    "benchmarks": True,
     "instruments": False,
 }
 

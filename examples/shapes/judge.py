@@ -1,4 +1,4 @@
-"""Says which shape, colour and background a picture shows. Knows nothing of the model.
+"""Say which shape, colour and background a picture shows. Knows nothing of the model.
 
 Run as a program it measures itself on fresh drawings; with `--framework` it also generates
 pictures from the checkpoint and counts how many show what their prompt asked for.
@@ -50,14 +50,15 @@ def _nearest(colour: Pixels, palette: dict[str, RGB]) -> str:
 
 
 def _border(pixels: Pixels) -> Pixels:
-    """The pixels (N, 3) of a frame two wide, which no shape reaches."""
+    """Return the pixels (N, 3) of a frame two wide, which no shape reaches."""
     inside = np.zeros(pixels.shape[:2], bool)
     inside[2:-2, 2:-2] = True
     return pixels[~inside]
 
 
 def _foreground_colour(pixels: Pixels, background: Pixels) -> Pixels | None:
-    """The median colour (3,) of what differs clearly from the background, if there is enough."""
+    """Return the median colour (3,) of what differs clearly from the background, if there is
+    enough."""
     distance = np.linalg.norm(pixels - background, axis=-1)
     # Half of the greatest distance leaves out the mixed colours of smooth edges.
     different = distance > max(40.0, float(np.quantile(distance, 0.99)) / 2)
@@ -94,7 +95,8 @@ def _proportions(shape: str) -> tuple[float, float, float]:
 
 
 def _overlap(mask: Pixels, shape: str) -> float:
-    """Intersection over union of the mask and the shape, drawn of the same area and centre."""
+    """Compute intersection over union of the mask and the shape, drawn of the same area and
+    centre."""
     x, y, area = _centre_and_area(mask)
     offset_x, offset_y, unit_area = _proportions(shape)
     radius = float(np.sqrt(area / unit_area))
