@@ -1,4 +1,4 @@
-"""Makes the environments of several sessions of nox side by side.
+"""Make the environments of several sessions of nox side by side.
 
     environments.py FOLDER SESSION...
 

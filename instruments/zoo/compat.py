@@ -57,8 +57,8 @@ def features(name: str) -> frozenset[Feature]:
 
 
 def chosen(fx: Framework) -> Iterator[tuple[Entry, Any]]:
-    """Entries, with their pipelines, that have every feature that any class of this release has:
-    each twice, where two classes have it.
+    """Yield entries, with their pipelines, that have every feature that any class of this release
+    has: each twice, where two classes have it.
 
     The one with most of those that are still wanted comes first; of several, the first of the zoo.
     """
@@ -87,7 +87,8 @@ def chosen(fx: Framework) -> Iterator[tuple[Entry, Any]]:
 
 
 def measure(fx: Framework) -> list[dict[str, Any]]:
-    """A row for each entry: its verdicts, and the reason for each that is neither exact nor right.
+    """Return a row for each entry: its verdicts, and the reason for each that is neither exact nor
+    right.
 
     Every one is run with the largest case that it can do.
     """
@@ -146,7 +147,7 @@ def write(fx: Framework, name: str, path: Path) -> list[dict[str, Any]]:
 
 
 def _text(known: dict[str, Any]) -> str:
-    """JSON with a line for each row."""
+    """Write JSON with a line for each row."""
     lines = []
     for name in sorted(known):
         about, rows = {**known[name]}, known[name]["rows"]

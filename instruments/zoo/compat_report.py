@@ -50,7 +50,7 @@ def write(docs: Path) -> None:
 
 
 def page(measured: dict[str, Any]) -> str:
-    """The text of the page."""
+    """Return the text of the page."""
     lines = [INTRODUCTION]
     for framework, packages in SHOWN.items():
         found = {k: v for k, v in measured.items() if v["framework"] == framework}

@@ -20,7 +20,7 @@ class Request:
 
     @property
     def rows(self) -> int:
-        """Rows of the latents."""
+        """Return the rows of the latents."""
         return self.prompts * self.images
 
 

@@ -1,4 +1,4 @@
-"""Writes which loops the facts were proven on: the fingerprints of the installed release's.
+"""Write which loops the facts were proven on: the fingerprints of the installed release's.
 
 Most loops of a release are those of another, to the letter, and known by it. The others are
 measured, with every entry of their class, as if they were known: how guidance is cut, in every
@@ -27,7 +27,7 @@ GOOD = ("exact", "impossible", "no guidance", "refused")
 
 @contextmanager
 def taken_as(kind: type, *, proven: bool) -> Iterator[None]:
-    """A block in which the facts about the class count as proven on its loop, or on another."""
+    """Count the facts about the class, in the block, as proven on its loop, or on another."""
     found = CallSource.of(kind)._found
     before = dict(found)
     found.clear()
@@ -40,7 +40,7 @@ def taken_as(kind: type, *, proven: bool) -> Iterator[None]:
 
 
 def release_of(fx: Framework) -> str:
-    """The library and its version."""
+    """Return the library and its version."""
     library = fx.library.__name__.partition(".")[0]
     return f"{library} {fx.backend.versions()[library]}"
 
@@ -66,7 +66,8 @@ def classes(fx: Framework) -> Iterator[type]:
 
 
 def _built(fx: Framework, name: str) -> type | None:
-    """The class of the zoo's pipeline, which knows how to import it; None where there is none."""
+    """Return the class of the zoo's pipeline, which knows how to import it; None where there is
+    none."""
     for entry in entries_of(fx, name):
         try:
             return type(entry.build(fx))

@@ -148,7 +148,7 @@ class Runs:
 
 
 def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Guided:
-    """One class, one request."""
+    """Measure one class with one request."""
     facts = facts_for(pipeline)
     try:
         bind(pipeline, CFGCutoff(0.5))

@@ -66,7 +66,7 @@ def caller(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Call
 
 
 class _Stepped:
-    """Stands in a scheduler's place; a pass begins where it gets timesteps.
+    """Stand in a scheduler's place; a pass begins where it gets timesteps.
 
     Args:
         callback: hears of each step; None if steps are to be counted only.

@@ -60,7 +60,7 @@ MEASURES = (CUT, INTERVAL, SCHEDULE, RULE, PREVIEW, STOP, STEPS)
 
 
 def read(folder: Path) -> Found:
-    """All files of the folder that are there."""
+    """Return all files of the folder that are there."""
     prefixes = dict.fromkeys(measure.prefix for measure in MEASURES)
     files = {
         name: {prefix: folder / f"{prefix}{name}.json" for prefix in prefixes}
@@ -82,12 +82,12 @@ def source_of_row(row: dict[str, Any]) -> str:
 
 
 def title(row: dict[str, Any]) -> str:
-    """The class and the variant."""
+    """Return the class and the variant."""
     return f"{row['class']}, {row['variant']}" if row["variant"] else str(row["class"])
 
 
 def by_title(rows: Iterable[dict[str, Any]]) -> dict[str, Rows]:
-    """Rows by class and variant, in the order of their names."""
+    """Return the rows by class and variant, in the order of their names."""
     found: dict[str, Rows] = {}
     for row in sorted(rows, key=lambda row: (row["class"].lower(), row["variant"])):
         found.setdefault(title(row), []).append(row)

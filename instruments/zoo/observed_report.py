@@ -43,7 +43,7 @@ def write(docs: Path) -> None:
 
 
 def page(folder: Path) -> str:
-    """The text of the page; ``folder`` has the files."""
+    """Return the text of the page; ``folder`` has the files."""
     paths = {name: folder / f"observed-{name}.json" for name in FRAMEWORKS}
     found = {
         name: json.loads(path.read_text(encoding="utf-8"))

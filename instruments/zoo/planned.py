@@ -29,7 +29,7 @@ class Ended:
 
 
 class Rounding(Meter):
-    """Changes predictions in their last bits, at random, if it has random numbers for that."""
+    """Change predictions in their last bits, at random, if it has random numbers for that."""
 
     rounding: np.random.Generator | None = None
 
@@ -48,7 +48,7 @@ class Rounding(Meter):
 
 
 class Counting(Rounding):
-    """Notes the ends of steps."""
+    """Note the ends of steps."""
 
     ended: list[Ended]
 
@@ -69,7 +69,7 @@ class Counting(Rounding):
 
 
 class Planned(Rounding):
-    """Has a plan of the steps that are without guidance."""
+    """Plan which steps are without guidance."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ def per_step(ended: Sequence[Ended], first: Any, after: Callable[[Ended], Any]) 
 
 
 def whole_steps(ended: Sequence[Ended]) -> list[list[Ended]]:
-    """The steps of one or several loops, each with its halves."""
+    """Return the steps of one or several loops, each with its halves."""
     found: list[list[Ended]] = []
     whole = True
     for end in ended:
@@ -134,7 +134,7 @@ def whole_steps(ended: Sequence[Ended]) -> list[list[Ended]]:
 
 
 def bounds(ended: Sequence[Ended]) -> tuple[float, float]:
-    """An interval that leaves out the first step, and of three or more the last."""
+    """Return an interval that leaves out the first step, and of three or more the last."""
     steps = ended[0].steps
     halves = whole_steps(ended[:steps])
     first = halves[1][0].index
@@ -143,7 +143,7 @@ def bounds(ended: Sequence[Ended]) -> tuple[float, float]:
 
 
 def unguided(ended: Sequence[Ended], start: float, stop: float) -> list[bool]:
-    """The steps without guidance: those of which no half is in the interval."""
+    """Return the steps without guidance: those of which no half is in the interval."""
 
     def inside(end: Ended) -> bool:
         return int(end.steps * start) <= end.index <= int(end.steps * stop)

@@ -80,5 +80,5 @@ def headline(library: str, rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def floor(correlation: float) -> str:
-    """A correlation to four places, never rounded up."""
+    """Return a correlation to four places, never rounded up."""
     return f"{int(correlation * 1e4) / 1e4:.4f}"

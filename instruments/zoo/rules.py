@@ -44,7 +44,7 @@ class Ruled:
 
 
 def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Ruled:
-    """One class, one request."""
+    """Measure one class with one request."""
     facts = facts_for(pipeline)
     try:
         bind(pipeline, Plain())

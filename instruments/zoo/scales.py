@@ -23,7 +23,8 @@ def argument_of(facts: PipelineFacts) -> str:
 def called_with(
     pipeline: Any, facts: PipelineFacts, arguments: Mapping[str, Any], scale: float
 ) -> dict[str, Any]:
-    """The arguments of a call with another guidance scale, or with that for all of its scales."""
+    """Return the arguments of a call with another guidance scale, or with that for all of its
+    scales."""
     taken = inspect.signature(type(pipeline).__call__).parameters
     name = argument_of(facts)
     names = [name] if name in taken else []
@@ -33,7 +34,7 @@ def called_with(
 
 
 def scale_in(pipeline: Any, facts: PipelineFacts, arguments: Mapping[str, Any]) -> float | None:
-    """The scale of a call; None if its arguments do not tell."""
+    """Return the scale of a call; None if its arguments do not tell."""
     taken = inspect.signature(type(pipeline).__call__).parameters
     for name in (argument_of(facts), "max_guidance_scale"):
         found = arguments.get(name, getattr(taken.get(name), "default", None))
@@ -43,7 +44,7 @@ def scale_in(pipeline: Any, facts: PipelineFacts, arguments: Mapping[str, Any]) 
 
 
 def another(facts: PipelineFacts, scale: float) -> float:
-    """Another scale than that of a call, with which its class guides, too."""
+    """Return another scale than that of a call, with which its class guides, too."""
     least = max(facts.guided_above, 0.0)
     return least + 0.25 * (scale - least) if scale > least else least + 2.0
 

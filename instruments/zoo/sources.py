@@ -19,13 +19,13 @@ _STEPS = re.compile(r"scheduler\w*\.(step|batch_step)\w*\(")
 
 
 def scheduled_classes(fx: Framework) -> dict[str, type]:
-    """All pipeline classes of the framework whose own loop calls no callback, by name."""
+    """Return all pipeline classes of the framework whose own loop calls no callback, by name."""
     return {kind.__name__: kind for kind in _pipelines(fx) if _steps_alone(kind)}
 
 
 def source_of(kind: type | None) -> str:
-    """The source of a class; of one that is not to be found, for want of what it needs, it is a
-    callback, as of most."""
+    """Return the source of a class; of one that is not to be found, for want of what it needs, it
+    is a callback, as of most."""
     if kind is None or not _steps_alone(kind):
         return CALLBACK
     return DEPRECATED if ".deprecated." in kind.__module__ else SCHEDULER

@@ -108,7 +108,7 @@ class _Runs:
 
 
 def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Stepped:
-    """One class, one request."""
+    """Measure one class with one request."""
     runs = _Runs(entry, fx, pipeline, request)
     try:
         bind(pipeline, _Look(_Seen(), edits=False))

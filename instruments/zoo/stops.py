@@ -95,7 +95,7 @@ class Stopped:
 
 
 class _Watching(Callback):
-    """Tells a meter of every step's end, and does something at that of one."""
+    """Tell a meter of every step's end, and do something at that of one."""
 
     def __init__(self, name: str, meter: Meter, at_stop: Any = lambda: None) -> None:
         self.tensors = (name,)
@@ -127,7 +127,7 @@ class _Runs:
         return Meter(self.fx, self.pipeline, self.facts, self.request.rows)
 
     def call(self, meter: Meter, callbacks: Any) -> list[Array]:
-        """All arrays that the pipeline returns with bound callbacks."""
+        """Return all arrays that the pipeline returns with bound callbacks."""
         return self._called(meter, partial(called, self.pipeline, callbacks))
 
     def _called(self, meter: Meter, run: Callable[[dict[str, Any]], Any]) -> list[Array]:
@@ -205,7 +205,8 @@ class _Runs:
         return a.dtype.kind == "f" and error(a, b) <= self.fx.repeats_to
 
     def traces(self) -> Traces:
-        """The attributes that there are on the pipeline's models, their parts and its scheduler."""
+        """Return the attributes that there are on the pipeline's models, their parts and its
+        scheduler."""
         parts = [*self.pipeline.components.values(), getattr(self.pipeline, "scheduler", None)]
         modules = [m for part in parts if self.fx.is_module(part) for m in _modules(part)]
         return {(id(m), name) for m in [*modules, parts[-1]] if m is not None for name in vars(m)}
@@ -245,7 +246,7 @@ def _modules(module: Any) -> Iterator[Any]:
 
 
 def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Stopped:
-    """One class, one request."""
+    """Measure one class with one request."""
     runs = _Runs(entry, fx, pipeline, request)
     way = "flag" if stops_by_flag(pipeline) else "runs out"
     try:
@@ -402,7 +403,7 @@ def _cancelled_now(runs: _Runs, before: Traces) -> str:
 
 
 def bare_class(kind: type) -> Stopped:
-    """The outcome of a class that no entry builds, by an instance without any parts."""
+    """Return the outcome of a class that no entry builds, by an instance without any parts."""
     way = "flag" if reads_flag(kind) else "runs out"
     try:
         bind(kind.__new__(kind), Interrupt(STOP))

@@ -180,7 +180,7 @@ def _one_frame_guessed(fx: Framework, pipeline: Any, request: Request) -> dict[s
 
 
 def _with_adapter(build: Any) -> Any:
-    """``build``, with an IP-Adapter loaded from random weights."""
+    """Add an IP-Adapter, loaded from random weights, to what ``build`` builds."""
 
     def weights(fx: Framework, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
         made = {key: fx.normal(*shape, seed=i) for i, (key, shape) in enumerate(shapes.items())}

@@ -134,7 +134,7 @@ def _video2world(fx: Framework) -> Any:
 
 
 def _masked(fx: Framework, **more: Any) -> Any:
-    """A transformer with a channel for the mask of the given frames."""
+    """Return a transformer with a channel for the mask of the given frames."""
     return _transformer(fx, in_channels=CHANNELS + 1, **more)
 
 

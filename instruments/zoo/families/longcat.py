@@ -21,7 +21,7 @@ CHANNELS = 16
 
 
 class _Part:
-    """Stands for a model or a processor that is asked for one thing only."""
+    """Stand for a model or a processor that is asked for one thing only."""
 
     def __init__(self, **has: Any) -> None:
         vars(self).update(has)
