@@ -1,4 +1,4 @@
-"""Pipelines of the libraries with random weights, in the shapes of models that people use."""
+"""Build pipelines of the libraries with random weights, in the shapes of models that people use."""
 
 from __future__ import annotations
 

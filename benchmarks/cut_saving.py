@@ -60,7 +60,8 @@ DEFAULTS: Mapping[str, tuple[Sequence[str], int, int]] = {
 
 
 class Run(NamedTuple):
-    """Seconds of a run, of processor time in it, and how many rows its denoiser computed."""
+    """A run holds its seconds, those of processor time in it, and how many rows its denoiser
+    computed."""
 
     whole: float
     processor: float

@@ -115,7 +115,8 @@ def nothing(_: Any, __: int, ___: Any, tensors: dict[str, Any]) -> dict[str, Any
 
 
 class Run(NamedTuple):
-    """Seconds of a run, of each of its callbacks where they were timed, and rows computed."""
+    """A run holds its seconds, those of each of its callbacks where they were timed, and rows
+    computed."""
 
     whole: float
     callback: list[float]

@@ -54,7 +54,8 @@ WHOLE_AT_MOST, THREAD_AT_MOST = 0.5, 0.05
 
 
 class Run(NamedTuple):
-    """Seconds of a whole run, of processor time in it, and of each call of its callback."""
+    """A run holds its seconds, those of processor time in it, and those of each call of its
+    callback."""
 
     whole: float
     processor: float
@@ -82,7 +83,7 @@ class Clock:
 
 
 class Scene:
-    """Latents of a kind, and a loop that denoises them.
+    """A scene is a kind of latents, and a loop that denoises them.
 
     Args:
         fw: the framework.
@@ -220,7 +221,8 @@ def measure(scene: Scene, case: str, repetitions: int) -> list[Figure]:
 
 
 def calibrated(fw: Framework, milliseconds: float) -> Callable[[], None]:
-    """Work that takes about so long. The number of products is fixed here, once, for all runs."""
+    """Make work that takes about so long. The number of products is fixed here, once, for all
+    runs."""
     if milliseconds <= 0:
         return lambda: None
     products = fw.work(384)

@@ -89,7 +89,8 @@ TINY: Mapping[str, Any] = {
 
 
 class Run(NamedTuple):
-    """Seconds of a run and of each of its callbacks, its files, and the finished latents."""
+    """A run holds its seconds and those of each of its callbacks, its files, and the finished
+    latents."""
 
     whole: float
     callback: list[float]

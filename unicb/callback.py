@@ -48,7 +48,8 @@ class Callback(ABC):
         return self.tensors
 
     def on_bind(self, target: Target) -> None:  # noqa: B027
-        """Prepare for a pipeline. ``bind`` calls this once; raise here if it cannot work there."""
+        """Prepare for a pipeline; raise here if the callback cannot work on it. ``bind`` calls this
+        once."""
 
     def before_first_step(self, step: Step) -> None:  # noqa: B027
         """Act before the first step of a run, as soon as the pipeline's loop calls its denoiser.

@@ -73,7 +73,7 @@ class TensorOps(Protocol):
         ...
 
     def from_numpy(self, a: npt.NDArray[Any], like: Tensor) -> Tensor:
-        """Copy of a host array as a tensor with the dtype and on the device of ``like``."""
+        """Copy a host array to a tensor with the dtype and on the device of ``like``."""
         ...
 
 

@@ -164,11 +164,12 @@ class Stream(Iterator[PreviewFrame | Result]):
         return self._job.binding.interrupt(picture=picture)
 
     def cancel(self) -> None:
-        """End the run at the end of its step; no further item comes. From any thread, at once."""
+        """End the run at the end of its step; no further item comes. Any thread may call it, at
+        once."""
         self._job.cancel()
 
     def close(self) -> None:
-        """Cancel, and wait until the run and its thread have ended. From any thread."""
+        """Cancel, and wait until the run and its thread have ended. Any thread may call it."""
         self._job.cancel()
         with self._lock:  # not while the thread is being started
             call, self._call = self._call, None

@@ -78,7 +78,7 @@ def _coverage(pixels: Pixels, background: Pixels, foreground: Pixels) -> Pixels:
 
 
 def _centre_and_area(mask: Pixels) -> tuple[float, float, float]:
-    """Centre of gravity (x, y) and area of a mask (H, W), in pixels."""
+    """Measure the centre of gravity (x, y) and the area of a mask (H, W), in pixels."""
     rows, columns = np.indices(mask.shape) + 0.5
     area = float(mask.sum())
     return float((columns * mask).sum()) / area, float((rows * mask).sum()) / area, area
@@ -125,7 +125,8 @@ def judge(image: Image.Image) -> Verdict:
 
 @dataclass(frozen=True)
 class Score:
-    """Shares of pictures, 0 to 1, in which each attribute is right, and all three."""
+    """A score holds the shares of pictures, 0 to 1, in which each attribute is right, and all
+    three."""
 
     shape: float
     colour: float

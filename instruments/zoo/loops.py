@@ -1,4 +1,4 @@
-"""Calls of a pipeline, whether its loop calls a step-end callback or only steps its scheduler."""
+"""Call a pipeline, whether its loop calls a step-end callback or only steps its scheduler."""
 
 from __future__ import annotations
 

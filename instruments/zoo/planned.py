@@ -1,4 +1,4 @@
-"""Meters of runs in which some steps are without guidance, and which steps those are."""
+"""Meter runs in which some steps are without guidance, and tell which steps those are."""
 
 from __future__ import annotations
 

@@ -372,7 +372,7 @@ def _offered(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> st
 
 
 class Watched:
-    """Previews of one run, and what they showed.
+    """``Watched`` holds the previews of one run, and what they showed.
 
     Args:
         channels: of the latents.

@@ -207,7 +207,7 @@ class Look:
 
 
 class SecondLook(Look):
-    """Look whether a loop that had a step made anew guides as it did then.
+    """Check that a loop that had a step made anew guides as it did then.
 
     Args:
         models: of the pipeline.

@@ -67,7 +67,7 @@ class Target:
 
     @property
     def is_to_be_seen(self) -> bool:
-        """Return whether a run has to look how its loop guides."""
+        """Return whether a run has to look at how its loop guides."""
         return "guidance" in vars(self) and self.guidance.is_to_be_seen
 
     @cached_property

@@ -81,7 +81,7 @@ class RunDenoised:
             self.started_from = latents * 1.0
 
     def see(self, latents: Tensor | None) -> None:
-        """Look whether the loop, whose step has ended with these handed over, writes into one
+        """Find out whether the loop, whose step has ended with these handed over, writes into one
         tensor."""
         if not self._in_place and latents is not None and latents is self._handed_back:
             self._in_place = True

@@ -67,7 +67,8 @@ class Run(AskedRun):
 
     @property
     def is_over(self) -> bool:
-        """Return whether nothing is left of the run on the pipeline, or is about to be."""
+        """Return whether the run has ended: nothing of it is left on the pipeline, or will be in a
+        moment."""
         return self.ending.begun
 
     def is_of(self, frame: FrameType) -> bool:
@@ -166,7 +167,7 @@ class Run(AskedRun):
         return self._out.is_on
 
     def run_out(self, index: int, tensors: dict[str, Tensor]) -> Outputs:
-        """Do what :meth:`step_end` does elsewhere, in such a loop."""
+        """Do what :meth:`step_end` does elsewhere, in a loop that runs out."""
         outputs = self._out.outputs(tensors)
         self.loop.handed(outputs)
         if self.loop.lets_go and index + 1 >= self._count_timesteps():
