@@ -72,7 +72,7 @@ def _points(
     what: str,
     family: Family,
 ) -> None:
-    """Points with their intervals, over ``places``."""
+    """Draw points with their intervals, over ``places``."""
     found = [by[name, what] for name in names]
     if not found:
         return
@@ -88,7 +88,8 @@ def _points(
 def _labels(
     axes: Any, by: Figures, names: Sequence[str], places: Sequence[float], what: str, family: Family
 ) -> None:
-    """The arguments of ways at their points, but for those that the middle panel tells apart."""
+    """Write the arguments of ways at their points, but for those that the middle panel tells
+    apart."""
     for name, x in zip(names, places, strict=True):
         if family is not WINDOWS or _start(name) is None:
             axes.annotate(
@@ -99,13 +100,13 @@ def _labels(
 
 
 def _start(name: str) -> float | None:
-    """Where the window of a way begins, if it is as wide as those that are compared."""
+    """Return where the window of a way begins, if it is as wide as those that are compared."""
     arguments = _arguments(name)
     start, stop = (0.0, *arguments)[-2:] if arguments else (0.0, 0.0)
     return start if abs(stop - start - WIDTH) < 1e-9 else None
 
 
 def _arguments(name: str) -> list[float]:
-    """The numbers in the brackets of a way's name."""
+    """Return the numbers in the brackets of a way's name."""
     numbers = re.search(r"\((.*)\)", name)
     return [float(one) for one in numbers[1].split(",")] if numbers else []

@@ -1,4 +1,5 @@
-"""What all benchmarks share: fair repetitions, medians with their spread, and a result as JSON."""
+"""Give all benchmarks what they share: fair repetitions, medians with their spread, and a result as
+JSON."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ LOAD = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else None
 def parser(
     description: str | None, frameworks: Sequence[str] = FRAMEWORKS, repetitions: int | None = 20
 ) -> Any:
-    """An argument parser with the options that every script has.
+    """Make an argument parser with the options that every script has.
 
     ``--out`` is the folder for the result; ``--repetitions`` the number of rounds, by default
     ``repetitions``; None: there are no rounds.
@@ -55,7 +56,7 @@ def parser(
 
 
 def positive(text: str) -> int:
-    """A whole number from 1, for arguments of scripts."""
+    """Read a whole number from 1, for arguments of scripts."""
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
     return number
@@ -89,7 +90,7 @@ class Figure:
 def figure(
     case: str, name: str, unit: str, values: Iterable[float], at_most: float | None = None
 ) -> Figure:
-    """The figure of one value for each round."""
+    """Make the figure of one value for each round."""
     found = np.asarray(list(values), dtype=np.float64)
     lower, median, upper = np.percentile(found, [25, 50, 75])
     return Figure(case, name, unit, float(median), float(lower), float(upper), len(found), at_most)
@@ -142,7 +143,7 @@ def progress(label: str, done: int, of: int) -> None:
 
 
 def machine() -> dict[str, str]:
-    """What the figures depend on and what may be said of a machine: no names, no addresses."""
+    """Say what the figures depend on and what may be said of a machine: no names, no addresses."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = {"processor": _processor(), "cores": str(cores), "system": platform.system()}
     return found if LOAD is None else {**found, "load at the start": LOAD}
@@ -165,7 +166,7 @@ def _processor() -> str:
 
 
 def versions(framework: str) -> dict[str, str]:
-    """Versions of what takes part."""
+    """Return the versions of what takes part."""
     found = {"python": platform.python_version()}
     for name in ("unicb", *LIBRARIES.get(framework, ()), "numpy", "pillow"):
         try:

@@ -1,4 +1,5 @@
-"""What differs between the frameworks: tensors, a denoiser's work, and their guides' preview."""
+"""Hide what differs between the frameworks: tensors, a denoiser's work, and their guides'
+preview."""
 
 from __future__ import annotations
 
@@ -19,19 +20,21 @@ class Framework(Protocol):
 
     @property
     def library(self) -> Any:
-        """diffusers, or its port."""
+        """Return diffusers, or its port."""
 
     def tensor(self, array: npt.NDArray[Any]) -> Any:
-        """A float32 tensor."""
+        """Make a float32 tensor."""
 
     def model(self, class_name: str, **config: Any) -> Any:
-        """A model of the library, in evaluation mode, with random weights of a fixed seed."""
+        """Return a model of the library, in evaluation mode, with random weights of a fixed
+        seed."""
 
     def work(self, edge: int) -> Callable[[int], None]:
-        """A function that does so many products of two square matrices, and waits for them."""
+        """Return a function that does so many products of two square matrices, and waits for
+        them."""
 
     def latents_to_rgb(self, latents: Any, weights: Weights, biases: Weights) -> Image.Image:
-        """The first row of the batch as the framework's guide shows it."""
+        """Show the first row of the batch as the framework's guide does."""
 
 
 class Torch:
@@ -69,7 +72,8 @@ class Torch:
         return run
 
     def latents_to_rgb(self, latents: Any, weights: Weights, biases: Weights) -> Image.Image:
-        """As in "Display image after each generation step" of diffusers' guide to callbacks."""
+        """Make a picture as "Display image after each generation step" of diffusers' guide to
+        callbacks does."""
         torch = self._torch
         matrix = torch.tensor(weights, dtype=latents.dtype).to(latents.device).t()
         bias = torch.tensor(biases, dtype=latents.dtype).to(latents.device)
@@ -114,7 +118,8 @@ class MindSpore:
         return run
 
     def latents_to_rgb(self, latents: Any, weights: Weights, biases: Weights) -> Image.Image:
-        """As in the same chapter of mindone's guide, which writes the einsum as a matmul."""
+        """Make a picture as the same chapter of mindone's guide does, which writes the einsum as a
+        matmul."""
         ms, ops = self._mindspore, self._mindspore.ops
         height, width = latents.shape[-2:]
         matrix = ops.t(ms.Tensor(weights, dtype=latents.dtype))
@@ -127,5 +132,5 @@ class MindSpore:
 
 
 def framework(name: str) -> Framework:
-    """The framework of that name, ready to compute on a CPU."""
+    """Return the framework of that name, ready to compute on a CPU."""
     return Torch() if name == "torch" else MindSpore()

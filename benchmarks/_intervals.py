@@ -21,12 +21,12 @@ class Estimate(NamedTuple):
     upper: float
 
     def times(self, factor: float) -> Estimate:
-        """In another unit; ``factor`` is not negative."""
+        """Return the estimate in another unit; ``factor`` is not negative."""
         return Estimate(*(factor * number for number in self))
 
 
 def share(hits: int, of: int) -> Estimate:
-    """A share, with Wilson's interval (J. Am. Stat. Assoc. 22, 209, 1927).
+    """Estimate a share, with Wilson's interval (J. Am. Stat. Assoc. 22, 209, 1927).
 
     Raises:
         ValueError: ``hits`` is not in 0..of, or ``of`` is 0.
@@ -41,8 +41,8 @@ def share(hits: int, of: int) -> Estimate:
 
 
 def paired_difference(gained: int, lost: int, of: int) -> Estimate:
-    """Difference of two shares of the same sample, with the adjusted Wald interval for pairs
-    (D. G. Bonett, R. M. Price, J. Educ. Behav. Stat. 37, 479, 2012).
+    """Estimate the difference of two shares of the same sample, with the adjusted Wald interval for
+    pairs (D. G. Bonett, R. M. Price, J. Educ. Behav. Stat. 37, 479, 2012).
 
     Args:
         gained: how many are hits in the second only.
@@ -61,7 +61,8 @@ def paired_difference(gained: int, lost: int, of: int) -> Estimate:
 
 
 def mean(values: Sequence[float]) -> Estimate:
-    """The mean, with the percentile bootstrap's interval (10000 resamples of a fixed seed).
+    """Estimate the mean, with the percentile bootstrap's interval (10000 resamples of a fixed
+    seed).
 
     Raises:
         ValueError: there are no values.

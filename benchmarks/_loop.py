@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 
 def denoising_loop(library: Any, scheduler: Any, denoise: Callable[[Any, Any], Any]) -> Any:
-    """A pipeline of the library whose call denoises given latents, as its own pipelines do.
+    """Return a pipeline of the library whose call denoises given latents, as its own pipelines do.
 
     Args:
         library: diffusers, or its port.
@@ -68,7 +68,8 @@ class Timed:
 
 
 def natural_latents(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Latents of pictures, as far as a PNG encoder is concerned: amplitudes fall as 1/f.
+    """Make latents that are those of pictures, as far as a PNG encoder is concerned: amplitudes
+    fall as 1/f.
 
     So do those of natural images (D. J. Field, J. Opt. Soc. Am. A 4, 2379, 1987).
 

@@ -1,4 +1,4 @@
-"""Pipelines of the libraries with random weights, in the shapes of models that people use."""
+"""Build pipelines of the libraries with random weights, in the shapes of models that people use."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Untrained:
         return array
 
     def parameters(self) -> int:
-        """How many numbers the denoiser learns."""
+        """Count the numbers that the denoiser learns."""
         model = self.denoiser
         listed = getattr(model, "get_parameters", None) or model.parameters
         return sum(int(np.prod(parameter.shape)) for parameter in listed())
@@ -66,7 +66,7 @@ class Untrained:
 
 @contextmanager
 def computed_rows(layer: Any) -> Iterator[list[int]]:
-    """The rows of the batch in each call of a model that is really computed, as they come.
+    """Collect the rows of the batch in each call of a model that is really computed, as they come.
 
     Args:
         layer: the layer of the model that gets its latents first.
@@ -84,7 +84,7 @@ def computed_rows(layer: Any) -> Iterator[list[int]]:
 
 
 def sd_unet(width: int, **more: Any) -> dict[str, Any]:
-    """The configuration of Stable Diffusion 2's UNet, with as many channels as asked for.
+    """Return the configuration of Stable Diffusion 2's UNet, with as many channels as asked for.
 
     Stable Diffusion's own ``width`` is 320; see stabilityai/stable-diffusion-2-1-base,
     unet/config.json.
@@ -99,7 +99,7 @@ def sd_unet(width: int, **more: Any) -> dict[str, Any]:
 
 
 def sdxl_unet(width: int, **more: Any) -> dict[str, Any]:
-    """The configuration of SDXL's UNet, all widths scaled from its own ``width`` of 320.
+    """Return the configuration of SDXL's UNet, all widths scaled from its own ``width`` of 320.
 
     See stabilityai/stable-diffusion-xl-base-1.0, unet/config.json.
     """
@@ -138,7 +138,7 @@ FLUX: Mapping[str, Any] = {
 def stable_diffusion(
     fw: Framework, config: Mapping[str, Any], size: int, batch: int = 1
 ) -> Untrained:
-    """``StableDiffusionPipeline`` on latents ``[batch, 4, size, size]``, with DDIM."""
+    """Build ``StableDiffusionPipeline`` on latents ``[batch, 4, size, size]``, with DDIM."""
     unet = fw.model("UNet2DConditionModel", sample_size=size, **config)
     pipeline = fw.library.StableDiffusionPipeline(
         **dict.fromkeys(("vae", "text_encoder", "tokenizer", "safety_checker")),
@@ -154,7 +154,7 @@ def stable_diffusion(
 def stable_diffusion_xl(
     fw: Framework, config: Mapping[str, Any], size: int, batch: int = 1
 ) -> Untrained:
-    """``StableDiffusionXLPipeline`` on latents ``[batch, 4, size, size]``, with Euler."""
+    """Build ``StableDiffusionXLPipeline`` on latents ``[batch, 4, size, size]``, with Euler."""
     unet = fw.model("UNet2DConditionModel", sample_size=size, **config)
     pipeline = fw.library.StableDiffusionXLPipeline(
         **dict.fromkeys(("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")),
@@ -168,7 +168,7 @@ def stable_diffusion_xl(
 
 
 def flux(fw: Framework, config: Mapping[str, Any], size: int, batch: int = 1) -> Untrained:
-    """``FluxPipeline`` with true CFG, on latents ``[batch, size * size / 4, 64]``, packed."""
+    """Build ``FluxPipeline`` with true CFG, on latents ``[batch, size * size / 4, 64]``, packed."""
     transformer = fw.model("FluxTransformer2DModel", **config)
     pipeline = fw.library.FluxPipeline(
         **dict.fromkeys(("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")),
@@ -195,7 +195,7 @@ def _made(
 
 
 def _embeddings(fw: Framework, batch: int, width: int, pooled: int | None = None) -> dict[str, Any]:
-    """Embeddings of as many prompts, and of as many negative ones."""
+    """Make the embeddings of as many prompts, and of as many negative ones."""
     found = {
         "prompt_embeds": _normal(fw, 1, batch, TOKENS, width),
         "negative_prompt_embeds": _normal(fw, 2, batch, TOKENS, width),

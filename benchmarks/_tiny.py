@@ -23,23 +23,23 @@ FAMILIES = {
 
 
 def zoo_framework(name: str) -> Framework:
-    """The zoo's view of a framework, on a CPU and one thread."""
+    """Return the zoo's view of a framework, on a CPU and one thread."""
     return FRAMEWORKS[name]()
 
 
 def entry_of(class_name: str) -> Entry:
-    """The zoo's plain entry for one of :data:`FAMILIES`."""
+    """Return the zoo's plain entry for one of :data:`FAMILIES`."""
     found = [one for one in entries(FAMILIES[class_name]) if one.title == class_name]
     return found[0]
 
 
 def build(fx: Framework, class_name: str) -> Any:
-    """A tiny pipeline of that class."""
+    """Return a tiny pipeline of that class."""
     fx.seed()
     return entry_of(class_name).build(fx)
 
 
 def arguments(fx: Framework, pipeline: Any, steps: int) -> dict[str, Any]:
-    """What a call of such a pipeline takes, for one picture of a guided prompt."""
+    """Make the arguments of a call of such a pipeline, for one picture of a guided prompt."""
     entry = entry_of(type(pipeline).__name__)
     return entry.arguments(fx, pipeline, Request(steps=steps))

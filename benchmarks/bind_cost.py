@@ -1,4 +1,4 @@
-"""What ``bind`` takes, before a run.
+"""Measure what ``bind`` takes, before a run.
 
     python benchmarks/bind_cost.py --framework torch
 

@@ -1,4 +1,5 @@
-"""How long a step of the shapes checkpoint takes on each framework, on a CPU, for information.
+"""Measure how long a step of the shapes checkpoint takes on each framework, on a CPU, for
+information.
 
     python benchmarks/cross_framework.py --framework torch
 
@@ -35,7 +36,8 @@ at another time. torch has one thread here; processor time tells how many MindSp
 
 
 class Run(NamedTuple):
-    """Seconds of a call, and of the median step: of time, and of processor time."""
+    """A run holds the seconds of a call, and those of the median step: of time, and of processor
+    time."""
 
     whole: float
     step: float

@@ -1,4 +1,5 @@
-"""What cutting guidance short costs: how many pictures show what they should, over the work done.
+"""Measure what cutting guidance short costs: how many pictures show what they should, over the work
+done.
 
     python benchmarks/cut_quality.py
     python benchmarks/cut_quality.py --draw        the plot anew, from the JSON
@@ -86,7 +87,8 @@ class Way:
     guided: bool = True
 
     def draw(self, studio: Studio, chosen: Sequence[int]) -> tuple[list[Any], int]:
-        """The pictures of these of the prompts, and the rows that the denoiser computed."""
+        """Draw the pictures of these of the prompts; return them, and the rows that the denoiser
+        computed."""
         return studio.draw(self, chosen)
 
 
@@ -103,7 +105,7 @@ WAYS: Mapping[str, Way] = {
 
 @dataclass
 class Outcome:
-    """What came of the prompts in one way.
+    """An outcome holds what came of the prompts in one way.
 
     Attributes:
         rows: that the denoiser computed.
@@ -123,7 +125,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Settings:
-    """Which pictures are made, and how."""
+    """``Settings`` say which pictures are made, and how."""
 
     prompts: int
     steps: int
@@ -132,7 +134,7 @@ class Settings:
 
 
 class Studio:
-    """Draws prompts in every way; one in each process."""
+    """Draw prompts in every way; one in each process."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -142,7 +144,7 @@ class Studio:
         self._scenes, self._noise = random_requests(settings.prompts, SEED)
 
     def outcomes(self, chunk: slice) -> dict[str, Outcome]:
-        """The prompts of a chunk in every way, the uncut first."""
+        """Draw the prompts of a chunk in every way, the uncut first."""
         made: dict[str, Outcome] = {}
         uncut: npt.NDArray[np.float64] | None = None
         for name, way in self._settings.ways.items():
@@ -154,7 +156,8 @@ class Studio:
         return made
 
     def draw(self, way: Way, chosen: Sequence[int]) -> tuple[list[Any], int]:
-        """The pictures of these of the prompts, and the rows that the denoiser computed."""
+        """Draw the pictures of these of the prompts; return them, and the rows that the denoiser
+        computed."""
         pipe, chosen = self._pipeline, [*chosen]
         callbacks = bind(pipe, way.callback()) if way.callback is not None else {}
         with computed_rows(pipe.unet.conv_in) as rows:
@@ -183,7 +186,7 @@ def _outcomes(chunk: slice) -> dict[str, Outcome]:
 
 
 def _pool(processes: int, settings: Settings) -> Executor:
-    """Other processes; this one, where one is enough: it has the framework already."""
+    """Start other processes; this one, where one is enough: it has the framework already."""
     if processes == 1:
         return ThreadPoolExecutor(1, initializer=_open, initargs=(settings,))
     context = multiprocessing.get_context("spawn")
@@ -191,7 +194,7 @@ def _pool(processes: int, settings: Settings) -> Executor:
 
 
 def generate(settings: Settings, processes: int) -> dict[str, Outcome]:
-    """All prompts in every way, in the order of the prompts."""
+    """Draw all prompts in every way, in the order of the prompts."""
     chunks = [
         slice(start, min(start + CHUNK, settings.prompts))
         for start in range(0, settings.prompts, CHUNK)
@@ -221,7 +224,7 @@ def is_right(verdict: Verdict, scene: Scene) -> bool:
 
 
 def figures_of(outcomes: Mapping[str, Outcome], scenes: Sequence[Scene]) -> Iterator[Figure]:
-    """All figures of all ways."""
+    """Yield all figures of all ways."""
     count, uncut = len(scenes), outcomes[UNCUT]
     right_uncut = [is_right(*pair) for pair in zip(uncut.verdicts, scenes, strict=True)]
     for name, outcome in outcomes.items():
@@ -248,7 +251,7 @@ def figures_of(outcomes: Mapping[str, Outcome], scenes: Sequence[Scene]) -> Iter
 
 
 def findings(figures: Sequence[Figure]) -> list[str]:
-    """What the figures show, in sentences; only what they do show."""
+    """Say what the figures show, in sentences; only what they do show."""
     by = {(item.name, item.case): item for item in figures}
     ways = list(dict.fromkeys(item.name for item in figures))
 

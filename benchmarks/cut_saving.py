@@ -1,4 +1,4 @@
-"""How much of the time CFGCutoff saves, next to what so many rows take without it.
+"""Measure how much of the time CFGCutoff saves, next to what so many rows take without it.
 
     python benchmarks/cut_saving.py --framework torch
 
@@ -60,7 +60,8 @@ DEFAULTS: Mapping[str, tuple[Sequence[str], int, int]] = {
 
 
 class Run(NamedTuple):
-    """Seconds of a run, of processor time in it, and how many rows its denoiser computed."""
+    """A run holds its seconds, those of processor time in it, and how many rows its denoiser
+    computed."""
 
     whole: float
     processor: float
@@ -79,7 +80,7 @@ def timed(model: Untrained, steps: int, guidance: float, *, cut: bool = False) -
 
 
 def share_of_rows(runs: Mapping[str, Sequence[Any]], steps: int, batch: int) -> float:
-    """The rows of the runs that are cut, as a share of the uncut ones'.
+    """Return the rows of the runs that are cut, as a share of the uncut ones'.
 
     Args:
         runs: "uncut", "cut" and "off" (at guidance scale 1.0), by round, with their rows.
@@ -101,12 +102,12 @@ def share_of_rows(runs: Mapping[str, Sequence[Any]], steps: int, batch: int) -> 
 
 
 def guided_steps(steps: int) -> int:
-    """How many steps have guidance: those up to index ``int(steps * RATIO)``."""
+    """Count the steps that have guidance: those up to index ``int(steps * RATIO)``."""
     return min(int(steps * RATIO) + 1, steps)
 
 
 def measure(case: str, model: Untrained, steps: int, repetitions: int) -> list[Figure]:
-    """All figures of one model."""
+    """Measure all figures of one model."""
     contestants = {
         "uncut": partial(timed, model, guidance=GUIDANCE),
         "cut": partial(timed, model, guidance=GUIDANCE, cut=True),
@@ -143,7 +144,7 @@ def compared(
     guided: float,
     at_most: float | None = None,
 ) -> list[Figure]:
-    """The runs' times, or processor times, next to each other.
+    """Compare the runs' times, or processor times, next to each other.
 
     Args:
         case: for the figures.

@@ -1,4 +1,5 @@
-"""What cutting guidance saves large models on a CUDA device, and that no callback waits for it.
+"""Measure what cutting guidance saves large models on a CUDA device, and show that no callback
+waits for it.
 
     python benchmarks/guidance_cuda.py
     python benchmarks/guidance_cuda.py --device cpu --models "SDXL, tiny" "FLUX, tiny" \
@@ -77,7 +78,7 @@ class TorchOn(Torch):
 
 
 class Model(NamedTuple):
-    """Makes a pipeline for so many pictures; which format its latents have."""
+    """Make a pipeline for so many pictures; say which format its latents have."""
 
     make: Callable[[TorchOn, int], Untrained]
     form: str
@@ -114,7 +115,8 @@ def nothing(_: Any, __: int, ___: Any, tensors: dict[str, Any]) -> dict[str, Any
 
 
 class Run(NamedTuple):
-    """Seconds of a run, of each of its callbacks where they were timed, and rows computed."""
+    """A run holds its seconds, those of each of its callbacks where they were timed, and rows
+    computed."""
 
     whole: float
     callback: list[float]
@@ -192,7 +194,7 @@ def timed(model: Untrained, form: str, way: Keywords, guidance: float, steps: in
 
 
 def measure(case: str, model: Untrained, form: str, steps: int, repetitions: int) -> list[Figure]:
-    """The times of one model, next to each other."""
+    """Measure the times of one model, next to each other."""
     runs = interleaved(
         {
             name: partial(timed, model, form, way, guidance, steps)
@@ -236,7 +238,7 @@ def measure(case: str, model: Untrained, form: str, steps: int, repetitions: int
 
 
 def stopped(model: Untrained, form: str, way: Keywords, steps: int) -> str:
-    """What torch says to a run that must not wait for the device; empty if nothing.
+    """Return what torch says to a run that must not wait for the device; empty if nothing.
 
     What a pipeline does before its loop may wait. An error inside of a preview is a warning.
     """
@@ -259,7 +261,7 @@ def stopped(model: Untrained, form: str, way: Keywords, steps: int) -> str:
 
 
 def check_debug_mode(case: str, model: Untrained, form: str) -> tuple[list[Figure], list[str]]:
-    """Whether runs wait for the device, and what torch says where they do."""
+    """Tell whether runs wait for the device, and what torch says where they do."""
     figures, notes = [], []
     for name, way in CHECKED.items():
         stops = " ".join(stopped(model, form, way, FEW_STEPS).split())

@@ -1,4 +1,4 @@
-"""What importing unicb takes, beside the imports that its users have anyway.
+"""Measure what importing unicb takes, beside the imports that its users have anyway.
 
     python benchmarks/import_cost.py --framework torch
 
@@ -62,15 +62,15 @@ def python(arguments: Sequence[str], compiled: str) -> subprocess.CompletedProce
 
 
 def milliseconds(before: str, line: str, compiled: str) -> float:
-    """What ``line`` takes in a new Python, after ``before``."""
+    """Measure how long ``line`` takes in a new Python, after ``before``."""
     return float(
         python(["-c", TIMED.format(before=before, line=line)], compiled).stdout.split()[-1]
     )
 
 
 def import_times(line: str, compiled: str) -> dict[str, tuple[float, float]]:
-    """Milliseconds by module, itself and in all, of those that ``line`` imports after numpy and
-    PIL."""
+    """Return the milliseconds by module, itself and in all, of those that ``line`` imports after
+    numpy and PIL."""
     mark = "import this_is_no_module"
     program = (
         f"{BASE}\ntry: {mark}\nexcept ImportError: pass\nprint('mark', file=sys.stderr)\n{line}"
@@ -84,7 +84,7 @@ def import_times(line: str, compiled: str) -> dict[str, tuple[float, float]]:
 
 
 def longest(rounds: Sequence[Mapping[str, tuple[float, float]]]) -> list[Figure]:
-    """Figures of the modules that take longest, from the times of each round."""
+    """Return the figures of the modules that take longest, from the times of each round."""
     by_name: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for times in rounds:
         for name, pair in times.items():

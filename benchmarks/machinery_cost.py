@@ -1,4 +1,4 @@
-"""What unicb itself costs at each step, beside the callbacks' own work.
+"""Measure what unicb itself costs at each step, beside the callbacks' own work.
 
     python benchmarks/machinery_cost.py --framework torch
 
@@ -97,7 +97,7 @@ class Clamping(Callback):
 
 
 def of_the_framework(library: str, clamp: Clamp) -> dict[str, Callable[[], Any]]:
-    """Makers of three callbacks in one, by the framework's own classes."""
+    """Return makers of three callbacks in one, by the framework's own classes."""
     module = importlib.import_module(f"{library}.callbacks")
 
     class OfficialWaiting(module.PipelineCallback):
@@ -127,7 +127,7 @@ def of_the_framework(library: str, clamp: Clamp) -> dict[str, Callable[[], Any]]
 
 
 def contestants(pipeline: Any, library: str) -> dict[str, Callable[[], Mapping[str, Any]]]:
-    """Makers of the two keyword arguments of a pipeline's call."""
+    """Return makers of the two keyword arguments of a pipeline's call."""
 
     def given(callback: Any) -> dict[str, Any]:
         names = ["latents"]
@@ -182,7 +182,8 @@ def passes(pipeline: Any) -> list[float]:
 def microseconds(
     seconds: list[float], run: Callable[..., Any], make: Callable[[], Mapping[str, Any]]
 ) -> float:
-    """Of a run's median step. Its first pass has no step before it; the first step prepares."""
+    """Return how long a run's median step takes. Its first pass has no step before it; the first
+    step prepares."""
     callbacks = make()
     seconds.clear()
     run(**callbacks)
@@ -192,7 +193,7 @@ def microseconds(
 
 
 def figures(case: str, rounds: Mapping[str, list[float]]) -> Iterator[Figure]:
-    """Of one pipeline, from the microseconds of each contestant's rounds."""
+    """Yield the figures of one pipeline, from the microseconds of each contestant's rounds."""
     base = rounds["nothing"]
     added = {
         name: [x - y for x, y in zip(values, base, strict=True)]

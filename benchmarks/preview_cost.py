@@ -1,4 +1,4 @@
-"""What a preview costs at each step, next to the function that the frameworks' guides give.
+"""Measure what a preview costs at each step, next to the function that the frameworks' guides give.
 
     python benchmarks/preview_cost.py --framework torch
 
@@ -54,7 +54,8 @@ WHOLE_AT_MOST, THREAD_AT_MOST = 0.5, 0.05
 
 
 class Run(NamedTuple):
-    """Seconds of a whole run, of processor time in it, and of each call of its callback."""
+    """A run holds its seconds, those of processor time in it, and those of each call of its
+    callback."""
 
     whole: float
     processor: float
@@ -62,7 +63,8 @@ class Run(NamedTuple):
 
     @property
     def thread(self) -> float:
-        """Median seconds of the callbacks but the first, which prepares, and the last, which waits.
+        """Return the median seconds of the callbacks but the first, which prepares, and the last,
+        which waits.
 
         The median, because what else a machine does makes some of them longer.
         """
@@ -76,12 +78,12 @@ class Clock:
         self._whole, self._processor = time.perf_counter(), time.process_time()
 
     def read(self) -> tuple[float, float]:
-        """Of time, and of this process's processor time."""
+        """Return the seconds since the clock began, and those of this process's processor time."""
         return time.perf_counter() - self._whole, time.process_time() - self._processor
 
 
 class Scene:
-    """Latents of a kind, and a loop that denoises them.
+    """A scene is a kind of latents, and a loop that denoises them.
 
     Args:
         fw: the framework.
@@ -130,14 +132,14 @@ class Scene:
         self.pipeline(self._start, self._scheduler.timesteps, **callbacks)
 
     def guide(self, folder: Path, pipeline: Any, step: int, _: Any, tensors: Any) -> Any:
-        """The callback of the guides."""
+        """Return the callback of the guides."""
         image = self._fw.latents_to_rgb(tensors["latents"], self.weights, self.biases)
         image.save(folder / f"{step}.png")
         return tensors
 
 
 def with_callback(scene: Scene, bound: Callable[[Path], dict[str, Any]]) -> Run:
-    """One run with previews, all of whose files must be there."""
+    """Make one run with previews, all of whose files must be there."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         clock = Clock()
@@ -177,12 +179,12 @@ def contestants(scene: Scene) -> dict[str, Callable[[], Run]]:
 
 
 def measure(scene: Scene, case: str, repetitions: int) -> list[Figure]:
-    """All figures of one scene, the ratios first."""
+    """Measure all figures of one scene, the ratios first."""
     runs = interleaved(contestants(scene), repetitions, case)
     bare = runs.pop("none")
 
     def added(of: str) -> dict[str, list[float]]:
-        """Seconds of each step beyond those of the run without previews, by round."""
+        """Return the seconds of each step beyond those of the run without previews, by round."""
         return {
             name: [
                 (getattr(run, of) - getattr(without, of)) / scene.steps
@@ -219,7 +221,8 @@ def measure(scene: Scene, case: str, repetitions: int) -> list[Figure]:
 
 
 def calibrated(fw: Framework, milliseconds: float) -> Callable[[], None]:
-    """Work that takes about so long. The number of products is fixed here, once, for all runs."""
+    """Make work that takes about so long. The number of products is fixed here, once, for all
+    runs."""
     if milliseconds <= 0:
         return lambda: None
     products = fw.work(384)

@@ -1,4 +1,5 @@
-"""What a preview at each step costs a large model on a CUDA device, and whether it ever waits.
+"""Measure what a preview at each step costs a large model on a CUDA device, and whether it ever
+waits.
 
     python benchmarks/preview_cuda.py
     python benchmarks/preview_cuda.py --device cpu --tiny --repetitions 1    a rehearsal
@@ -88,7 +89,8 @@ TINY: Mapping[str, Any] = {
 
 
 class Run(NamedTuple):
-    """Seconds of a run and of each of its callbacks, its files, and the finished latents."""
+    """A run holds its seconds and those of each of its callbacks, its files, and the finished
+    latents."""
 
     whole: float
     callback: list[float]
@@ -148,7 +150,7 @@ class Model:
             torch.cuda.synchronize(self._device)
 
     def prepare(self, steps: int | None = None) -> None:
-        """What a pipeline does before its loop, and what waits for the device there."""
+        """Do what a pipeline does before its loop, and what waits for the device there."""
         self._scheduler.set_timesteps(steps or self.steps, device=self._device)
         self._scheduler.set_begin_index(0)  # else it searches the device for its first timestep
         self.idle()
@@ -185,7 +187,7 @@ WAYS: Mapping[str, Bound] = {"no previews": nothing, "unicb": unicb, "guide": gu
 
 
 def run(model: Model, way: Bound) -> Run:
-    """One run, timed."""
+    """Make one run, timed."""
     with tempfile.TemporaryDirectory() as name:
         keywords = way(model, Path(name))
         timed = Timed(keywords["callback_on_step_end"]) if keywords else None
@@ -228,12 +230,13 @@ def measure(model: Model, repetitions: int) -> list[Figure]:
 
 
 def differing_numbers(a: torch.Tensor, b: torch.Tensor) -> int:
-    """How many elements of two tensors are not the same bits."""
+    """Count the elements of two tensors that are not the same bits."""
     return int((a.view(torch.int16) != b.view(torch.int16)).sum())
 
 
 def waits(trace: Mapping[str, Any]) -> tuple[Counter[str], Counter[str]]:
-    """Calls of the CUDA runtime that wait for the device, by name, in a trace of torch.profiler.
+    """Return the calls of the CUDA runtime that wait for the device, by name, in a trace of
+    torch.profiler.
 
     Returns:
         Those of the thread that runs the loop, while it does, and those of all others.
@@ -263,7 +266,7 @@ def is_wait(name: str) -> bool:
 
 
 def traced(model: Model, way: Bound, cuda: bool) -> tuple[Counter[str], Counter[str]]:
-    """:func:`waits` and all other calls of the runtime, of one run."""
+    """Return :func:`waits` and all other calls of the runtime, of one run."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     with tempfile.TemporaryDirectory() as name:
         keywords = way(model, Path(name))
@@ -281,7 +284,7 @@ def traced(model: Model, way: Bound, cuda: bool) -> tuple[Counter[str], Counter[
 
 
 def count_waits(model: Model, cuda: bool) -> tuple[list[Figure], list[str]]:
-    """The waits of each way, and which they are."""
+    """Count the waits of each way, and say which they are."""
     figures, notes = [], []
     counts: dict[str, int] = {}
     for done, (name, way) in enumerate(WAYS.items()):
@@ -306,7 +309,7 @@ def count_waits(model: Model, cuda: bool) -> tuple[list[Figure], list[str]]:
 
 
 def stopped(model: Model, way: Bound) -> str:
-    """What torch says to a run that must not wait for the device; empty if nothing.
+    """Return what torch says to a run that must not wait for the device; empty if nothing.
 
     An error inside of a preview is a warning; its further files are missing then.
     """

@@ -65,7 +65,7 @@ def _plain(value: Any) -> str:
 
 
 def _table(figures: Sequence[dict[str, Any]], unit: str) -> Iterator[str]:
-    """One row for each quantity, one column for each case."""
+    """Yield one row for each quantity, with one column for each case."""
     cases = list(dict.fromkeys(item["case"] for item in figures))
     cells = {(item["name"], item["case"]): _cell(item) for item in figures}
     targets = {item["name"]: item["at_most"] for item in figures}
@@ -87,7 +87,7 @@ def _cell(item: dict[str, Any]) -> str:
 
 
 def _number(value: float) -> str:
-    """Three digits that count, and no exponent."""
+    """Write three digits that count, and no exponent."""
     return f"{float(f'{value:.3g}'):,.12g}"
 
 

@@ -1,4 +1,4 @@
-"""What a guidance rule costs at each step, beside diffusers' guider that does the same.
+"""Measure what a guidance rule costs at each step, beside diffusers' guider that does the same.
 
     python benchmarks/rule_cost.py
 
@@ -41,14 +41,14 @@ SCALE, CALLS = 5.0, 10
 
 
 class Plain(GuidanceRule):
-    """What loops do by themselves."""
+    """Combine as loops do by themselves."""
 
     def combine(self, unconditional: Any, conditional: Any, scale: Any, step: Any) -> Any:
         return unconditional + (conditional - unconditional) * scale
 
 
 class OneStep:
-    """What rules ask of a step."""
+    """``OneStep`` answers what rules ask of a step."""
 
     index, num_timesteps, progress = 5, 20, 0.25
 
@@ -61,7 +61,7 @@ class OneStep:
 
 
 def methods() -> dict[str, tuple[GuidanceRule, Any]]:
-    """Of each method, our rule and diffusers' guider."""
+    """Return our rule and diffusers' guider for each method."""
     from diffusers import guiders
 
     adaptive = guiders.AdaptiveProjectedGuidance(
@@ -99,7 +99,7 @@ def milliseconds(call: Callable[[], object]) -> float:
 
 
 def contestants(shape: tuple[int, ...]) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """What is called, by names such as ``ours: plain``; each gives the prediction."""
+    """Yield what is called, by names such as ``ours: plain``; each gives the prediction."""
     fw, ops = framework("torch"), get_backend("torch").ops
     random = np.random.default_rng(0)
     c = fw.tensor(random.normal(size=shape))

@@ -1,4 +1,4 @@
-"""What guidance rules do to pictures: how many show what they should, over the work done.
+"""Measure what guidance rules do to pictures: how many show what they should, over the work done.
 
     python benchmarks/rule_quality.py
     python benchmarks/rule_quality.py --draw       the sheet of pictures alone
@@ -57,21 +57,21 @@ SHOWN = range(8)
 
 
 class Plain(GuidanceRule):
-    """What the loop does by itself."""
+    """Combine as the loop does by itself."""
 
     def combine(self, unconditional: Any, conditional: Any, scale: Any, step: Any) -> Any:
         return unconditional + (conditional - unconditional) * scale
 
 
 class Zeros(ClassifierFreeZeroStarGuidance):
-    """With steps of zeros on any model."""
+    """Begin with steps of zeros on any model."""
 
     def on_bind(self, target: Any) -> None:
         GuidanceRule.on_bind(self, target)
 
 
 class Cosines(AdaptiveGuidance):
-    """Notes when guidance would end for each prompt, and lets it go on.
+    """Note when guidance would end for each prompt, and let it go on.
 
     Until guidance ends for a prompt, its steps are those of guidance that goes on.
     """
@@ -82,7 +82,7 @@ class Cosines(AdaptiveGuidance):
         self.ends: list[int] = []
 
     def on_step_end(self, step: Step) -> None:
-        """What a step shows is read at the end of the next."""
+        """Read, at the end of a step, what the step before showed."""
         seen = step.run.state(self, Seen)
         before, seen.reading = seen.reading, partial(step.ops.to_numpy, seen.cosine)
         last = step.num_timesteps - 1
@@ -136,7 +136,7 @@ WAYS: Mapping[str, Way] = MappingProxyType(
 
 
 class Cuts(NamedTuple):
-    """What fixed cuts gave.
+    """``Cuts`` holds what fixed cuts gave.
 
     Attributes:
         prompts: how many prompts they were measured on.
@@ -148,7 +148,7 @@ class Cuts(NamedTuple):
 
 
 def findings(figures: Sequence[Figure], cuts: Cuts) -> Iterator[str]:
-    """What the figures show, in sentences; only what they do show."""
+    """Say what the figures show, in sentences; only what they do show."""
     by = {(item.name, item.case): item for item in figures}
     names = [name for name in dict.fromkeys(item.name for item in figures) if name != UNCUT]
     adaptive = [name for name in names if name.startswith("AdaptiveGuidance")]
@@ -178,8 +178,8 @@ def findings(figures: Sequence[Figure], cuts: Cuts) -> Iterator[str]:
 
 
 def measured_cuts(settings: Mapping[str, Any]) -> Cuts:
-    """The fixed cuts of cut_quality.py, where it was run with the same settings but for the number
-    of prompts."""
+    """Return the fixed cuts of cut_quality.py, where it was run with the same settings but for the
+    number of prompts."""
     path = RESULTS / "cut_quality-torch.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"settings": {}}
     prompts = found["settings"].get("prompts", 0)
@@ -191,7 +191,7 @@ def measured_cuts(settings: Mapping[str, Any]) -> Cuts:
 
 
 def _at_rows(cuts: Sequence[tuple[float, float]], rows: float) -> float | None:
-    """What is right at so many rows, on the lines between the cuts; None outside of them."""
+    """Return what is right at so many rows, on the lines between the cuts; None outside of them."""
     found = sorted(cuts)
     for (x, y), (after, then) in pairwise(found):
         if x <= rows <= after:
@@ -200,7 +200,7 @@ def _at_rows(cuts: Sequence[tuple[float, float]], rows: float) -> float | None:
 
 
 def sheet(settings: Settings) -> Image.Image:
-    """A row of pictures for each way, from the same prompts and noise."""
+    """Return a row of pictures for each way, from the same prompts and noise."""
     tile, label, margin = 64, 330, 4
     studio, font = Studio(settings), ImageFont.load_default(size=12)
     edge, ways = tile + margin, settings.ways

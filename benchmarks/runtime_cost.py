@@ -1,4 +1,5 @@
-"""What a step of a trained model takes on a runtime, next to torch, with guidance and without.
+"""Measure what a step of a trained model takes on a runtime, next to torch, with guidance and
+without.
 
     nox -s "bench(onnx)" "bench(openvino)"
 
@@ -60,7 +61,7 @@ class Run(NamedTuple):
 
 
 def timed(pipeline: Any, steps: int, *, cut: bool, counted: bool = False) -> Run:
-    """A run of the pipeline.
+    """Make a run of the pipeline, timed.
 
     Args:
         cut: whether with a cutoff.
@@ -117,7 +118,7 @@ def prove(name: str, pipeline: Any, reference: Any, steps: int) -> None:
 def measure(
     pipelines: Mapping[str, Any], steps: int, repetitions: int
 ) -> dict[str, dict[str, list[Run]]]:
-    """The runs by pipeline, uncut and cut, by round."""
+    """Measure the runs by pipeline, uncut and cut, by round."""
     contestants = {
         f"{name}, {way}": partial(timed, pipeline, steps, cut=way == "cut")
         for name, pipeline in pipelines.items()
@@ -130,7 +131,7 @@ def measure(
 def compared(
     name: str, runs: Mapping[str, Mapping[str, Sequence[Run]]], steps: int
 ) -> list[Figure]:
-    """All figures of one pipeline."""
+    """Return all figures of one pipeline."""
     found: list[Figure] = []
     for of, remark in (("clock", ""), ("processor", " (processor time)")):
         guided, after = _steps(runs[name], of, steps)
@@ -155,7 +156,7 @@ def compared(
 
 
 def _steps(runs: Mapping[str, Sequence[Run]], of: str, steps: int) -> tuple[Any, Any]:
-    """Seconds of a guided step and of one after the cut, by round."""
+    """Return the seconds of a guided step and of one after the cut, by round."""
     # Those between two step ends: the first step has none before it.
     first = guided_steps(steps)
     guided = [np.median(getattr(run, of)) for run in runs["uncut"]]
@@ -164,7 +165,7 @@ def _steps(runs: Mapping[str, Sequence[Run]], of: str, steps: int) -> tuple[Any,
 
 
 def pipelines_of(runtime: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """The pipelines by name, torch's first; and what is to be said of them."""
+    """Return the pipelines by name, torch's first; and what is to be said of them."""
     import torch
     from diffusers import StableDiffusionPipeline
 

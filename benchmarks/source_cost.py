@@ -1,4 +1,4 @@
-"""What a bound callback that does nothing adds to a step, by how the step's end is noticed.
+"""Measure what a bound callback that does nothing adds to a step, by how the step's end is noticed.
 
     python benchmarks/source_cost.py
 
@@ -119,7 +119,7 @@ def _latents() -> StrictTensor:
 
 
 def own_loop(parts: Loop, block: AbstractContextManager[Any]) -> Any:
-    """The same loop, written here."""
+    """Run the same loop, written here."""
     latents, scheduler = _latents(), parts.scheduler
     timesteps = scheduler.set_timesteps(STEPS)
     with block:
@@ -129,14 +129,14 @@ def own_loop(parts: Loop, block: AbstractContextManager[Any]) -> Any:
 
 
 def microseconds(run: Callable[[], object]) -> float:
-    """Of a step of a run."""
+    """Return how long a step of a run takes."""
     began = time.perf_counter()
     run()
     return (time.perf_counter() - began) / STEPS * 1e6
 
 
 def contestants() -> dict[str, Callable[[], float]]:
-    """Plain and bound runs."""
+    """Return the plain and the bound runs, by name."""
     found: dict[str, Callable[[], float]] = {}
     for name, pipeline in (
         ("callback", CallsBack()),
@@ -152,7 +152,7 @@ def contestants() -> dict[str, Callable[[], float]]:
 
 
 def figures(rounds: Mapping[str, list[float]]) -> Iterator[Figure]:
-    """What being bound adds, by the source."""
+    """Yield what being bound adds, by the source."""
     for name in ("callback", "scheduler", "own loop", "loop block"):
         plain, bound = (rounds[f"{name}: {said}"] for said in ("plain", "bound"))
         added = [x - y for x, y in zip(bound, plain, strict=True)]

@@ -1,4 +1,4 @@
-"""What it costs at each step that a run can be stopped.
+"""Measure what it costs at each step that a run can be stopped.
 
     python benchmarks/stop_cost.py --framework torch
 
@@ -70,7 +70,7 @@ def main() -> int:
     handle = callbacks._handle
 
     def goes_on() -> bool:
-        """As unicb.run.call asks it: in place, as a call would cost more."""
+        """Ask as unicb.run.call does: in place, as a call would cost more."""
         run = handle.run
         return run.next_index is not None and handle.request is None
 

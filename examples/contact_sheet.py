@@ -11,7 +11,7 @@ TILE, MARGIN, LABEL = 112, 6, 18
 
 
 def contact_sheet(pictures: Sequence[tuple[str, Image.Image]], columns: int = 7) -> Image.Image:
-    """Labelled RGB pictures of any size, scaled to one size, in rows of ``columns``.
+    """Put labelled RGB pictures of any size, scaled to one size, in rows of ``columns``.
 
     Raises:
         ValueError: there are no pictures.

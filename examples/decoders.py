@@ -22,7 +22,8 @@ from unicb import Preview, PreviewFrame, Step, bind
 
 
 def tiny_autoencoder(framework: str) -> Any:
-    """The shapes' own; for Stable Diffusion it would be ``madebyollin/taesd``."""
+    """Load the shapes' own tiny autoencoder; for Stable Diffusion it would be
+    ``madebyollin/taesd``."""
     if framework == "mindspore":
         from mindone.diffusers import AutoencoderTiny
     else:
@@ -31,7 +32,7 @@ def tiny_autoencoder(framework: str) -> Any:
 
 
 class TimedPreview(Preview):
-    """Notes for how many seconds the run waited, at each step that was shown."""
+    """Note for how many seconds the run waited, at each step that was shown."""
 
     def __init__(self, frames: list[PreviewFrame], every: int, **options: Any) -> None:
         super().__init__(frames, every, **options)

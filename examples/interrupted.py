@@ -1,4 +1,4 @@
-"""Runs that are interrupted early: the denoised picture, and the latents as they are.
+"""Interrupt runs early: the denoised picture, and the latents as they are.
 
     python examples/interrupted.py --framework torch --out out/interrupted.png
 
@@ -35,7 +35,7 @@ SHOWN = 2
 
 
 def difference(one: Image.Image, other: Image.Image) -> float:
-    """Mean difference of two pictures' values, of 0 to 255."""
+    """Return the mean difference of two pictures' values, of 0 to 255."""
     values = [np.asarray(image).astype(float) for image in (one, other)]
     return float(np.abs(values[0] - values[1]).mean())
 

@@ -19,7 +19,7 @@ from unicb import Preview, PreviewFrame, bind
 
 
 def correlation(preview: Image.Image, picture: Image.Image) -> float:
-    """Pearson's r between a preview and the picture averaged to its size."""
+    """Compute Pearson's r between a preview and the picture averaged to its size."""
     small = picture.resize(preview.size, Image.Resampling.BOX)
     return float(np.corrcoef(np.asarray(preview).ravel(), np.asarray(small).ravel())[0, 1])
 

@@ -24,7 +24,7 @@ PROMPTS = ["a red star on a blue background", "a white ring on a black backgroun
 
 
 def dynamic_cfg(pipe: Any, step_index: int, timestep: Any, callback_kwargs: dict[str, Any]) -> Any:
-    """Without guidance after 40 % of the steps: from the doubled embeddings, keep those of all
+    """Switch guidance off after 40 % of the steps: from the doubled embeddings, keep those of all
     prompts, which are the second half, and not of the last prompt alone."""
     if step_index == int(pipe.num_timesteps * 0.4):
         embeds = callback_kwargs["prompt_embeds"]

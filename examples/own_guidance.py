@@ -27,7 +27,7 @@ from unicb.tensors import dot
 
 @dataclass
 class Seen:
-    """What a run has shown: the cosine of a step, and that of the step before, being read."""
+    """Hold what a run has shown: the cosine of a step, and that of the step before, being read."""
 
     cosine: Any = None
     reading: Callable[[], Any] | None = None
@@ -68,7 +68,7 @@ class AdaptiveGuidance(GuidanceRule):
 
 
 class Noted(AdaptiveGuidance):
-    """Notes how many steps of the last run were guided."""
+    """Note how many steps of the last run were guided."""
 
     guided = 0
 

@@ -26,7 +26,7 @@ COLOURS = CHECKPOINT / "preview.toml"
 
 
 def draw(pipe: Any, ops: TensorOps, embeds: Any, latents: Any, steps: int) -> Image.Image:
-    """The loop; ``embeds`` has the negative prompt's, and the prompt's."""
+    """Run the loop; ``embeds`` has the negative prompt's, and the prompt's."""
     scheduler = pipe.scheduler
     scheduler.set_timesteps(steps)
     latents = latents * scheduler.init_noise_sigma
@@ -42,7 +42,7 @@ def draw(pipe: Any, ops: TensorOps, embeds: Any, latents: Any, steps: int) -> Im
 
 
 def embeddings(pipe: Any, ops: TensorOps, framework: str, prompt: str) -> Any:
-    """Those of an empty prompt, and of the prompt."""
+    """Encode an empty prompt, and the prompt."""
     device = {"device": pipe.device} if framework == "torch" else {}
     positive, negative = pipe.encode_prompt(
         prompt=prompt, num_images_per_prompt=1, do_classifier_free_guidance=True, **device
@@ -51,7 +51,7 @@ def embeddings(pipe: Any, ops: TensorOps, framework: str, prompt: str) -> Any:
 
 
 def load(framework: str) -> Any:
-    """The checkpoint's parts, which happen to come as a pipeline."""
+    """Load the checkpoint's parts, which happen to come as a pipeline."""
     pipe = pipeline_class(framework).from_pretrained(CHECKPOINT)
     if framework == "torch":
         for model in (pipe.unet, pipe.vae, pipe.text_encoder):

@@ -20,7 +20,7 @@ from unicb import PromptSchedule, bind
 
 
 def distance(one: Image.Image, other: Image.Image) -> float:
-    """Mean difference of two pictures' colours, of 255."""
+    """Return the mean difference of two pictures' colours, of 255."""
     return float(np.abs(np.asarray(one, float) - np.asarray(other, float)).mean())
 
 

@@ -22,7 +22,7 @@ CHECKPOINT = Path(__file__).parent / "shapes" / "checkpoint"
 
 
 def pipeline_class(framework: str) -> Any:
-    """The one place where the frameworks differ."""
+    """Return the pipeline's class: this is the one place where the frameworks differ."""
     if framework == "mindspore":
         import unicb_mindspore
 
@@ -34,7 +34,7 @@ def pipeline_class(framework: str) -> Any:
 
 
 def seeded_latents(pipe: Any, seed: int) -> Any:
-    """Noise drawn by numpy, ``[1, 4, 16, 16]``: the same picture on both frameworks."""
+    """Draw noise by numpy, ``[1, 4, 16, 16]``: the same picture on both frameworks."""
     size = pipe.unet.config.sample_size
     noise = np.random.default_rng(seed).normal(size=(1, pipe.unet.config.in_channels, size, size))
     # Any float32 tensor of the pipeline's framework will do as the example to follow.

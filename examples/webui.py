@@ -26,7 +26,8 @@ progress { all: revert; width: 100%; accent-color: var(--primary-500); }
 
 
 def load(framework: str) -> Any:
-    """The pipeline, with a scheduler that has as many steps to give as the model was trained on."""
+    """Load the pipeline, with a scheduler that has as many steps to give as the model was trained
+    on."""
     pipe = pipeline_class(framework).from_pretrained(CHECKPOINT)
     config, scheduler = pipe.scheduler.config, type(pipe.scheduler)
     pipe.scheduler = scheduler.from_config(config, timestep_spacing="trailing")
@@ -35,7 +36,7 @@ def load(framework: str) -> Any:
 
 
 def build(pipe: Any, *, at_once: bool, steps: int = 200) -> gr.Blocks:
-    """The page, to be launched.
+    """Build the page, to be launched.
 
     Args:
         pipe: a text-to-image pipeline.
@@ -134,7 +135,7 @@ def build(pipe: Any, *, at_once: bool, steps: int = 200) -> gr.Blocks:
 
 
 def progress(done: int, steps: int, end: str = "") -> str:
-    """HTML of the progress bar; ``end`` says how the run has ended."""
+    """Return the HTML of the progress bar; ``end`` says how the run has ended."""
     words = f"step {done} of {steps}" if done else ""
     label = ": ".join(filter(None, [words, end])) or "&nbsp;"
     return f'<progress value="{done}" max="{steps}"></progress>{label}'

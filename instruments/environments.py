@@ -1,4 +1,4 @@
-"""Makes the environments of several sessions of nox side by side.
+"""Make the environments of several sessions of nox side by side.
 
     environments.py FOLDER SESSION...
 
@@ -21,7 +21,7 @@ WHEEL_IS_BUILT = "UNICB_WHEEL_IS_BUILT"
 
 
 def folder_of(folder: Path, session: str) -> Path:
-    """Where nox has the environment of a session."""
+    """Return the folder where nox has the environment of a session."""
     return folder / session.replace("(", "-").rstrip(")")
 
 

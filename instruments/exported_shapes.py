@@ -30,7 +30,7 @@ def export(runtime: str, folder: Path, **options: Any) -> None:
 
 
 def load(runtime: str, folder: Path, name: str = "StableDiffusionPipeline", **options: Any) -> Any:
-    """A pipeline of what was exported, in float32 and with one thread.
+    """Return a pipeline of what was exported, in float32 and with one thread.
 
     Args:
         runtime: "onnx" or "openvino".

@@ -1,4 +1,4 @@
-"""Which Pythons can be started on this machine."""
+"""Tell which Pythons can be started on this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _PRINT_VERSION = "import sys; print('%d.%d' % sys.version_info[:2])"
 
 @cache
 def is_installed(version: str) -> bool:
-    """Whether this Python, such as "3.12", is on the path and starts.
+    """Return whether this Python, such as "3.12", is on the path and starts.
 
     To find a file of its name is not enough: a version manager puts one there for every Python
     that it has, and it fails where that is not the one in use.

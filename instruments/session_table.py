@@ -28,7 +28,7 @@ class Row:
 
 
 class SessionTable:
-    """Notes each session as it runs.
+    """Note each session as it runs.
 
     Where it ends early, by an error, by Ctrl-C, or because it is skipped, its row says so.
     """
@@ -69,7 +69,7 @@ class SessionTable:
             self.rows[-1].tests["failed" if failed else "skipped" if skipped else "passed"] += 1
 
     def lines(self) -> list[str]:
-        """The table; nothing, where no session ran."""
+        """Return the table; nothing, where no session ran."""
         if not self.rows:
             return []
         total = Row("together", "", sum((row.tests for row in self.rows), Counter()))

@@ -1,4 +1,4 @@
-"""Diffusion pipeline callbacks, written once, for PyTorch and for MindSpore."""
+"""Write diffusion pipeline callbacks once, and run them on PyTorch and on MindSpore."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What ``bind`` makes of what it is given, and what it refuses."""
+"""Check what ``bind`` is given, and prepare it for a binding."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def bound_to(
     on_sigint: OnSigint | None,
     on_over: Callable[[Run], None],
 ) -> tuple[Bound, list[str]]:
-    """What ``bind`` ties together, and the names of the tensors that the loop is asked for; see
-    :func:`unicb.bind` for what it raises.
+    """Check what ``bind`` ties together; return it with the names of the tensors that the loop is
+    asked for. :func:`unicb.bind` says what is raised.
 
     Args:
         on_over: called when nothing is left of a run.
@@ -66,7 +66,7 @@ def bound_to(
 
 
 def offered_tensors(target: Target) -> tuple[str, ...]:
-    """Names of what the pipeline hands over at the end of a step.
+    """Return the names of the tensors that the pipeline hands over at the end of a step.
 
     Raises:
         UnsupportedPipelineError: the ends of its steps cannot be noticed, or it does not say.
@@ -83,7 +83,7 @@ def offered_tensors(target: Target) -> tuple[str, ...]:
 
 
 def tensor_names(tensor_inputs: Sequence[str]) -> tuple[str, ...]:
-    """What functions are to be handed, as the user names it."""
+    """Check and return the names of the tensors that the user wants handed to plain functions."""
     if isinstance(tensor_inputs, str) or not all(isinstance(name, str) for name in tensor_inputs):
         raise TypeError(
             f"tensor_inputs takes a list of names, not {tensor_inputs!r}; "
@@ -93,8 +93,8 @@ def tensor_names(tensor_inputs: Sequence[str]) -> tuple[str, ...]:
 
 
 def as_callback(callback: Any, tensors: tuple[str, ...]) -> Callback:
-    """A Callback as it is; a function, which gets these tensors, or an object of the frameworks'
-    own kind, as one."""
+    """Return a Callback as it is; make one of a function, which gets these tensors, or of an object
+    of the frameworks' own kind."""
     if isinstance(callback, Callback):
         if isinstance(callback.tensors, str):
             raise TypeError(
@@ -122,7 +122,8 @@ def as_callback(callback: Any, tensors: tuple[str, ...]) -> Callback:
 
 
 def acting_early(callbacks: tuple[Callback, ...]) -> tuple[Callback, ...]:
-    """Those that act before the first step."""
+    """Return the callbacks that act before the first step: those that override
+    ``before_first_step``."""
     plain = Callback.before_first_step
     return tuple(c for c in callbacks if type(c).before_first_step is not plain)
 
@@ -149,6 +150,6 @@ def refuse_conflicts(callbacks: tuple[Callback, ...]) -> None:
 def with_batch(
     needed: tuple[str, ...], offered: tuple[str, ...], facts: PipelineFacts | None
 ) -> tuple[str, ...]:
-    """The run itself reads the batch size off the latents; handing them over costs nothing."""
+    """Add the tensor that the run reads the batch size off; handing it over costs nothing."""
     name = "latents" if facts is None else facts.batch_of
     return needed if name in needed or name not in offered else (*needed, name)

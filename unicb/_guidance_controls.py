@@ -1,4 +1,4 @@
-"""What a callback can do to the guidance of its run."""
+"""Let a callback read and change the guidance of its run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 class GuidanceControls:
-    """The part of a :class:`unicb.Step` that is about classifier-free guidance."""
+    """``GuidanceControls`` is the part of a :class:`unicb.Step` that is about classifier-free
+    guidance."""
 
     __slots__ = ()
 
@@ -24,8 +25,8 @@ class GuidanceControls:
 
     @property
     def guidance_scale(self) -> float:
-        """The pipeline's guidance scale. Assigning changes it from the next step on, to the end
-        of the run; afterwards the pipeline has its own again.
+        """Return the pipeline's guidance scale. Assigning changes it from the next step on, to the
+        end of the run; afterwards the pipeline has its own again.
 
         Raises:
             UnsupportedPipelineError: the pipeline has no guidance scale, or (on assignment) its
@@ -44,7 +45,8 @@ class GuidanceControls:
 
     @property
     def guidance_is_off(self) -> bool:
-        """Whether the pipeline was called without guidance, as far as that can be known by now."""
+        """Return whether the pipeline was called without guidance, as far as that can be known by
+        now."""
         return self.run.guidance.is_off()
 
     def cut_guidance(self) -> bool:

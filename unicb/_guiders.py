@@ -1,4 +1,4 @@
-"""Guider objects of the frameworks' modular pipelines, as guidance rules."""
+"""Use guider objects of the frameworks' modular pipelines as guidance rules."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _STEPS = 100
 
 
 class GuiderRule(GuidanceRule):
-    """A guider of the frameworks' own kind, which combines the two predictions of a classic loop.
+    """Combine the two predictions of a classic loop by a guider of the frameworks' own kind.
 
-    It is asked as modular pipelines ask it: told the step, then for what it needs, then for the
-    prediction that it makes of that. In steps for which it needs the conditional prediction only,
+    It is asked as modular pipelines ask it: it gets the step, then says what it needs, then makes
+    its prediction of that. In steps for which it needs the conditional prediction only,
     the other one is not computed. The guider itself is not touched: each run has copies of it.
 
     Args:
@@ -100,13 +100,13 @@ class GuiderRule(GuidanceRule):
 
 
 class _Steps(Callback):
-    """Leaves the unconditional prediction out in steps for which a guider does not need it."""
+    """Leave the unconditional prediction out in steps for which a guider does not need it."""
 
     def __init__(self, guider: Any) -> None:
         self._guider = guider
 
     def guider_of(self, run: Run) -> Any:
-        """The guider as it was when the run began."""
+        """Return the guider as it was when the run began."""
         return run.state(self, lambda: copy.copy(self._guider))
 
     def on_step_end(self, step: Step) -> None:
@@ -178,7 +178,7 @@ class _Steps(Callback):
 
 
 def _prediction(guider: Any, found: Mapping[str, Tensor]) -> Any:
-    """What the guider makes of those of the predictions that it needs in its step."""
+    """Return the guider's result for its current step, from the predictions that it needs there."""
     batches = dict(batches_of(guider))
     for name, batch in batches.items():
         if name not in found:
@@ -191,7 +191,7 @@ def _prediction(guider: Any, found: Mapping[str, Tensor]) -> Any:
 
 
 def _is_idle(guider: Any, index: int, steps: int) -> bool:
-    """Whether a step is without guidance, and its conditional prediction left as it is."""
+    """Return whether the guider passes the conditional prediction of this step on, unchanged."""
     guider.set_state(step=index, num_inference_steps=steps, timestep=None)
     known = type(guider).__name__ in _PASS_ON and ".guiders." in type(guider).__module__
     in_zeros = getattr(guider, "_enabled", True) and index < getattr(guider, "zero_init_steps", 0)
@@ -209,7 +209,7 @@ def _named(guider: Any) -> str:
 
 
 def _some_tensor(target: Target) -> Tensor | None:
-    """One of floating-point numbers; None where none is at hand."""
+    """Return a tensor of floating-point numbers; None where none is at hand."""
     scheduler = getattr(target.pipeline, "scheduler", None)
     for value in vars(scheduler).values() if scheduler is not None else ():
         if target.backend.is_tensor(value) and "float" in dtype_name(value):

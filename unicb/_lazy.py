@@ -1,4 +1,4 @@
-"""Public names that are imported when they are first used (PEP 562): ``import unicb`` is quick.
+"""Import public names when they are first used (PEP 562): ``import unicb`` is quick.
 
 Type checkers and editors see plain imports, under ``TYPE_CHECKING`` in the same file.
 """
@@ -14,7 +14,8 @@ from typing import Any
 def lazy(
     package: str, names: Mapping[str, Sequence[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` of a package, from the names that each module has for it.
+    """Make ``__getattr__`` and ``__dir__`` of a package, from the names that each module has for
+    it.
 
     The package's own modules among these are its attributes, too, as if they were imported.
     """

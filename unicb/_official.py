@@ -1,4 +1,4 @@
-"""Functions and objects written for the frameworks' own argument, as callbacks of unicb.
+"""Adapt functions and objects written for the frameworks' own argument to callbacks of unicb.
 
 They change the pipeline's private attributes directly, as the frameworks' guides say.
 """
@@ -36,7 +36,8 @@ _MISSING = object()
 
 
 def names_its_tensors(callback: object) -> bool:
-    """Whether a callable object says itself, in ``tensor_inputs``, which tensors it is handed.
+    """Return whether a callable object says itself, in ``tensor_inputs``, which tensors it is
+    handed.
 
     Raises:
         TypeError: it is of a class that leaves this to its subclasses, and they have not done it.
@@ -51,13 +52,13 @@ def names_its_tensors(callback: object) -> bool:
 
 
 def is_guider(value: object) -> bool:
-    """Whether it is an object of a class that derives from a framework's ``BaseGuidance``."""
+    """Return whether the object's class derives from a framework's ``BaseGuidance``."""
     return any(base.__name__ == "BaseGuidance" for base in type(value).__mro__)
 
 
 @dataclass
 class _Set:
-    """What a function has changed in one run.
+    """Hold what a function has changed in one run.
 
     Attributes:
         scale: the guidance scale that it has set, by the attribute's name.
@@ -70,7 +71,8 @@ class _Set:
 
 
 class PlainCallback(FunctionCallback):
-    """A plain function whose changes to the pipeline are the run's.
+    """``PlainCallback`` wraps a plain function, and puts its changes to the pipeline back after the
+    run.
 
     The guidance scale that it sets is put back at the end of the run. A run whose interrupt flag
     it raises has been interrupted, also where the loop reads no such flag.
@@ -112,8 +114,8 @@ class PlainCallback(FunctionCallback):
 
 
 class ObjectCallback(PlainCallback):
-    """A callable object with ``tensor_inputs``: the frameworks' ``PipelineCallback`` and
-    ``MultiPipelineCallbacks``, and what is written like them.
+    """``ObjectCallback`` wraps a callable object with ``tensor_inputs``: the frameworks'
+    ``PipelineCallback`` and ``MultiPipelineCallbacks``, and what is written like them.
 
     It is run as it is. What it sets on the pipeline, the guidance scale and the scales of
     IP-Adapters, is put back at the end of the run. What would be a wrong picture is an error.
@@ -204,7 +206,7 @@ class ObjectCallback(PlainCallback):
 
 
 def _class_names(callback: Any) -> Iterator[str]:
-    """Names of the classes of a callback object, and of those that it is made of."""
+    """Yield the names of the classes of a callback object, and of those that it is made of."""
     for kind in type(callback).__mro__:
         yield kind.__name__
     members = getattr(callback, "callbacks", ())
@@ -213,7 +215,7 @@ def _class_names(callback: Any) -> Iterator[str]:
 
 
 def _scaled(pipeline: Any) -> Iterator[Any]:
-    """The attention processors that have a scale: those of IP-Adapters."""
+    """Yield the attention processors that have a scale: those of IP-Adapters."""
     for name in ("unet", "transformer"):
         processors = getattr(getattr(pipeline, name, None), "attn_processors", {})
         yield from (one for one in processors.values() if hasattr(one, "scale"))
@@ -229,7 +231,7 @@ def _is_on(processor: Any) -> bool:
 
 
 def _rows(tensor: Any) -> int:
-    """0 for what is no tensor: None, or a list of them."""
+    """Return how many rows a tensor has; 0 for what is no tensor: None, or a list of them."""
     shape: Any = getattr(tensor, "shape", ())
     return int(shape[0]) if len(shape) else 0
 

@@ -1,4 +1,5 @@
-"""What schedulers and guiders return: a tensor, a tuple of several, or an object with names."""
+"""Read what schedulers and guiders return: a tensor, a tuple of several, or an object with
+names."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 
 
 def part_of(out: Any, part: int | str | None) -> Any:
-    """One part of it: by its number, by its name, or None for all of it."""
+    """Return one part of what was returned: by its number, by its name, or None for all of it."""
     if part is None:
         return out
     if isinstance(part, str) and not isinstance(out, Mapping):
@@ -17,7 +18,7 @@ def part_of(out: Any, part: int | str | None) -> Any:
 
 
 def with_part(out: Any, part: int | str | None, value: Any) -> Any:
-    """The same with another value for a part; what was returned stays as it is."""
+    """Return the same output with another value for a part; the one given stays as it is."""
     if part is None:
         return value
     if isinstance(out, tuple):

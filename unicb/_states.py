@@ -1,4 +1,4 @@
-"""What callbacks keep of a binding, or of a run."""
+"""Keep the state that callbacks have of a binding, or of a run."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ T = TypeVar("T")
 
 
 class States:
-    """Values by callback objects, which are kept alive with them."""
+    """``States`` keeps values by callback objects, which are kept alive with them."""
 
     def __init__(self) -> None:
         self._kept: dict[int, tuple[object, Any]] = {}
 
     def of(self, callback: object, make: Callable[[], T]) -> T:
-        """The value of ``callback``; ``make`` gives it the first time."""
+        """Return the value of ``callback``; ``make`` gives it the first time."""
         kept = self._kept.get(id(callback))
         if kept is None:
             kept = self._kept[id(callback)] = callback, make()

@@ -1,4 +1,4 @@
-"""Data files of many tables, of which a run needs few: each is parsed when it is asked for."""
+"""Read data files of many tables, of which a run needs few: each is parsed when it is asked for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HEADER = re.compile(r"^\[([\w-]+)\]$", re.MULTILINE)
 
 
 class Tables(Mapping[str, T]):
-    """The tables of unicb's TOML files by name, each made when it is first used.
+    """``Tables`` maps names to the tables of unicb's TOML files, each made when it is first used.
 
     To parse all of them would be most of what the first ``bind`` of a process takes. A file has
     comments, and then tables: none inside another, and no line of a value that looks like a header.
@@ -58,7 +58,8 @@ class Tables(Mapping[str, T]):
 
 
 class FactTable(Tables[T]):
-    """What is known of classes, by their names: the frameworks call their ports the same.
+    """A fact table says what is known of classes, by their names: the frameworks call their ports
+    the same.
 
     A class that a user wrote may say it itself: its class attribute ``unicb_facts`` is a ``row``,
     or None, with which it is as good as unknown.
@@ -77,7 +78,8 @@ class FactTable(Tables[T]):
         return self._row(**entry | lists)
 
     def owner(self, kind: type, *, unless: str = "") -> type | None:
-        """``kind`` or the nearest of its bases of which facts are known; None if there is none.
+        """Return ``kind`` or the nearest of its bases of which facts are known; None if there is
+        none.
 
         Args:
             unless: an attribute; facts about the bases of a class that defines it do not count.
@@ -95,7 +97,7 @@ class FactTable(Tables[T]):
         return None
 
     def about(self, kind: type, *, unless: str = "") -> T | None:
-        """The facts about :meth:`owner`; None if there is none."""
+        """Return the facts about :meth:`owner`; None if there is none."""
         owner = self.owner(kind, unless=unless)
         if owner is None:
             return None

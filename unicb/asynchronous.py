@@ -1,4 +1,4 @@
-"""Generation awaited in an event loop."""
+"""Generate in an event loop, and await the result."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def run_async(
 
 
 class _Call:
-    """A pipeline's call, which may be prevented until it begins.
+    """A ``_Call`` is a pipeline's call, which may be prevented until it begins.
 
     The future of an event loop would not tell: it says of one that has begun, too, that it was
     cancelled.

@@ -1,4 +1,4 @@
-"""Backends: what one has to provide, and how the right one is found.
+"""Define what a backend has to provide, and find the right one.
 
 A backend is an object registered under an entry point of the group ``unicb.backends``. Finding
 one imports no framework: a backend answers :meth:`Backend.owns` from the names of the pipeline's
@@ -35,7 +35,8 @@ _PARTS = ("name", "install", "ops", *_VERBS)
 
 
 class Backend(ABC):
-    """One framework, as unicb sees it. A backend derives from this, and writes what differs."""
+    """A backend is one framework, as unicb sees it. A backend derives from this, and writes what
+    differs."""
 
     #: The name of the entry point, e.g. ``"torch"``.
     name: str
@@ -51,16 +52,17 @@ class Backend(ABC):
     @property
     @abstractmethod
     def ops(self) -> TensorOps:
-        """The tensor operations. The first use imports the framework (ImportError if it cannot)."""
+        """Return the tensor operations. The first use imports the framework (ImportError if it
+        cannot)."""
 
     @property
     @abstractmethod
     def tensor_type(self) -> type:
-        """The framework's type of tensors. The first use may import the framework."""
+        """Return the framework's type of tensors. The first use may import the framework."""
 
     def owns(self, pipeline: object) -> bool:
-        """Whether ``pipeline`` is one of this framework's pipelines, or one of its models. Must
-        import nothing to answer.
+        """Return whether ``pipeline`` is one of this framework's pipelines, or one of its models.
+        Must import nothing to answer.
 
         Unless overridden, it is one if a base class of it is among :attr:`bases`, and lives in
         :attr:`package`.
@@ -68,12 +70,12 @@ class Backend(ABC):
         return any(has_base(pipeline, self.package, name) for name in self.bases)
 
     def is_tensor(self, value: object) -> bool:
-        """Whether ``value`` is one of this framework's tensors."""
+        """Return whether ``value`` is one of this framework's tensors."""
         return isinstance(value, self.tensor_type)
 
     def in_dtype(self, x: Tensor, dtype: Any) -> Tensor:
-        """The floating-point tensor ``x`` in another floating dtype, on its device; nothing waits
-        for that.
+        """Return the floating-point tensor ``x`` in another floating dtype, on its device; nothing
+        waits for that.
 
         Unless overridden, ``x.astype(dtype)``, as in numpy and JAX.
 
@@ -129,8 +131,8 @@ class Backend(ABC):
         return hook_call(module, around)
 
     def is_built_in(self, part: Any, models: Sequence[Any]) -> bool:
-        """Whether ``part`` is inside one of the models, compiled in such a way that a call of that
-        model knows nothing of a hook on it, or of a change of its attributes.
+        """Return whether ``part`` is inside one of the models, compiled in such a way that a call
+        of that model ignores a hook on the part, or a change of its attributes.
 
         Unless overridden, it is not.
         """
@@ -148,22 +150,21 @@ class Backend(ABC):
         """
 
     def versions(self) -> Mapping[str, str]:
-        """Names and versions of the packages that the backend stands on, for reports."""
+        """Return the names and versions of the packages that the backend stands on, for reports."""
         from importlib.metadata import version
 
         return {name: version(name) for name in self.distributions}
 
 
 def at_once(work: Callable[..., T], ops: TensorOps, tensors: Sequence[Tensor]) -> Callable[[], T]:
-    """The plain answer to :meth:`Backend.aside`: work first, and hand over the result."""
+    """Work first, and hand over the result: the plain answer to :meth:`Backend.aside`."""
     result = work(ops, *tensors)
     return lambda: result
 
 
 def has_base(pipeline: object, package: str, class_name: str) -> bool:
-    """Whether some base class of ``pipeline`` is called ``class_name`` and lives in ``package``.
-    Imports nothing to answer.
-    """
+    """Return whether some base class of ``pipeline`` is called ``class_name`` and lives in
+    ``package``. Imports nothing to answer."""
     return any(
         base.__name__ == class_name and base.__module__.partition(".")[0] == package
         for base in type(pipeline).__mro__
@@ -179,7 +180,7 @@ def _entry_points() -> Mapping[str, EntryPoint]:
 
 
 def backend_names() -> tuple[str, ...]:
-    """Names of the installed backends, sorted. Loads none of them."""
+    """Return the names of the installed backends, sorted. Loads none of them."""
     return tuple(sorted(_entry_points()))
 
 
@@ -201,7 +202,8 @@ def _load_entry_point(name: str) -> Backend:
 
 
 def _has(backend: object, part: str) -> bool:
-    """hasattr, but without running properties: `ops` would import the framework."""
+    """Return whether the backend has this part, without running properties: `ops` would import the
+    framework."""
     try:
         inspect.getattr_static(backend, part)
     except AttributeError:
@@ -210,7 +212,7 @@ def _has(backend: object, part: str) -> bool:
 
 
 def get_backend(name: str) -> Backend:
-    """The backend called ``name``, with its framework imported.
+    """Return the backend called ``name``, with its framework imported.
 
     Raises:
         BackendNotFoundError: no such entry point is installed; names those that are.
@@ -236,7 +238,7 @@ def _with_framework(backend: Backend) -> Backend:
 
 
 def backend_for(pipeline: object) -> Backend:
-    """The backend that owns ``pipeline``, with its framework imported.
+    """Return the backend that owns ``pipeline``, with its framework imported.
 
     A backend that fails to load is passed over as long as another one owns the pipeline; if none
     does, its failure is the cause of the error.

@@ -1,4 +1,4 @@
-"""``bind``: callbacks and a pipeline, checked before the run and tied together for it."""
+"""Tie callbacks and a pipeline together, checked before the run: ``bind``."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ _WITH = "write the loop in a block, as in `with bind(Loop(...), ...) as callback
 
 
 class Binding(Controls, Mapping[str, Any]):
-    """Callbacks tied to a pipeline: the call of the pipeline with them, the two keyword arguments
-    that its call takes, and a handle on the run.
+    """A binding ties callbacks to a pipeline: it is the call of the pipeline with them, the two
+    keyword arguments that its call takes, and a handle on the run.
 
     ``callbacks(prompt, ...)`` calls the pipeline and returns what it returns; the run begins and
     ends inside. ``pipe(prompt, ..., **callbacks)`` is the same where the class calls a step-end
@@ -99,7 +99,7 @@ class Binding(Controls, Mapping[str, Any]):
         return self._call(self._lease(User()), args, kwargs)
 
     def _lease(self, holder: Holder) -> Lease:
-        """The pipeline, in use by ``holder`` until :meth:`_call` has ended."""
+        """Take the pipeline for ``holder``, until :meth:`_call` has ended."""
         self._used = True
         lease = Lease(self.pipeline, holder)
         lease.take()

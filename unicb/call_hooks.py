@@ -1,4 +1,4 @@
-"""Hooks on an object's call, in a class of ours that comes before the object's own.
+"""Hook an object's call, in a class of ours that comes before the object's own.
 
 For frameworks that compile a module's forward method by its name, so that nothing may stand in its
 place; and for models that are no modules of a framework, but a runtime's.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class _Call:
-    """Stands for ``__call__``: the object's own, inside the hooks that it has."""
+    """Stand for ``__call__``: the object's own, inside the hooks that it has."""
 
     def __set_name__(self, front: type, name: str) -> None:
         self._front = front

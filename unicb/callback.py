@@ -1,4 +1,4 @@
-"""Callbacks: the class to derive from, and the adapter for plain functions."""
+"""Define the class to derive callbacks from, and the adapter for plain functions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PlainFunction: TypeAlias = Callable[[Any, int, Any, dict[str, Tensor]], dict[str
 
 
 class Callback(ABC):
-    """Something to do at the end of every denoising step, on any framework.
+    """A callback does something at the end of every denoising step, on any framework.
 
     Declare in ``tensors`` the names of the tensors to read or write, and override
     :meth:`on_step_end`. The other methods are no-ops to override where needed. What it keeps of a
@@ -40,18 +40,19 @@ class Callback(ABC):
 
     @abstractmethod
     def on_step_end(self, step: Step) -> None:
-        """Called at the end of every step. An exception ends the run and reaches the caller."""
+        """Act at the end of every step. An exception ends the run and reaches the caller."""
 
     def needs(self, target: Target) -> Sequence[str]:
-        """Names of the tensors that it reads or writes on this pipeline; ``tensors``, where that
-        does not depend on the pipeline. Called once by ``bind``."""
+        """Return the names of the tensors that the callback reads or writes on this pipeline;
+        ``tensors``, where that does not depend on the pipeline. Called once by ``bind``."""
         return self.tensors
 
     def on_bind(self, target: Target) -> None:  # noqa: B027
-        """Called once by ``bind``. Raise here if the callback cannot work on this pipeline."""
+        """Prepare for a pipeline; raise here if the callback cannot work on it. ``bind`` calls this
+        once."""
 
     def before_first_step(self, step: Step) -> None:  # noqa: B027
-        """Called before the first step of a run, as soon as the pipeline's loop calls its denoiser.
+        """Act before the first step of a run, as soon as the pipeline's loop calls its denoiser.
 
         ``step`` stands for the end of the step before the first: its index is -1, it has no
         timestep and no tensors, and what its methods do to guidance holds from the first step on.
@@ -63,10 +64,10 @@ class Callback(ABC):
         """
 
     def on_run_start(self, run: Run) -> None:  # noqa: B027
-        """Called at the end of the first step of a run, before :meth:`on_step_end`."""
+        """Prepare for a run, at the end of its first step, before :meth:`on_step_end`."""
 
     def on_run_end(self, run: Run) -> None:  # noqa: B027
-        """Called when a run is over: ``run.outcome`` says how, and ``run.error`` why if it has
+        """Act when a run is over: ``run.outcome`` says how, and ``run.error`` why if it has
         failed. A run that was abandoned has failed.
 
         A run that ends within its first step has not started, and does not call this; but it
@@ -78,12 +79,13 @@ class Callback(ABC):
 
 
 def name_of(callback: Callback) -> str:
-    """What messages call it."""
+    """Return the name by which messages call the callback."""
     return callback._name_in_messages()
 
 
 class FunctionCallback(Callback):
-    """A plain function in the frameworks' own signature, as a :class:`Callback`.
+    """``FunctionCallback`` makes a :class:`Callback` of a plain function in the frameworks' own
+    signature.
 
     The function gets a dict of the named tensors. It may change the dict, return it, return
     another one, or return None; all that is in either goes back into the loop.

@@ -1,4 +1,5 @@
-"""Checks of arguments: each returns what it was given, or raises an error that says what is wrong.
+"""Check arguments: each function returns what it was given, or raises an error that says what is
+wrong.
 
 Every message names the argument, what was given, and what is allowed. An int or a float of numpy is
 as good as one of Python, and comes back as that. True and False are no numbers.
@@ -30,7 +31,7 @@ T = TypeVar("T")
 
 
 def whole_number(name: str, value: object, least: int = 1) -> int:
-    """``value``, if it is an int of at least ``least``.
+    """Return ``value``, if it is an int of at least ``least``.
 
     Raises:
         TypeError: it is no int.
@@ -43,7 +44,7 @@ def whole_number(name: str, value: object, least: int = 1) -> int:
 
 
 def step_index(name: str, value: object) -> int:
-    """``value``, if it is an index of a step: an int from 0.
+    """Return ``value``, if it is an index of a step: an int from 0.
 
     Raises:
         TypeError: it is no int.
@@ -56,7 +57,7 @@ def step_index(name: str, value: object) -> int:
 
 
 def number(name: str, value: object, kind: str = "a number") -> float:
-    """``value`` as a float, if it is a finite real number.
+    """Return ``value`` as a float, if it is a finite real number.
 
     Args:
         name: of the argument.
@@ -74,7 +75,7 @@ def number(name: str, value: object, kind: str = "a number") -> float:
 
 
 def number_within(name: str, value: object, low: float, high: float) -> float:
-    """``value`` as a float, if it is in ``low..high``.
+    """Return ``value`` as a float, if it is in ``low..high``.
 
     Raises:
         TypeError: it is no number.
@@ -87,7 +88,7 @@ def number_within(name: str, value: object, low: float, high: float) -> float:
 
 
 def number_from_0(name: str, value: object, must: str = "must be 0 or more") -> float:
-    """``value`` as a float, if it is finite and not negative.
+    """Return ``value`` as a float, if it is finite and not negative.
 
     Raises:
         TypeError: it is no number.
@@ -106,7 +107,7 @@ def number_above_0(
     hint: str = "",
     kind: str = "a number",
 ) -> float:
-    """``value`` as a float, if it is finite and above 0.
+    """Return ``value`` as a float, if it is finite and above 0.
 
     Raises:
         TypeError: it is no number.
@@ -119,7 +120,7 @@ def number_above_0(
 
 
 def seconds(name: str, value: object) -> float:
-    """``value`` as a float, if it is a time in seconds, above 0.
+    """Return ``value`` as a float, if it is a time in seconds, above 0.
 
     Raises:
         TypeError: it is no number.
@@ -136,7 +137,7 @@ def share(
     hint: str = "",
     kind: str = "a number",
 ) -> float:
-    """``value`` as a float, if it is in 0..1, as a progress is, or a share of the steps.
+    """Return ``value`` as a float, if it is in 0..1, as a progress is, or a share of the steps.
 
     Raises:
         TypeError: it is no number.
@@ -149,7 +150,7 @@ def share(
 
 
 def one_of(name: str, value: T, words: Collection[str], *besides: str) -> T:
-    """``value``, if it is one of the words.
+    """Return ``value``, if it is one of the words.
 
     Args:
         name: of the argument.
@@ -168,7 +169,7 @@ def one_of(name: str, value: T, words: Collection[str], *besides: str) -> T:
 
 
 def flag(name: str, value: object) -> bool:
-    """``value``, if it is True or False.
+    """Return ``value``, if it is True or False.
 
     Raises:
         TypeError: it is something else, be it 0 or 1.

@@ -1,4 +1,4 @@
-"""What can go wrong, as a tree.
+"""Name everything that can go wrong, as a tree.
 
     UnicbError
     ├── BackendNotFoundError        no backend of that name, or none for that object
@@ -18,7 +18,7 @@ from typing import Any
 
 
 class UnicbError(Exception):
-    """Base of everything that unicb raises on its own account."""
+    """``UnicbError`` is the base of everything that unicb raises on its own account."""
 
 
 class BackendNotFoundError(UnicbError):
@@ -62,7 +62,8 @@ class GenerationCancelled(UnicbError):
 
 
 class LatentsNotFiniteError(UnicbError, ArithmeticError):
-    """Latents with NaN or infinities in them; the message says when, how many, and probably why.
+    """The latents have NaN or infinities in them; the message says when, how many, and probably
+    why.
 
     Attributes:
         step: index of the step after which they were found, from 0.

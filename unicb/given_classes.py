@@ -1,4 +1,4 @@
-"""Classes of ours that objects have for a while, made from their own.
+"""Give objects classes of ours for a while, made from their own.
 
 What was there stays where it was (the class's own methods, the instance's dictionary, a framework's
 registry of submodules): so nothing has to be put back, copies and pickles are plain, and other
@@ -15,15 +15,15 @@ from typing import Any, Protocol, cast
 
 
 class Standing(Protocol):
-    """A descriptor that stands in a class of ours for an attribute.
+    """A standing is a descriptor that stands in a class of ours for an attribute.
 
     Its ``__set_name__`` is handed the class that it is in, the *front*; what the attribute is
     without it, :func:`below` says.
     """
 
     def answering(self, obj: Any) -> Any:
-        """What the attribute's value is kept in for who is calling, as ``value``; None where it is
-        where it was before."""
+        """Return an object that keeps the attribute's value for the caller, as its ``value``; None
+        where the value is in its usual place."""
 
 
 #: Held while an object is given another class.
@@ -55,7 +55,7 @@ def take(obj: Any, name: str) -> None:
 
 
 def below(front: type, obj: Any, name: str) -> Any:
-    """What an attribute of the object is in its own class, and the bases of that.
+    """Return the value that an attribute of the object has by its own class, and the bases of that.
 
     Raises:
         AttributeError: it is not there.
@@ -90,7 +90,7 @@ def _give(obj: Any, own: type, standing: _Standings) -> None:
 
 @cache
 def _equal_to_own(kind: type) -> type:
-    """The type of classes of ours, whose own classes are of type ``kind``.
+    """Make the type of classes of ours, whose own classes are of type ``kind``.
 
     Frameworks look whether a class is among some that they know, and would not find ours.
     """
@@ -102,7 +102,7 @@ def _equal_to_own(kind: type) -> type:
         return type.__hash__(_own(self))
 
     def mro(self: type) -> list[type]:
-        """The front, the own class, and only then the class itself.
+        """Order the front, the own class, and only then the class itself.
 
         MindSpore's compiler takes ``super()`` for ``super(type(self), self)``, in methods of the
         own class, too.
@@ -119,7 +119,7 @@ def _equal_to_own(kind: type) -> type:
 
 @cache
 def _class_with(own: type, standing: _Standings) -> type:
-    """A class like ``own``, with these in place of attributes.
+    """Make a class like ``own``, with these in place of attributes.
 
     One for each set, and never changed: a compiled graph knows objects by their class.
     """
@@ -133,8 +133,8 @@ def _as_in(own: type) -> dict[str, Any]:
 
 
 def _front(own: Any, attributes: dict[str, Standing]) -> type:
-    """What comes before ``own``. Its name is nobody's: MindSpore's compiler finds the ``Some`` of
-    ``super(Some, self)`` by its name.
+    """Make the class that comes before ``own``. Its name is nobody's: MindSpore's compiler finds
+    the ``Some`` of ``super(Some, self)`` by its name.
 
     Its methods call those of ``own`` by name. Another thread may take the class off the object
     while they run, and ``super()`` would find it no instance of its own any more.
@@ -186,7 +186,7 @@ def _front(own: Any, attributes: dict[str, Standing]) -> type:
 
 
 def _without_kept(part: Any) -> Any:
-    """A part of an object's state, as it is without what stands in the object's class."""
+    """Return a part of an object's state, without what stands in the object's class."""
     if isinstance(part, tuple):  # some classes have more than attributes in their state
         return tuple(map(_without_kept, part))
     if isinstance(part, dict) and KEPT in part:

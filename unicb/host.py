@@ -1,4 +1,4 @@
-"""The six operations on plain numpy arrays, for work that a framework leaves to the host."""
+"""Do the six operations on plain numpy arrays, for work that a framework leaves to the host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hooks on a module's call, as an attribute of the instance that comes before the class's method.
+"""Hook a module's call, as an attribute of the instance that comes before the class's method.
 
 For frameworks that have no registry of hooks.
 """
@@ -19,7 +19,7 @@ _lock = threading.RLock()
 
 
 class MethodHooks:
-    """Stands before a method of a module while there are hooks on it."""
+    """Stand before a method of a module while there are hooks on it."""
 
     def __init__(self, module: Any, name: str) -> None:
         self.method = getattr(module, name)
@@ -49,7 +49,7 @@ class MethodHooks:
 
 
 def inside(arounds: Iterable[Around], call: Callable[..., Any]) -> Callable[..., Any]:
-    """``call`` inside hooks, of which the last is outermost."""
+    """Return ``call`` inside hooks, of which the last is outermost."""
     for around in arounds:
         call = partial(_call, around, call)
     return call

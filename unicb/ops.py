@@ -1,4 +1,4 @@
-"""The tensor contract: all that a callback may do to a tensor, on every framework.
+"""Define the tensor contract: all that a callback may do to a tensor, on every framework.
 
 On a tensor itself: ``.shape``, ``.dtype``, ``.reshape``, ``.swapaxes``, basic indexing (integers,
 slices with positive steps, ``...`` and ``None``), ``+ - * /`` with tensors and Python numbers, and
@@ -21,7 +21,7 @@ Tensor: TypeAlias = Any
 
 
 class TensorOps(Protocol):
-    """Seven operations that a backend supplies for its framework's tensors.
+    """``TensorOps`` are the seven operations that a backend supplies for its framework's tensors.
 
     No verb changes its argument. Every verb but :meth:`to_uint8` keeps dtype and device. Only
     :meth:`to_uint8` and :meth:`to_numpy` wait for the device.
@@ -47,7 +47,7 @@ class TensorOps(Protocol):
         ...
 
     def matmul(self, a: Tensor, b: Tensor) -> Tensor:
-        """Matrix product with numpy's rules: ``(…, i, k) @ (…, k, j) -> (…, i, j)``, batch
+        """Multiply matrices by numpy's rules: ``(…, i, k) @ (…, k, j) -> (…, i, j)``, batch
         dimensions broadcast.
 
         dtype and device are those of ``a``, which ``b`` shares. Where the device has no kernel
@@ -60,7 +60,7 @@ class TensorOps(Protocol):
         ...
 
     def to_uint8(self, x: Tensor) -> npt.NDArray[np.uint8]:
-        """Host array of the same shape, dtype ``numpy.uint8``.
+        """Return a host array of the same shape, dtype ``numpy.uint8``.
 
         Truncates toward zero, saturates to 0..255 (infinities too), and turns NaN into 0: the
         same bits on every backend, for every floating dtype that the framework has.
@@ -68,16 +68,17 @@ class TensorOps(Protocol):
         ...
 
     def to_numpy(self, x: Tensor) -> npt.NDArray[Any]:
-        """Host copy of the same shape and dtype; bfloat16, which numpy lacks, becomes float32."""
+        """Return a host copy of the same shape and dtype; bfloat16, which numpy lacks, becomes
+        float32."""
         ...
 
     def from_numpy(self, a: npt.NDArray[Any], like: Tensor) -> Tensor:
-        """Copy of a host array as a tensor with the dtype and on the device of ``like``."""
+        """Copy a host array to a tensor with the dtype and on the device of ``like``."""
         ...
 
 
 def joinable(parts: Sequence[Tensor]) -> list[Tensor]:
-    """The parts as a list, checked, for a backend's :meth:`TensorOps.concat`.
+    """Return the parts as a list, checked, for a backend's :meth:`TensorOps.concat`.
 
     Frameworks differ here: some skip empty parts, some widen dtypes, some raise at a later line.
 

@@ -1,4 +1,4 @@
-"""Copies of a module that is hooked, made as if it were not. For backends."""
+"""Copy a module that is hooked as if it were not. For backends."""
 
 from __future__ import annotations
 

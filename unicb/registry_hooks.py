@@ -1,4 +1,4 @@
-"""What a backend asks of a registry of hooks that is shaped like diffusers'."""
+"""Ask a registry of hooks that is shaped like diffusers' what a backend needs of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of runtimes that keep what their call works with: two threads need one each.
+"""Copy models of runtimes that keep what their call works with: two threads need one each.
 
 Nothing is imported for it: an object is asked as the libraries ask it that wrap a runtime's.
 """
@@ -10,8 +10,8 @@ from typing import Any
 
 
 def separate(model: Any, made: dict[int, Any]) -> Any:
-    """The model itself; where it, or a part of it, keeps the buffers of its call, another one of
-    the same weights with buffers of its own.
+    """Return the model itself; where it, or a part of it, keeps the buffers of its call, another
+    one of the same weights with buffers of its own.
 
     Args:
         model: of any kind.
@@ -30,7 +30,8 @@ def _with(model: Any, attributes: dict[str, Any]) -> Any:
 
 
 def _parts(model: Any, made: dict[int, Any]) -> dict[str, Any]:
-    """Those of the model's attributes that keep such, as a VAE's decoder and encoder."""
+    """Copy those of the model's attributes that keep a request or a binding, as a VAE's decoder and
+    encoder."""
     return {
         name: separate(part, made)
         for name, part in getattr(model, "__dict__", {}).items()
@@ -39,7 +40,7 @@ def _parts(model: Any, made: dict[int, Any]) -> dict[str, Any]:
 
 
 def _buffers(model: Any) -> dict[str, Any]:
-    """What another one is to have of its own, by the names of attributes."""
+    """Make the buffers that another model is to have of its own, by the names of attributes."""
     if _keeps_a_request(model):
         if model.request is None:
             model.compile()
@@ -51,8 +52,8 @@ def _buffers(model: Any) -> dict[str, Any]:
 
 
 def _keeps_a_request(model: Any) -> bool:
-    """Whether it is a part of a pipeline of optimum-intel (2.2.0, ``OVPipelinePart``): it calls a
-    ``CompiledModel``, which has one request for all calls."""
+    """Return whether the model is a part of a pipeline of optimum-intel (2.2.0,
+    ``OVPipelinePart``): it calls a ``CompiledModel``, which has one request for all calls."""
     has = getattr(model, "__dict__", {})
     if "request" not in has or not hasattr(model, "compile"):
         return False
@@ -62,7 +63,7 @@ def _keeps_a_request(model: Any) -> bool:
 
 
 def _keeps_a_binding(model: Any) -> bool:
-    """Whether it is a model of optimum-onnx (0.1.0, ``ORTSessionMixin``), which binds the inputs
-    and outputs of all calls to one object."""
+    """Return whether the model is one of optimum-onnx (0.1.0, ``ORTSessionMixin``), which binds the
+    inputs and outputs of all calls to one object."""
     has = getattr(model, "__dict__", {})
     return has.get("_io_binding") is not None and hasattr(has.get("session"), "io_binding")

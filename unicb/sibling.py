@@ -1,4 +1,4 @@
-"""Another pipeline on the same models, to run beside the first."""
+"""Make another pipeline on the same models, to run beside the first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a callback sees of a denoising step, and what it may do to it."""
+"""Give a callback what it sees of a denoising step, and what it may do to it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ T = TypeVar("T")
 
 
 def timestep_number(timestep: Any, ops: TensorOps) -> float:
-    """What a loop hands over as its timestep: a number, or a tensor of one or more."""
+    """Return as a number what a loop hands over as its timestep: a number, or a tensor of one or
+    more, of which it is the largest."""
     on_host = isinstance(timestep, int | float | np.ndarray | np.generic)
     return float(np.max(timestep if on_host else ops.to_numpy(timestep)))
 
 
 class Step(GuidanceControls):
-    """The end of one denoising step, as handed to :meth:`unicb.Callback.on_step_end`.
+    """A step is the end of one denoising step, as handed to :meth:`unicb.Callback.on_step_end`.
 
     ``step[name]`` reads and writes the tensors that the callback declared in ``tensors``. What is
     written goes back into the pipeline's loop, and is what the next callback reads; what is not
@@ -69,8 +70,8 @@ class Step(GuidanceControls):
 
     @property
     def timestep(self) -> float:
-        """The scheduler's timestep; the largest, where each frame of a video has its own. Reading
-        it from a device tensor waits for the device.
+        """Return the scheduler's timestep; the largest, where each frame of a video has its own.
+        Reading it from a device tensor waits for the device.
 
         Raises:
             LookupError: before the first step.
@@ -81,28 +82,27 @@ class Step(GuidanceControls):
 
     @property
     def progress(self) -> float:
-        """Share of the steps that are done, in 0..1; 1.0 at the end of the last."""
+        """Return the share of the steps that are done, in 0..1; 1.0 at the end of the last."""
         return (self.index + 1) / self.num_timesteps
 
     @property
     def is_whole(self) -> bool:
-        """Whether a step of the scheduler is complete. A scheduler of order 2 (Heun, KDPM2) takes
-        two half steps for each but the last, and the latents after the first half are its
-        prediction, not yet corrected.
-        """
+        """Return whether a step of the scheduler is complete. A scheduler of order 2 (Heun, KDPM2)
+        takes two half steps for each but the last, and the latents after the first half are its
+        prediction, not yet corrected."""
         # diffusers' flag for which half comes next; schedulers of order 1 have none.
         scheduler = getattr(self.pipeline, "scheduler", None)
         return bool(getattr(scheduler, "state_in_first_order", True))
 
     @property
     def pipeline(self) -> Any:
-        """The pipeline that is running."""
+        """Return the pipeline that is running."""
         return self.run.pipeline
 
     @property
     def raw_timestep(self) -> Any:
-        """The timestep as the loop has handed it over: a number, or a tensor, which may be on the
-        device; None before the first step. To read it waits for nothing."""
+        """Return the timestep as the loop has handed it over: a number, or a tensor, which may be
+        on the device; None before the first step. To read it waits for nothing."""
         return self._timestep
 
     def aside(self, work: Callable[..., T], *tensors: Tensor) -> Callable[[], T]:
@@ -139,8 +139,8 @@ class Step(GuidanceControls):
         self.run.interrupt(picture)
 
     def denoised(self) -> Tensor | None:
-        """What the model takes the finished latents to be (x0), as a Preview shows it; at the last
-        step, the latents.
+        """Compute what the model takes the finished latents to be (x0), as a Preview shows it; at
+        the last step, the latents.
 
         Returns:
             A tensor of the latents' shape and dtype, on their device; not to be changed in place,
@@ -159,7 +159,7 @@ class Step(GuidanceControls):
 
     @property
     def denoised_kind(self) -> DenoisedKind:
-        """How good :meth:`denoised` is: ``"exact"`` is x0 to rounding; ``"estimate"`` the same
+        """Tell how good :meth:`denoised` is: ``"exact"`` is x0 to rounding; ``"estimate"`` the same
         formula where it holds only nearly; ``"none"``: there is none at this step, or with this
         scheduler at all (docs/denoised.md)."""
         if self.index < 0 or "latents" not in self._tensors:
@@ -169,8 +169,8 @@ class Step(GuidanceControls):
         return self.run.denoised.kind if there_is else "none"
 
     def lazy_denoised(self) -> LazyDenoised | None:
-        """What :meth:`denoised` would compute, not computed yet: for :meth:`aside`. None where
-        there is none, and at the last step."""
+        """Return what :meth:`denoised` would compute, not computed yet: for :meth:`aside`. None
+        where there is none, and at the last step."""
         if self.index < 0 or self.index + 1 == self.num_timesteps:
             return None
         return self.run.denoised.lazy(self._handed.get("latents"))
@@ -191,8 +191,8 @@ class Step(GuidanceControls):
         self._tensors[name] = value
 
     def handed(self, name: str) -> Tensor | None:
-        """A tensor as the loop has handed it over, before any callback of this step changed it;
-        None where it was not asked for."""
+        """Return a tensor as the loop has handed it over, before any callback of this step changed
+        it; None where it was not asked for."""
         return self._handed.get(name)
 
     def hand_back(self, name: str, value: Tensor) -> None:
@@ -201,14 +201,16 @@ class Step(GuidanceControls):
         self._tensors[name] = value
 
     def in_loop(self, name: str) -> Any:
-        """A tensor as earlier callbacks of this step left it, or else the loop's local variable of
-        this name, whether it is offered to callbacks or not; None where there is none."""
+        """Return a tensor as earlier callbacks of this step left it, or else the loop's local
+        variable of this name, whether it is offered to callbacks or not; None where there is
+        none."""
         if name in self._tensors:
             return self._tensors[name]
         return self.run.loop_locals([name]).get(name)
 
     def _are_tensors(self, value: Any) -> bool:
-        """Whether it is a list of tensors: with several ControlNets, ``image`` is one."""
+        """Return whether the value is a list of tensors: with several ControlNets, ``image`` is
+        one."""
         return isinstance(value, list | tuple) and all(
             self.run.is_tensor(item) or self._are_tensors(item) for item in value
         )

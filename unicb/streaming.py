@@ -1,4 +1,4 @@
-"""Generation as an iterator: previews while it runs, then what the pipeline returned."""
+"""Generate as an iterator: previews while it runs, then what the pipeline returned."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _EXIT_TIMEOUT = 10.0
 
 @dataclass(frozen=True, eq=False)  # arrays and tensors cannot be compared to a truth value
 class Result:
-    """The last item of a :class:`Stream`. It equals itself only, whatever the output.
+    """A result is the last item of a :class:`Stream`. It equals itself only, whatever the output.
 
     Attributes:
         output: what the pipeline's call returned.
@@ -110,7 +110,7 @@ def stream(
 
 
 class Stream(Iterator[PreviewFrame | Result]):
-    """A generation under way; made by :func:`stream`.
+    """A stream is a generation under way; made by :func:`stream`.
 
     Nothing runs before the first item is asked for; but the pipeline is this stream's from the
     beginning. After the last item there is no thread any more, and the pipeline is free. An error
@@ -136,7 +136,7 @@ class Stream(Iterator[PreviewFrame | Result]):
         return _Iteration(self)
 
     def __next__(self) -> PreviewFrame | Result:
-        """The next preview, or at last the result; waits for it.
+        """Return the next preview, or at last the result; wait for it.
 
         Raises:
             Exception: whatever the pipeline's call raised.
@@ -164,11 +164,12 @@ class Stream(Iterator[PreviewFrame | Result]):
         return self._job.binding.interrupt(picture=picture)
 
     def cancel(self) -> None:
-        """End the run at the end of its step; no further item comes. From any thread, at once."""
+        """End the run at the end of its step; no further item comes. Any thread may call it, at
+        once."""
         self._job.cancel()
 
     def close(self) -> None:
-        """Cancel, and wait until the run and its thread have ended. From any thread."""
+        """Cancel, and wait until the run and its thread have ended. Any thread may call it."""
         self._job.cancel()
         with self._lock:  # not while the thread is being started
             call, self._call = self._call, None
@@ -184,7 +185,7 @@ class Stream(Iterator[PreviewFrame | Result]):
 
 
 class _Iteration(Iterator[PreviewFrame | Result]):
-    """One loop over a stream. It dies when the loop is left."""
+    """An iteration is one loop over a stream. It dies when the loop is left."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -198,7 +199,7 @@ class _Iteration(Iterator[PreviewFrame | Result]):
 
 
 class _StopWhenCancelled(Callback):
-    """Cancels the run at the end of a step, if nobody wants it any more.
+    """Cancel the run at the end of a step, if nobody wants it any more.
 
     In a second loop of one call, ``Binding.cancel`` sees no run to cancel: it has ended with the
     first. Then the loop is ended from here.
@@ -218,7 +219,7 @@ _jobs_lock = threading.RLock()
 
 
 class _Job:
-    """A run in a thread: what the thread and the stream share."""
+    """A job is a run in a thread: what the thread and the stream share."""
 
     binding: Binding
 
@@ -250,18 +251,18 @@ class _Job:
             thread.start()
 
     def is_executing(self) -> bool:
-        """Whether the pipeline is in use: from the stream's beginning, unless it was dropped before
-        its first item."""
+        """Return whether the pipeline is in use: from the stream's beginning, unless it was dropped
+        before its first item."""
         return not self._ended and (self._thread is not None or not self.cancelled)
 
     def is_leaving(self) -> bool:
-        """Whether nobody wants it any more, so that who is next waits for its end. In the run's own
-        thread, nobody can."""
+        """Return whether nobody wants the stream any more, so that the next call waits for its end.
+        Nobody can wait in the run's own thread."""
         unwanted = self.cancelled or self.is_left
         return unwanted and self._thread is not threading.current_thread()
 
     def drop(self, lease: Lease) -> None:
-        """Nobody refers to the stream any more."""
+        """End the run: nobody refers to the stream any more."""
         self.cancel()
         if self._thread is None:
             lease.release()  # which has kept the pipeline
@@ -314,7 +315,7 @@ class _Job:
 
 
 def _generate(job: _Job, call: Callable[[], Any], lease: Lease) -> None:
-    """What the thread does."""
+    """Generate, in the stream's thread."""
     try:
         lease.wait()
         outcome = None if job.cancelled else Result(call())
@@ -326,7 +327,8 @@ def _generate(job: _Job, call: Callable[[], Any], lease: Lease) -> None:
 
 
 def _cancel_at_exit() -> None:
-    """A daemon thread in a framework's code, in an interpreter that is going down, may crash."""
+    """Cancel all runs: a daemon thread in a framework's code, in an interpreter that is going down,
+    may crash."""
     deadline = time.monotonic() + _EXIT_TIMEOUT
     with _jobs_lock:
         jobs = list(_jobs)

@@ -1,4 +1,5 @@
-"""Means, deviations, products and blends of tensors, for callbacks: written once, on the contract.
+"""Compute means, deviations, products and blends of tensors, for callbacks: written once, on the
+contract.
 
 Each function stays on the device: it waits for nothing, and its result is a tensor of the dtype of
 its arguments, whose number of axes it keeps, so that it combines with them::
@@ -39,7 +40,7 @@ _LARGE = 2.0**15
 
 
 def mean(ops: TensorOps, x: Tensor, kept: int = 1) -> Tensor:
-    """Mean over all axes but the first ``kept``.
+    """Compute the mean over all axes but the first ``kept``.
 
     Exact within rounding, as a share of the mean of the elements' sizes.
 
@@ -54,8 +55,8 @@ def mean(ops: TensorOps, x: Tensor, kept: int = 1) -> Tensor:
 
 
 def std(ops: TensorOps, x: Tensor, kept: int = 1) -> Tensor:
-    """Standard deviation over all axes but the first ``kept``, of the elements as they are (the sum
-    of squares is divided by their number, not by one less).
+    """Compute the standard deviation over all axes but the first ``kept``, of the elements as they
+    are (the sum of squares is divided by their number, not by one less).
 
     Exact within rounding, as a share of itself, also beside a mean that is much larger, as far as
     the differences from the mean are in the dtype's range.
@@ -71,7 +72,8 @@ def std(ops: TensorOps, x: Tensor, kept: int = 1) -> Tensor:
 
 
 def norm(ops: TensorOps, x: Tensor, kept: int = 1) -> Tensor:
-    """Euclidean norm over all axes but the first ``kept``: the root of the sum of squares.
+    """Compute the Euclidean norm over all axes but the first ``kept``: the root of the sum of
+    squares.
 
     Exact within rounding, as a share of itself; infinite only where it is beyond the dtype's range.
 
@@ -83,7 +85,7 @@ def norm(ops: TensorOps, x: Tensor, kept: int = 1) -> Tensor:
 
 
 def dot(ops: TensorOps, a: Tensor, b: Tensor, kept: int = 1, average: bool = False) -> Tensor:
-    """Sum of the products of elements, over all axes but the first ``kept``.
+    """Sum the products of elements, over all axes but the first ``kept``.
 
     Exact within rounding, as a share of the product of the two norms.
 
@@ -121,8 +123,8 @@ def dot(ops: TensorOps, a: Tensor, b: Tensor, kept: int = 1, average: bool = Fal
 
 
 def lerp(a: Tensor, b: Tensor, weight: float | Tensor) -> Tensor:
-    """Blend of two tensors: ``a`` for a weight of 0, ``b`` for 1, exactly, and in between what is
-    in between; beyond, it goes on in a line.
+    """Blend two tensors: ``a`` for a weight of 0, ``b`` for 1, exactly, and in between what is in
+    between; beyond, it goes on in a line.
 
     The parts combine as tensors do, with axes of 1 repeated. Either has to be finite for the other
     to come out alone.
@@ -135,12 +137,13 @@ def lerp(a: Tensor, b: Tensor, weight: float | Tensor) -> Tensor:
 
 
 def dtype_name(x: Tensor) -> str:
-    """Name of a tensor's dtype in lower case, the same on every framework: ``"float16"``."""
+    """Return the name of a tensor's dtype in lower case, the same on every framework:
+    ``"float16"``."""
     return str(x.dtype).rpartition(".")[2].lower()
 
 
 def _flat(x: Tensor, kept: int) -> Tensor:
-    """``[rows, n]``: a row for each result."""
+    """Return the tensor as ``[rows, n]``: a row for each result."""
     shape = tuple(x.shape)
     if not 0 <= kept <= len(shape):
         raise ValueError(f"kept must be a number of axes in 0..{len(shape)}, not {kept}")
@@ -157,7 +160,7 @@ def _combined(x: Tensor, kept: int) -> tuple[int, ...]:
 
 
 def _mean(ops: TensorOps, flat: Tensor) -> Tensor:
-    """``[rows, 1]`` from ``[rows, n]``."""
+    """Compute the means ``[rows, 1]`` of ``[rows, n]``."""
     scale = 1.0 / flat.shape[1]
     while True:
         blocks = _blocks(ops, flat)
@@ -169,7 +172,7 @@ def _mean(ops: TensorOps, flat: Tensor) -> Tensor:
 
 
 def _root_mean_square(ops: TensorOps, flat: Tensor) -> Tensor:
-    """``[rows, 1]`` from ``[rows, n]``."""
+    """Compute the roots of the mean squares, ``[rows, 1]``, of ``[rows, n]``."""
     if dtype_name(flat) != "float16":
         return _mean(ops, flat * flat) ** 0.5
     scale = 1.0 / flat.shape[1]
@@ -187,7 +190,7 @@ def _root_mean_square(ops: TensorOps, flat: Tensor) -> Tensor:
 
 
 def _blocks(ops: TensorOps, flat: Tensor) -> Tensor:
-    """``[rows, blocks, at most 128]`` from ``[rows, n]``, with zeros at the end."""
+    """Split ``[rows, n]`` into ``[rows, blocks, at most 128]``, with zeros at the end."""
     rows, count = flat.shape
     blocks = -(-count // _BLOCK)
     size = -(-count // blocks)
@@ -198,8 +201,9 @@ def _blocks(ops: TensorOps, flat: Tensor) -> Tensor:
 
 
 def _weights(ops: TensorOps, blocks: Tensor) -> tuple[Tensor, float]:
-    """What to multiply blocks with for the weighted sum of each, and the weight: a power of two,
-    which every dtype has exactly, and so small that no sum is larger than the largest element."""
+    """Return the factors ``[size, 1]`` that give the weighted sum of each block, and the weight: a
+    power of two, which every dtype has exactly, and so small that no sum is larger than the largest
+    element."""
     size = int(blocks.shape[2])
     weight = 0.5 ** (size - 1).bit_length()
     return ops.from_numpy(np.full((size, 1), weight, np.float32), like=blocks), weight

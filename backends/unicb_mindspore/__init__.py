@@ -1,4 +1,4 @@
-"""MindSpore tensors and mindone.diffusers pipelines. Importing this imports neither.
+"""Bring unicb to MindSpore tensors and mindone.diffusers pipelines. Importing this imports neither.
 
 ``enable_cpu()`` makes mindone's pipelines run where there is no Ascend; see ``cpu.py``.
 """

@@ -1,4 +1,4 @@
-"""CPU versions of the `mindspore.mint` functions that create tensors, random ones included.
+"""Create tensors on a CPU, random ones included, in the place of `mindspore.mint`'s functions.
 
 Signatures, defaults and result types are those of MindSpore 2.7. Each function uses the framework's
 own `mindspore.ops` where that has a CPU kernel, and numpy on the host where it has none. A function

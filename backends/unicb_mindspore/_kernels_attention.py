@@ -1,4 +1,5 @@
-"""CPU attention: what mindone's function and MindSpore's flash kernel compute, by products."""
+"""Attend on a CPU: compute by products what mindone's function and MindSpore's flash kernel
+compute."""
 
 from __future__ import annotations
 

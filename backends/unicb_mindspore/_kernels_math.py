@@ -1,4 +1,5 @@
-"""CPU versions of the `mindspore.mint` functions that compute: shapes, order, reductions, products.
+"""Compute on a CPU, in the place of `mindspore.mint`'s functions: shapes, order, reductions,
+products.
 
 Written by the rules of `_kernels`: MindSpore 2.7's signatures, its own `mindspore.ops` first.
 """

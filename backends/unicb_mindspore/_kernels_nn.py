@@ -1,4 +1,4 @@
-"""CPU versions of `mindspore.mint.nn` functions and layers.
+"""Compute on a CPU in the place of `mindspore.mint.nn`'s functions and layers.
 
 As in `_kernels`: MindSpore 2.7's signatures and defaults, `mindspore.ops` where it has a CPU
 kernel. Half precision is widened to float32 inside, wherever a sum over many terms would lose

@@ -1,4 +1,4 @@
-"""CPU versions of `mindspore.mint.nn` functions and layers that pool, and of batch normalisation.
+"""Pool on a CPU, and normalise batches, in the place of `mindspore.mint.nn`'s functions and layers.
 
 Written by the rules of `_kernels_nn`.
 """

@@ -1,4 +1,4 @@
-"""CPU versions of MindSpore's in-place scattering: values put, or added, at places that are given.
+"""Scatter in place on a CPU, as MindSpore does: put, or add, values at places that are given.
 
 Written by the rules of `_kernels`. An index may count from the end; one that is out of range raises
 IndexError, where a device may do anything.

@@ -1,4 +1,4 @@
-"""Work on a run's tensors that leaves the run alone."""
+"""Work on a run's tensors, and leave the run alone."""
 
 from __future__ import annotations
 

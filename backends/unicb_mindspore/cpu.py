@@ -51,7 +51,7 @@ _HOLDERS = ("mindspore.mint", "mindone")
 
 @dataclass(frozen=True)
 class Kernel:
-    """A function that may be missing on a CPU, and what to put in its place.
+    """A kernel is a function that may be missing on a CPU, with what to put in its place.
 
     Attributes:
         owner: dotted path of the module or class that holds the function.
@@ -67,7 +67,7 @@ class Kernel:
 
     @property
     def name(self) -> str:
-        """Name of the kernel as `enable_cpu` reports it, such as "mint.arange"."""
+        """Return the name of the kernel as `enable_cpu` reports it, such as "mint.arange"."""
         return f"{self.owner}.{self.attribute}".removeprefix("mindspore.")
 
     def resolve_owner(self) -> Any:
@@ -77,7 +77,8 @@ class Kernel:
 
 @dataclass(frozen=True)
 class _Patch:
-    """One attribute that was replaced. `own` is False where the owner inherited the original."""
+    """A patch is one attribute that was replaced. `own` is False where the owner inherited the
+    original."""
 
     kernel: Kernel
     owner: Any

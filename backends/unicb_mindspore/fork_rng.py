@@ -1,4 +1,4 @@
-"""Work that leaves the framework's random numbers alone."""
+"""Work, and leave the framework's random numbers alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What hooks meet on MindSpore: mindone's own registry of hooks, and compiled cells."""
+"""Get on with what hooks meet on MindSpore: mindone's own registry of hooks, and compiled cells."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def is_built_in(part: Any, models: Sequence[Any]) -> bool:
 
 
 def _built_in(model: Any) -> Iterator[Any]:
-    """What is inside a model's compiled cells: cells, and what these have as attributes."""
+    """Yield what is inside a model's compiled cells: cells, and what these have as attributes."""
     for whole in _compiled(model):
         for _, cell in whole.cells_and_names():
             if cell is not whole:

@@ -1,4 +1,4 @@
-"""The seven tensor operations, on MindSpore. Tested on MindSpore CPU."""
+"""Do the seven tensor operations on MindSpore. Tested on MindSpore CPU."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ class MindSporeOps:
 
 
 def _computable(x: Tensor) -> Tensor:
-    """``x``; bfloat16 as float32 on a CPU, for which MindSpore lacks most kernels."""
+    """Return ``x``; bfloat16 as float32 on a CPU, for which MindSpore lacks most kernels."""
     if x.dtype == mindspore.bfloat16 and mindspore.get_context("device_target") == "CPU":
         return x.astype(mindspore.float32)
     return x
 
 
 def _of_dtype(x: Tensor, dtype: Any) -> Tensor:
-    """``x`` in this dtype. MindSpore computes a cast to its own, too."""
+    """Return ``x`` in this dtype. MindSpore computes a cast to its own, too."""
     return x if x.dtype == dtype else x.astype(dtype)

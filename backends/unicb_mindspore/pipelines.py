@@ -1,4 +1,4 @@
-"""Tiny random-weight mindone pipelines."""
+"""Build tiny random-weight mindone pipelines."""
 
 from __future__ import annotations
 

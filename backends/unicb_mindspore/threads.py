@@ -1,4 +1,4 @@
-"""How many threads MindSpore computes with on a CPU."""
+"""Set how many threads MindSpore computes with on a CPU."""
 
 from __future__ import annotations
 

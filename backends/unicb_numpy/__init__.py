@@ -1,4 +1,5 @@
-"""The reference backend: strict tensors on numpy, with a toy pipeline. The one to copy."""
+"""Serve as the reference backend: strict tensors on numpy, with a toy pipeline. It is the one to
+copy."""
 
 from unicb_numpy.backend import NumpyBackend
 

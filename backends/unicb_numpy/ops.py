@@ -1,4 +1,4 @@
-"""Tensors that allow what the contract allows and nothing else, and the seven operations."""
+"""Define tensors that allow what the contract allows and nothing else, and the seven operations."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from unicb.ops import joinable
 
 
 def _combining(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], StrictTensor]:
-    """A method that combines a tensor with another, or with a number."""
+    """Make a method that combines a tensor with another, or with a number."""
     return lambda tensor, other: StrictTensor(operation(tensor.data, _operand(other)))
 
 
 class StrictTensor:
-    """A numpy array behind the tensor contract: what is not promised raises AttributeError."""
+    """A strict tensor is a numpy array behind the tensor contract: what is not promised raises
+    AttributeError."""
 
     __slots__ = ("data",)
 
@@ -66,7 +67,7 @@ def _number(value: Any) -> float:
 
 
 def _basic(key: Any) -> Any:
-    """The key, if every framework takes it: MindSpore takes no numbers of numpy's, torch no
+    """Return the key, if every framework takes it: MindSpore takes no numbers of numpy's, torch no
     negative steps, and lists and arrays mean something else."""
     for part in key if type(key) is tuple else (key,):
         sliced = isinstance(part, slice)

@@ -1,4 +1,4 @@
-"""A toy pipeline that honours the frameworks' loop contract, small enough to read at once."""
+"""Build a toy pipeline that honours the frameworks' loop contract, small enough to read at once."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ class ToyUNet:
     def forward(
         self, sample: StrictTensor, timestep: float, encoder_hidden_states: StrictTensor
     ) -> StrictTensor:
-        """Noise in ``sample [rows, 4, 8, 8]`` given embeddings ``[rows, 4]``."""
+        """Predict the noise in ``sample [rows, 4, 8, 8]`` given embeddings ``[rows, 4]``."""
         embeds = encoder_hidden_states.data[:, :, None, None]
         return StrictTensor(np.tanh(sample.data * (0.5 + timestep / 1000)) - embeds * 0.3)
 
 
 class ToyScheduler:
-    """Euler's method (order 1) or Heun's (order 2, two half steps a step but for the last)."""
+    """Step by Euler's method (order 1) or Heun's (order 2, two half steps a step but for the
+    last)."""
 
     def __init__(self, order: int = 1) -> None:
         self.order = order
 
     @property
     def state_in_first_order(self) -> bool:
-        """Whether the next call of :meth:`step` is the first of two halves, or whole."""
+        """Return whether the next call of :meth:`step` is the first of two halves, or whole."""
         return self.half is None
 
     def set_timesteps(self, n: int) -> npt.NDArray[np.float64]:
@@ -54,7 +55,7 @@ class ToyScheduler:
 
 
 class ToyPipeline:
-    """Text to pictures ``[rows, 8, 8, 4]``, in the loop that diffusers' pipelines share."""
+    """Make pictures ``[rows, 8, 8, 4]`` of text, in the loop that diffusers' pipelines share."""
 
     unicb_facts = PipelineFacts(source="this file", denoisers=("unet",), latents="sd")
     _callback_tensor_inputs = ("latents", "prompt_embeds", "negative_prompt_embeds")

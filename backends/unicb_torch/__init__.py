@@ -1,4 +1,4 @@
-"""torch tensors and diffusers pipelines. Importing this imports neither."""
+"""Bring unicb to torch tensors and diffusers pipelines. Importing this imports neither."""
 
 from unicb_torch.backend import TorchBackend
 

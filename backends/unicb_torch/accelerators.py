@@ -1,4 +1,4 @@
-"""What torch's devices can do besides computing, whatever they are called.
+"""Use what torch's devices can do besides computing, whatever they are called.
 
 ``torch.cuda`` (also on ROCm), ``torch.xpu``, and ``torch.npu`` of torch_npu have streams, events
 and random numbers of their own under the same names. ``torch.mps`` has no streams.
@@ -15,7 +15,7 @@ import torch
 
 
 class Event(Protocol):
-    """A moment in what a device does."""
+    """An event is a moment in what a device does."""
 
     def record(self, stream: Any) -> None: ...
 
@@ -23,7 +23,7 @@ class Event(Protocol):
 
 
 class Streams(Protocol):
-    """The module of a kind of device whose work is queued in streams."""
+    """``Streams`` is the module of a kind of device whose work is queued in streams."""
 
     Stream: Callable[..., Any]
     Event: Callable[..., Any]
@@ -35,7 +35,7 @@ class Streams(Protocol):
 
 @cache
 def _module_of(kind: str) -> Any:
-    """``torch.cuda`` for "cuda", and so on; None where torch has no such module."""
+    """Return ``torch.cuda`` for "cuda", and so on; None where torch has no such module."""
     try:
         return torch.get_device_module(kind)
     except RuntimeError:
@@ -43,14 +43,15 @@ def _module_of(kind: str) -> Any:
 
 
 def streams_of(device: torch.device) -> Streams | None:
-    """The module of a device that has streams and events; None for others, and for CPUs."""
+    """Return the module of a device that has streams and events; None for others, and for CPUs."""
     module = None if device.type == "cpu" else _module_of(device.type)
     names = ("Stream", "Event", "current_stream", "stream")
     return cast(Streams, module) if all(hasattr(module, name) for name in names) else None
 
 
 def record(streams: Streams, device: torch.device, *, blocking: bool = False) -> Event:
-    """An event that is reached once the device has done what its current stream has up to now.
+    """Return an event that is reached once the device has done what its current stream has up to
+    now.
 
     Args:
         blocking: a thread that waits for it sleeps, where the device offers that.
@@ -64,7 +65,7 @@ def record(streams: Streams, device: torch.device, *, blocking: bool = False) ->
 
 
 def pinned_memory(like: torch.Tensor) -> torch.Tensor | None:
-    """An empty host tensor of this shape and dtype, in memory that devices read and write by
+    """Return an empty host tensor of this shape and dtype, in memory that devices read and write by
     themselves; None where there is no such memory."""
     try:
         made = torch.empty(like.shape, dtype=like.dtype, pin_memory=True)
@@ -76,7 +77,7 @@ def pinned_memory(like: torch.Tensor) -> torch.Tensor | None:
 
 @contextmanager
 def random_numbers_kept() -> Iterator[None]:
-    """A block after which CPU and accelerator go on with the random numbers from before it."""
+    """Have CPU and accelerator go on, after the block, with the random numbers from before it."""
     module = _module_of(_kind())
     states = None if module is None else _random_states(module)
     with torch.random.fork_rng(()):
@@ -88,7 +89,7 @@ def random_numbers_kept() -> Iterator[None]:
 
 
 def _kind() -> str:
-    """The kind of accelerator that this torch has and finds."""
+    """Return the kind of accelerator that this torch has and finds."""
     if not hasattr(torch, "accelerator"):  # before torch 2.6
         return "cuda" if torch.cuda.is_available() else ""
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -96,7 +97,8 @@ def _kind() -> str:
 
 
 def _random_states(module: Any) -> Any:
-    """The states of all devices, or of the only one where the module counts none, as for mps."""
+    """Return the states of all devices, or of the only one where the module counts none, as for
+    mps."""
     every = getattr(module, "get_rng_state_all", None)
     return module.get_rng_state() if every is None else every()
 

@@ -1,4 +1,4 @@
-"""Work on a run's tensors that leaves the run alone."""
+"""Work on a run's tensors, and leave the run alone."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _copies: dict[int, _Copied] = {}
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy, since a loop may write into its latents; the one from before if it has not."""
+    """Return a copy, since a loop may write into its latents; the one from before if it has not."""
     if tensor.is_inference():  # its writes are not counted
         return tensor.clone()
     key, version = id(tensor), tensor._version

@@ -1,4 +1,4 @@
-"""The backend object that unicb finds through its entry point."""
+"""Make the backend object that unicb finds through its entry point."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the conformance suite needs of this backend."""
+"""Lend the conformance suite what it needs of this backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hooks on a model's call: of a module, through diffusers' own registry; of any other object, such
+"""Hook a model's call: a module's through diffusers' own registry; that of any other object, such
 as a runtime's, by its class."""
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ FASTER_CACHE_BLOCK = "faster_cache_block"  # as the framework names its hooks on
 
 
 class _Arounds(ModelHook):  # type: ignore[misc]
-    """All of unicb's hooks on one module: one entry in the registry, whose hooks come and go."""
+    """``_Arounds`` has all of unicb's hooks on one module: one entry in the registry, whose hooks
+    come and go."""
 
     def __init__(self, module: Any) -> None:
         super().__init__()
@@ -81,7 +82,7 @@ class _Arounds(ModelHook):  # type: ignore[misc]
 
 
 class _Kept(HookFunctionReference):  # type: ignore[misc]
-    """What the registry calls in our entry.
+    """``_Kept`` is what the registry calls in our entry.
 
     When it takes away the hook below, it writes what is left to call over the call of the hook
     above: right for a hook that adds to the call, but ours replaces it, and would be lost.
@@ -97,7 +98,8 @@ class _Kept(HookFunctionReference):  # type: ignore[misc]
 
 
 class _InFront:
-    """All of unicb's hooks on a compiled module, standing before the compiled call.
+    """``_InFront`` has all of unicb's hooks on a compiled module, standing before the compiled
+    call.
 
     Inside, where the registry would put them, they would be compiled themselves.
     """
@@ -134,7 +136,7 @@ def hook(module: Any, around: Around) -> Callable[[], None]:
 
 
 def _hooks_on(module: Any) -> _Arounds | _InFront:
-    """What holds our hooks on the module, new or found there."""
+    """Return what holds our hooks on the module, new or found there."""
     attribute = _compiled_call(module)
     if attribute is not None:
         there = vars(module)[attribute]
@@ -145,7 +147,8 @@ def _hooks_on(module: Any) -> _Arounds | _InFront:
 
 
 def _compiled_call(module: Any) -> str | None:
-    """Name of the attribute that holds a compiled call; None where nothing is compiled."""
+    """Return the name of the attribute that holds a compiled call; None where nothing is
+    compiled."""
     if is_compiled_module(module):  # a wrapper: its other attributes are those of what it wraps
         return "forward"
     in_place = vars(module).get("_compiled_call_impl") is not None
@@ -181,7 +184,7 @@ def reset_caches(module: Any, rehearse: bool) -> None:
 
 
 def _modules_of(wrapper: Any) -> Iterator[torch.nn.Module]:
-    """The modules that a runtime's object keeps, where it is one around those."""
+    """Yield the modules that a runtime's object keeps, where it is one around those."""
     for value in getattr(wrapper, "__dict__", {}).values():
         if isinstance(value, torch.nn.Module):
             yield value
@@ -194,14 +197,14 @@ def _registries(module: Any) -> Iterator[Any]:
 
 
 def _hooked_by(module: Any, name: str) -> Iterator[Any]:
-    """The hooks of that name on the module and inside it."""
+    """Yield the hooks of that name on the module and inside it."""
     for registry in _registries(module):
         if (found := registry.get_hook(name)) is not None:
             yield found
 
 
 def _contexts(module: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """What the caches' states know of the call under way: which half it computes.
+    """Yield what the caches' states know of the call under way: which half it computes.
 
     A reset clears that too, though it is nothing that was kept of earlier calls.
     """

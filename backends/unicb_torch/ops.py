@@ -1,4 +1,4 @@
-"""The seven tensor operations, on torch."""
+"""Do the seven tensor operations on torch."""
 
 from __future__ import annotations
 
@@ -51,9 +51,8 @@ class TorchOps:
 
 
 def _to_host(x: torch.Tensor) -> torch.Tensor:
-    """``x.cpu()``; where there are streams, without making the host wait for more than the current
-    one's work up to here, which ``cpu()`` does with every thread's.
-    """
+    """Return ``x.cpu()``; where there are streams, without making the host wait for more than the
+    current one's work up to here, which ``cpu()`` does with every thread's."""
     streams = streams_of(x.device)
     host = None if streams is None else pinned_memory(x)
     if streams is None or host is None:

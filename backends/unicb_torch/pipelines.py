@@ -1,4 +1,4 @@
-"""Tiny random-weight diffusers pipelines."""
+"""Build tiny random-weight diffusers pipelines."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TorchPipelines(TinyPipelines):
 
 
 def ip_adapter(unet: Any) -> dict[str, dict[str, torch.Tensor]]:
-    """Random weights in the layout of an IP-Adapter file with four image tokens."""
+    """Make random weights in the layout of an IP-Adapter file with four image tokens."""
     layers: dict[str, torch.Tensor] = {}
     key = 1
     for name in unet.attn_processors:

@@ -1,4 +1,4 @@
-"""Our entry in diffusers' registry of hooks, among those of others."""
+"""Find our entry in diffusers' registry of hooks, among those of others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def unregister(registry: Any) -> None:
 
 
 def without_ours(registry: Any) -> Any:
-    """A copy of the registry in which we have no entry; the hooks in it are those of others."""
+    """Return a copy of the registry in which we have no entry; the hooks in it are those of
+    others."""
     position = registry._hook_order.index(NAME)
     ours = registry.hooks[NAME]
     registry = copy.copy(registry)

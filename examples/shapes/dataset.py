@@ -28,7 +28,7 @@ class Drawings:
         return len(self.pictures)
 
     def normalised(self, index: Tensor) -> Tensor:
-        """The pictures at these places, float32 in [-1, 1]."""
+        """Return the pictures at these places, float32 in [-1, 1]."""
         return self.pictures[index].float() / 127.5 - 1
 
 
@@ -45,13 +45,13 @@ def make_drawings(count: int, seed: int) -> Drawings:
 
 
 def encode_prompts(tokenizer: CLIPTokenizer, prompts: list[str]) -> Tensor:
-    """Token numbers (N, length), int64, padded as a pipeline pads them."""
+    """Return token numbers (N, length), int64, padded as a pipeline pads them."""
     encoded = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
     return encoded.input_ids
 
 
 def caption_table(tokenizer: CLIPTokenizer) -> Tensor:
-    """Token numbers of every caption: (shapes, colours, backgrounds, length), int64."""
+    """Return the token numbers of every caption: (shapes, colours, backgrounds, length), int64."""
     captions = [
         Scene(shape, colour, background).caption
         for shape in SHAPES
@@ -62,6 +62,6 @@ def caption_table(tokenizer: CLIPTokenizer) -> Tensor:
 
 
 def replace_at_random(attributes: Tensor, share: float) -> Tensor:
-    """The attributes (N, 3), each replaced with probability `share` by a random value."""
+    """Return the attributes (N, 3), each replaced with probability `share` by a random value."""
     random = torch.stack([torch.randint(len(a), (len(attributes),)) for a in ATTRIBUTES], 1)
     return torch.where(torch.rand(attributes.shape) < share, random, attributes)

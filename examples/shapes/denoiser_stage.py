@@ -21,7 +21,7 @@ CAPTION_DROPOUT = 0.12
 
 @dataclass(frozen=True)
 class Plan:
-    """How one stage of training goes."""
+    """A plan says how one stage of training goes."""
 
     name: str
     steps: int
@@ -39,7 +39,8 @@ class Denoiser(nn.Module):
         self.text_encoder = text_encoder
 
     def forward(self, noisy: Tensor, times: Tensor, tokens: Tensor) -> Tensor:
-        """The noise in latents (N, 4, 16, 16) at times (N,), with token numbers (N, length)."""
+        """Predict the noise in latents (N, 4, 16, 16) at times (N,), with token numbers (N,
+        length)."""
         states = self.text_encoder(tokens)[0]
         noise: Tensor = self.unet(noisy, times, encoder_hidden_states=states).sample
         return noise
@@ -70,7 +71,7 @@ class _Average:
 
 
 class _Captions:
-    """Draws the token numbers for a batch: noise in the attributes, and some prompts left out."""
+    """Draw the token numbers for a batch: noise in the attributes, and some prompts left out."""
 
     def __init__(self, tokenizer: CLIPTokenizer, noise: float) -> None:
         self._table = caption_table(tokenizer)

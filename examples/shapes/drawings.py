@@ -1,4 +1,4 @@
-"""Draws the pictures that the shapes model learns from: a coloured shape on a plain ground."""
+"""Draw the pictures that the shapes model learns from: a coloured shape on a plain ground."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _OVERSAMPLING = 4
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows: a key of `SHAPES`, of `COLOURS` and of `BACKGROUNDS`."""
+    """A scene is what a picture shows: a key of `SHAPES`, of `COLOURS` and of `BACKGROUNDS`."""
 
     shape: str
     colour: str
@@ -50,7 +50,7 @@ class Scene:
 
 
 def all_scenes() -> list[Scene]:
-    """Every scene in which the shape differs from its background."""
+    """List every scene in which the shape differs from its background."""
     return [
         Scene(shape, colour, background)
         for shape in SHAPES
@@ -98,7 +98,8 @@ def _paint(pen: ImageDraw.ImageDraw, shape: str, x: float, y: float, radius: flo
 
 
 def draw_mask(shape: str, x: float, y: float, radius: float, size: int = SIZE) -> Image.Image:
-    """Grey picture (mode L, size x size): 255 inside the shape, 0 outside, smooth at the edge.
+    """Draw a grey picture (mode L, size x size): 255 inside the shape, 0 outside, smooth at the
+    edge.
 
     The centre (x, y) and the radius are in pixels.
     """
@@ -109,14 +110,14 @@ def draw_mask(shape: str, x: float, y: float, radius: float, size: int = SIZE) -
 
 
 def draw(scene: Scene, x: float, y: float, radius: float, size: int = SIZE) -> Image.Image:
-    """RGB picture (size x size) of the scene, its shape centred on (x, y)."""
+    """Draw an RGB picture (size x size) of the scene, its shape centred on (x, y)."""
     mask = draw_mask(scene.shape, x, y, radius, size)
     shape = Image.new("RGB", mask.size, COLOURS[scene.colour])
     return Image.composite(shape, Image.new("RGB", mask.size, BACKGROUNDS[scene.background]), mask)
 
 
 def random_drawing(rng: np.random.Generator) -> tuple[Image.Image, Scene]:
-    """A random scene, drawn at a random place and size that keep it off the picture's border."""
+    """Draw a random scene at a random place and size that keep it off the picture's border."""
     scene = random_scene(rng)
     x, y = rng.uniform(25, 39, 2)
     return draw(scene, float(x), float(y), float(rng.uniform(13, 21))), scene

@@ -34,14 +34,14 @@ def _load_mindspore(folder: Path) -> Any:
 
 
 def load_pipeline(framework: str, folder: Path) -> Any:
-    """The checkpoint's pipeline in "torch" or "mindspore", with no progress bar of its own."""
+    """Load the checkpoint's pipeline in "torch" or "mindspore", with no progress bar of its own."""
     pipeline = _load_torch(folder) if framework == "torch" else _load_mindspore(folder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 def random_requests(count: int, seed: int) -> tuple[list[Scene], Latents]:
-    """Scenes to ask for, and the latents (N, 4, 16, 16), float32, to start each from."""
+    """Choose scenes to ask for, and the latents (N, 4, 16, 16), float32, to start each from."""
     rng = np.random.default_rng(seed)
     scenes = [random_scene(rng) for _ in range(count)]
     return scenes, rng.standard_normal((count, 4, 16, 16), np.float32)
@@ -64,7 +64,7 @@ def generate(
     guidance: float,
     steps: int = 25,
 ) -> list[Image.Image]:
-    """One 64 x 64 picture for each prompt, from latents (N, 4, 16, 16), float32."""
+    """Generate one 64 x 64 picture for each prompt, from latents (N, 4, 16, 16), float32."""
     images: list[Image.Image] = []
     with tqdm(total=len(prompts), desc=f"guidance {guidance:g}", unit="picture") as bar:
         for start in range(0, len(prompts), _BATCH):

@@ -1,4 +1,4 @@
-"""Says which shape, colour and background a picture shows. Knows nothing of the model.
+"""Say which shape, colour and background a picture shows. Knows nothing of the model.
 
 Run as a program it measures itself on fresh drawings; with `--framework` it also generates
 pictures from the checkpoint and counts how many show what their prompt asked for.
@@ -35,7 +35,8 @@ Pixels = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the picture shows; each is `UNCLEAR` where it shows none of what is known."""
+    """A verdict says what the picture shows; each is `UNCLEAR` where it shows none of what is
+    known."""
 
     shape: str
     colour: str
@@ -49,14 +50,15 @@ def _nearest(colour: Pixels, palette: dict[str, RGB]) -> str:
 
 
 def _border(pixels: Pixels) -> Pixels:
-    """The pixels (N, 3) of a frame two wide, which no shape reaches."""
+    """Return the pixels (N, 3) of a frame two wide, which no shape reaches."""
     inside = np.zeros(pixels.shape[:2], bool)
     inside[2:-2, 2:-2] = True
     return pixels[~inside]
 
 
 def _foreground_colour(pixels: Pixels, background: Pixels) -> Pixels | None:
-    """The median colour (3,) of what differs clearly from the background, if there is enough."""
+    """Return the median colour (3,) of what differs clearly from the background, if there is
+    enough."""
     distance = np.linalg.norm(pixels - background, axis=-1)
     # Half of the greatest distance leaves out the mixed colours of smooth edges.
     different = distance > max(40.0, float(np.quantile(distance, 0.99)) / 2)
@@ -67,7 +69,7 @@ def _foreground_colour(pixels: Pixels, background: Pixels) -> Pixels | None:
 
 
 def _coverage(pixels: Pixels, background: Pixels, foreground: Pixels) -> Pixels:
-    """How far each pixel (H, W) is on the way from background, 0, to foreground, 1."""
+    """Return how far each pixel (H, W) is on the way from background, 0, to foreground, 1."""
     way = foreground - background
     share: Pixels = (pixels - background) @ way / (way @ way)
     # Steeper about the middle: an edge stays where it is, and faint noise all over the background
@@ -76,7 +78,7 @@ def _coverage(pixels: Pixels, background: Pixels, foreground: Pixels) -> Pixels:
 
 
 def _centre_and_area(mask: Pixels) -> tuple[float, float, float]:
-    """Centre of gravity (x, y) and area of a mask (H, W), in pixels."""
+    """Measure the centre of gravity (x, y) and the area of a mask (H, W), in pixels."""
     rows, columns = np.indices(mask.shape) + 0.5
     area = float(mask.sum())
     return float((columns * mask).sum()) / area, float((rows * mask).sum()) / area, area
@@ -84,7 +86,8 @@ def _centre_and_area(mask: Pixels) -> tuple[float, float, float]:
 
 @cache
 def _proportions(shape: str) -> tuple[float, float, float]:
-    """Of the shape drawn with radius 1: its centre of gravity's offset (x, y), and its area."""
+    """Measure the shape drawn with radius 1: its centre of gravity's offset (x, y), and its
+    area."""
     middle, radius = 128.0, 100.0
     mask = np.asarray(draw_mask(shape, middle, middle, radius, size=256)) / 255
     x, y, area = _centre_and_area(mask)
@@ -92,7 +95,8 @@ def _proportions(shape: str) -> tuple[float, float, float]:
 
 
 def _overlap(mask: Pixels, shape: str) -> float:
-    """Intersection over union of the mask and the shape, drawn of the same area and centre."""
+    """Compute intersection over union of the mask and the shape, drawn of the same area and
+    centre."""
     x, y, area = _centre_and_area(mask)
     offset_x, offset_y, unit_area = _proportions(shape)
     radius = float(np.sqrt(area / unit_area))
@@ -121,7 +125,8 @@ def judge(image: Image.Image) -> Verdict:
 
 @dataclass(frozen=True)
 class Score:
-    """Shares of pictures, 0 to 1, in which each attribute is right, and all three."""
+    """A score holds the shares of pictures, 0 to 1, in which each attribute is right, and all
+    three."""
 
     shape: float
     colour: float

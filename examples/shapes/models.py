@@ -15,7 +15,8 @@ TINY_WIDTH = 16
 
 
 def build_vae() -> AutoencoderKL:
-    """Pictures (N, 3, 64, 64) in [-1, 1] to latents (N, 4, 16, 16) and back."""
+    """Build the model from pictures (N, 3, 64, 64) in [-1, 1] to latents (N, 4, 16, 16) and
+    back."""
     return AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * 3,
         up_block_types=["UpDecoderBlock2D"] * 3,
@@ -29,7 +30,8 @@ def build_vae() -> AutoencoderKL:
 
 
 def build_tiny_vae() -> AutoencoderTiny:
-    """As `build_vae`, but small; its latents are scaled as the UNet sees them."""
+    """Build a small autoencoder like that of `build_vae`; its latents are scaled as the UNet sees
+    them."""
     return AutoencoderTiny(
         encoder_block_out_channels=(TINY_WIDTH,) * 3,
         decoder_block_out_channels=(TINY_WIDTH,) * 3,
@@ -40,7 +42,8 @@ def build_tiny_vae() -> AutoencoderTiny:
 
 
 def build_unet() -> UNet2DConditionModel:
-    """Noisy latents (N, 4, 16, 16), times and text embeddings to the noise in the latents."""
+    """Build the model from noisy latents (N, 4, 16, 16), times and text embeddings to the noise in
+    them."""
     return UNet2DConditionModel(
         sample_size=64 // SPATIAL_SCALE,
         in_channels=LATENT_CHANNELS,
@@ -57,7 +60,7 @@ def build_unet() -> UNet2DConditionModel:
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """Token numbers (N, length) to embeddings (N, length, 64)."""
+    """Build the model from token numbers (N, length) to embeddings (N, length, 64)."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=WIDTH,
@@ -74,7 +77,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def build_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's own noise schedule, on which callbacks are usually tuned."""
+    """Build Stable Diffusion's own noise schedule, on which callbacks are usually tuned."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,

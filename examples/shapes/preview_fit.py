@@ -1,4 +1,4 @@
-"""Fits and writes the checkpoint's preview data: a linear map from latents to colours."""
+"""Fit and write the checkpoint's preview data: a linear map from latents to colours."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PreviewFit:
     """(3,), float32."""
 
     def apply(self, latents: Tensor) -> Tensor:
-        """Latents (N, 4, h, w) to colours (N, 3, h, w)."""
+        """Turn latents (N, 4, h, w) into colours (N, 3, h, w)."""
         colours = torch.einsum("nchw,cd->ndhw", latents, self.factors)
         return colours + self.bias[:, None, None]
 
@@ -33,7 +33,7 @@ def _rows(values: Tensor) -> Tensor:
 
 
 def fit_preview(latents: Tensor, colours: Tensor) -> PreviewFit:
-    """Least squares over all cells of latents (N, 4, h, w) and colours (N, 3, h, w)."""
+    """Fit by least squares over all cells of latents (N, 4, h, w) and colours (N, 3, h, w)."""
     cells = _rows(latents)
     with_one = torch.cat([cells, torch.ones(len(cells), 1)], 1)
     solution = torch.linalg.lstsq(with_one, _rows(colours)).solution
@@ -41,14 +41,14 @@ def fit_preview(latents: Tensor, colours: Tensor) -> PreviewFit:
 
 
 def correlations(previews: Tensor, colours: Tensor) -> Tensor:
-    """Pearson's r of each preview with its picture, over all cells and colours: (N,)."""
+    """Compute Pearson's r of each preview with its picture, over all cells and colours: (N,)."""
     a, b = previews.flatten(1), colours.flatten(1)
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
     return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
 
 
 def _decoded_colours(vae: AutoencoderKL, latents: Tensor) -> Tensor:
-    """The full decode of unscaled latents, averaged to one colour for each latent cell."""
+    """Decode unscaled latents in full, and average to one colour for each latent cell."""
     with torch.no_grad():
         chunks = [picture_colours(vae.decode(chunk).sample) for chunk in latents.split(50)]
     return torch.cat(chunks)

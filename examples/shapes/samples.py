@@ -1,4 +1,4 @@
-"""Draws samples.png: prompts from left to right, guidance from top to bottom."""
+"""Draw samples.png: prompts from left to right, guidance from top to bottom."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ZOOM = 2
 
 
 def sheet(rows: Sequence[Sequence[Image.Image]], labels: Sequence[str]) -> Image.Image:
-    """Rows of pictures, twice their size, with a label at the left of each row."""
+    """Put rows of pictures, twice their size, on a sheet, with a label at the left of each row."""
     cell, margin = SIZE * _ZOOM + _GAP, 90
     canvas = Image.new("RGB", (margin + cell * len(rows[0]), _GAP + cell * len(rows)), "white")
     pen = ImageDraw.Draw(canvas)

@@ -1,4 +1,4 @@
-"""Writes the checkpoint in the layout that diffusers and mindone.diffusers both read."""
+"""Write the checkpoint in the layout that diffusers and mindone.diffusers both read."""
 
 from __future__ import annotations
 

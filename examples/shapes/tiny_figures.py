@@ -1,4 +1,4 @@
-"""Measures the tiny autoencoder against the full one: likeness, decode time and size.
+"""Measure the tiny autoencoder against the full one: likeness, decode time and size.
 
     python examples/shapes/tiny_figures.py
 
@@ -31,7 +31,8 @@ HELD_OUT_SEED = 1000
 
 @dataclass(frozen=True)
 class Likeness:
-    """How like pictures are to others: one number of each for every picture, (N,)."""
+    """``Likeness`` says how like pictures are to others: one number of each for every picture,
+    (N,)."""
 
     r: Tensor
     """Pearson's, over all pixels and colours."""
@@ -54,18 +55,18 @@ def likeness(pictures: Tensor, others: Tensor) -> Likeness:
 
 @torch.no_grad()
 def decode(autoencoder: AutoencoderKL | AutoencoderTiny, latents: Tensor) -> Tensor:
-    """What is shown of the decode of scaled latents (N, 4, 16, 16): (N, 3, 64, 64) in [-1, 1]."""
+    """Decode scaled latents (N, 4, 16, 16) to what is shown of them: (N, 3, 64, 64) in [-1, 1]."""
     parts = (latents / autoencoder.config.scaling_factor).split(50)
     return torch.cat([autoencoder.decode(part).sample.clamp(-1, 1) for part in parts])
 
 
 def compare_decodes(tiny: AutoencoderTiny, vae: AutoencoderKL, latents: Tensor) -> Likeness:
-    """The tiny decode of scaled latents (N, 4, 16, 16) with the full one."""
+    """Compare the tiny decode of scaled latents (N, 4, 16, 16) with the full one."""
     return likeness(decode(tiny, latents), decode(vae, latents))
 
 
 def linear_preview(file: Path, latents: Tensor) -> Tensor:
-    """What preview data show of scaled latents (N, 4, 16, 16), enlarged: (N, 3, 64, 64)."""
+    """Compute what preview data show of scaled latents (N, 4, 16, 16), enlarged: (N, 3, 64, 64)."""
     data = tomllib.loads(file.read_text(encoding="utf-8"))
     fit = PreviewFit(torch.tensor(data["factors"]), torch.tensor(data["bias"]))
     scale = data["spatial_scale"]
@@ -78,13 +79,14 @@ def on_drawings(tiny: AutoencoderTiny, vae: AutoencoderKL, drawings: Drawings) -
 
 @torch.no_grad()
 def tiny_encode(tiny: AutoencoderTiny, drawings: Drawings) -> Tensor:
-    """Scaled latents (N, 4, 16, 16) of the drawings."""
+    """Encode the drawings to scaled latents (N, 4, 16, 16)."""
     parts = torch.arange(len(drawings)).split(50)
     return torch.cat([tiny.encode(drawings.normalised(part)).latents for part in parts])
 
 
 def record(pipeline: Any, guidance: float, prompts: int) -> tuple[Tensor, Tensor]:
-    """Latents of runs of 25 steps: the denoised ones of each step that has any, and the noisy.
+    """Record the latents of runs of 25 steps: the denoised ones of each step that has any, and the
+    noisy.
 
     Both are (steps, prompts, 4, 16, 16).
     """
@@ -122,7 +124,7 @@ def record(pipeline: Any, guidance: float, prompts: int) -> tuple[Tensor, Tensor
 
 
 def milliseconds(work: Callable[[], object], repetitions: int = 50) -> float:
-    """The median processor time of a call, after some to warm up.
+    """Measure the median processor time of a call, after some to warm up.
 
     In one thread that is the time it takes on a processor that has nothing else to do.
     """

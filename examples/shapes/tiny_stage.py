@@ -57,7 +57,7 @@ class Source:
 
 
 def _in_parts(name: str, work: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """`work` on parts of the inputs, without gradients; it must draw no random numbers."""
+    """Do `work` on parts of the inputs, without gradients; it must draw no random numbers."""
     parts = list(zip(*(tensor.split(50) for tensor in inputs), strict=True))
     with ThreadPoolExecutor(WORKERS, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         # Whether gradients are wanted is each thread's own setting.
@@ -66,14 +66,14 @@ def _in_parts(name: str, work: Callable[..., Tensor], *inputs: Tensor) -> Tensor
 
 
 def _noise(latents: Tensor) -> tuple[Tensor, Tensor]:
-    """The latents with the noise of random times (N,) in the schedule, and these times."""
+    """Return the latents with the noise of random times (N,) in the schedule, and these times."""
     scheduler = build_scheduler()
     times = torch.randint(0, scheduler.config.num_train_timesteps, (len(latents),))
     return scheduler.add_noise(latents, torch.randn_like(latents), times), times
 
 
 def _estimates(source: Source, index: Tensor) -> Tensor:
-    """What the denoiser, guided, takes the finished latents of these drawings to be.
+    """Estimate what the denoiser, guided, takes the finished latents of these drawings to be.
 
     At random times, and with guidance scales whose logarithms are uniform.
     """
@@ -94,7 +94,7 @@ def _estimates(source: Source, index: Tensor) -> Tensor:
 
 
 def full_decodes(vae: AutoencoderKL, latents: Tensor) -> Tensor:
-    """Full decodes (N, 3, 64, 64), uint8, of scaled latents (N, 4, 16, 16)."""
+    """Decode scaled latents (N, 4, 16, 16) in full, to (N, 3, 64, 64), uint8."""
 
     def decode(part: Tensor) -> Tensor:
         decoded = vae.decode(part / vae.config.scaling_factor).sample
@@ -104,7 +104,7 @@ def full_decodes(vae: AutoencoderKL, latents: Tensor) -> Tensor:
 
 
 def make_lessons(vae: AutoencoderKL, source: Source) -> Lessons:
-    """Two lessons of each drawing: nearly clean, and an estimate (three of four) or noisy."""
+    """Make two lessons of each drawing: nearly clean, and an estimate (three of four) or noisy."""
     clean = source.latents + SAMPLING_NOISE * torch.randn_like(source.latents)
     quarter = len(clean) // 4
     noisy, _ = _noise(source.latents[:quarter])
@@ -124,7 +124,8 @@ class _Losses(nn.Module):
         self.tiny = tiny
 
     def forward(self, lesson: Tensor, decodes: Tensor, pictures: Tensor, latents: Tensor) -> Tensor:
-        """The loss for latents with their full decodes, and for pictures with their latents."""
+        """Compute the loss for latents with their full decodes, and for pictures with their
+        latents."""
         decoded = self.tiny.decode(lesson).sample
         decoder = F.mse_loss(decoded, decodes) + 0.3 * F.l1_loss(decoded, decodes)
         return decoder + F.mse_loss(self.tiny.encode(pictures).latents, latents)
@@ -133,7 +134,7 @@ class _Losses(nn.Module):
 def train_tiny_vae(
     vae: AutoencoderKL, source: Source, steps: int, seed: int, log: Log
 ) -> AutoencoderTiny:
-    """A tiny autoencoder that imitates `vae`. `seed` is that of the whole training."""
+    """Train a tiny autoencoder that imitates `vae`. `seed` is that of the whole training."""
     # After those of the three stages before.
     torch.manual_seed(seed + 3)
     lessons = make_lessons(vae, source)

@@ -1,4 +1,4 @@
-"""Trains the shapes model from nothing, and writes it as a checkpoint folder.
+"""Train the shapes model from nothing, and write it as a checkpoint folder.
 
 Four stages: the autoencoder; the UNet and the text encoder on true captions; the same on captions
 in which some attributes are replaced at random; and a tiny autoencoder for previews. The third is
@@ -87,7 +87,8 @@ def keep(options: Options, stage: str, network: torch.nn.Module) -> None:
 
 
 def autoencoder(options: Options, drawings: Drawings, log: Log) -> tuple[AutoencoderKL, Tensor]:
-    """Stage 1, and the drawings' latents (N, 4, 16, 16), scaled to spread 1."""
+    """Run stage 1; return the autoencoder, and the drawings' latents (N, 4, 16, 16), scaled to
+    spread 1."""
     # Every stage seeds anew, so that a resumed run goes on exactly as an unbroken one.
     torch.manual_seed(options.seed)
     vae = build_vae()
@@ -110,7 +111,7 @@ def tokenizer_of_captions(options: Options) -> CLIPTokenizer:
 def denoiser(
     options: Options, tokenizer: CLIPTokenizer, latents: Tensor, attributes: Tensor, log: Log
 ) -> Denoiser:
-    """Stages 2 and 3. The third always runs: it is the one to tune."""
+    """Run stages 2 and 3. The third always runs: it is the one to tune."""
     torch.manual_seed(options.seed + 1)
     network = Denoiser(build_unet(), build_text_encoder(tokenizer))
     if not finished(options, "true", network):

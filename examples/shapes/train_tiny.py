@@ -1,4 +1,4 @@
-"""Trains the tiny autoencoder of a finished checkpoint, whose own parts are not changed.
+"""Train the tiny autoencoder of a finished checkpoint, whose own parts are not changed.
 
     python examples/shapes/train_tiny.py
 

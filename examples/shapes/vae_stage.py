@@ -16,7 +16,7 @@ PEAK_RATE = 3e-3
 
 
 def picture_colours(pictures: Tensor) -> Tensor:
-    """Pictures (N, 3, H, W) averaged to one colour for each latent cell."""
+    """Average pictures (N, 3, H, W) to one colour for each latent cell."""
     return F.avg_pool2d(pictures, SPATIAL_SCALE)
 
 
@@ -33,7 +33,8 @@ class _Losses(nn.Module):
         self.read_out = nn.Conv2d(LATENT_CHANNELS, 3, 1)
 
     def forward(self, pictures: Tensor, noise: Tensor) -> Tensor:
-        """The loss for pictures (N, 3, 64, 64), with normal noise shaped as their latents."""
+        """Compute the loss for pictures (N, 3, 64, 64), with normal noise shaped as their
+        latents."""
         posterior = self.vae.encode(pictures).latent_dist
         latents = posterior.mean + posterior.std * noise
         decoded = self.vae.decode(latents).sample
@@ -44,7 +45,7 @@ class _Losses(nn.Module):
 
 
 def train_vae(drawings: Drawings, steps: int, log: Log) -> AutoencoderKL:
-    """An autoencoder trained on the drawings, its scaling factor not yet set."""
+    """Train an autoencoder on the drawings, its scaling factor not yet set."""
     vae = build_vae()
     # This memory layout is a sixth faster on a CPU here, and a quarter in the UNet.
     losses = _Losses(vae).to(memory_format=torch.channels_last)
@@ -63,7 +64,7 @@ def train_vae(drawings: Drawings, steps: int, log: Log) -> AutoencoderKL:
 
 
 def encode(vae: AutoencoderKL, drawings: Drawings) -> Tensor:
-    """Latents (N, 4, 16, 16) of the drawings, not scaled."""
+    """Encode the drawings to latents (N, 4, 16, 16), not scaled."""
     with torch.no_grad():
         parts = torch.arange(len(drawings)).split(100)
         return torch.cat([vae.encode(drawings.normalised(p)).latent_dist.mean for p in parts])

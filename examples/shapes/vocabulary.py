@@ -12,7 +12,7 @@ LENGTH = 16
 
 
 def _byte_letters() -> list[str]:
-    """The 256 printable letters by which byte-level BPE writes bytes, in CLIP's order."""
+    """Return the 256 printable letters by which byte-level BPE writes bytes, in CLIP's order."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     return [chr(byte) for byte in plain] + [chr(256 + i) for i in range(256 - len(plain))]
 
@@ -22,7 +22,7 @@ def _spelling(word: str) -> list[str]:
 
 
 def build_vocabulary(words: Iterable[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Token numbers and BPE merges by which each of the words is one token.
+    """Return the token numbers and BPE merges by which each of the words is one token.
 
     Words are merged from their end. A merge belongs to one word ending only, so that learning
     one word never breaks another. Other text falls back to single bytes, as in CLIP.

@@ -36,7 +36,7 @@ Feature: TypeAlias = tuple[str, Any]
 
 
 def features(name: str) -> frozenset[Feature]:
-    """What a class has of what classes differ in."""
+    """Return the features of a class in which classes differ."""
     facts = facts_named(name)
     if facts is None:
         return frozenset()
@@ -57,8 +57,8 @@ def features(name: str) -> frozenset[Feature]:
 
 
 def chosen(fx: Framework) -> Iterator[tuple[Entry, Any]]:
-    """Entries, with their pipelines, that have every feature that any class of this release has:
-    each twice, where two classes have it.
+    """Yield entries, with their pipelines, that have every feature that any class of this release
+    has: each twice, where two classes have it.
 
     The one with most of those that are still wanted comes first; of several, the first of the zoo.
     """
@@ -87,7 +87,8 @@ def chosen(fx: Framework) -> Iterator[tuple[Entry, Any]]:
 
 
 def measure(fx: Framework) -> list[dict[str, Any]]:
-    """A row for each entry: its verdicts, and the reason for each that is neither exact nor right.
+    """Return a row for each entry: its verdicts, and the reason for each that is neither exact nor
+    right.
 
     Every one is run with the largest case that it can do.
     """
@@ -107,8 +108,8 @@ def measure(fx: Framework) -> list[dict[str, Any]]:
 
 
 def loops_of(fx: Framework) -> dict[str, int]:
-    """How many classes the release has that call back; on how many of their loops the facts were
-    proven, and how many are looked at in their first step with guidance."""
+    """Count the release's classes that call back; on how many of their loops the facts were proven,
+    and how many are looked at in their first step with guidance."""
     found = {"classes": 0, "proven": 0, "looked at": 0, "without guidance": 0}
     for name, kind in classes(fx).items():
         owner, facts = facts_owner(kind), facts_named(name)
@@ -123,7 +124,7 @@ def loops_of(fx: Framework) -> dict[str, int]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python, and of the packages that are installed."""
+    """Return the versions of Python, and of the packages that are installed."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -146,7 +147,7 @@ def write(fx: Framework, name: str, path: Path) -> list[dict[str, Any]]:
 
 
 def _text(known: dict[str, Any]) -> str:
-    """JSON with a line for each row."""
+    """Write JSON with a line for each row."""
     lines = []
     for name in sorted(known):
         about, rows = {**known[name]}, known[name]["rows"]

@@ -50,7 +50,7 @@ def write(docs: Path) -> None:
 
 
 def page(measured: dict[str, Any]) -> str:
-    """The text of the page."""
+    """Return the text of the page."""
     lines = [INTRODUCTION]
     for framework, packages in SHOWN.items():
         found = {k: v for k, v in measured.items() if v["framework"] == framework}
@@ -75,14 +75,14 @@ def _table(found: dict[str, Any], packages: tuple[str, ...]) -> Iterator[str]:
 
 
 def _counts(verdicts: list[str]) -> str:
-    """How many of each, the good ones together."""
+    """Say how many there are of each verdict, the good ones together."""
     counts = Counter("exact" if verdict in GOOD else verdict for verdict in verdicts)
     shown = [f"{counts[verdict]} {verdict}" for verdict in ("exact", "refused", "wrong", "failed")]
     return ", ".join(one for one in shown if not one.startswith("0 "))
 
 
 def _rest(measured: dict[str, Any]) -> Iterator[str]:
-    """What was not good, with the environments in which it was so."""
+    """Yield what was not good, with the environments in which it was so."""
     found: dict[tuple[str, str, str, str], list[str]] = {}
     for name, about in measured.items():
         for row in about["rows"]:

@@ -38,7 +38,7 @@ FAMILIES = family_names()
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured on every class.
+    """A subject is what is measured on every class.
 
     Attributes:
         outcome: makes an outcome from a verdict and a reason.
@@ -62,12 +62,12 @@ class Subject:
 
 
 def facts_named(name: str) -> PipelineFacts | None:
-    """Facts about the class of that name, which need not be importable."""
+    """Return the facts about the class of that name, which need not be importable."""
     return facts_for(type(name, (), {})())
 
 
 def classes(fx: Framework) -> dict[str, type]:
-    """All pipeline classes of the framework that take a step-end callback, by name."""
+    """Return all pipeline classes of the framework that take a step-end callback, by name."""
     base = fx.library.DiffusionPipeline
     found: dict[str, type] = {}
     for name in sorted(dir(fx.library)):
@@ -88,7 +88,7 @@ def classes(fx: Framework) -> dict[str, type]:
 
 
 def chosen_entries(family: str, fx: Framework, subject: Subject) -> list[Entry]:
-    """A family's entries to measure on the framework."""
+    """Return a family's entries to measure on the framework."""
     found = [entry for entry in entries(family) if fx.name in entry.frameworks]
     if subject.all_cases or not fx.takes_long:
         return found
@@ -98,7 +98,7 @@ def chosen_entries(family: str, fx: Framework, subject: Subject) -> list[Entry]:
 def cases_of(
     entry: Entry, fx: Framework, subject: Subject, is_first: bool
 ) -> Mapping[str, Request]:
-    """The cases to run an entry with, which is the first of its class or a variant."""
+    """Return the cases to run an entry with, which is the first of its class or a variant."""
     possible = [case for case in CASES if case not in entry.impossible]
     several = is_first and not fx.takes_long and not subject.one_case
     every = subject.all_cases or several or not possible
@@ -109,7 +109,7 @@ def cases_of(
 def outcomes(
     entry: Entry, fx: Framework, subject: Subject, is_first: bool
 ) -> Iterator[tuple[str, Any]]:
-    """What one entry does with each case."""
+    """Yield what one entry does with each case."""
     cases = cases_of(entry, fx, subject, is_first)
     if entry.not_built:
         yield from ((case, subject.outcome("not built", entry.not_built)) for case in cases)
@@ -189,7 +189,8 @@ def _way(facts: PipelineFacts | None) -> dict[str, str]:
 
 
 def _cfg_without_entry(kind: type) -> Outcome:
-    """A class that nobody has built: it has no guidance, or it is missing here."""
+    """Return the outcome of a class that nobody has built: it has no guidance, or it is missing
+    here."""
     facts = facts_named(kind.__name__)
     if facts is not None and facts.cfg == "none":
         return Outcome("no guidance" if has_none(facts) else "refused", facts.why_none)

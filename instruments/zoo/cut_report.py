@@ -1,4 +1,4 @@
-"""What the page about coverage says of guidance that is cut."""
+"""Write what the page about coverage says of guidance that is cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the zoo knows of one pipeline class: how to build a tiny one, and how to call it."""
+"""Say what the zoo knows of one pipeline class: how to build a tiny one, and how to call it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Request:
 
     @property
     def rows(self) -> int:
-        """Rows of the latents."""
+        """Return the rows of the latents."""
         return self.prompts * self.images
 
 
@@ -33,7 +33,7 @@ CASES: Mapping[str, Request] = {
 
 
 class Around(NamedTuple):
-    """What a loop does to its latents around ``scheduler.step``, as its class's author means it.
+    """``Around`` is what a loop does to its latents around ``scheduler.step``, written by hand.
 
     Both take the locals of the loop and a tensor.
 

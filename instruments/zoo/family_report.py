@@ -65,7 +65,7 @@ class Reasons:
         self._found: dict[str, set[str]] = {}
 
     def mark(self, rows: Iterable[dict[str, Any]]) -> str:
-        """What leads to the reasons of these rows."""
+        """Return the marks that lead to the reasons of these rows."""
         numbers = [self._number(row["class"], row["why"]) for row in rows if row["why"]]
         return "".join(f"[^{number}]" for number in dict.fromkeys(numbers))
 
@@ -81,7 +81,7 @@ class Reasons:
 
 
 def about(family: str) -> str:
-    """What a family is, in a sentence: its module's."""
+    """Say what a family is, in a sentence: its module's."""
     if family == WITHOUT:
         return "Classes that no entry of the zoo builds."
     module = importlib.import_module(f"zoo.families.{family}")
@@ -93,14 +93,14 @@ def family_of(row: dict[str, Any]) -> str:
 
 
 def families(found: Found) -> list[str]:
-    """Names of the families with classes, as their modules are ordered."""
+    """Return the names of the families with classes, as their modules are ordered."""
     rows = [row for measure in MEASURES for name in found for row in measure.rows(found, name)]
     there = {family_of(row) for row in rows}
     return [name for name in (*family_names(), WITHOUT) if name in there]
 
 
 def page(family: str, found: Found) -> str:
-    """The family's page in Markdown."""
+    """Return the family's page in Markdown."""
 
     def rows(measure: Measure, framework: str) -> Rows:
         return [row for row in measure.rows(found, framework) if family_of(row) == family]
@@ -139,7 +139,7 @@ def _table(columns: Iterable[str], lines: Iterable[Iterable[str]]) -> Iterator[s
 
 
 def _verdicts(of: dict[str, dict[str, Rows]], reasons: Reasons) -> Iterator[str]:
-    """A line for each class, with its verdicts on every framework."""
+    """Yield a line for each class, with its verdicts on every framework."""
     there = [m for m in MEASURES if m is not STEPS or any(found[m.name] for found in of.values())]
     columns = ["class"]
     for name in of:
@@ -169,7 +169,7 @@ def _verdict(rows: Rows, reasons: Reasons) -> str:
 
 
 def _guidance(of: dict[str, Rows], reasons: Reasons) -> Iterator[list[str]]:
-    """A line for each pipeline that has guidance."""
+    """Yield a line for each pipeline that has guidance."""
     names = [measure.name for measure in (CUT, INTERVAL, SCHEDULE, RULE)]
     found = {name: by_title(of[name]) for name in names}
     for pipeline in _titles(found.values()):
@@ -218,7 +218,7 @@ def _share(row: dict[str, Any]) -> str:
 
 
 def _figures(rows: Rows, reasons: Reasons) -> str:
-    """A figure for each case; one verdict where it is the same of all that can be done."""
+    """Return a figure for each case; one verdict where it is the same of all that can be done."""
     ran = [row for row in rows if row["verdict"] != "impossible"]
     if ran and len({(row["verdict"], row["why"]) for row in ran}) == 1 and ran[0]["why"]:
         return _figure(ran[:1], reasons)
@@ -229,7 +229,7 @@ def _figures(rows: Rows, reasons: Reasons) -> str:
 
 
 def _figure(rows: Rows, reasons: Reasons) -> str:
-    """The figure of what was right; the verdict otherwise, and the worst of several."""
+    """Return the figure of what was right; the verdict otherwise, and the worst of several."""
     ran = [row for row in rows if row["verdict"] != "impossible"]
     if not ran:
         return "n/a" if rows else ""
@@ -244,7 +244,7 @@ def _figure(rows: Rows, reasons: Reasons) -> str:
 
 
 def _impossible(found: dict[str, dict[str, Rows]]) -> Iterator[str]:
-    """Which pipelines cannot do which cases, reason by reason."""
+    """Yield which pipelines cannot do which cases, reason by reason."""
     cases: dict[tuple[str, str], dict[str, None]] = {}
     rows = [row for of in found.values() for rows in of.values() for row in rows]
     for name, of_title in by_title(rows).items():

@@ -1,4 +1,4 @@
-"""Writes which loops the facts were proven on: the fingerprints of the installed release's.
+"""Write which loops the facts were proven on: the fingerprints of the installed release's.
 
 Most loops of a release are those of another, to the letter, and known by it. The others are
 measured, with every entry of their class, as if they were known: how guidance is cut, in every
@@ -27,7 +27,7 @@ GOOD = ("exact", "impossible", "no guidance", "refused")
 
 @contextmanager
 def taken_as(kind: type, *, proven: bool) -> Iterator[None]:
-    """A block in which the facts about the class count as proven on its loop, or on another."""
+    """Count the facts about the class, in the block, as proven on its loop, or on another."""
     found = CallSource.of(kind)._found
     before = dict(found)
     found.clear()
@@ -40,19 +40,19 @@ def taken_as(kind: type, *, proven: bool) -> Iterator[None]:
 
 
 def release_of(fx: Framework) -> str:
-    """The library and its version."""
+    """Return the library and its version."""
     library = fx.library.__name__.partition(".")[0]
     return f"{library} {fx.backend.versions()[library]}"
 
 
 def entries_of(fx: Framework, name: str) -> list[Entry]:
-    """What the zoo knows of a class, on the framework."""
+    """Return the zoo's entries of a class, on the framework."""
     every = (entry for family in family_names() for entry in entries(family))
     return [e for e in every if e.name == name and fx.name in e.frameworks and not e.not_built]
 
 
 def classes(fx: Framework) -> Iterator[type]:
-    """Those of the library's classes that there are facts about."""
+    """Yield the library's classes that there are facts about."""
     for name in known_pipelines():
         try:
             found = getattr(fx.library, name)
@@ -66,7 +66,8 @@ def classes(fx: Framework) -> Iterator[type]:
 
 
 def _built(fx: Framework, name: str) -> type | None:
-    """The class of the zoo's pipeline, which knows how to import it; None where there is none."""
+    """Return the class of the zoo's pipeline, which knows how to import it; None where there is
+    none."""
     for entry in entries_of(fx, name):
         try:
             return type(entry.build(fx))
@@ -77,13 +78,13 @@ def _built(fx: Framework, name: str) -> type | None:
 
 
 def _has_guidance(name: str) -> bool:
-    """Whether anything is done to the guidance of a class of this name."""
+    """Return whether anything is done to the guidance of a class of this name."""
     facts = facts_for(type(name, (), {})())
     return facts is not None and facts.cfg != "none"
 
 
 def why_not_proven(fx: Framework, kind: type) -> str:
-    """Why the facts do not hold for the loop of a class; empty where they do."""
+    """Say why the facts do not hold for the loop of a class; empty where they do."""
     # What measures unproven loops imports this module.
     from zoo.coverage import CFG, GUIDANCE, outcomes
 

@@ -34,27 +34,28 @@ class Framework(ABC):
     @property
     @abstractmethod
     def library(self) -> Any:
-        """diffusers, or its port."""
+        """Return diffusers, or its port."""
 
     @property
     @abstractmethod
     def transformers(self) -> Any:
-        """transformers, or its port."""
+        """Return transformers, or its port."""
 
     @abstractmethod
     def tensor(self, array: Any, dtype: str = "float32") -> Any:
-        """A tensor of the array's values."""
+        """Return a tensor of the array's values."""
 
     @abstractmethod
     def generator(self, seed: int = 0) -> Any:
-        """What a pipeline takes as ``generator``."""
+        """Return what a pipeline takes as ``generator``."""
 
     @abstractmethod
     def fill(self, model: Any) -> Any:
-        """``model`` in evaluation mode, its zero parameters replaced by small random numbers.
+        """Return ``model`` in evaluation mode, its zero parameters replaced by small random
+        numbers.
 
         Many layers start with zeros (the last of a ControlNet, the gates of a transformer), and a
-        model that answers zero whatever it is told would prove nothing.
+        model that answers zero whatever it is asked would prove nothing.
         """
 
     @abstractmethod
@@ -69,26 +70,27 @@ class Framework(ABC):
         self._random = np.random.default_rng(7)
 
     def normal(self, *shape: int, seed: int = 1) -> Any:
-        """A seeded normal tensor."""
+        """Return a seeded normal tensor."""
         return self.tensor(np.random.default_rng(seed).normal(size=shape))
 
     def uniform(self, *shape: int, seed: int = 1) -> Any:
-        """A seeded tensor of numbers in 0..1: a picture."""
+        """Return a seeded tensor of numbers in 0..1: a picture."""
         return self.tensor(np.random.default_rng(seed).uniform(size=shape))
 
     def zeros_and_box(self, *shape: int) -> Any:
-        """A mask: 0, and 1 in the middle half of the last two axes."""
+        """Return a mask: 0, and 1 in the middle half of the last two axes."""
         array = np.zeros(shape)
         height, width = shape[-2:]
         array[..., height // 4 : 3 * height // 4, width // 4 : 3 * width // 4] = 1
         return self.tensor(array)
 
     def model(self, class_name: str, **config: Any) -> Any:
-        """A model of the library from its configuration."""
+        """Return a model of the library from its configuration."""
         return self.fill(getattr(self.library, class_name)(**config))
 
     def named(self, name: str, *modules: str) -> Any:
-        """A class that the library does not export, from the first of its modules that has it."""
+        """Return a class that the library does not export, from the first of its modules that has
+        it."""
         for module in modules:
             try:
                 return getattr(importlib.import_module(f"{self.library.__name__}.{module}"), name)
@@ -97,14 +99,15 @@ class Framework(ABC):
         raise ImportError(f"{self.library.__name__} has no {name} in {', '.join(modules)}")
 
     def text_model(self, class_name: str, config: Any) -> Any:
-        """A model of transformers from a configuration object of (the original) transformers."""
+        """Return a model of transformers from a configuration object of (the original)
+        transformers."""
         return self.fill(getattr(self.transformers, class_name)(config))
 
     def scheduler(self, class_name: str, **config: Any) -> Any:
         return getattr(self.library, class_name)(**config)
 
     def pipeline(self, class_name: str, **parts: Any) -> Any:
-        """A pipeline of the library from its parts, without its progress bar.
+        """Return a pipeline of the library from its parts, without its progress bar.
 
         Parts that are None may be left out: older releases do not know all of them.
         """

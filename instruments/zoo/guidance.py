@@ -42,7 +42,7 @@ EFFECT = 10
 
 @dataclass(frozen=True)
 class Part:
-    """What came of one of the two callbacks.
+    """A part says what came of one of the two callbacks.
 
     Attributes:
         verdict: "exact", "refused" (by ``bind``, or by an error before a wrong picture) or "wrong".
@@ -57,7 +57,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Guided:
-    """What one class did with one request.
+    """``Guided`` says what one class did with one request.
 
     Attributes:
         verdict: the worse of the two callbacks', or "failed" (the pipeline itself raised),
@@ -121,7 +121,7 @@ class Runs:
         return meter.latents
 
     def compared(self, found: Any, wanted: Any, reference: Any) -> tuple[str, float]:
-        """What is wrong with a run, and how much it differs from its reference.
+        """Say what is wrong with a run, and how much it differs from its reference.
 
         Args:
             reference: runs the reference again.
@@ -148,7 +148,7 @@ class Runs:
 
 
 def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Guided:
-    """One class, one request."""
+    """Measure one class with one request."""
     facts = facts_for(pipeline)
     try:
         bind(pipeline, CFGCutoff(0.5))

@@ -1,4 +1,4 @@
-"""What the page about coverage says of intervals of guidance and of scales that change."""
+"""Write what the page about coverage says of intervals of guidance and of scales that change."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ outside the interval leave out.
 
 
 def headline(callback: str, rows: list[dict[str, Any]]) -> str:
-    """On how many classes a callback works, and how exactly."""
+    """Say on how many classes a callback works, and how exactly."""
     classes = verdicts(rows).values()
     right = sum(verdict == "exact" for verdict in classes)
     guided = sum(verdict != "no guidance" for verdict in classes)

@@ -1,4 +1,4 @@
-"""Calls of a pipeline, whether its loop calls a step-end callback or only steps its scheduler."""
+"""Call a pipeline, whether its loop calls a step-end callback or only steps its scheduler."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PASSES: WeakKeyDictionary[Any, dict[Request, list[int]]] = WeakKeyDictionary()
 
 
 def calls_back(kind: type) -> bool:
-    """Whether the call of a class takes a step-end callback."""
+    """Return whether the call of a class takes a step-end callback."""
     call: Any = kind.__call__
     return "callback_on_step_end" in inspect.signature(call).parameters
 
@@ -36,9 +36,9 @@ def called(pipeline: Any, callbacks: Any, arguments: dict[str, Any]) -> Any:
 
 
 def caller(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Caller:
-    """What calls a pipeline without unicb, with arguments for that request. The callback gets the
-    tensor of that name at each step's end; what it returns goes back into the loop. While it runs,
-    ``pipeline.num_timesteps`` is right.
+    """Return a function that calls a pipeline without unicb, with arguments for that request. The
+    callback gets the tensor of that name at each step's end; what it returns goes back into the
+    loop. While it runs, ``pipeline.num_timesteps`` is right.
 
     A loop that calls no callback is run once before, to count its steps.
     """
@@ -68,10 +68,10 @@ def caller(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Call
 
 
 class _Stepped:
-    """Stands in a scheduler's place; a pass begins where it gets timesteps.
+    """Stand in a scheduler's place; a pass begins where it gets timesteps.
 
     Args:
-        callback: told of each step; None if steps are to be counted only.
+        callback: hears of each step; None if steps are to be counted only.
         counts: of the steps of each pass.
         rows: of the latents, where the loop may have each twice.
         around: what the loop does to its latents around the step.

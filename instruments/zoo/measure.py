@@ -33,7 +33,7 @@ CUT = 1
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one class did with one request.
+    """An outcome says what one class did with one request.
 
     Attributes:
         verdict: "exact", "refused" (by ``bind``, or by an error before a wrong picture), "wrong",
@@ -53,7 +53,7 @@ class Outcome:
 
 
 class Meter:
-    """Watches a pipeline's models during a run: which are called in which step, with how many rows.
+    """Watch a pipeline's models during a run: which are called in which step, with how many rows.
 
     With ``reference``, it overwrites the unconditional part of the denoiser's output after the cut.
     """
@@ -90,7 +90,7 @@ class Meter:
         self._kept, self._waiting = None, []
 
     def work(self) -> tuple[int, int]:
-        """Rows over all models: in the steps after the cut, and in those before it."""
+        """Return the rows over all models: in the steps after the cut, and in those before it."""
         pairs = list(zip(self.steps, self.after_cut, strict=True))
         return tuple(  # type: ignore[return-value]
             sum(rows for step, cut in pairs if cut == after for _, rows in step)
@@ -183,7 +183,7 @@ class Meter:
 
 
 def _tail(kept: Any, out: Any, fx: Framework) -> Any:
-    """``kept``; of a sequence that is longer than that of ``out``, the end."""
+    """Return ``kept``; of a sequence that is longer than that of ``out``, the end."""
     lengths = [x.shape[1] for x in _tensors(out, fx) if len(x.shape) == 3]
     if not lengths:
         return kept
@@ -248,20 +248,21 @@ def cut(entry: Entry, fx: Framework, pipeline: Any, request: Request, meter: Met
 
 
 def has_none(facts: PipelineFacts | None) -> bool:
-    """Whether a class has no guidance to cut, rather than one that cannot be cut."""
+    """Return whether a class has no guidance to cut, rather than one that cannot be cut."""
     why = "" if facts is None or facts.cfg != "none" else facts.why_none
     return why.startswith("has no classifier-free guidance")
 
 
 def error(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
-    """Largest difference, in standard deviations of ``b``; infinite if something is no number."""
+    """Return the largest difference, in standard deviations of ``b``; infinite if something is no
+    number."""
     if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
         return float("inf")
     return float(np.abs(a - b).max() / b.std())
 
 
 def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Outcome:
-    """One class, one request."""
+    """Measure one class with one request."""
     facts = facts_for(pipeline)
     try:
         bind(pipeline, CFGCutoff(0.5))
@@ -320,7 +321,7 @@ def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Out
 
 
 def _off_is_not_left_alone(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> str:
-    """Why a run without guidance is not what it is without unicb; "" if it is."""
+    """Say why a run without guidance is not what it is without unicb; "" if it is."""
     if entry.off_differs or request.rows > 1:
         return ""
     unguided = replace(request, guided=False)
@@ -338,7 +339,8 @@ def _off_is_not_left_alone(entry: Entry, fx: Framework, pipeline: Any, request: 
 def _conditional_is_wrong(
     entry: Entry, fx: Framework, pipeline: Any, request: Request, full: Meter
 ) -> str:
-    """Why what unicb takes for the conditional part is not what guidance off computes; "" if it is.
+    """Say why what unicb takes for the conditional part is not what guidance off computes; "" if it
+    is.
 
     This holds the facts against the pipeline's own switch, which knows nothing of them.
     """
@@ -367,6 +369,7 @@ def _conditional_is_wrong(
 
 
 def blocks_of(rows: int, batch: int, facts: PipelineFacts) -> tuple[str, ...]:
-    """The blocks of so many rows: all, or the first of them in runs that do without the rest."""
+    """Return the blocks of so many rows: all, or the first of them in runs that do without the
+    rest."""
     blocks = rows // batch
     return facts.order[:blocks] if facts.least_blocks <= blocks else facts.order

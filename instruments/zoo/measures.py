@@ -1,4 +1,4 @@
-"""What was measured on every class, as the pages about coverage tell it."""
+"""Read what was measured on every class, as the pages about coverage tell it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Measure:
     part: str = ""
 
     def rows(self, found: Found, framework: str) -> Rows:
-        """What was found, with each reason in one line; empty where nothing was measured."""
+        """Return what was found, with each reason in one line; empty where nothing was measured."""
         measured = found.get(framework, {}).get(self.prefix)
         return [] if measured is None else [self._row(row) for row in measured["rows"]]
 
@@ -60,7 +60,7 @@ MEASURES = (CUT, INTERVAL, SCHEDULE, RULE, PREVIEW, STOP, STEPS)
 
 
 def read(folder: Path) -> Found:
-    """All files of the folder that are there."""
+    """Return all files of the folder that are there."""
     prefixes = dict.fromkeys(measure.prefix for measure in MEASURES)
     files = {
         name: {prefix: folder / f"{prefix}{name}.json" for prefix in prefixes}
@@ -77,17 +77,17 @@ def read(folder: Path) -> Found:
 
 
 def source_of_row(row: dict[str, Any]) -> str:
-    """What tells the steps of a row's class; files say so where it is not a callback."""
+    """Return what shows the steps of a row's class; files say so where it is not a callback."""
     return str(row.get("told_by", CALLBACK))
 
 
 def title(row: dict[str, Any]) -> str:
-    """The class and the variant."""
+    """Return the class and the variant."""
     return f"{row['class']}, {row['variant']}" if row["variant"] else str(row["class"])
 
 
 def by_title(rows: Iterable[dict[str, Any]]) -> dict[str, Rows]:
-    """Rows by class and variant, in the order of their names."""
+    """Return the rows by class and variant, in the order of their names."""
     found: dict[str, Rows] = {}
     for row in sorted(rows, key=lambda row: (row["class"].lower(), row["variant"])):
         found.setdefault(title(row), []).append(row)

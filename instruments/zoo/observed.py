@@ -27,7 +27,7 @@ ASKED = {
 
 @dataclass(frozen=True)
 class Observed:
-    """What came of one class with one request.
+    """``Observed`` says what came of one class with one request.
 
     Attributes:
         verdict: of the cut: "exact", "refused" (before anything is cut), "wrong", "failed" (without
@@ -44,7 +44,7 @@ class Observed:
 
 
 def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Observed:
-    """One class, one request."""
+    """Measure one class with one request."""
     facts = facts_for(pipeline)
     if facts is None or facts.cfg == "none":
         why = "" if facts is None else facts.why_none
@@ -61,7 +61,7 @@ def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Obs
 def _run(
     entry: Entry, fx: Framework, pipeline: Any, request: Request, *callbacks: Callback
 ) -> npt.NDArray[Any]:
-    """The latents at the end of a run."""
+    """Return the latents at the end of a run."""
     latents: list[Any] = []
     name = facts_for(pipeline).batch_of  # type: ignore[union-attr]
     bound = bind(pipeline, *callbacks, _Latest(name, latents))

@@ -43,7 +43,7 @@ def write(docs: Path) -> None:
 
 
 def page(folder: Path) -> str:
-    """The text of the page; ``folder`` has the files."""
+    """Return the text of the page; ``folder`` has the files."""
     paths = {name: folder / f"observed-{name}.json" for name in FRAMEWORKS}
     found = {
         name: json.loads(path.read_text(encoding="utf-8"))
@@ -67,7 +67,7 @@ def page(folder: Path) -> str:
 
 
 def _guided(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those of loops with guidance that was asked for."""
+    """Return the rows of loops with guidance that was asked for."""
     return [r for r in rows if r["way"] not in ("", "none") and r["verdict"] != "impossible"]
 
 

@@ -1,4 +1,4 @@
-"""Meters of runs in which some steps are without guidance, and which steps those are."""
+"""Meter runs in which some steps are without guidance, and tell which steps those are."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Ended:
 
 
 class Rounding(Meter):
-    """Changes predictions in their last bits, at random, if it has random numbers for that."""
+    """Change predictions in their last bits, at random, if it has random numbers for that."""
 
     rounding: np.random.Generator | None = None
 
@@ -48,7 +48,7 @@ class Rounding(Meter):
 
 
 class Counting(Rounding):
-    """Notes the ends of steps."""
+    """Note the ends of steps."""
 
     ended: list[Ended]
 
@@ -61,15 +61,15 @@ class Counting(Rounding):
         super().step_end(num_timesteps, latents)
 
     def before(self) -> int:
-        """How often a denoiser was called before the loop: as much more often in the first step
-        than in any other."""
+        """Return how often a denoiser was called before the loop: as much more often in the first
+        step than in any other."""
         denoisers = () if self.facts is None else self.facts.denoisers
         first, *others = (sum(name in denoisers for name, _ in calls) for calls in self.steps)
         return max(0, first - max(others))
 
 
 class Planned(Rounding):
-    """Has a plan of the steps that are without guidance."""
+    """Plan which steps are without guidance."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Planned(Rounding):
         return super()._call(name, call, args, kwargs)
 
     def work(self) -> tuple[int, int]:
-        """Without what was called before the loop."""
+        """Count the work without what was called before the loop."""
         facts = self.facts
         assert facts is not None
         loops = (*facts.denoisers, *facts.companions)
@@ -109,8 +109,8 @@ class Planned(Rounding):
 
 
 def per_step(ended: Sequence[Ended], first: Any, after: Callable[[Ended], Any]) -> list[Any]:
-    """What holds in each step: ``first`` in the first of each loop, and in the next what ``after``
-    says of a whole step that has ended."""
+    """List what holds in each step: ``first`` in the first of each loop, and in the next what
+    ``after`` says of a whole step that has ended."""
     found: list[Any] = []
     for end in ended:
         if end.index == 0:
@@ -122,7 +122,7 @@ def per_step(ended: Sequence[Ended], first: Any, after: Callable[[Ended], Any]) 
 
 
 def whole_steps(ended: Sequence[Ended]) -> list[list[Ended]]:
-    """The steps of one or several loops, each with its halves."""
+    """Return the steps of one or several loops, each with its halves."""
     found: list[list[Ended]] = []
     whole = True
     for end in ended:
@@ -134,7 +134,7 @@ def whole_steps(ended: Sequence[Ended]) -> list[list[Ended]]:
 
 
 def bounds(ended: Sequence[Ended]) -> tuple[float, float]:
-    """An interval that leaves out the first step, and of three or more the last."""
+    """Return an interval that leaves out the first step, and of three or more the last."""
     steps = ended[0].steps
     halves = whole_steps(ended[:steps])
     first = halves[1][0].index
@@ -143,7 +143,7 @@ def bounds(ended: Sequence[Ended]) -> tuple[float, float]:
 
 
 def unguided(ended: Sequence[Ended], start: float, stop: float) -> list[bool]:
-    """The steps without guidance: those of which no half is in the interval."""
+    """Return the steps without guidance: those of which no half is in the interval."""
 
     def inside(end: Ended) -> bool:
         return int(end.steps * start) <= end.index <= int(end.steps * stop)

@@ -1,4 +1,4 @@
-"""What the page about coverage says of previews, from what was measured on each framework."""
+"""Write what the page about coverage says of previews, from what was measured on each framework."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ OTHERS = {
 
 
 def makes(kind: str) -> str:
-    """What a class makes whose previews are refused, or why it cannot be shown."""
+    """Say what a class makes whose previews are refused, or why it cannot be shown."""
     return PICTURES.get(kind) or (f"it makes {OTHERS[kind]}" if kind in OTHERS else "")
 
 
@@ -80,5 +80,5 @@ def headline(library: str, rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def floor(correlation: float) -> str:
-    """A correlation to four places, never rounded up."""
+    """Return a correlation to four places, never rounded up."""
     return f"{int(correlation * 1e4) / 1e4:.4f}"

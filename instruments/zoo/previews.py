@@ -62,7 +62,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Shown:
-    """What a preview of one class did with one request.
+    """``Shown`` says what a preview of one class did with one request.
 
     Attributes:
         verdict: "right", "refused" (by ``bind``), "wrong", "failed" (the pipeline itself raised),
@@ -86,7 +86,7 @@ class Shown:
 
 @dataclass
 class Seen:
-    """What came out of one run.
+    """``Seen`` holds what came out of one run.
 
     Attributes:
         finals: latents at the end of the last step of each of the run's loops.
@@ -164,7 +164,7 @@ def _watching(fx: Framework, name: str, model: Any, seen: Seen) -> Iterator[None
 
 
 def run(entry: Entry, fx: Framework, pipeline: Any, request: Request, *previews: Preview) -> Seen:
-    """One run, with unicb if there are previews and without if there are none."""
+    """Return one run, with unicb if there are previews and without if there are none."""
     seen, replaced = Seen(), entry.name in REPLACED
 
     def callback(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -199,7 +199,7 @@ def run(entry: Entry, fx: Framework, pipeline: Any, request: Request, *previews:
 
 
 def arrays(value: Any, fx: Framework) -> Iterator[Array]:
-    """All arrays, tensors and pictures in nested containers."""
+    """Yield all arrays, tensors and pictures in nested containers."""
     if fx.backend.is_tensor(value):
         yield fx.backend.ops.to_numpy(value).copy()
     elif isinstance(value, np.ndarray | Image.Image):
@@ -212,8 +212,8 @@ def arrays(value: Any, fx: Framework) -> Iterator[Array]:
 
 
 def videos(decoded: list[Array], rows: int) -> list[Array]:
-    """What a decoder got, as ``[rows, frames, height, width, channels]``: one for each call, but
-    for calls with a part of the frames, or of the rows, each."""
+    """Return what a decoder got, as ``[rows, frames, height, width, channels]``: one for each call,
+    but for calls with a part of the frames, or of the rows, each."""
     if decoded[0].ndim == 4:
         frames = np.concatenate(decoded)
         return [np.moveaxis(frames.reshape(rows, -1, *frames.shape[1:]), 2, -1)]
@@ -225,13 +225,13 @@ def videos(decoded: list[Array], rows: int) -> list[Array]:
 
 
 def one_hot_formats(channels: int, low: float, high: float) -> list[LatentFormat]:
-    """Formats that show three channels each, ``low`` as black and ``high`` as white."""
+    """Make formats that show three channels each, ``low`` as black and ``high`` as white."""
     rows = np.eye(channels, 3 * -(-channels // 3)).reshape(channels, -1, 3).swapaxes(0, 1)
     return [_format(factors, (0.0, 0.0, 0.0), (low, high)) for factors in rows]
 
 
 def any_format(channels: int, low: float, high: float) -> LatentFormat:
-    """A format with colours that mix all channels, and saturate nowhere."""
+    """Return a format with colours that mix all channels, and saturate nowhere."""
     factors = np.random.default_rng(3).uniform(-1, 1, (channels, 3))
     largest = np.abs(factors).sum(axis=0).max() * max(abs(low), abs(high))
     return _format(factors, (0.0, 0.0, 0.0), (-float(largest), float(largest)))
@@ -250,8 +250,8 @@ def _format(factors: Array, bias: tuple[float, ...], output_range: tuple[float, 
 
 
 def strips(frames: Iterable[PreviewFrame], width: int) -> Array:
-    """Strips of one step, of three channels each, as
-    ``[rows, frames, height, width, channels]``."""
+    """Return the strips of one step, of three channels each, as ``[rows, frames, height, width,
+    channels]``."""
     pictures = [np.stack([np.asarray(image) for image in frame.images]) for frame in frames]
     whole = np.concatenate(pictures, axis=-1)
     rows, height, length, channels = whole.shape
@@ -262,8 +262,8 @@ def strips(frames: Iterable[PreviewFrame], width: int) -> Array:
 
 
 def agreement(shown: Array, decoded: Array, edge: int = 1) -> float:
-    """The least correlation of any channel, where the shorter video is the most alike to a part of
-    the longer; -1 for pictures of other sizes.
+    """Return the least correlation of any channel, where the shorter video is the most alike to a
+    part of the longer; -1 for pictures of other sizes.
 
     Both are ``[rows, frames, height, width, channels]``. What is decoded may have frames of before
     (of a video that is made part by part), and what is denoised, frames that are not decoded (of a
@@ -282,7 +282,7 @@ def agreement(shown: Array, decoded: Array, edge: int = 1) -> float:
 
 
 def _least(shown: Array, decoded: Array, edge: int) -> float:
-    """The least correlation over the channels, and the cells of a token."""
+    """Return the least correlation over the channels, and the cells of a token."""
     parts = (
         (slice(None), slice(None), slice(p, None, edge), slice(q, None, edge), channel)
         for channel in range(decoded.shape[-1])
@@ -299,7 +299,8 @@ def _correlation(a: Array, b: Array) -> float:
 
 
 def refusal(pipeline: Any) -> Shown | None:
-    """What ``bind`` says of a preview of this pipeline, whatever its VAE; None if nothing."""
+    """Return what ``bind`` says of a preview of this pipeline, whatever its VAE; None if
+    nothing."""
     try:
         bind(pipeline, Preview([], factors=any_format(4, -1, 1)))
     except UnsupportedPipelineError as error:
@@ -308,12 +309,12 @@ def refusal(pipeline: Any) -> Shown | None:
 
 
 def bare_class(kind: type) -> Shown:
-    """The same of a class that no entry builds, by an instance without any parts."""
+    """Return the same of a class that no entry builds, by an instance without any parts."""
     return refusal(kind.__new__(kind)) or Shown("not built", "nobody has, so far")
 
 
 def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Shown:
-    """One class, one request."""
+    """Measure one class with one request."""
     if (refused := refusal(pipeline)) is not None:
         return replace(refused, size=_offered(entry, fx, pipeline, request))
     add_decoder(entry.name, fx, pipeline)
@@ -354,7 +355,7 @@ def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Sho
 
 
 def _offered(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> str:
-    """The shape of the latents that callbacks get at last; empty where they get none."""
+    """Return the shape of the latents that callbacks get at last; empty where they get none."""
     if "latents" not in getattr(pipeline, "_callback_tensor_inputs", ("latents",)):
         return ""
     seen: list[tuple[int, ...]] = []
@@ -371,7 +372,7 @@ def _offered(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> st
 
 
 class Watched:
-    """Previews of one run, and what they showed.
+    """``Watched`` holds the previews of one run, and what they showed.
 
     Args:
         channels: of the latents.
@@ -395,8 +396,8 @@ class Watched:
         ]
 
     def agreement(self, decoded: list[Array], edge: int, skipped: int) -> float:
-        """The least correlation with the videos that the decoder got, in order: each with what was
-        shown at the end of one of the loops, and the last with what was shown last."""
+        """Return the least correlation with the videos that the decoder got, in order: each with
+        what was shown at the end of one of the loops, and the last with what was shown last."""
         steps = self.split[0]
         ends = [i for i, frame in enumerate(steps) if frame.step + 1 == frame.num_timesteps]
         width, channels = decoded[-1].shape[3:]
@@ -406,12 +407,12 @@ class Watched:
         return min(*found, agreement(shown[-1], decoded[-1], edge))
 
     def last_agreement(self, decoded: Array) -> float:
-        """The least correlation of what was shown last with this video."""
+        """Return the least correlation of what was shown last with this video."""
         return agreement(self._strip(-1, decoded.shape[3]), decoded)
 
     def colours_agree(self) -> bool:
-        """Whether the last usual preview has the colours that its format gives the channels, in the
-        frame in the middle."""
+        """Return whether the last usual preview has the colours that its format gives the channels,
+        in the frame in the middle."""
         pictures = np.stack([np.asarray(image) for image in self.usual[-1].images])
         cells = self._strip(-1, pictures.shape[2])
         middle = cells[:, cells.shape[1] // 2]
@@ -426,7 +427,7 @@ class Watched:
 
 
 def _differs(plain: Seen, ours: Seen) -> str:
-    """Why a run with previews is not the same as one without; "" if it is, to the last bit."""
+    """Say why a run with previews is not the same as one without; "" if it is, to the last bit."""
     if plain.calls != ours.calls:
         return "with previews, the run has another number of steps"
     for name in ("finals", "output"):
@@ -442,7 +443,8 @@ def _differs(plain: Seen, ours: Seen) -> str:
 def _frames_are_wrong(
     entry: Entry, pipeline: Any, frames: list[PreviewFrame], calls: int, decoded: Array
 ) -> str:
-    """Why the number of frames, their pictures' number or size, or their source is not right."""
+    """Say why the number of frames, their pictures' number or size, or their source is not
+    right."""
     rows, _, height, width, _ = decoded.shape
     scheduler = pipeline.scheduler
     expected = calls // 2 + 1 if getattr(scheduler, "order", 1) == 2 else calls

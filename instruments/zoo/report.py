@@ -85,7 +85,8 @@ def write(docs: Path) -> None:
 
 
 def pages(folder: Path) -> dict[str, str]:
-    """The text of each page, by its path in the folder of documents; ``folder`` has the files."""
+    """Return the text of each page, by its path in the folder of documents; ``folder`` has the
+    files."""
     found = read(folder)
     blocks = [*modular_report.total_lines(folder, list(COLUMNS))]
     made = {f"coverage/{family}.md": page(family, found) for family in families(found)}
@@ -119,7 +120,7 @@ def _totals(found: Found) -> Iterator[str]:
 
 
 def _counts(found: Found, source: str) -> Iterator[str]:
-    """A line for each measure of the classes of a source."""
+    """Yield a line for each measure of the classes of a source."""
     for name, library in LIBRARIES.items():
         for measure in MEASURES:
             rows = [row for row in measure.rows(found, name) if source_of_row(row) == source]
@@ -135,7 +136,7 @@ def _versions(measured: dict[str, Any]) -> str:
 
 
 def _sections(found: Found) -> Iterator[str]:
-    """What each measure's verdicts and figures mean, and the sum of them."""
+    """Yield what each measure's verdicts and figures mean, and the sum of them."""
 
     def guidance(library: str, name: str) -> Iterator[str]:
         both = [(m.callback, _of_callbacks(m, found, name)) for m in (INTERVAL, SCHEDULE, RULE)]
@@ -160,7 +161,7 @@ def _sections(found: Found) -> Iterator[str]:
 
 
 def _of_callbacks(measure: Measure, found: Found, name: str) -> Rows:
-    """The rows of classes that call a callback, of which the sections' sums are."""
+    """Return the rows of classes that call a callback, of which the sections' sums are."""
     return [row for row in measure.rows(found, name) if source_of_row(row) == CALLBACK]
 
 
@@ -181,7 +182,7 @@ def _families(found: Found) -> Iterator[str]:
 
 
 def _index(found: Found) -> Iterator[str]:
-    """All classes in alphabetical order, each with a link to its family's page."""
+    """Yield all classes in alphabetical order, each with a link to its family's page."""
     family = {row["class"]: family_of(row) for name in LIBRARIES for row in _all(found, name)}
     for _, kinds in groupby(sorted(family, key=str.lower), lambda kind: kind[0]):
         yield from _item(f"[{kind}][{family[kind]}]" for kind in kinds)
@@ -191,7 +192,7 @@ def _index(found: Found) -> Iterator[str]:
 
 
 def _item(words: Iterable[str]) -> Iterator[str]:
-    """An item of a list: the words with commas between them, in lines."""
+    """Yield an item of a list: the words with commas between them, in lines."""
     line = "-"
     for number, word in enumerate(words):
         comma = "," if number else ""

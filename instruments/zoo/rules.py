@@ -18,7 +18,7 @@ from zoo.scales import another, scale_in
 
 
 class Plain(GuidanceRule):
-    """What loops do by themselves."""
+    """Combine as loops do by themselves."""
 
     def combine(
         self, unconditional: Tensor, conditional: Tensor, scale: float | Tensor, step: RuleStep
@@ -28,7 +28,7 @@ class Plain(GuidanceRule):
 
 @dataclass(frozen=True)
 class Ruled:
-    """What one class did with one request.
+    """``Ruled`` says what one class did with one request.
 
     Attributes:
         verdict: "exact", "refused" (by ``bind``, or by an error before a wrong picture), "wrong",
@@ -44,7 +44,7 @@ class Ruled:
 
 
 def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Ruled:
-    """One class, one request."""
+    """Measure one class with one request."""
     facts = facts_for(pipeline)
     try:
         bind(pipeline, Plain())

@@ -16,14 +16,15 @@ _MORE = {"guidance_scale": ("guidance_scale_2", "min_guidance_scale", "max_guida
 
 
 def argument_of(facts: PipelineFacts) -> str:
-    """What the guidance scale is called in calls of the pipeline."""
+    """Return the name that the guidance scale has in calls of the pipeline."""
     return "true_cfg_scale" if "true_cfg_scale" in facts.scale_names else "guidance_scale"
 
 
 def called_with(
     pipeline: Any, facts: PipelineFacts, arguments: Mapping[str, Any], scale: float
 ) -> dict[str, Any]:
-    """The arguments of a call with another guidance scale, or with that for all of its scales."""
+    """Return the arguments of a call with another guidance scale, or with that for all of its
+    scales."""
     taken = inspect.signature(type(pipeline).__call__).parameters
     name = argument_of(facts)
     names = [name] if name in taken else []
@@ -33,7 +34,7 @@ def called_with(
 
 
 def scale_in(pipeline: Any, facts: PipelineFacts, arguments: Mapping[str, Any]) -> float | None:
-    """The scale of a call; None if its arguments do not tell."""
+    """Return the scale of a call; None if its arguments do not tell."""
     taken = inspect.signature(type(pipeline).__call__).parameters
     for name in (argument_of(facts), "max_guidance_scale"):
         found = arguments.get(name, getattr(taken.get(name), "default", None))
@@ -43,7 +44,7 @@ def scale_in(pipeline: Any, facts: PipelineFacts, arguments: Mapping[str, Any]) 
 
 
 def another(facts: PipelineFacts, scale: float) -> float:
-    """Another scale than that of a call, with which its class guides, too."""
+    """Return another scale than that of a call, with which its class guides, too."""
     least = max(facts.guided_above, 0.0)
     return least + 0.25 * (scale - least) if scale > least else least + 2.0
 
@@ -77,7 +78,7 @@ def set_in_loop(
 
 
 def _is_loop(frame: FrameType, pipeline: Any) -> bool:
-    """Whether a frame is that of the pipeline's call, or of one inside it."""
+    """Return whether a frame is that of the pipeline's call, or of one inside it."""
     if "callback_on_step_end_tensor_inputs" in frame.f_locals:
         return True
     return frame.f_code.co_name == "__call__" and frame.f_locals.get("self") is pipeline

@@ -1,4 +1,5 @@
-"""What tells the ends of a class's steps: the callback that its loop calls, or its scheduler."""
+"""Tell how unicb sees the ends of a class's steps: by the callback that its loop calls, or by its
+scheduler."""
 
 from __future__ import annotations
 
@@ -18,20 +19,20 @@ _STEPS = re.compile(r"scheduler\w*\.(step|batch_step)\w*\(")
 
 
 def scheduled_classes(fx: Framework) -> dict[str, type]:
-    """All pipeline classes of the framework whose own loop calls no callback, by name."""
+    """Return all pipeline classes of the framework whose own loop calls no callback, by name."""
     return {kind.__name__: kind for kind in _pipelines(fx) if _steps_alone(kind)}
 
 
 def source_of(kind: type | None) -> str:
-    """The source of a class; of one that is not to be found, for want of what it needs, it is a
-    callback, as of most."""
+    """Return the source of a class; of one that is not to be found, for want of what it needs, it
+    is a callback, as of most."""
     if kind is None or not _steps_alone(kind):
         return CALLBACK
     return DEPRECATED if ".deprecated." in kind.__module__ else SCHEDULER
 
 
 def why_refused(kind: type) -> str:
-    """Why the steps of a class that calls no callback cannot be told; empty where they can."""
+    """Say why the steps of a class that calls no callback cannot be seen; empty where they can."""
     try:
         scheduled_loop(kind)
     except UnsupportedPipelineError as refusal:
@@ -50,7 +51,7 @@ def _pipelines(fx: Framework) -> Iterator[type]:
 
 
 def _steps_alone(kind: Any) -> bool:
-    """Whether the class's own call takes no callback, and steps a scheduler."""
+    """Return whether the class's own call takes no callback, and steps a scheduler."""
     if "__call__" not in vars(kind) or calls_back(kind):
         return False
     try:

@@ -26,7 +26,7 @@ EDITED = 1
 
 @dataclass(frozen=True)
 class Stepped:
-    """What became of the steps of one class with one request.
+    """``Stepped`` says what became of the steps of one class with one request.
 
     Attributes:
         verdict: "exact", "refused" (by ``bind``), "wrong", "failed" (the pipeline itself raised),
@@ -42,7 +42,8 @@ class Stepped:
 
 @dataclass
 class _Seen:
-    """What was seen of a run: of each step its place, and its latents; and what was returned."""
+    """``_Seen`` holds what was seen of a run: the place of each step, and its latents; and what was
+    returned."""
 
     steps: list[tuple[int, int, float]] = field(default_factory=list)
     latents: list[Array] = field(default_factory=list)
@@ -91,7 +92,7 @@ class _Runs:
         return dict(self.entry.arguments(self.fx, self.pipeline, self.request))
 
     def differ(self, a: _Seen, b: _Seen) -> str:
-        """What is not the same in two runs; "" if all is."""
+        """Say what is not the same in two runs; "" if all is."""
         if a.steps != b.steps:
             return f"the steps are {b.steps} instead of {a.steps}"
         for name in ("latents", "output"):
@@ -107,7 +108,7 @@ class _Runs:
 
 
 def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Stepped:
-    """One class, one request."""
+    """Measure one class with one request."""
     runs = _Runs(entry, fx, pipeline, request)
     try:
         bind(pipeline, _Look(_Seen(), edits=False))

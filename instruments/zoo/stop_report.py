@@ -1,4 +1,4 @@
-"""What the page about coverage says of stops, from what was measured on each framework."""
+"""Write what the page about coverage says of stops, from what was measured on each framework."""
 
 from __future__ import annotations
 

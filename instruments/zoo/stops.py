@@ -75,7 +75,7 @@ OTHERWISE = {
 
 @dataclass(frozen=True)
 class Stopped:
-    """What one class did with one request.
+    """``Stopped`` says what one class did with one request.
 
     Attributes:
         verdict: "exact", "otherwise" (it stops, and decodes more than the latents of the stop),
@@ -95,7 +95,7 @@ class Stopped:
 
 
 class _Watching(Callback):
-    """Tells a meter of every step's end, and does something at that of one."""
+    """Tell a meter of every step's end, and do something at that of one."""
 
     def __init__(self, name: str, meter: Meter, at_stop: Any = lambda: None) -> None:
         self.tensors = (name,)
@@ -127,7 +127,7 @@ class _Runs:
         return Meter(self.fx, self.pipeline, self.facts, self.request.rows)
 
     def call(self, meter: Meter, callbacks: Any) -> list[Array]:
-        """All arrays that the pipeline returns with bound callbacks."""
+        """Return all arrays that the pipeline returns with bound callbacks."""
         return self._called(meter, partial(called, self.pipeline, callbacks))
 
     def _called(self, meter: Meter, run: Callable[[dict[str, Any]], Any]) -> list[Array]:
@@ -148,7 +148,7 @@ class _Runs:
     def without_unicb(
         self, at_stop: str = "", held: Array | None = None
     ) -> tuple[list[Array], list[Array]]:
-        """What a run returns, and the latents of its steps.
+        """Return what a run returns, and the latents of its steps.
 
         Args:
             at_stop: "hold": the latents of the stop take the place of all later ones. "flag": the
@@ -181,13 +181,14 @@ class _Runs:
             return self._called(meter, run), latents
 
     def calls(self, first_step: int = 0) -> int:
-        """How often the loop's models were called in the last run, from that step on."""
+        """Count the calls of the loop's models in the last run, from that step on."""
         names = () if self.facts is None else (*self.facts.denoisers, *self.facts.companions)
         steps = self.meter.steps[first_step:]
         return sum(name in names or not names for step in steps for name, _ in step)
 
     def differs(self, a: list[Array], b: list[Array]) -> bool:
-        """Whether two runs' arrays do, by more than two runs of the same may."""
+        """Return whether two runs' arrays differ, by more than those of two runs of the same
+        may."""
         if len(a) != len(b):
             return True
         return any(not self._same(x, y) for x, y in zip(a, b, strict=True))
@@ -204,7 +205,8 @@ class _Runs:
         return a.dtype.kind == "f" and error(a, b) <= self.fx.repeats_to
 
     def traces(self) -> Traces:
-        """The attributes that there are on the pipeline's models, their parts and its scheduler."""
+        """Return the attributes that there are on the pipeline's models, their parts and its
+        scheduler."""
         parts = [*self.pipeline.components.values(), getattr(self.pipeline, "scheduler", None)]
         modules = [m for part in parts if self.fx.is_module(part) for m in _modules(part)]
         return {(id(m), name) for m in [*modules, parts[-1]] if m is not None for name in vars(m)}
@@ -220,7 +222,7 @@ def _counted(base: Any, calls: list[str], name: str) -> Any:
 
 @contextmanager
 def _stopped_scheduler(scheduler: Any) -> Iterator[None]:
-    """Its steps after the stop answer as that of the stop."""
+    """Have the scheduler's steps after the stop answer as that of the stop."""
     outputs: list[Any] = []
 
     @wraps(scheduler.step)  # pipelines look at its signature
@@ -244,7 +246,7 @@ def _modules(module: Any) -> Iterator[Any]:
 
 
 def measure(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Stopped:
-    """One class, one request."""
+    """Measure one class with one request."""
     runs = _Runs(entry, fx, pipeline, request)
     way = "flag" if stops_by_flag(pipeline) else "runs out"
     try:
@@ -288,7 +290,7 @@ def _left(when: str, before: Traces, runs: _Runs) -> str:
 
 
 def _interrupted(runs: _Runs, latents: list[Array], before: Traces) -> str:
-    """Why the interrupted run is not right; "" if it is."""
+    """Say why the interrupted run is not right; "" if it is."""
     watching = _Watching(runs.name, runs.new_meter())
     callbacks = bind(runs.pipeline, watching, Interrupt(STOP, picture="latents"))
     runs.interrupted = runs.call(watching.meter, callbacks)
@@ -306,7 +308,7 @@ def _interrupted(runs: _Runs, latents: list[Array], before: Traces) -> str:
 
 
 def _unlike_its_reference(runs: _Runs, flag: bool) -> str:
-    """What the interrupted run returned, if not the decoded latents of the stop; "" if those.
+    """Say what the interrupted run returned, if not the decoded latents of the stop; "" if those.
 
     Raises:
         AssertionError: nobody knows why, or it is not what the pipeline's own flag makes of it.
@@ -332,8 +334,8 @@ class _KeepDenoised(Callback):
 
 
 def _not_the_denoised(runs: _Runs) -> str:
-    """Why an interrupted run does not return what its denoised latents decode to; "" if it does,
-    or there are none."""
+    """Say why an interrupted run does not return what its denoised latents decode to; "" if it
+    does, or there are none."""
     if runs.name != "latents" or runs.entry.name in BY_SCHEDULER:
         return ""
     keep = _KeepDenoised()
@@ -347,7 +349,7 @@ def _not_the_denoised(runs: _Runs) -> str:
 
 
 def _cancelled(runs: _Runs, latents: list[Array], before: Traces) -> str:
-    """Why the cancelled run is not right; "" if it is."""
+    """Say why the cancelled run is not right; "" if it is."""
     decoded: list[int] = []
 
     def cancel() -> None:
@@ -380,7 +382,8 @@ def _cancelled(runs: _Runs, latents: list[Array], before: Traces) -> str:
 
 
 def _cancelled_now(runs: _Runs, before: Traces) -> str:
-    """Why a run that is to be cancelled at once, before it begins, is not right; "" if it is."""
+    """Say why a run that is to be cancelled at once, before it begins, is not right; "" if it
+    is."""
     watching = _Watching(runs.name, runs.new_meter())
     callbacks = bind(runs.pipeline, watching)
     callbacks.cancel(now=True)
@@ -400,7 +403,7 @@ def _cancelled_now(runs: _Runs, before: Traces) -> str:
 
 
 def bare_class(kind: type) -> Stopped:
-    """The outcome of a class that no entry builds, by an instance without any parts."""
+    """Return the outcome of a class that no entry builds, by an instance without any parts."""
     way = "flag" if reads_flag(kind) else "runs out"
     try:
         bind(kind.__new__(kind), Interrupt(STOP))

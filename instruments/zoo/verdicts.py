@@ -14,7 +14,7 @@ BAD = ("wrong", "failed")
 
 
 def verdicts(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
-    """Each class's verdict: the worst."""
+    """Return each class's verdict: the worst."""
     found: dict[str, str] = {}
     for row in rows:
         verdict, before = row["verdict"], found.get(row["class"])

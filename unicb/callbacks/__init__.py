@@ -1,4 +1,4 @@
-"""The callbacks that come with unicb, one concern a file."""
+"""Collect the callbacks that come with unicb, one concern a file."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The step after which something is cut off, counted as the frameworks do."""
+"""Find the step after which something is cut off, counted as the frameworks do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unicb.step import Step
 
 
 class Cutoff:
-    """A step given by the share of the steps before it, or by its index.
+    """A cutoff is a step given by the share of the steps before it, or by its index.
 
     Args:
         owner: the callback's name, for messages.
@@ -33,10 +33,11 @@ class Cutoff:
         self._index = None if index is None else step_index("cutoff_step_index", index)
 
     def is_over(self, step: Step) -> bool:
-        """Whether the cut is to be made at the end of ``step``, or was to be earlier.
+        """Return whether the cutoff has come by the end of ``step``.
 
-        Not at the run's last step, where it would change nothing, and not between the two halves
-        of a step of a scheduler of order 2. A cutoff beyond the last step warns at the first.
+        It never has at the run's last step, where a cut would change nothing, nor between the two
+        halves of a step of a scheduler of order 2. A cutoff beyond the last step warns at the
+        first.
         """
         cutoff = self._step(step.num_timesteps)
         if step.index == 0 and cutoff >= step.num_timesteps and self._index is not None:

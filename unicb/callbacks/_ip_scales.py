@@ -1,4 +1,4 @@
-"""The scales of a pipeline's IP-Adapters: where they are, what they can be, and put back."""
+"""Find the scales of a pipeline's IP-Adapters, check new ones, and put the old ones back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _IN_BLOCK = re.compile(r"(down|up)_blocks\.(\d+)\.attentions\.(\d+)\.|(mid)_bloc
 
 
 def checked_scale(name: str, value: Any) -> Scale:
-    """``value``, if it has the form of a scale: numbers, and lists and dicts of them.
+    """Return ``value``, if it has the form of a scale: numbers, and lists and dicts of them.
 
     Raises:
         TypeError, ValueError: it does not.
@@ -44,7 +44,7 @@ def checked_scale(name: str, value: Any) -> Scale:
 
 
 class Adapters:
-    """The IP-Adapters in a pipeline's denoiser.
+    """``Adapters`` are the IP-Adapters in a pipeline's denoiser.
 
     Attributes:
         model: the denoiser.
@@ -78,13 +78,13 @@ class Adapters:
 
     @property
     def count(self) -> int:
-        """How many adapters there are."""
+        """Return how many adapters the pipeline has loaded."""
         scale = next(iter(self.processors.values())).scale
         return len(scale) if isinstance(scale, list) else 1
 
     def blocks(self) -> dict[str, set[str]]:
-        """Names of the UNet's blocks that the adapters act in: ``{"up": {"block_0"}, "mid": …}``;
-        empty for a transformer, whose blocks have no such names."""
+        """Return the names of the UNet's blocks that the adapters act in: ``{"up": {"block_0"},
+        "mid": …}``; empty for a transformer, whose blocks have no such names."""
         found: dict[str, set[str]] = {}
         for match in map(_IN_BLOCK.match, self.processors):
             if match is not None and match[4]:
@@ -94,7 +94,7 @@ class Adapters:
         return found
 
     def check(self, name: str, scale: Scale) -> None:
-        """Whether the pipeline can be given ``scale``.
+        """Check that the pipeline can be given ``scale``.
 
         Raises:
             ValueError: it has another number of scales, or names blocks that are not there.
@@ -123,7 +123,7 @@ class Adapters:
         self._pipeline.set_ip_adapter_scale(deepcopy(scale))
 
     def values(self) -> list[Any]:
-        """Copies of what the processors have."""
+        """Copy the scales that the processors have."""
         return [deepcopy(processor.scale) for processor in self.processors.values()]
 
     def _check_count(self, name: str, given: int) -> None:
@@ -193,9 +193,8 @@ class Adapters:
 
 
 class HeldScales:
-    """The scales of a pipeline's IP-Adapters in one run. In other calls on the same denoiser, each
-    attention has its own meanwhile.
-    """
+    """``HeldScales`` holds the scales of a pipeline's IP-Adapters in one run. In other calls on the
+    same denoiser, each attention has its own meanwhile."""
 
     def __init__(self, adapters: Adapters, run: Run) -> None:
         self.adapters, self._run = adapters, run
@@ -211,6 +210,6 @@ class HeldScales:
             self._scale = scale
 
     def values(self) -> list[Any]:
-        """Copies of what the processors have in the run."""
+        """Copy the scales that the processors have in the run."""
         with self._run.as_own():
             return self.adapters.values()

@@ -1,4 +1,4 @@
-"""Numbers of runs."""
+"""Number runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts encoded while a loop runs, as that call of the pipeline would have encoded them."""
+"""Encode prompts while a loop runs, as that call of the pipeline would have encoded them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _IMAGES = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_
 
 
 class Encoder:
-    """Encodes prompts at the end of a step.
+    """Encode prompts at the end of a step.
 
     Args:
         who: name of the callback, for errors.
@@ -64,7 +64,8 @@ class Encoder:
         )
 
     def called(self, negative: bool = False) -> Encoded:
-        """The embeddings that the pipeline was called with; nothing where it has no such ones."""
+        """Return the embeddings that the pipeline was called with; nothing where it has none of
+        this kind."""
         found = {}
         for slot, tensor in self._current.items():
             part = self._rows[slot].of("unconditional" if negative else "conditional", tensor)
@@ -75,7 +76,7 @@ class Encoder:
         return found
 
     def encode(self, prompts: Sequence[Prompt], negative: bool = False) -> list[Encoded]:
-        """Embeddings of the prompts, or of prompts to be used as negative ones."""
+        """Encode the prompts, or prompts to be used as negative ones."""
         texts = [self._spread(prompt) for prompt in prompts]
         unique = list(dict.fromkeys(text for rows in texts for text in rows))
         found: list[dict[str, Tensor]] = [{} for _ in prompts]
@@ -122,7 +123,7 @@ class Encoder:
         return [slot for slot in self._current if slot.call == call]
 
     def _spread(self, prompt: Prompt) -> list[str]:
-        """One text for each picture."""
+        """Return one text for each picture."""
         texts = [prompt] if isinstance(prompt, str) else list(prompt)
         if len(texts) == 1:
             return texts * self.batch
@@ -138,11 +139,11 @@ class Encoder:
         return [texts[index] for index in self._indices(len(texts))]
 
     def _indices(self, prompts: int) -> list[int]:
-        """Which prompt each picture is of: pictures of one prompt are neighbours."""
+        """Return the index of each picture's prompt: pictures of one prompt are neighbours."""
         return [row * prompts // self.batch for row in range(self.batch)]
 
     def _fitted(self, slot: Slot, tensor: Any, texts: Sequence[str]) -> Tensor:
-        """The tensor as the loop has it: of the same length, and dtype."""
+        """Return the tensor as the loop has it: of the same length, and dtype."""
         current = self._current[slot]
         if not self._backend.is_tensor(tensor) or tensor.shape[0] != len(texts):
             raise UnsupportedPipelineError(
@@ -165,7 +166,8 @@ class Encoder:
         return self._backend.ops.concat([tensor[index : index + 1] for index in indices])
 
     def _check_kept(self, returned: Mapping[str, Any]) -> None:
-        """What stays as the pipeline was called with must not say where the call's text ends."""
+        """Refuse a prompt that needs another mask than the call's, where the loop keeps the call's
+        mask."""
         for name in self._loop.kept:
             if "mask" not in name or not self._backend.is_tensor(returned.get(name)):
                 continue

@@ -1,4 +1,4 @@
-"""How a class of pipeline encodes its prompts, and which embeddings its loop takes back.
+"""Read how a class of pipeline encodes its prompts, and which embeddings its loop takes back.
 
 Pipelines are written alike: ``prompt_embeds, ... = self.encode_prompt(prompt=prompt, ...)`` before
 the loop, and ``prompt_embeds = callback_outputs.pop("prompt_embeds", prompt_embeds)`` in it. From
@@ -34,7 +34,7 @@ _ALIASES = {"pooled_prompt_embeds": "add_text_embeds"}
 
 @dataclass(frozen=True)
 class EncoderCall:
-    """One call of ``encode_prompt``.
+    """``EncoderCall`` describes one call of ``encode_prompt``.
 
     Attributes:
         results: names under which the loop has what it returns; "" for what is dropped.
@@ -58,7 +58,7 @@ class EncoderCall:
         negative: Sequence[str] | None = None,
         others: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """What ``encode_prompt`` returns for these prompts, by the loop's names.
+        """Return what ``encode_prompt`` returns for these prompts, by the loop's names.
 
         Args:
             pipeline: whose method it is.
@@ -84,13 +84,13 @@ class EncoderCall:
         return {name: part for name, part in zip(self.results, parts, strict=False) if name}
 
     def locals(self) -> Iterator[str]:
-        """Names of the loop's locals that an encoding needs."""
+        """Yield the names of the loop's locals that an encoding needs."""
         for kind, name in (*self.arguments.values(), *self.prompts.values()):
             if kind == "local":
                 yield name
 
     def original(self, pipeline: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The prompts that the pipeline was called with, by the names of the parameters."""
+        """Return the prompts that the pipeline was called with, by the names of the parameters."""
         return {
             name: _value(source, pipeline, values)
             for name, source in self.prompts.items()
@@ -107,7 +107,7 @@ def _value(source: Source, pipeline: Any, values: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True)
 class Slot:
-    """A tensor of the loop that holds embeddings of the prompts.
+    """A slot is a tensor of the loop that holds embeddings of the prompts.
 
     Attributes:
         name: the loop's name for it, by which it is given back.
@@ -126,7 +126,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class PromptLoop:
-    """What there is to know of a class.
+    """Hold what the code of a pipeline's class says of its prompts.
 
     Attributes:
         calls: of ``encode_prompt``, but for those with negative prompts alone.
@@ -142,7 +142,7 @@ class PromptLoop:
 
 
 def prompt_loop(kind: type) -> PromptLoop:
-    """How ``kind`` encodes prompts.
+    """Return how ``kind`` encodes prompts.
 
     Raises:
         UnsupportedPipelineError: it is not known, or its loop takes no embeddings back.
@@ -233,7 +233,7 @@ def _source(expression: ast.expr) -> Source | None:
 
 
 def _taken(tree: ast.FunctionDef) -> Iterator[str]:
-    """Names that the innermost loop takes back from the callback, and reads elsewhere."""
+    """Yield the names that the innermost loop takes back from the callback, and reads elsewhere."""
     loops = [node for node in ast.walk(tree) if isinstance(node, ast.For) and any(_popped(node))]
     if not loops:
         return

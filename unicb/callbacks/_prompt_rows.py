@@ -1,4 +1,4 @@
-"""Which rows of a tensor of the loop are those of the prompts."""
+"""Find the rows that the prompts have in a tensor of the loop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _USUAL = PipelineFacts(source="most pipelines")
 
 
 class Rows:
-    """How the rows of one tensor at one step are shared out among the pictures.
+    """``Rows`` tells which rows of one tensor belong to which picture, at one step.
 
     Attributes:
         batch: how many pictures are made.
@@ -50,7 +50,7 @@ class Rows:
         )
 
     def of(self, part: Part, tensor: Tensor) -> Tensor | None:
-        """The rows of a part, one for each picture; None where the tensor has none of it."""
+        """Return the rows of a part, one for each picture; None where the tensor has none of it."""
         if part not in self._order:
             return None
         size = self.batch * self._repeats
@@ -58,7 +58,7 @@ class Rows:
         return tensor[start : start + size : self._repeats]
 
     def put(self, backend: Backend, tensor: Tensor, parts: Mapping[Part, Tensor]) -> Tensor:
-        """``tensor`` with these, of one row a picture, in place of their parts' rows."""
+        """Return ``tensor`` with these, of one row a picture, in place of their parts' rows."""
         size = self.batch * self._repeats
         blocks: list[Tensor] = []
         for index, part in enumerate(self._order):

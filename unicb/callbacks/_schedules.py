@@ -1,4 +1,4 @@
-"""Values that change with the progress of a run: constants, functions, tables."""
+"""Compute values that change with the progress of a run: constants, functions, tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ Schedule: TypeAlias = V | Callable[[float], V] | Sequence[tuple[float, V]]
 
 
 class Scheduled(Generic[V]):
-    """A :data:`Schedule` that has been checked, and what it says at any progress.
+    """``Scheduled`` is a :data:`Schedule` that has been checked, and says its value at any
+    progress.
 
     A table is a list of ``(progress, value)`` tuples, by rising progress, the first at 0.0: each
     value holds from its progress on, up to that of the next.
@@ -48,7 +49,7 @@ class Scheduled(Generic[V]):
             self._values = [check(name, schedule)]
 
     def at(self, progress: float) -> V:
-        """The value at ``progress`` in 0..1.
+        """Return the value at ``progress`` in 0..1.
 
         Raises:
             TypeError, ValueError: a function's answer is refused by ``check``.
@@ -59,7 +60,7 @@ class Scheduled(Generic[V]):
         return self._values[bisect_right(self._starts, progress) - 1]
 
     def samples(self) -> tuple[V, ...]:
-        """All the values that it can have; of a function, those at 0.0 and 1.0.
+        """Return all values that the schedule can have; of a function, those at 0.0 and 1.0.
 
         Raises:
             TypeError, ValueError: as :meth:`at`.
@@ -70,13 +71,14 @@ class Scheduled(Generic[V]):
 
 
 def linear(start: float, end: float) -> Callable[[float], float]:
-    """A schedule that goes from ``start`` at progress 0.0 to ``end`` at 1.0 in a straight line."""
+    """Make a schedule that goes from ``start`` at progress 0.0 to ``end`` at 1.0 in a straight
+    line."""
     first, last = number("start", start), number("end", end)
     return partial(_straight, first, last)
 
 
 def cosine(start: float, end: float) -> Callable[[float], float]:
-    """A schedule from ``start`` to ``end`` on half a wave of the cosine: slow at both ends."""
+    """Make a schedule from ``start`` to ``end`` on half a wave of the cosine: slow at both ends."""
     first, last = number("start", start), number("end", end)
     return partial(_wave, first, last)
 
@@ -90,7 +92,8 @@ def _wave(first: float, last: float, progress: float) -> float:
 
 
 def _is_table(schedule: Any) -> bool:
-    """A list with a tuple in it. Other lists are values, such as one scale for each adapter."""
+    """Return whether the schedule is a table: a list with a tuple in it. Other lists are values,
+    such as one scale for each adapter."""
     if not isinstance(schedule, list | tuple):
         return False
     return not schedule or any(isinstance(item, tuple) for item in schedule)

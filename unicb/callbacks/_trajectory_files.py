@@ -1,4 +1,4 @@
-"""Files of latents step by step: ``.npz`` and ``.safetensors``, written without holding them all.
+"""Write files of latents step by step, without holding them all: ``.npz`` and ``.safetensors``.
 
 Latents are appended to a temporary file beside the final one. Both formats want to know first how
 many there are, so when the run is over they are copied behind their header, and the whole file gets
@@ -34,7 +34,8 @@ _DTYPES = {name: dtype for dtype, name in _SAFETENSORS_NAMES.items()}
 
 @dataclass(frozen=True, eq=False)  # arrays cannot be compared to a truth value
 class RecordedLatents:
-    """A run's latents, as :class:`unicb.callbacks.trajectory.Trajectory` wrote them.
+    """``RecordedLatents`` holds a run's latents, as :class:`unicb.callbacks.trajectory.Trajectory`
+    wrote them.
 
     They equal themselves only; compare their arrays.
 
@@ -56,7 +57,7 @@ class RecordedLatents:
 
 
 class TrajectoryFile:
-    """One run's file, written step by step.
+    """Write one run's file, step by step.
 
     Args:
         path: ends in .npz or .safetensors. Folders are made.
@@ -116,7 +117,7 @@ class TrajectoryFile:
                     path.unlink()
 
     def copy_to(self, file: IO[bytes]) -> None:
-        """The bytes of all latents."""
+        """Copy the bytes of all latents to a file."""
         self._raw.seek(0)
         self._raw.truncate(len(self._steps) * math.prod(self._shape) * self._dtype.itemsize)
         shutil.copyfileobj(self._raw, file, 1 << 20)
@@ -125,7 +126,7 @@ class TrajectoryFile:
         return (len(self._steps), *self._shape), self._dtype
 
     def _small(self) -> dict[str, _Array]:
-        """All but the latents."""
+        """Return all arrays of the file but the latents."""
         indices, timesteps, sigmas = zip(*self._steps, strict=True)
         return {
             _STEPS: np.array(indices, np.int64),

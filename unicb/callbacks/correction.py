@@ -113,7 +113,8 @@ class LatentCorrection(Callback):
 def _soft_clamp(
     x: Tensor, host: npt.NDArray[np.float64], bounds: npt.NDArray[np.float64], ops: TensorOps
 ) -> tuple[Tensor, npt.NDArray[np.float64]]:
-    """The latents, and what they are on the host then; rows within their bounds stay as they are.
+    """Clamp the latents; return them, and what they are on the host then. Rows within their bounds
+    stay as they are.
 
     Divided by their bound, all rows bend at the same place.
     """

@@ -1,4 +1,4 @@
-"""Classifier-free guidance in an interval of a run only."""
+"""Limit classifier-free guidance to an interval of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class GuidedSteps(Callback):
-    """Computes only the conditional half of guidance before some step, and after another.
+    """Compute only the conditional half of guidance before some step, and after another.
 
     Args:
         start: share of the steps before the first that is guided, in 0..1.
@@ -37,21 +37,22 @@ class GuidedSteps(Callback):
             step.restore_guidance()
 
     def begins_after(self, step: Step) -> bool:
-        """Whether the next step is not before the first that is guided. Where the scheduler takes
-        two halves for each, that is the whole step which the first is part of."""
+        """Return whether the first guided step has come by the end of ``step``: it is the next one,
+        or an earlier one. Where the scheduler takes two halves for each, that is the whole step
+        which the first is part of."""
         first = int(step.num_timesteps * self._start)
         return step.is_whole and step.index + half_steps(step) >= first
 
 
 def half_steps(step: Step) -> int:
-    """How many half steps a whole one has; 1 where the scheduler takes none."""
+    """Return how many half steps a whole one has; 1 where the scheduler takes none."""
     scheduler = getattr(step.pipeline, "scheduler", None)
     halves = hasattr(scheduler, "state_in_first_order")
     return int(getattr(scheduler, "order", 1)) if halves else 1
 
 
 class GuidanceInterval(GuidedSteps):
-    """Classifier-free guidance in an interval of the steps only, and half of the work outside it.
+    """Guide in an interval of the steps only, and save half of the work outside it.
 
     As in Kynkäänniemi et al., "Applying Guidance in a Limited Interval Improves Sample and
     Distribution Quality in Diffusion Models" (2024, arXiv:2404.07724): guidance is harmful at high

@@ -1,4 +1,4 @@
-"""Guidance whose predictions are combined by a formula of one's own."""
+"""Combine the predictions of guidance by a formula of one's own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 class GuidanceRule(Callback):
-    """Classifier-free guidance by a formula of your own: override :meth:`combine`.
+    """A guidance rule is classifier-free guidance by a formula of your own: override
+    :meth:`combine`.
 
     It works on every pipeline whose loop makes ``u + g * (c - u)`` or ``c + g * (c - u)`` of the
     unconditional prediction u and the conditional one c, whatever its models, its framework, and
@@ -74,7 +75,7 @@ class GuidanceRule(Callback):
     def combine(
         self, unconditional: Tensor, conditional: Tensor, scale: float | Tensor, step: RuleStep
     ) -> Tensor:
-        """The prediction that the loop shall go on with.
+        """Return the prediction that the loop shall go on with.
 
         Called for each step with guidance, and in it for each of the tensors that the denoiser
         predicts. What is to be remembered from step to step is in ``step.state(self, make)``.

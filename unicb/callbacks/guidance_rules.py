@@ -1,4 +1,4 @@
-"""Published methods of guidance, by the names that diffusers gives them.
+"""Provide published methods of guidance, by the names that diffusers gives them.
 
 Of the unconditional prediction u and the conditional one c, plain guidance makes
 ``u + scale * (c - u)``. Each of these makes something else, row by row: a prompt's picture does not
@@ -31,8 +31,8 @@ _NORMS = {"noise_norm", "comb_norm"}
 
 
 class AdaptiveProjectedGuidance(GuidanceRule):
-    """Adaptive projected guidance (APG) of Sadat et al., "Eliminating Oversaturation and Artifacts
-    of High Guidance Scales in Diffusion Models" (2024, arXiv:2410.02416).
+    """Guide by adaptive projected guidance (APG) of Sadat et al., "Eliminating Oversaturation and
+    Artifacts of High Guidance Scales in Diffusion Models" (2024, arXiv:2410.02416).
 
     The difference d = c - u is added to ``momentum`` times that of the step before, and shortened
     to a length of ``norm``, if it is longer. Its part in the direction of c, which saturates
@@ -76,8 +76,8 @@ class AdaptiveProjectedGuidance(GuidanceRule):
 
 
 class ClassifierFreeZeroStarGuidance(GuidanceRule):
-    """CFG-Zero* of Fan et al., "CFG-Zero*: Improved Classifier-Free Guidance for Flow Matching
-    Models" (2025, arXiv:2503.18886).
+    """Guide by CFG-Zero* of Fan et al., "CFG-Zero*: Improved Classifier-Free Guidance for Flow
+    Matching Models" (2025, arXiv:2503.18886).
 
     u is stretched to be nearest to c: ``v + scale * (c - v)``, where v = u (c·u) / (u·u). In the
     first ``zero_init_steps`` steps, the prediction is 0, so that nothing moves; that is for models
@@ -144,7 +144,7 @@ def refuse_rescaling(step: RuleStep) -> None:
 
 
 class TangentialClassifierFreeGuidance(GuidanceRule):
-    """Tangential guidance (TCFG) of Kwon et al., "TCFG: Tangential Damping Classifier-free
+    """Guide by tangential guidance (TCFG) of Kwon et al., "TCFG: Tangential Damping Classifier-free
     Guidance" (2025, arXiv:2503.18137).
 
     u is projected on the first right singular vector of the two predictions, and loses what is
@@ -169,7 +169,7 @@ class TangentialClassifierFreeGuidance(GuidanceRule):
 
 
 class GuidanceRescale(GuidanceRule):
-    """What another rule makes, rescaled as in Lin et al., "Common Diffusion Noise Schedules and
+    """Rescale another rule's prediction as in Lin et al., "Common Diffusion Noise Schedules and
     Sample Steps are Flawed" (2023, arXiv:2305.08891), section 3.4.
 
     Of its prediction p, ``p * (guidance_rescale * std(c) / std(p) + 1 - guidance_rescale)``.

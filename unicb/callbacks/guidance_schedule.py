@@ -1,4 +1,4 @@
-"""A guidance scale that changes with the progress of a run."""
+"""Change the guidance scale with the progress of a run."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class Interrupt(Callback):
 
 
 def _recent() -> deque[float]:
-    """When the last four steps have ended."""
+    """Make an empty record of the times at which the last four steps ended."""
     return deque(maxlen=4)
 
 

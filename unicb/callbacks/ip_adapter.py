@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Kept:
-    """What a run has on its adapters' scales; None as long as it has not changed any."""
+    """Hold the adapters' scales that a run has changed; None until it changes any."""
 
     held: HeldScales | None = None
 
 
 class _OnAdapters(Callback):
-    """Sets scales of IP-Adapters; one object may serve several runs at a time."""
+    """Set scales of IP-Adapters; one object may serve several runs at a time."""
 
     owns = ("ip_adapter_scale",)
 
@@ -139,8 +139,8 @@ class IPAdapterCutoff(_OnAdapters):
 
 
 def _check_is_used(pipeline: Any) -> None:
-    """StableDiffusion3Pipeline looks at its scale once, before the loop, and at 0 leaves the
-    adapter's embeddings out of it for good."""
+    """Refuse a StableDiffusion3Pipeline that has left its adapter out: it looks at the scale once,
+    before the loop, and at 0 leaves the adapter's embeddings out for good."""
     if not hasattr(pipeline, "is_ip_adapter_active"):
         return
     if "ip_adapter_image_embeds" not in (getattr(pipeline, "joint_attention_kwargs", None) or {}):

@@ -26,7 +26,7 @@ Action: TypeAlias = Literal["raise", "stop", "warn"]
 
 @dataclass
 class _Checked:
-    """What is kept of one run.
+    """Hold what the guard remembers of one run.
 
     Attributes:
         before: the latents of the last check, and its step.

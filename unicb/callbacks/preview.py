@@ -52,7 +52,7 @@ Source: TypeAlias = Literal["denoised", "noisy"]
 
 
 class _Bound(NamedTuple):
-    """How a pipeline's latents become pictures: by one of the first two."""
+    """Hold what makes pictures of a pipeline's latents: a colour map or a decoder."""
 
     colours: ColourMap | None
     decoder: PictureDecoder | None
@@ -61,7 +61,7 @@ class _Bound(NamedTuple):
 
 @dataclass
 class _RunState:
-    """What is known of a run under way; one Preview may serve several at a time.
+    """Hold what is known of a run under way; one Preview may serve several at a time.
 
     Attributes:
         sink: where its frames go.
@@ -81,7 +81,7 @@ class _RunState:
 
 
 class _Pixels(NamedTuple):
-    """A step's pictures on the host.
+    """``_Pixels`` holds a step's pictures on the host.
 
     Attributes:
         pixels: ``numpy.uint8``, ``[rows, height, width, 3]``, or for an animation ``[rows,
@@ -236,7 +236,8 @@ class Preview(Callback):
     def _maker(
         self, index: int, count: int, kind: str, pixels: Callable[[], _Pixels], state: _RunState
     ) -> Make:
-        """Makes the frame, in the sink's thread. It must not keep the step: that has tensors."""
+        """Return a function that makes the frame, in the sink's thread. It must not keep the step:
+        that has tensors."""
 
         def make() -> PreviewFrame:
             made = pixels()
@@ -265,7 +266,7 @@ class Preview(Callback):
 def _mapped(
     step: Step, colours: ColourMap, part: ShownPart, frames: Frames, lazy: LazyDenoised | None
 ) -> Callable[[], _Pixels]:
-    """Pictures by the linear map; of each tensor, no more is kept for them than they show."""
+    """Make pictures by the linear map. No more of each tensor is kept for them than they show."""
     compute = None if lazy is None else lazy.compute
     parts = [part.of(x) for x in (step["latents"], *(() if lazy is None else lazy.tensors))]
     levels = None if lazy is None else lazy.levels
@@ -309,7 +310,8 @@ def _decoded(
     size: Sequence[int] | None,
     frames: Frames,
 ) -> Callable[[], _Pixels]:
-    """Pictures by a decoder, here and now: it may be the pipeline's own, and may draw numbers."""
+    """Make pictures by a decoder, here and now: it may be the pipeline's own, and may draw
+    numbers."""
     x0 = None if lazy is None else lazy.compute(*lazy.tensors)
     decoded = decoder.decode(latents if x0 is None else x0, size, frames)
     timestep = step.raw_timestep
@@ -332,7 +334,7 @@ def _decoded(
 
 
 def _size(step: Step, facts: PipelineFacts | None) -> tuple[int, ...] | None:
-    """The latents' cells, where their shape does not tell."""
+    """Return how many cells the latents have, where their shape does not tell; else None."""
     if facts is None or not facts.size_from:
         return None
     return size_of_latents(step.pipeline, facts, step.run.loop_locals(facts.size_from))

@@ -1,4 +1,4 @@
-"""Other prompts for a part of the run, or several at once."""
+"""Use other prompts for a part of the run, or several at once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NOTHING = 1e-9
 
 @dataclass(frozen=True)
 class _Wanted:
-    """Which prompts are to hold when.
+    """Hold which prompts are wanted, and when.
 
     Attributes:
         texts: the prompts.
@@ -48,7 +48,8 @@ class _Wanted:
 
 @dataclass
 class _State:
-    """A run's embeddings: of all prompts, the call's own last; and the weights that hold now."""
+    """``_State`` holds a run's embeddings, of all prompts, the call's own last; and the weights
+    that hold now."""
 
     positive: list[Encoded] = field(default_factory=list)
     negative: list[Encoded] = field(default_factory=list)
@@ -56,7 +57,7 @@ class _State:
 
 
 class _Prompts(Callback):
-    """Writes sums of embeddings into the loop."""
+    """Write sums of embeddings into the loop."""
 
     owns = ("prompt",)
 
@@ -269,7 +270,7 @@ def _shares(
 
 
 class _Knots:
-    """A schedule of prompts: checked, and turned into weights."""
+    """``_Knots`` is a schedule of prompts: checked, and turned into weights."""
 
     def __init__(self, name: str, schedule: Any, interpolate: bool) -> None:
         if isinstance(schedule, str | Mapping) or not isinstance(schedule, Sequence):
@@ -296,7 +297,8 @@ class _Knots:
         return _Wanted(self.texts, self.weights, self.at[0] == 0.0, self.interpolate)
 
     def weights(self, progress: float) -> _Weights:
-        """The weights of the prompts. The call's own prompt has what they lack to 1."""
+        """Return the weights of the prompts. The rest, up to 1, is the weight of the call's own
+        prompt."""
         last = bisect_right(self.at, progress + _NOTHING) - 1
         found = [0.0] * len(self.at)
         if last < 0 and not self.interpolate:
@@ -326,14 +328,15 @@ def _knot(name: str, item: Any) -> tuple[float, Prompt]:
 
 
 def _takes_negative(loop: PromptLoop, facts: PipelineFacts | None) -> bool:
-    """Whether in a block of its own, or in a tensor apart."""
+    """Return whether the loop takes negative embeddings back: in a block of rows, or in a tensor
+    apart."""
     if facts is not None and facts.cfg == "batch":
         return True
     return any(slot.negative in loop.taken for slot in loop.slots)
 
 
 def _sum(encoded: Sequence[Encoded], name: str, weights: Sequence[float]) -> Tensor:
-    """Sum embeddings by their weights; what these lack to 1 goes to the call's own."""
+    """Sum embeddings by their weights. The rest, up to 1, is the weight of the call's own."""
     every = [*weights, 1.0 - sum(weights)]
     terms = [
         (tensors[name], weight)

@@ -1,4 +1,4 @@
-"""How long steps take, and how long a run still has to go."""
+"""Measure how long steps take, and estimate how long a run still has to go."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class StepTimes:
-    """One run's times, in seconds.
+    """``StepTimes`` holds one run's times, in seconds.
 
     Attributes:
         first: from the pipeline's call to the end of its first step: with text encoders, and
@@ -37,16 +37,17 @@ class StepTimes:
 
     @property
     def median(self) -> float | None:
-        """The median of ``seconds``; None for a run of one step."""
+        """Return the median of ``seconds``; None for a run of one step."""
         return statistics.median(self.seconds) if self.seconds else None
 
     @property
     def total(self) -> float:
-        """Seconds from the pipeline's call to the end of the last step so far."""
+        """Return the seconds from the pipeline's call to the end of the last step so far."""
         return self.first + sum(self.seconds)
 
     def summary(self) -> str:
-        """One line: ``20 steps in 4.1 s: 0.2 s a step (0.198..0.21), the first after 0.3 s``."""
+        """Say the times in one line: ``20 steps in 4.1 s: 0.2 s a step (0.198..0.21), the first
+        after 0.3 s``."""
         steps = len(self.seconds) + 1
         line = f"{steps} step{'s' if steps > 1 else ''} in {self.total:.3g} s"
         if self.median is None:
@@ -60,7 +61,8 @@ class StepTimes:
 
 @dataclass
 class _Timed:
-    """One run's times, and when its last step has ended; None before the first has."""
+    """``_Timed`` holds one run's times, and when its last step has ended; None before the first
+    has."""
 
     times: StepTimes = field(default_factory=StepTimes)
     ended: float | None = None
@@ -90,7 +92,7 @@ class StepTimer(Callback):
         self.times: StepTimes | None = None
 
     def summary(self) -> str:
-        """One line about the last run."""
+        """Say in one line how long the last run took."""
         return "no step yet" if self.times is None else self.times.summary()
 
     def on_step_end(self, step: Step) -> None:
@@ -108,7 +110,7 @@ class StepTimer(Callback):
 
 @dataclass(frozen=True)
 class ProgressState:
-    """How far a run is, after one of its steps.
+    """``ProgressState`` says how far a run is, after one of its steps.
 
     Attributes:
         step: index of the step, from 0.
@@ -176,7 +178,7 @@ class Progress(Callback):
 
 
 class _RunShown:
-    """One run's display, and the pace of its last steps."""
+    """``_RunShown`` is one run's display, with the pace of its last steps."""
 
     def __init__(self, make: Callable[[int], _Shown]) -> None:
         self._make = make
@@ -249,7 +251,7 @@ class _Told:
         self._function(state)
 
     def close(self) -> None:
-        """Nothing was opened."""
+        """Do nothing: nothing was opened."""
 
 
 class _Tqdm:

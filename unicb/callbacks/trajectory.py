@@ -118,13 +118,13 @@ def _template(to: Any) -> str:
 
 @dataclass
 class _Recordings:
-    """What one run has begun to record; None before its first step has ended."""
+    """Hold what one run has begun to record; None before its first step has ended."""
 
     begun: _Recording | None = None
 
 
 class _Recording:
-    """One run's file, and the thread that writes it."""
+    """A recording is one run's file, and the thread that writes it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -191,7 +191,7 @@ class _Recording:
             self._error = self._error or _text(error)
 
     def _sigma(self, step: Step) -> float:
-        """The noise level of the latents after the step.
+        """Return the noise level of the latents after the step.
 
         The scheduler's own index has been counted up by then. It counts the half steps of a
         scheduler of order 2, as its sigmas do.
@@ -211,7 +211,7 @@ class _Recording:
 
 
 def _text(error: BaseException) -> str:
-    """The error's text, which is kept in its place: its traceback would keep the latents."""
+    """Return the error's text, which is kept in its place: its traceback would keep the latents."""
     return f"{type(error).__name__}: {error}"
 
 

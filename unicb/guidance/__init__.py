@@ -1,4 +1,4 @@
-"""How classifier-free guidance (CFG) is cut on a pipeline.
+"""Cut classifier-free guidance (CFG) on a pipeline, or scale it, or combine it otherwise.
 
 With CFG on, a pipeline's loop computes an unconditional prediction beside the conditional one and
 combines them as ``u + g * (c - u)``. Some do so in one call of the denoiser on a batch of several
@@ -62,7 +62,7 @@ __all__ = [
 
 
 class Cut(Protocol):
-    """Guidance cut on a pipeline, until removed.
+    """A cut leaves guidance out on a pipeline, until it is removed.
 
     Attributes:
         holds_scale: whether it is the guidance scale that keeps guidance off.
@@ -71,7 +71,7 @@ class Cut(Protocol):
     holds_scale: bool
 
     def step_end(self) -> None:
-        """A step has ended. Raises UnsupportedPipelineError if it was not as expected."""
+        """Note that a step has ended. Raises UnsupportedPipelineError if it was not as expected."""
 
     def restore(self) -> None:
         """Remove, and have the models' caches forget what they kept: of an unconditional half
@@ -82,23 +82,23 @@ class Cut(Protocol):
 
 
 class Scaling(Protocol):
-    """Guidance of another scale on a pipeline, until removed."""
+    """A scaling gives guidance another scale on a pipeline, until it is removed."""
 
     def is_off(self, scale: float) -> bool:
-        """Whether the pipeline would have no guidance at this scale."""
+        """Return whether the pipeline would have no guidance at this scale."""
 
     def set(self, scale: float | None) -> None:
         """Have this scale from the next step on; None: whatever the loop has."""
 
     def step_end(self) -> None:
-        """A step has ended. Raises UnsupportedPipelineError if it was not as expected."""
+        """Note that a step has ended. Raises UnsupportedPipelineError if it was not as expected."""
 
     def remove(self) -> None:
         """Put the pipeline back as it was. Idempotent."""
 
 
 class Guidance:
-    """How classifier-free guidance works on one pipeline: ``target.guidance``.
+    """``Guidance`` says how classifier-free guidance works on one pipeline: ``target.guidance``.
 
     Args:
         pipeline: the pipeline.
@@ -113,7 +113,7 @@ class Guidance:
 
     @property
     def facts(self) -> PipelineFacts:
-        """How it works: what is known of the class, or what its own code says.
+        """Return how guidance works here: what is known of the class, or what its own code says.
 
         Raises:
             UnsupportedPipelineError: neither.
@@ -152,7 +152,8 @@ class Guidance:
 
 
 def known_or_read(pipeline: Any, known: PipelineFacts | None) -> PipelineFacts:
-    """How guidance works on this pipeline: of a modular one, its blocks have said so."""
+    """Return how guidance works on this pipeline; the blocks of a modular one have said so
+    already."""
     if known is not None and blocks_of(pipeline) is not None:
         return known
     return facts_of_class(type(pipeline), known)
@@ -161,7 +162,7 @@ def known_or_read(pipeline: Any, known: PipelineFacts | None) -> PipelineFacts:
 def facts_of(
     pipeline: Any, known: PipelineFacts | None, aim: str = "cut guidance"
 ) -> PipelineFacts:
-    """How guidance works on this pipeline: ``known``, or what its class's own code tells.
+    """Return how guidance works on this pipeline: ``known``, or what its class's own code tells.
 
     Raises:
         UnsupportedPipelineError: the class has no CFG, or how it works is not known.
@@ -243,8 +244,8 @@ def cut(
 
 
 def is_off(pipeline: Any, known: PipelineFacts | None, run: Run) -> bool:
-    """Whether the pipeline was called without guidance, as far as that is known before the end of
-    the first step."""
+    """Return whether the pipeline was called without guidance, as far as that is known before the
+    end of the first step."""
     facts = facts_of(pipeline, known)
     if facts.cfg == "guider":
         found = guiders_of(pipeline, facts.guided_by)

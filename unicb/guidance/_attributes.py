@@ -1,4 +1,4 @@
-"""Attributes of a pipeline that a run sets, and how they get their former values back."""
+"""Set attributes of a pipeline for a run, and give them their former values back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 
 class Ours(float):
-    """A number that a run has set on a pipeline, known by its identity from those of other runs."""
+    """``Ours`` is a number that a run has set on a pipeline, known by its identity from those of
+    other runs."""
 
 
 def put_back(pipeline: Any, name: str, before: Any, ours: Mapping[str, Ours]) -> None:

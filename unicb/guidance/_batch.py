@@ -1,4 +1,4 @@
-"""Guidance in one call of the denoiser a step, on a batch of several blocks of rows."""
+"""Cut guidance that takes one call of the denoiser a step, on a batch of several blocks of rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unicb.pipelines import Part
 
 
 class Batched:
-    """Tells the calls of a model with several blocks of rows from others.
+    """Tell the calls of a model with several blocks of rows from others.
 
     A tensor is taken to have rows if its first axis is exactly the blocks' number times the batch,
     or that times the number of frames, and its argument is not known to have none.
@@ -29,14 +29,14 @@ class Batched:
         self._frames = 1 if axis is None else int(latents.shape[axis])
 
     def _counted(self, sample: Any) -> tuple[int, int]:
-        """Rows of a sample, and how many of them a block has."""
+        """Return how many rows a sample has, and how many of them a block has."""
         rows = len(sample) if isinstance(sample, list) else int(getattr(sample, "shape", [0])[0])
         # A sample with an axis less than the latents has their frames among its rows.
         folded = self._frames > 1 and 1 < len(getattr(sample, "shape", ())) < self._axes
         return rows, self._batch * (self._frames if folded else 1)
 
     def _order(self, rows: int, each: int) -> tuple[Part, ...] | None:
-        """The blocks of a call with so many rows; None if it is not guided."""
+        """Return the blocks of a call with so many rows; None if it is not guided."""
         facts = self._models.facts
         orders = (facts.order[:n] for n in range(len(facts.order), facts.least_blocks - 1, -1))
         return next((order for order in orders if rows == len(order) * each), None)
@@ -53,9 +53,8 @@ class Batched:
 
 
 class BatchCut(Batched):
-    """Leaves the unconditional rows out of the models' calls, and repeats the conditional rows of
-    their output in the place of those that are missing.
-    """
+    """Leave the unconditional rows out of the models' calls, and repeat the conditional rows of
+    their output in the place of those that are missing."""
 
     holds_scale = False
 

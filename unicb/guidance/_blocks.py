@@ -1,4 +1,4 @@
-"""Blocks of rows: leaving some out of a call's arguments, and putting them back into its output."""
+"""Leave blocks of rows out of a call's arguments, and put them back into its output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unicb.pipelines import Part, PipelineFacts
 
 
 class Blocks:
-    """The blocks of one call of a model."""
+    """``Blocks`` are the blocks of one call of a model."""
 
     def __init__(
         self,
@@ -21,7 +21,8 @@ class Blocks:
         batch: int,
         frames: int,
     ) -> None:
-        """``batch``: rows of the latents; ``frames``: frames of each, 1 for images."""
+        """Take the form of the blocks: ``batch`` is the number of rows of the latents, ``frames``
+        that of the frames of each, 1 for images."""
         self._backend = backend
         self._facts = facts
         self._order = order
@@ -33,18 +34,19 @@ class Blocks:
     def cut_arguments(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments of the call without the unconditional rows."""
+        """Return the arguments of the call without the unconditional rows."""
         cut = {name: self._cut_argument(name, value) for name, value in kwargs.items()}
         return tuple(mapped(self._cut, value, self._has_rows) for value in args), cut
 
     def restore(self, out: Any) -> Any:
-        """The call's output, with the conditional rows where unconditional ones are missing."""
+        """Return the call's output, with the conditional rows where unconditional ones are
+        missing."""
         if self.kept == len(self._order):
             return out
         return mapped(self._restored, out, self._has_rows)
 
     def with_unconditional(self, out: Any, replace: Callable[[Any, Any], Any]) -> Any:
-        """The call's output with ``replace(unconditional, conditional)`` in the place of its
+        """Return the call's output with ``replace(unconditional, conditional)`` in the place of its
         unconditional rows."""
         return mapped(lambda x: self._with_unconditional(x, replace), out, self._has_rows)
 
@@ -75,7 +77,7 @@ class Blocks:
         return [made[row] for row in range(len(pairs))]
 
     def _joined(self, x: Any, blocks: list[Any]) -> Any:
-        """The blocks as one whole, of the make of ``x``."""
+        """Join the blocks to one whole, of the make of ``x``."""
         if isinstance(x, list):
             return [item for block in blocks for item in block]
         return self._backend.ops.concat(blocks)
@@ -91,11 +93,12 @@ class Blocks:
         return mapped(lambda x: self._cut(x, axis), value, self._has_rows)
 
     def _has_rows(self, value: Any) -> bool:
-        """Whether a value may have rows: a tensor, or a list of rows."""
+        """Return whether a value may have rows: a tensor, or a list of rows."""
         return self._backend.is_tensor(value) or (self._facts.listed and isinstance(value, list))
 
     def _each(self, x: Any, blocks: int, axis: int = 0) -> int:
-        """Rows of each block of ``x``; 0 if it does not have so many blocks of rows."""
+        """Return how many rows each block of ``x`` has; 0 if it does not have so many blocks of
+        rows."""
         if isinstance(x, list):
             return self._batch if len(x) == blocks * self._batch else 0
         for each in (self._batch, self._batch * self._frames):

@@ -1,4 +1,5 @@
-"""Libraries that answer a denoiser's calls from earlier ones, and are not the frameworks' own.
+"""Name the libraries that answer a denoiser's calls from earlier ones, and are not the frameworks'
+own.
 
 They are recognised by what they leave on the model, and not by import: who has one installed may
 not use it.
@@ -16,7 +17,7 @@ from unicb.guidance._replaced import package_of, put_in_place
 
 @dataclass(frozen=True)
 class CachingLibrary:
-    """What is known of one.
+    """``CachingLibrary`` says what is known of a library that caches a model's predictions.
 
     Attributes:
         name: as its users call it.
@@ -35,7 +36,7 @@ class CachingLibrary:
     source: str = ""
 
     def is_on(self, model: Any) -> bool:
-        """Whether it is enabled on the model."""
+        """Return whether the library is enabled on the model."""
         if self.package:
             return any(package_of(call) == self.package for call in put_in_place(model))
         return all(_is_set(getattr(model, name, None)) for name in self.attributes)
@@ -94,5 +95,5 @@ def refuse_caching(models: Iterable[tuple[str, Any]], pipeline: str, aim: str) -
 
 
 def _is_set(value: Any) -> bool:
-    """Whether an attribute is there: a mark, or an object that may be empty by now."""
+    """Return whether an attribute is set: a mark, or an object that may be empty by now."""
     return value is not None and value is not False

@@ -1,4 +1,5 @@
-"""Guidance in several calls of the denoiser a step, by a flag that no callback can reach."""
+"""Cut guidance that takes several calls of the denoiser a step, by a flag that no callback can
+reach."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from unicb.guidance._tree import mapped
 
 
 class CountedCalls:
-    """Tells a step's unconditional calls from its conditional one, by counting them."""
+    """Tell a step's unconditional calls from its conditional one, by counting them."""
 
     def __init__(self, models: Models) -> None:
         self._models = models
@@ -66,13 +67,13 @@ class CountedCalls:
     def _unconditional(
         self, name: str, key: str, shape: tuple[int, ...], call: Callable[[], Any], fills: bool
     ) -> Any:
-        """The answer to an unconditional call with a sample of that shape; ``fills``: whether it
+        """Answer an unconditional call with a sample of that shape. ``fills`` says whether the call
         is needed for more than its answer."""
         raise NotImplementedError
 
 
 class CallsCut(CountedCalls):
-    """Answers a step's unconditional calls with what its conditional call gave."""
+    """Answer a step's unconditional calls with what its conditional call gave."""
 
     holds_scale = False
 
@@ -99,7 +100,7 @@ class CallsCut(CountedCalls):
         return self._of_conditional(name, key, shape)
 
     def _of_conditional(self, name: str, key: str, shape: tuple[int, ...]) -> Any:
-        """What the conditional call gave, for a call with a sample of that shape."""
+        """Return the conditional call's answer, for a call with a sample of that shape."""
         whole = self._shapes.get(key, ())
         if shape == whole:
             return self._conditional[key]

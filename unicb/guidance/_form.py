@@ -1,4 +1,4 @@
-"""Whether what a loop combines is a form that can be made into another by moving one part."""
+"""Tell whether the loop's combination is a form that becomes another by moving one part."""
 
 from __future__ import annotations
 

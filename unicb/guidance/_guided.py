@@ -1,4 +1,4 @@
-"""The guidance of one run: cut, brought back, and given another scale."""
+"""Cut the guidance of one run, bring it back, and give it another scale."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ATTRIBUTE = "_guidance_scale"
 
 
 class RunGuidance:
-    """What a run does to its pipeline's guidance.
+    """``RunGuidance`` makes one run's changes to its pipeline's guidance.
 
     Args:
         target: the pipeline.
@@ -62,7 +62,8 @@ class RunGuidance:
         self._owner.watch_steps(self._step_end)
 
     def _step_end(self, handed: Mapping[str, Tensor]) -> None:
-        """Raises UnsupportedPipelineError if the step that has ended was not as expected."""
+        """Check that the step that has ended was as expected; raises UnsupportedPipelineError if
+        not."""
         if self._look is not None:
             self._look.step_end()
         if self._cut is not None:
@@ -72,7 +73,8 @@ class RunGuidance:
                 made.step_end()
 
     def counted(self) -> dict[str, Tensor]:
-        """What counts the batch, before the first step has ended: of the loop's locals."""
+        """Return the loop's local that has one row for each picture, before the first step has
+        ended; nothing where none is found."""
         before = "" if self._facts is None else self._facts.batch_before
         scheduled = self._target.scheduled
         names = [self._batch_of, before] if scheduled is None else [scheduled.latents]
@@ -83,7 +85,8 @@ class RunGuidance:
         return {} if rows is None else {self._batch_of: rows}
 
     def is_off(self) -> bool:
-        """Whether the pipeline was called without guidance, as far as can be known by now."""
+        """Return whether the pipeline was called without guidance, as far as can be known by
+        now."""
         return is_off(self._pipeline, self._facts, self._owner)
 
     def set_scale_attribute(self, value: float) -> None:

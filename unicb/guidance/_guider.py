@@ -1,5 +1,5 @@
-"""Guidance by a guider: an object of the pipeline that says what predictions a step takes, and in
-which order, and combines them.
+"""Read guiders: a guider is an object of the pipeline that says what predictions a step takes, and
+in which order, and combines them.
 
 Where a guider that is past its last step asks for the conditional prediction alone, that is what
 cuts it: so it combines nothing, and keeps nothing, such as a momentum. A guider that takes more
@@ -39,30 +39,31 @@ Way: TypeAlias = Literal["stop", "scale", "answer"]
 
 
 def guiders_of(pipeline: Any, names: tuple[str, ...]) -> list[Any]:
-    """The pipeline's guiders, by the names of their attributes."""
+    """Return the pipeline's guiders, by the names of their attributes."""
     found = (getattr(pipeline, name, None) for name in names)
     return [guider for guider in found if guider is not None]
 
 
 def batches_of(guider: Any) -> list[tuple[str, Any]]:
-    """What a guider wants in its current step, in that order: each prediction's name, and what it
-    is to be handed in."""
+    """List the predictions that a guider wants in its current step, in its order: the name of each,
+    and the batch to put it in."""
     ask = getattr(guider, "prepare_inputs_from_block_state", guider.prepare_inputs)
     return [(getattr(batch, guider._identifier_key), batch) for batch in ask({}, {})]
 
 
 def predictions(guider: Any) -> tuple[str, ...]:
-    """Names of the predictions that a guider wants in its current step, in their order."""
+    """Return the names of the predictions that a guider wants in its current step, in their
+    order."""
     return tuple(name for name, _ in batches_of(guider))
 
 
 def is_on(guider: Any, num_timesteps: int = _STEPS) -> bool:
-    """Whether it wants an unconditional prediction in any of so many steps."""
+    """Return whether the guider wants an unconditional prediction in any of so many steps."""
     return any(UNCONDITIONAL in predictions(step) for step in _steps(guider, num_timesteps))
 
 
 def least_scale(guider: Any) -> float:
-    """The scale at which what it makes is the conditional prediction."""
+    """Return the scale at which the guider makes the conditional prediction alone."""
     return 0.0 if getattr(guider, "use_original_formulation", False) else 1.0
 
 
@@ -83,7 +84,7 @@ def check_scale(models: Models) -> None:
 
 
 def way_of(models: Models, guider: Any) -> Way | None:
-    """How the guider is cut; None where it does not guide.
+    """Return the way in which the guider is cut; None where it does not guide.
 
     Raises:
         UnsupportedPipelineError: in no way that is known.
@@ -111,14 +112,14 @@ def _unknown(models: Models, guider: Any, why: str) -> UnsupportedPipelineError:
 
 
 def _guided_step(guider: Any, num_timesteps: int) -> Any:
-    """A copy of the guider in a step in which it wants the most, an unconditional prediction among
-    that; None if it never wants one."""
+    """Return a copy of the guider in the step in which it wants the most predictions, with an
+    unconditional one among them; None if it never wants one."""
     steps = [step for step in _steps(guider, num_timesteps) if UNCONDITIONAL in predictions(step)]
     return max(steps, key=lambda step: len(predictions(step)), default=None)
 
 
 def _steps(guider: Any, num_timesteps: int) -> Iterator[Any]:
-    """Copies of the guider, one in each step."""
+    """Yield copies of the guider, one in each step."""
     for number in range(num_timesteps):
         step = copy.copy(guider)
         step.set_state(step=number, num_inference_steps=num_timesteps, timestep=None)
@@ -126,7 +127,7 @@ def _steps(guider: Any, num_timesteps: int) -> Iterator[Any]:
 
 
 def _changed(guider: Any, name: str, value: float) -> Any:
-    """A copy with another value of an attribute that it has."""
+    """Return a copy with another value of an attribute that the guider has."""
     other = copy.copy(guider)
     getattr(other, name)  # AttributeError: it is no guider of this kind
     setattr(other, name, value)
@@ -134,8 +135,9 @@ def _changed(guider: Any, name: str, value: float) -> Any:
 
 
 def _scale_changes_no_other(step: Any, wanted: tuple[str, ...]) -> bool:
-    """Whether the scale that changes nothing leaves out the unconditional prediction, and makes of
-    the others what they are with the conditional one in its place."""
+    """Return whether, at the scale that changes nothing, the guider leaves out the unconditional
+    prediction alone, and makes of the others what it makes with the conditional one in its
+    place."""
     others = tuple(name for name in wanted if name != UNCONDITIONAL)
     rescaled = "guidance_rescale"  # a mean over a picture, which numbers have none of
     plain = _changed(step, rescaled, 0.0) if hasattr(step, rescaled) else step
@@ -154,7 +156,7 @@ def _combined(guider: Any, given: dict[str, float]) -> float:
 
 
 class GuiderCut:
-    """Guiders whose unconditional predictions are left out, until removed.
+    """A guider cut leaves the unconditional predictions of guiders out, until it is removed.
 
     Args:
         models: of the pipeline.
@@ -228,12 +230,13 @@ class GuiderCut:
     def _prepares(
         self, guider: Any, prepare: Callable[..., None], *args: Any, **kwargs: Any
     ) -> None:
-        """The loop has the guider prepare the next call, which is counted."""
+        """Count the call that the loop has the guider prepare."""
         self._prepared[id(guider)] += 1
         prepare(*args, **kwargs)
 
     def _prediction(self) -> str:
-        """Which prediction this call is for: the loop has its guider prepare each."""
+        """Return the name of the prediction that this call is for: the loop has its guider prepare
+        each."""
         for guider in self._answered:
             count, wanted = self._prepared[id(guider)], predictions(guider)
             if 0 < count <= len(wanted):
@@ -244,7 +247,7 @@ class GuiderCut:
 
 
 class GuiderScale:
-    """Guiders with another scale, until removed.
+    """A guider scale gives guiders another scale, until it is removed.
 
     Args:
         models: of the pipeline.

@@ -1,4 +1,4 @@
-"""A guidance rule on guiders: it takes the place of the formula by which these combine."""
+"""Put a guidance rule in the place of the formula by which guiders combine."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def check(models: Models) -> None:
 
 
 class GuiderRuling:
-    """Guiders whose formula is a rule, until removed. What else they do to their predictions, such
-    as rescaling, is in their formula, and so the rule's.
+    """A guider ruling makes a rule the formula of guiders, until it is removed. What else they do
+    to their predictions, such as rescaling, is in their formula, and so the rule's.
 
     Args:
         models: of the pipeline.
@@ -81,7 +81,8 @@ class GuiderRuling:
         return with_part(made, 0, self._backend.in_dtype(found, pred_cond.dtype))
 
     def _step(self, guider: Any, shape: tuple[int, ...]) -> RuleStep:
-        """The next part of the step's prediction: a guider of sound comes after that of video."""
+        """Describe the next part of the step's prediction: a guider of sound comes after that of
+        video."""
         scale, first = guider.guidance_scale, self._guiders[0].guidance_scale
         asked = float(scale) + 1.0 - least_scale(guider)
         part, self._part = self._part, self._part + 1

@@ -1,4 +1,4 @@
-"""How guidance works on a class of pipeline that the data files do not know, read from its code.
+"""Read from its code how guidance works on a class of pipeline that the data files do not know.
 
 Pipelines are written alike: a loop that calls ``callback_on_step_end`` (or steps its scheduler,
 where no callback is taken) and unpacks the denoiser's output into names such as
@@ -35,7 +35,8 @@ _ROLES: tuple[tuple[str, Part], ...] = (
 
 
 def facts_of_class(kind: type, known: PipelineFacts | None) -> PipelineFacts:
-    """``known`` where the class runs the loop that it is known for; else what its code tells.
+    """Return ``known`` where the class runs the loop that it is known for; else what its code
+    tells.
 
     Raises:
         UnsupportedPipelineError: nothing is known, and nothing can be read.
@@ -88,7 +89,7 @@ def _read(kind: type, caller: type, known: PipelineFacts | None) -> PipelineFact
 
 
 def _agree(found: PipelineFacts, known: PipelineFacts) -> bool:
-    """Whether the two mean the same. (A switch is one way to leave out calls.)"""
+    """Return whether the two mean the same. (A switch is one way to leave out calls.)"""
     blocks = len(found.order)
     same_order = found.order == known.order[:blocks] and blocks >= known.least_blocks
     return same_order and (found.cfg == "batch") == (known.cfg == "batch")
@@ -101,12 +102,12 @@ def _described(facts: PipelineFacts) -> str:
 
 
 def hands_on_callback(kind: type) -> bool:
-    """Whether a class's ``__call__`` only hands its callback on, to a pipeline inside it."""
+    """Return whether a class's ``__call__`` only hands its callback on, to a pipeline inside it."""
     return CallSource.of(kind).hands_on
 
 
 def infer(kind: Any) -> PipelineFacts | None:
-    """Facts read from the code of a class's ``__call__``; None where it does not say."""
+    """Read facts from the code of a class's ``__call__``; None where it does not say."""
     source = CallSource.of(kind)
     tree, loop = source.written.tree, _loop_of(source)
     if tree is None or loop is None or "perturbed" in ast.unparse(loop):
@@ -138,7 +139,8 @@ def infer(kind: Any) -> PipelineFacts | None:
 
 
 def _loop_of(source: CallSource) -> ast.For | ast.While | None:
-    """The loop that calls the callback; in a class that takes none, that steps its scheduler."""
+    """Return the loop that calls the callback; in a class that takes none, the one that steps its
+    scheduler."""
     tree, loop = source.written.tree, source.written.loop
     if loop is not None or tree is None or CALLBACK in source.parameters:
         return loop
@@ -151,7 +153,7 @@ def _role(name: str) -> Part | None:
 
 
 def _unpacked_orders(loop: ast.AST) -> Iterator[tuple[Part, ...]]:
-    """Orders of rows, from ``a, b = prediction.chunk(2)``, by the names."""
+    """Yield the orders of rows, from ``a, b = prediction.chunk(2)``, by the names."""
     for node in ast.walk(loop):
         if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple)):
             continue
@@ -175,7 +177,7 @@ def _two_calls(
     denoisers: tuple[str, ...],
     companions: tuple[str, ...],
 ) -> PipelineFacts | None:
-    """Facts of a loop that calls its denoiser a second time, if guidance is on."""
+    """Read the facts of a loop that calls its denoiser a second time, if guidance is on."""
     if len(sites) != 2:
         return None
     parents = {child: node for node in ast.walk(loop) for child in ast.iter_child_nodes(node)}
@@ -201,7 +203,7 @@ def _two_calls(
 
 
 def _scale_read(loop: ast.AST) -> Literal["property", "local"]:
-    """Where the loop has its guidance scale. How it combines the parts with it is not read."""
+    """Tell where the loop has its guidance scale. How it combines the parts with it is not read."""
     named = {node.id for node in ast.walk(loop) if isinstance(node, ast.Name)}
     read = {self_attribute(node) for node in ast.walk(loop)}
     is_property = read & {"guidance_scale", "_guidance_scale"} and "guidance_scale" not in named
@@ -209,7 +211,7 @@ def _scale_read(loop: ast.AST) -> Literal["property", "local"]:
 
 
 def _assigned(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> str | None:
-    """Name of the local that the call's result goes into."""
+    """Return the name of the local that the call's result goes into; None if there is none."""
     while node in parents:
         node = parents[node]
         if isinstance(node, ast.Assign):
@@ -219,7 +221,7 @@ def _assigned(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> str | None:
 
 
 def _guard(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> str | None:
-    """Test of the nearest ``if`` around."""
+    """Return the test of the nearest ``if`` around the node; None if there is none."""
     while node in parents:
         node = parents[node]
         if isinstance(node, ast.If):
@@ -228,7 +230,7 @@ def _guard(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> str | None:
 
 
 def _off(kind: Any) -> dict[str, float] | None:
-    """The scale that switches ``do_classifier_free_guidance`` off, by its own code."""
+    """Return the scale that switches ``do_classifier_free_guidance`` off, by its own code."""
     switch = getattr(kind, "do_classifier_free_guidance", None)
     if not isinstance(switch, property):
         return None

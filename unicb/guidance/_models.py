@@ -1,4 +1,4 @@
-"""The models that a pipeline's loop calls, and hooks on all of them."""
+"""Find the models that a pipeline's loop calls, and hook all of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Answer: TypeAlias = Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str
 
 
 class Models:
-    """A pipeline's denoisers and their companions, as its facts name them."""
+    """``Models`` are a pipeline's denoisers and their companions, as its facts name them."""
 
     def __init__(
         self,
@@ -30,9 +30,8 @@ class Models:
         run: Run | None,
         aim: str = "cut guidance",
     ) -> None:
-        """``run``: whose calls are to be answered; others pass. None to rehearse. ``aim``: what
-        for, in messages.
-        """
+        """Take the run whose calls are to be answered; others pass. ``run`` is None to rehearse.
+        ``aim`` says in messages what is to be done."""
         self.backend = backend
         self.pipeline = pipeline
         self.facts = facts
@@ -46,27 +45,28 @@ class Models:
             )
 
     def with_facts(self, facts: PipelineFacts) -> Models:
-        """The same models of the same run, which other facts are known of; nothing is hooked."""
+        """Return the same models of the same run, with other facts about them; nothing is
+        hooked."""
         return Models(self.backend, self.pipeline, facts, self._run, self.aim)
 
     @property
     def name(self) -> str:
-        """Name of the pipeline's class."""
+        """Return the name of the pipeline's class."""
         return type(self.pipeline).__name__
 
     @property
     def attributes(self) -> Any:
-        """What has the attributes that the loop reads at each step: the pipeline, or the state of
-        a modular pipeline's loop block."""
+        """Return the object whose attributes the loop reads at each step: the pipeline, or the
+        state of a modular pipeline's loop block."""
         step = None if self._run is None else self._run.target.block_step
         return self.pipeline if step is None else step.state
 
     def denoiser(self) -> Any:
-        """The first denoiser that the pipeline has."""
+        """Return the first denoiser that the pipeline has."""
         return next(model for _, model in self.denoisers())
 
     def denoisers(self) -> Iterator[tuple[str, Any]]:
-        """All denoisers that it has, with their names."""
+        """Yield all denoisers that the pipeline has, with their names."""
         return ((name, model) for name, model in self._present() if name in self.facts.denoisers)
 
     def hook(self, answer: Answer) -> None:
@@ -119,7 +119,7 @@ class Models:
         )
 
     def sample(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What a model denoises: the first tensor with axes (or list, in a listed batch)."""
+        """Return what a model denoises: the first tensor with axes (or list, in a listed batch)."""
         for value in (*args, *kwargs.values()):
             if self.facts.listed and isinstance(value, list):
                 return value
@@ -128,7 +128,8 @@ class Models:
         return None
 
     def fills(self, kwargs: dict[str, Any]) -> bool:
-        """Whether a call with these arguments fills a cache for later ones, which may be guided."""
+        """Return whether a call with these arguments fills a cache for later ones, which may be
+        guided."""
         wanted, _, value = self.facts.fills.partition("=")
         name, _, key = wanted.partition(".")
         found = kwargs.get(name)

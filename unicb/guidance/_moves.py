@@ -1,4 +1,4 @@
-"""Moving the unconditional prediction, so that the loop's own formula gives something else.
+"""Move the unconditional prediction, so that the loop's own formula gives something else.
 
 What a loop combines passes through its denoiser's call. The conditional prediction stays what it
 is, as loops need that compare with it what they have combined; another one answers in the place of
@@ -21,28 +21,28 @@ Moved: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 class Moves(Protocol):
-    """What is to be done to the unconditional predictions of a run."""
+    """``Moves`` says what is to be done to the unconditional predictions of a run."""
 
     @property
     def aim(self) -> str:
-        """What cannot be done with more than two parts, in messages; empty: nothing is done."""
+        """Say in words, for messages, what takes exactly two parts; empty: nothing is done."""
 
     def in_this_call(self) -> Moved | None:
-        """What is done in the call of the denoiser that is under way; None: nothing."""
+        """Return what is done in the denoiser's call that is under way; None: nothing."""
 
     def check_guided(self, found: bool) -> None:
         """Raise UnsupportedPipelineError if the first step is without guidance, though it should
         have some."""
 
     def step_end(self) -> None:
-        """A step has ended."""
+        """Note that a step has ended."""
 
     def remove(self) -> None:
         """Put back what was set on the pipeline. Idempotent."""
 
 
 class BatchMoves(Batched):
-    """Moves the unconditional rows of what the denoiser answers."""
+    """Move the unconditional rows of what the denoiser answers."""
 
     def __init__(self, models: Models, latents: Tensor, moves: Moves) -> None:
         super().__init__(models, latents)
@@ -80,7 +80,7 @@ class BatchMoves(Batched):
 
 
 class CallsMoves(CountedCalls):
-    """Moves what the denoiser answers to a step's unconditional call."""
+    """Move what the denoiser answers to a step's unconditional call."""
 
     def __init__(self, models: Models, moves: Moves) -> None:
         self._moves = moves

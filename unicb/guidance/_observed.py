@@ -1,4 +1,4 @@
-"""How a loop combines what its denoiser predicts, seen in one of its steps.
+"""Find out, from one step, how a loop combines what its denoiser predicts.
 
 Between the parts that a denoiser predicts and the ``model_output`` that the loop hands to its
 scheduler stands the loop's own combination. Where that is ``a * u + b * c``, least squares over
@@ -22,7 +22,7 @@ SINGULAR = 1e6
 
 
 class Combination(NamedTuple):
-    """What a loop makes of the parts that its denoiser predicts.
+    """A combination says what a loop makes of the parts that its denoiser predicts.
 
     Attributes:
         coefficients: of each part, over all equations; those of one equation may be others where
@@ -43,14 +43,14 @@ class Combination(NamedTuple):
 
     @property
     def total(self) -> float:
-        """The sum of the coefficients: k."""
+        """Return the sum of the coefficients: k."""
         return sum(self.coefficients)
 
 
 def combination_of(
     parts: Sequence[Array], output: Array, sample: Array | None, precision: float
 ) -> Combination | None:
-    """How ``output`` is made of ``parts``; None where that is not clean.
+    """Tell how ``output`` is made of ``parts``; None where no clean combination is found.
 
     Args:
         parts: each of the shape of ``output``, ``[rows, ...]``.
@@ -73,7 +73,8 @@ def combination_of(
 def _equations(
     parts: Sequence[Array], output: Array, sample: Array | None
 ) -> Iterator[tuple[str, Array, Array]]:
-    """Columns ``[equations, elements, parts]`` and what is to be made of them, most usual first."""
+    """Yield columns ``[equations, elements, parts]`` and what is to be made of them, most usual
+    first."""
 
     def rows(x: Array) -> Array:
         return x.reshape(len(x), -1)
@@ -104,8 +105,8 @@ def _equations(
 
 
 def _solve(columns: Array, wanted: Array, precision: float) -> tuple[Array, Array] | None:
-    """Least squares of each equation, and the standard deviations of what it finds; None where it
-    leaves more than rounding, or could be any."""
+    """Solve each equation by least squares; return the solutions, and their standard deviations.
+    None where a solution leaves more than rounding, or could be any."""
     if not (np.isfinite(columns).all() and np.isfinite(wanted).all()):
         return None
     if columns.shape[1] < columns.shape[2]:
@@ -128,8 +129,8 @@ def _solve(columns: Array, wanted: Array, precision: float) -> tuple[Array, Arra
 
 
 def _judged(coefficients: Array, errors: Array, how: str) -> Combination | None:
-    """What the coefficients ``[equations, parts]`` say; None if that is no guidance, or too
-    uncertain to tell."""
+    """Return the combination that the coefficients ``[equations, parts]`` show; None if that is no
+    guidance, or too uncertain to tell."""
     totals = coefficients.sum(1)
     if np.abs(totals).min() < 1e-3:
         return None

@@ -1,4 +1,4 @@
-"""Perturbed-attention guidance (PAG): its attention processors count the blocks of rows.
+"""Cut perturbed-attention guidance (PAG): its attention processors count the blocks of rows.
 
 A pipeline with PAG replaces some of its denoiser's attention processors by ones that know whether
 there is an unconditional block. When that block goes, they have to be exchanged.
@@ -13,7 +13,7 @@ from unicb.guidance._models import Models
 
 
 class PerturbedAttention:
-    """Exchanges the processors through the pipeline's own method, and puts them back."""
+    """Exchange the processors through the pipeline's own method, and put them back."""
 
     def __init__(self, models: Models) -> None:
         self._models = models

@@ -1,4 +1,5 @@
-"""Calls of denoisers that somebody has replaced: who did, and whether a cut can be trusted with it.
+"""Find calls of denoisers that somebody has replaced: who did, and whether a cut can be trusted
+with it.
 
 What frameworks put there themselves (registries of hooks, offloading, compilers) is known to
 compute what the model computes, and to keep nothing. Anything else may keep rows of earlier calls,
@@ -33,8 +34,8 @@ _SAME = 1e-3
 
 
 def put_in_place(model: Any) -> Iterator[Any]:
-    """What has been put in the place of a model's call, and what that calls in turn, as far as can
-    be seen: functions, and objects that are called."""
+    """Yield what has been put in the place of a model's call, and what that calls in turn, as far
+    as can be seen: functions, and objects that are called."""
     found: list[Any] = []
     for part in (model, getattr(model, "_orig_mod", None)):  # that of a compiled one
         own: Mapping[str, Any] = getattr(part, "__dict__", {})
@@ -54,27 +55,27 @@ def put_in_place(model: Any) -> Iterator[Any]:
 
 
 def package_of(call: Any) -> str:
-    """The top-level package whose code it is, whatever decorators say of it."""
+    """Return the top-level package whose code the call is, whatever decorators say of it."""
     names = getattr(call, "__globals__", None)
     module = type(call).__module__ if names is None else names.get("__name__", "")
     return str(module).partition(".")[0]
 
 
 def replaced_by(model: Any) -> str | None:
-    """Who has replaced a model's call, in words; None where nobody has, or a framework."""
+    """Say in words who has replaced a model's call; None where nobody has, or a framework."""
     calls = (*_foreign_calls(type(model)), *_foreign_calls_on(model))
     return next((_named(call) for call in calls if not _is_frameworks(call)), None)
 
 
 def _foreign_calls(kind: type) -> Iterator[Any]:
-    """Methods of a class, or its bases, that are of another package than that."""
+    """Yield the methods of a class, or its bases, that come from another package than that."""
     for base, call in _own_calls(kind):
         if package_of(inspect.unwrap(call)) != base.__module__.partition(".")[0]:
             yield inspect.unwrap(call)
 
 
 def _foreign_calls_on(model: Any) -> Iterator[Any]:
-    """What of :func:`put_in_place` is not the model's own."""
+    """Yield the items of :func:`put_in_place` that are not the model's own."""
     calls = [call for _, call in _own_calls(type(model))]
     own = {id(call) for call in (*calls, *map(inspect.unwrap, calls))}
     for call in put_in_place(model):
@@ -102,7 +103,7 @@ def _named(call: Any) -> str:
 
 
 class FirstStep:
-    """Verifies the calls of a run's denoisers in the first step after a cut, where somebody has
+    """Verify the calls of a run's denoisers in the first step after a cut, where somebody has
     replaced them."""
 
     def __init__(self, models: Models) -> None:
@@ -111,11 +112,11 @@ class FirstStep:
 
     @property
     def verifies(self) -> bool:
-        """Whether there is anything to verify."""
+        """Return whether there is anything to verify."""
         return bool(self._by)
 
     def over(self) -> None:
-        """The step has ended."""
+        """Note that the step has ended."""
         self._by.clear()
 
     def call(
@@ -125,7 +126,7 @@ class FirstStep:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        """A denoiser's call with fewer rows than it would have without the cut."""
+        """Make a denoiser's call with fewer rows than it would have without the cut."""
         if name not in self._by:
             return call(*args, **kwargs)
         try:

@@ -1,4 +1,4 @@
-"""Guidance by a rule: any prediction p that is computed of an unconditional one u and a conditional
+"""Guide by a rule: any prediction p that is computed of an unconditional one u and a conditional
 one c.
 
 The loop makes ``u + g * (c - u)`` of what its denoiser answers. With ``c - (p - c) / (g - 1)`` in
@@ -52,14 +52,14 @@ def check(pipeline: Any, facts: PipelineFacts) -> None:
 
 
 class RuleMoves:
-    """How the unconditional predictions of a run are moved for a rule.
+    """``RuleMoves`` moves the unconditional predictions of a run as a rule asks.
 
     Args:
         models: of the pipeline.
         run: whose calls they are.
         combine: the rule.
         is_cut: whether guidance is cut at the moment; then the rule is not asked.
-        latents: by which it is told what of a prediction the loop uses; None where it has none.
+        latents: they show which part of a prediction the loop uses; None where it has none.
         sets_scale: whether the scale that the loop reads may be set.
     """
 
@@ -106,7 +106,7 @@ class RuleMoves:
             self._property.remove()
 
     def combined(self, unconditional: Tensor, conditional: Tensor) -> Tensor:
-        """What the rule makes of these two, in their dtype."""
+        """Return what the rule makes of these two, in their dtype."""
         made = self._made(unconditional, conditional, 0)
         return self._models.backend.in_dtype(made, unconditional.dtype)
 
@@ -130,14 +130,16 @@ class RuleMoves:
         return part.put_back(self._models.backend.in_dtype(moved, unconditional.dtype))
 
     def _loops(self, number: int) -> float:
-        """What the loop guides this tensor of a prediction with, in its own convention."""
+        """Return the scale that the loop guides this tensor of a prediction with, in its own
+        convention."""
         if 0 < number < len(self._called) and self._called[number] is not None:
             name = self._models.facts.scale_follows[number - 1]
             return float(getattr(self._models.pipeline, name))
         return guiding_scale(self._models, self._run)[0]
 
     def _asked(self, number: int) -> float | Tensor:
-        """What it was called with, in the convention ``u + scale * (c - u)``."""
+        """Return the scale that the pipeline was called with, in the convention ``u + scale * (c -
+        u)``."""
         found: Any = self._called[number] if number < len(self._called) else None
         if found is None:
             found = next(iter(self._called), None)
@@ -161,8 +163,8 @@ class RuleMoves:
         return by
 
     def _made(self, u: Tensor, c: Tensor, number: int) -> Tensor:
-        """What the rule makes of two parts of predictions, in float32 at least; ``number``: of the
-        tensor that they are of, in what the denoiser answers."""
+        """Return what the rule makes of two parts of predictions, in float32 at least. ``number``
+        is the index of their tensor among those that the denoiser answers."""
         u, c = self._wide(u), self._wide(c)
         timesteps = num_timesteps_of(self._models.pipeline)
         called = self._called[number] if 0 < number < len(self._called) else None
@@ -178,14 +180,15 @@ class RuleMoves:
 
 
 def wide(backend: Backend, x: Tensor) -> Tensor:
-    """The tensor, in float32 if it has half precision: sums over a picture overflow in that."""
+    """Return the tensor, in float32 if it has half precision: sums over a picture overflow in
+    that."""
     return backend.in_dtype(x, "float32") if dtype_name(x) in ("float16", "bfloat16") else x
 
 
 def combined(
     backend: Backend, combine: Combine, unconditional: Tensor, conditional: Tensor, step: RuleStep
 ) -> Tensor:
-    """What a rule makes of two wide predictions.
+    """Return what a rule makes of two wide predictions.
 
     Raises:
         TypeError, ValueError: something else than such a tensor.
@@ -206,7 +209,7 @@ def combined(
 
 
 class Ruling:
-    """Guidance by a rule on a pipeline, until removed.
+    """A ruling has a rule guide on a pipeline, until it is removed.
 
     Args:
         models: of the pipeline.
@@ -226,7 +229,7 @@ class Ruling:
             raise
 
     def step_end(self) -> None:
-        """A step has ended. Raises UnsupportedPipelineError if it was not as expected."""
+        """Note that a step has ended. Raises UnsupportedPipelineError if it was not as expected."""
         self._hooks.step_end()
 
     def remove(self) -> None:

@@ -1,4 +1,4 @@
-"""Setting a guidance rule in a run: on a loop that is known, or on one that is to be seen first."""
+"""Set a guidance rule in a run: on a loop that is known, or on one that is to be seen first."""
 
 from __future__ import annotations
 

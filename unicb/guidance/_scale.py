@@ -1,4 +1,4 @@
-"""Guidance of another scale than the one that a pipeline was called with.
+"""Give guidance another scale than the one that a pipeline was called with.
 
 Where the loop reads its scale at each step, another one is set. Elsewhere the scale is a local of
 the loop, out of reach. But what the loop combines passes through the denoiser's call: of the
@@ -33,12 +33,14 @@ ATTRIBUTE = "self."
 
 
 def read_at_each_step(facts: PipelineFacts) -> bool:
-    """Whether the loop reads its scale from the pipeline, after it has called the denoiser."""
+    """Return whether the loop reads its scale from the pipeline, after it has called the
+    denoiser."""
     return facts.guidance_scale == "property" and facts.scale_names[0].startswith(ATTRIBUTE)
 
 
 def scale_of(pipeline: Any, facts: PipelineFacts, run: Run) -> float | None:
-    """The scale that the loop guides its current step with; None if it has none by those names."""
+    """Return the scale that the loop guides its current step with; None if it has none by those
+    names."""
     for name in facts.scale_names:
         if name.startswith(ATTRIBUTE):
             step = run.target.block_step
@@ -54,15 +56,17 @@ def scale_of(pipeline: Any, facts: PipelineFacts, run: Run) -> float | None:
 
 
 def guides(pipeline: Any, run: Run) -> bool:
-    """Whether the loop has guidance on, by its property or, in classes without one, its local."""
+    """Return whether the loop has guidance on, by its property or, in classes without one, its
+    local."""
     name = "do_classifier_free_guidance"
     found = getattr(pipeline, name, None)
     return bool(run.loop_locals([name]).get(name, True) if found is None else found)
 
 
 def has_scale(kind: type, facts: PipelineFacts) -> bool:
-    """Whether the loop of a class may have a scale by one of those names: it is an attribute, or a
-    local of one of the class's methods. Of a loop that is not found there, nothing is known."""
+    """Return whether the loop of a class may have a scale by one of those names: it is an
+    attribute, or a local of one of the class's methods. Where the class's code is not found, the
+    answer is yes."""
     there = CallSource.of(kind).local_names
     if not there:
         return True
@@ -72,7 +76,7 @@ def has_scale(kind: type, facts: PipelineFacts) -> bool:
 def without_guidance(
     pipeline: Any, facts: PipelineFacts, scale: float | None, aim: str = AIM
 ) -> UnsupportedPipelineError:
-    """The error for a run that was called without the guidance that is to be set."""
+    """Return the error for a run that was called without the guidance that is to be set."""
     kind = type(pipeline)
     taken = CallSource.of(kind).parameters
     names = [name.removeprefix(ATTRIBUTE).lstrip("_") for name in facts.scale_names]
@@ -87,7 +91,7 @@ def without_guidance(
 
 
 class PropertyScale:
-    """Sets the attribute that the loop reads its scale from."""
+    """Set the attribute that the loop reads its scale from."""
 
     def __init__(self, models: Models) -> None:
         facts = models.facts
@@ -133,7 +137,8 @@ class PropertyScale:
 
 
 class ScaleMoves:
-    """How far the unconditional predictions of a run are to be moved."""
+    """``ScaleMoves`` moves the unconditional predictions of a run so far that guidance has another
+    scale."""
 
     def __init__(self, models: Models, run: Run) -> None:
         self._models, self._run = models, run
@@ -148,7 +153,7 @@ class ScaleMoves:
         return None if factor == 1.0 else partial(_moved, factor)
 
     def factor(self) -> float:
-        """What the difference between the two predictions is multiplied by in this step."""
+        """Return the factor for the difference between the two predictions, in this step."""
         if self.scale is None:
             return 1.0
         loops, least = guiding_scale(self._models, self._run)
@@ -168,8 +173,8 @@ class ScaleMoves:
 
 
 def guiding_scale(models: Models, run: Run) -> tuple[float, float]:
-    """The scale that the loop guides its current step with, and the one at which what it makes is
-    the conditional prediction.
+    """Return the scale that the loop guides its current step with, and the scale at which its
+    result is the conditional prediction.
 
     Raises:
         UnsupportedPipelineError: it has none; it is that one.
@@ -193,14 +198,15 @@ def check_guided(models: Models, run: Run, found: bool) -> None:
 
 
 def _moved(factor: float, unconditional: Any, conditional: Any) -> Any:
-    """``unconditional`` moved on the line through both. What is not of floats stays."""
+    """Return ``unconditional`` moved on the line through both. A tensor that is not of floats stays
+    as it is."""
     if "float" not in str(getattr(unconditional, "dtype", "")).lower():
         return unconditional
     return conditional + (unconditional - conditional) * factor
 
 
 class MovedScale:
-    """Guidance of another scale, by moving the unconditional prediction.
+    """Give guidance another scale by moving the unconditional prediction.
 
     Args:
         models: of the pipeline.

@@ -1,4 +1,4 @@
-"""Models that were exported for one number of rows, recognised by what their runtimes tell.
+"""Recognise models that were exported for one number of rows, by what their runtimes tell.
 
 Nothing is imported for it: a runtime's object is asked as the libraries ask it that wrap it.
 """
@@ -13,7 +13,8 @@ _SAMPLES = ("sample", "hidden_states", "latent_model_input", "x")
 
 
 def static_rows(model: Any) -> int | None:
-    """The one number of rows that a model takes; None where it takes any, or does not tell."""
+    """Return the one number of rows that a model takes; None where it takes any, or does not
+    tell."""
     for read in (_openvino, _onnx):
         try:
             shapes = dict(read(model))
@@ -27,8 +28,9 @@ def static_rows(model: Any) -> int | None:
 
 
 def _openvino(model: Any) -> Iterator[tuple[str, int | None]]:
-    """Rows by the names of inputs, of an ``openvino.Model`` or a compiled one, which stands in
-    ``model`` or ``request``. optimum-intel 2.2.0 asks so in ``OVDiffusionPipeline.batch_size``."""
+    """Yield the rows by the names of inputs, of an ``openvino.Model`` or a compiled one, which
+    stands in ``model`` or ``request``. optimum-intel 2.2.0 asks so in
+    ``OVDiffusionPipeline.batch_size``."""
     found = next((x for x in _parts(model, "model", "request") if hasattr(x, "inputs")), None)
     for number, one in enumerate(() if found is None else found.inputs):
         shape = one.get_partial_shape()
@@ -39,9 +41,9 @@ def _openvino(model: Any) -> Iterator[tuple[str, int | None]]:
 
 
 def _onnx(model: Any) -> Iterator[tuple[str, int | None]]:
-    """Rows by the names of inputs, of an ``onnxruntime.InferenceSession``, which stands in
-    ``session`` (optimum-onnx 0.1.0, ``ORTSessionMixin``) or ``model``. A dynamic axis has a name,
-    or None."""
+    """Yield the rows by the names of inputs, of an ``onnxruntime.InferenceSession``, which stands
+    in ``session`` (optimum-onnx 0.1.0, ``ORTSessionMixin``) or ``model``. A dynamic axis has a
+    name, or None."""
     session = next((x for x in _parts(model, "session", "model") if hasattr(x, "get_inputs")), None)
     for one in () if session is None else session.get_inputs():
         shape = one.shape

@@ -1,4 +1,5 @@
-"""Guidance in several calls of the denoiser a step, by a property that is read at each step."""
+"""Cut guidance that takes several calls of the denoiser a step, by a property that is read at each
+step."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from unicb.guidance._replaced import FirstStep
 
 
 class SwitchCut:
-    """Sets the attributes that the property is made of."""
+    """Set the attributes that the property is made of."""
 
     holds_scale = True
 
@@ -39,7 +40,7 @@ class SwitchCut:
 
     @classmethod
     def of(cls, models: Models) -> Self | None:
-        """None where guidance is off in this run."""
+        """Make the cut; None where guidance is off in this run."""
         attributes = models.attributes
         if attributes is models.pipeline:
             is_on = getattr(attributes, "do_classifier_free_guidance", True)
@@ -49,7 +50,8 @@ class SwitchCut:
         return cls(models) if is_on else None
 
     def step_end(self) -> None:
-        """The first step shows whether the facts are right, where they are to be verified."""
+        """Note that a step has ended: the first shows whether the facts are right, where they are
+        to be verified."""
         if self._calls > 1 and self._models.facts.verify:
             self.remove()
             self._models.mismatch(

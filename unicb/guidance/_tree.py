@@ -1,4 +1,4 @@
-"""Nested tuples, lists and mappings of what models are called with, and answer."""
+"""Go through nested tuples, lists and mappings of what models are called with, and answer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 
 def mapped(function: Callable[[Any], Any], value: Any, is_leaf: Callable[[Any], bool]) -> Any:
-    """``value`` with ``function`` applied to all of its leaves; containers keep their types."""
+    """Return ``value`` with ``function`` applied to all of its leaves; containers keep their
+    types."""
     if is_leaf(value):
         return function(value)
     if isinstance(value, Mapping):
@@ -20,7 +21,7 @@ def mapped(function: Callable[[Any], Any], value: Any, is_leaf: Callable[[Any], 
 
 
 def leaves(value: Any, is_leaf: Callable[[Any], bool]) -> Iterator[Any]:
-    """All leaves of ``value``, in order."""
+    """Yield all leaves of ``value``, in order."""
     if is_leaf(value):
         yield value
     elif isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Guidance on a loop that unicb was not proven on: its first guided step is observed.
+"""Guide on a loop that unicb was not proven on: its first guided step is observed.
 
 Where that step is to be guided otherwise already, it is computed whole, and what the loop makes of
 it is replaced, on its way to the scheduler, by what it would have made then. From the next step on
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def settled(models: Models, seen: Seen) -> PipelineFacts:
-    """The facts as the step has shown them.
+    """Return the facts as the step has shown them.
 
     Raises:
         UnsupportedPipelineError: the step was not clean; it contradicts the facts in what they
@@ -62,8 +62,8 @@ def settled(models: Models, seen: Seen) -> PipelineFacts:
 
 
 def wrong_scale(models: Models, run: Run, seen: Seen) -> tuple[str, str] | None:
-    """What was found and what was expected, where the loop guides with another scale than it seems
-    to; None where it does not."""
+    """Say in words what was found and what was expected, where the loop guides with another scale
+    than its code and attributes say; None where it does not."""
     facts, found = models.facts, seen.combination
     said = scale_of(models.pipeline, facts, run)
     if found is None or said is None or facts.combination == "other":
@@ -81,7 +81,8 @@ def wrong_scale(models: Models, run: Run, seen: Seen) -> tuple[str, str] | None:
 
 
 def remade(models: Models, seen: Seen, facts: PipelineFacts, scale: float) -> Tensor:
-    """What the loop would have made of the parts with ``scale`` (1: of the conditional one alone).
+    """Compute what the loop would have made of the parts with ``scale`` (1: of the conditional one
+    alone).
 
     Raises:
         UnsupportedPipelineError: as from :func:`remade_by`.
@@ -99,8 +100,8 @@ def remade_by(
     facts: PipelineFacts,
     combine: Callable[[Tensor, Tensor], Tensor] | None,
 ) -> Tensor:
-    """What the loop would have made of the parts if it combined the unconditional and the
-    conditional one in this way; None: to the conditional one alone.
+    """Compute what the loop would have made of the parts, had it combined the unconditional and the
+    conditional one by ``combine``; None leaves the conditional one alone.
 
     Raises:
         UnsupportedPipelineError: it does more than to combine them.
@@ -125,7 +126,7 @@ def _combined(
     combine: Callable[[Tensor, Tensor], Tensor] | None,
     total: int,
 ) -> Tensor:
-    """``total * combine(u, c)``, and what other parts add to it."""
+    """Compute ``total * combine(u, c)``, and add what other parts give."""
     conditional = parts[found.conditional]
     of = {name: parts[i] for i, name in enumerate(order[: len(parts)])}
     made = conditional
@@ -139,7 +140,7 @@ def _combined(
 
 
 class SeenFacts:
-    """What the steps of one run have shown of its loop.
+    """``SeenFacts`` holds what the steps of one run have shown of its loop.
 
     Attributes:
         facts: as they have shown them; None until they have.
@@ -155,7 +156,7 @@ class SeenFacts:
 
 
 class Look:
-    """Looks at the first step with guidance of a loop that unicb was not proven on.
+    """Look at the first step with guidance of a loop that unicb was not proven on.
 
     Args:
         models: of the pipeline.
@@ -168,7 +169,8 @@ class Look:
         self._watch = LoopWatch(models, run, self._see, self._is_due)
 
     def step_end(self) -> None:
-        """A step has ended. Raises UnsupportedPipelineError if nothing can be seen of it."""
+        """Note that a step has ended. Raises UnsupportedPipelineError if nothing can be seen of
+        it."""
         if self._seen.facts is None:
             self._watch.check_seen()
         else:
@@ -179,7 +181,7 @@ class Look:
         self._watch.remove()
 
     def _is_due(self) -> bool:
-        """Whether there is something to see or to do in this step."""
+        """Return whether there is something to see or to do in this step."""
         return self._seen.facts is None
 
     def _see(self, seen: Seen) -> Tensor | None:
@@ -193,19 +195,19 @@ class Look:
         return None
 
     def _remade(self, seen: Seen, scale: float) -> Tensor:
-        """What the scheduler is to get of this step."""
+        """Compute what the scheduler is to get in this step."""
         self._seen.is_to_be_seen_again = True
         return remade(self._models, seen, self._known().facts, scale)
 
     def _known(self) -> Models:
-        """The pipeline's models, with the facts as they were seen."""
+        """Return the pipeline's models, with the facts as they were seen."""
         facts = self._seen.facts
         assert facts is not None
         return self._models.with_facts(facts)
 
 
 class SecondLook(Look):
-    """Looks whether a loop that had a step made anew guides as it did then.
+    """Check that a loop that had a step made anew guides as it did then.
 
     Args:
         models: of the pipeline.
@@ -225,7 +227,7 @@ class SecondLook(Look):
 
 
 class UnprovenCut(Look):
-    """Cuts guidance once the loop has been seen to guide; ``make`` is the cut."""
+    """Cut guidance once the loop has been seen to guide; ``make`` is the cut."""
 
     holds_scale = False
 
@@ -261,7 +263,7 @@ class UnprovenCut(Look):
 
 
 class UnprovenScale(Look):
-    """Sets the scale of guidance once the loop has been seen to guide; ``make`` is the scaling."""
+    """Set the scale of guidance once the loop has been seen to guide; ``make`` is the scaling."""
 
     def __init__(
         self, models: Models, run: Run, make: Callable[[Models], Scaling], seen: SeenFacts
@@ -311,7 +313,7 @@ class UnprovenScale(Look):
 
 
 class UnprovenProperty:
-    """Sets the attribute that the loop should read its scale from, and looks whether it does.
+    """Set the attribute that the loop should read its scale from, and look whether it does.
 
     Args:
         models: of the pipeline.
@@ -338,7 +340,8 @@ class UnprovenProperty:
         self._scaling.remove()
 
     def _is_changed(self) -> bool:
-        """Whether it has another scale than it began with; before that, nothing is proven."""
+        """Return whether the scale is another than it began with; before that, nothing is
+        proven."""
         return scale_of(self._models.pipeline, self._models.facts, self._run) != self._first
 
     def _see(self, seen: Seen) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""A guidance rule on a loop that unicb was not proven on: its first guided step is observed."""
+"""Set a guidance rule on a loop that unicb was not proven on: its first guided step is observed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class UnprovenRuling(Look):
-    """Sets the rule once the loop has been seen to guide.
+    """Set the rule once the loop has been seen to guide.
 
     Args:
         models: of the pipeline.

@@ -1,4 +1,5 @@
-"""What of a prediction a loop uses: some models predict more than the latents' next step takes."""
+"""Find the part of a prediction that a loop uses: some models predict more than the latents' next
+step takes."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ _FIRST_TOKENS = re.compile(r"\[:, ?: ?(latents\.(size\(1\)|shape\[1\])|image_seq
 
 
 class UsedPart(NamedTuple):
-    """The part of a prediction that a loop uses.
+    """A used part is the part of a prediction that a loop uses.
 
     Attributes:
         taken: gives that part of a prediction, with an axis of rows first.
@@ -28,7 +29,8 @@ class UsedPart(NamedTuple):
 
 
 def used_part(models: Models, x: Tensor, latents: tuple[int, ...]) -> UsedPart:
-    """The part of the prediction ``x`` that the loop uses; ``latents``: their shape, or empty.
+    """Return the part of the prediction ``x`` that the loop uses. ``latents`` is their shape, or
+    empty.
 
     Raises:
         UnsupportedPipelineError: it is longer than the latents, and which of it is used is not
@@ -63,7 +65,7 @@ def _as_it_is(x: Tensor) -> Tensor:
 
 
 def _between(concat: Callable[..., Tensor], x: Tensor, first: int, end: int) -> UsedPart:
-    """What stands there along axis 1."""
+    """Make the used part that stands between ``first`` and ``end`` along axis 1."""
 
     def put_back(y: Tensor) -> Tensor:
         parts = [part for part in (x[:, :first], y, x[:, end:]) if part.shape[1]]

@@ -1,4 +1,4 @@
-"""Watches one step of a loop: what its denoiser answers, and what the loop makes of it."""
+"""Watch one step of a loop: what its denoiser answers, and what the loop makes of it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ENOUGH = 4096
 
 
 class Seen(NamedTuple):
-    """One step of a loop with guidance.
+    """``Seen`` holds one step of a loop with guidance.
 
     Attributes:
         parts: that the denoiser has predicted, each in the shape of ``output``.
@@ -46,7 +46,7 @@ See: TypeAlias = Callable[[Seen], Tensor | None]
 
 
 class LoopWatch:
-    """Looks on while a loop guides, until removed.
+    """Look on while a loop guides, until removed.
 
     Args:
         models: of the pipeline.
@@ -95,7 +95,8 @@ class LoopWatch:
         return out
 
     def _predictions(self) -> list[Any]:
-        """The answers that are predictions: some calls fill a cache, and of those some do both."""
+        """Return the answers that are predictions: some calls fill a cache, and some of those
+        predict, too."""
         predicted = [answer for answer, fills in self._answers if not fills]
         facts = self._models.facts
         enough = len(predicted) >= (len(facts.order) if facts.cfg == "calls" else 1)
@@ -131,7 +132,8 @@ class LoopWatch:
         return call(*args, **kwargs)
 
     def _instead(self, answers: Sequence[Any], output: Tensor, sample: Any) -> Tensor | None:
-        """What the scheduler is to get in the place of ``output``; None for that."""
+        """Return what the scheduler is to get in the place of ``output``; None where ``output`` is
+        right."""
         try:
             if not self._is_due():
                 return None
@@ -153,13 +155,13 @@ class LoopWatch:
 
 
 def schedulers_of(pipeline: Any) -> list[Any]:
-    """The pipeline's schedulers that step, each once."""
+    """Return the pipeline's schedulers that step, each once."""
     found = {id(x): x for name, x in vars(pipeline).items() if "scheduler" in name}
     return [x for x in found.values() if callable(getattr(x, "step", None))]
 
 
 def _seen(models: Models, answers: Sequence[Any], output: Tensor, sample: Any) -> Seen | None:
-    """What was seen in a step; None where it had one part, and so no guidance."""
+    """Return what was seen in a step; None where it had one part, and so no guidance."""
     tensors = [_first(models, answer) for answer in answers]
     if max(len(answers), *(_blocks(x, output) for x in tensors)) < 2:
         # Parts that are on other axes than what was made of them cannot be told apart.
@@ -184,7 +186,8 @@ def _seen(models: Models, answers: Sequence[Any], output: Tensor, sample: Any) -
 
 
 def _first(models: Models, answer: Any) -> Any:
-    """The prediction in what a denoiser answers: a tensor, or in a listed batch a list of them."""
+    """Return the prediction in what a denoiser answers: a tensor, or in a listed batch a list of
+    them."""
     is_tensor = models.backend.is_tensor
     if models.facts.listed:
         inner = answer
@@ -199,7 +202,7 @@ def _first(models: Models, answer: Any) -> Any:
 
 
 def _blocks(x: Any, output: Tensor) -> int:
-    """How many blocks of rows of the output's there are in ``x``."""
+    """Count the blocks in ``x`` that have as many rows as the output."""
     rows, each = (int(x.shape[0]), int(output.shape[0])) if x is not None else (0, 1)
     return rows // each if each and rows % each == 0 else 1
 
@@ -212,7 +215,7 @@ def _is_folded(x: Any, output: Tensor) -> bool:
 
 
 def _shaped(tensors: Sequence[Any], output: Tensor) -> Iterator[list[Tensor]]:
-    """The parts, in the output's shape, in each way in which they may have come by it."""
+    """Yield the parts, in the output's shape, in each way in which they may have come by it."""
     if any(x is None for x in tensors):
         return
     parts: list[Tensor] = []
@@ -236,18 +239,20 @@ def _as_it_is(x: Tensor, output: Tensor) -> Tensor | None:
 
 
 def _fits(x: Tensor, output: Tensor) -> bool:
-    """Whether the output may be a part of ``x``, or all of it."""
+    """Return whether the output may be a part of ``x``, or all of it."""
     lengths = list(zip(x.shape, output.shape, strict=False))
     return len(x.shape) == len(output.shape) and all(n >= m for n, m in lengths)
 
 
 def _beginning(x: Tensor, output: Tensor) -> Tensor | None:
-    """What a loop keeps that cuts off a learned variance, or tokens of a reference."""
+    """Return the beginning of ``x``, for a loop that cuts off a learned variance, or tokens of a
+    reference; None where the output cannot be that."""
     return x[tuple(slice(0, int(n)) for n in output.shape)] if _fits(x, output) else None
 
 
 def _end(x: Tensor, output: Tensor) -> Tensor | None:
-    """What a loop keeps that cuts off tokens of a text."""
+    """Return the end of ``x``, for a loop that cuts off tokens of a text; None where the output
+    cannot be that."""
     if not _fits(x, output):
         return None
     ends = zip(x.shape, output.shape, strict=True)
@@ -260,7 +265,7 @@ def _reshaped(x: Tensor, output: Tensor) -> Tensor | None:
 
 
 def _thinned(backend: Backend, output: Tensor) -> Callable[[Tensor], Array]:
-    """A function that brings some of the elements of tensors like ``output`` to the host.
+    """Return a function that brings some of the elements of tensors like ``output`` to the host.
 
     Channels and frames stay whole, since loops may treat each in its own way.
     """
@@ -283,7 +288,7 @@ def _thinned(backend: Backend, output: Tensor) -> Callable[[Tensor], Array]:
 
 
 def _precision(*tensors: Tensor) -> float:
-    """The machine epsilon of the least exact dtype among them."""
+    """Return the machine epsilon of the least exact dtype among them."""
     names = [str(x.dtype).lower() for x in tensors]
     least = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float64": 2.0**-53}
     found = [next((e for name, e in least.items() if name in n), 2.0**-24) for n in names]

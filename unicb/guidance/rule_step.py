@@ -1,4 +1,4 @@
-"""What a guidance rule is told of the step whose predictions it combines."""
+"""Describe to a guidance rule the step whose predictions it combines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _OF_STEPS: Any = object()
 
 
 class RuleStep:
-    """A denoising step that is being computed, as handed to :meth:`unicb.GuidanceRule.combine`.
+    """A rule step is a denoising step that is being computed, as handed to
+    :meth:`unicb.GuidanceRule.combine`.
 
     Attributes:
         run: the run that it is a step of.
@@ -55,15 +56,15 @@ class RuleStep:
 
     @property
     def progress(self) -> float:
-        """Share of the steps that are done before this one, in 0..1; of two half steps, before the
-        first."""
+        """Return the share of the steps that are done before this one, in 0..1; of two half steps,
+        before the first."""
         scheduler = getattr(self.run.pipeline, "scheduler", None)
         is_second = not getattr(scheduler, "state_in_first_order", True)
         return (self.index - is_second) / self.num_timesteps
 
     @property
     def timestep(self) -> float:
-        """The scheduler's timestep. Reading it from a device tensor waits for the device.
+        """Return the scheduler's timestep. Reading it from a device tensor waits for the device.
 
         Raises:
             LookupError: the loop does not call it ``t``, as diffusers' loops do.
@@ -74,9 +75,9 @@ class RuleStep:
         return timestep_number(found, self.ops)
 
     def state(self, rule: Callback, make: Callable[[], T]) -> T:
-        """What ``rule`` keeps of this part of the prediction, from step to step; ``make`` gives it
-        in the first step of each pass over the timesteps, of each run, and where the prediction
-        has another shape than in the step before, as where a loop drops frames."""
+        """Return what ``rule`` keeps of this part of the prediction, from step to step; ``make``
+        gives it in the first step of each pass over the timesteps, of each run, and where the
+        prediction has another shape than in the step before, as where a loop drops frames."""
         # Apart from what the rule keeps of the run itself, in run.state(rule, ...).
         kept = self.run.state(_OF_STEPS, States).of(rule, self._nothing_kept)
         if kept.step != self.index:
@@ -98,7 +99,7 @@ class RuleStep:
 
 
 class _Kept:
-    """What a rule keeps of one pass of a run."""
+    """Hold what a rule keeps of one pass of a run."""
 
     def __init__(self) -> None:
         self.step, self.index_in_pass = -1, -1

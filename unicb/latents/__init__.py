@@ -1,4 +1,4 @@
-"""What the numbers in a pipeline's latents mean: formats, layouts, and how to look at them."""
+"""Say what the numbers in a pipeline's latents mean: formats, layouts, and how to look at them."""
 
 from typing import TYPE_CHECKING
 

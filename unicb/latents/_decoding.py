@@ -1,4 +1,4 @@
-"""Decoding a pipeline's latents, by a model or by a function."""
+"""Decode a pipeline's latents, by a model or by a function."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ _Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 
 class Decoded(NamedTuple):
-    """What came of decoding: a tensor still on its device, or pictures that a function made.
+    """``Decoded`` holds what came of decoding: a tensor still on its device, or pictures that a
+    function made.
 
     Attributes:
         tensor: floating, black is 0 and white 255, rounded by truncation and not yet clamped; to be
@@ -77,7 +78,7 @@ class ModelDecoder:
         return _scaled(decoded, rows, middle, self._of_vae)
 
     def _as_encoded(self, shown: Tensor, affine: Affine) -> Tensor:
-        """The latents in the VAE's numbers, dtype and device."""
+        """Return the latents in the VAE's numbers, dtype and device."""
         ops = self._backend.ops
         if not affine.is_identity:
             edge, shape = affine.scale.shape[-1], tuple(shown.shape)
@@ -89,7 +90,8 @@ class ModelDecoder:
         return _cast(shown, compute_like(self._model), ops)
 
     def _call(self, encoded: Tensor) -> Tensor:
-        """``[rows, colours, frames, height, width]``, of latents in the same order."""
+        """Decode latents ``[rows, channels, frames, height, width]`` to ``[rows, colours, frames,
+        height, width]``."""
         rows, _, count, _, _ = encoded.shape
         if not self._video:
             return self._in_rows(
@@ -105,13 +107,15 @@ class ModelDecoder:
 
     @staticmethod
     def _in_rows(pictures: Tensor, rows: int) -> Tensor:
-        """``[rows, colours, frames, height, width]``, of ``[rows * frames, colours, …]``."""
+        """Return pictures ``[rows * frames, colours, …]`` as ``[rows, colours, frames, height,
+        width]``."""
         count, *shape = pictures.shape
         return pictures.reshape((rows, count // rows, *shape)).swapaxes(1, 2)
 
 
 def decode(vae: Any, encoded: Tensor, frames: int, ops: TensorOps) -> Tensor:
-    """What the VAE makes of latents in its own numbers, with what else it has to be given.
+    """Decode latents that are in the VAE's own numbers, with whatever else this VAE has to be
+    given.
 
     Args:
         vae: is called.
@@ -133,13 +137,13 @@ def decode(vae: Any, encoded: Tensor, frames: int, ops: TensorOps) -> Tensor:
 
 
 def _joined(encoded: Tensor) -> Tensor:
-    """``[rows * frames, channels, height, width]``."""
+    """Return latents as ``[rows * frames, channels, height, width]``."""
     rows, channels, count, height, width = encoded.shape
     return encoded.swapaxes(1, 2).reshape((rows * count, channels, height, width))
 
 
 def _cast(x: Tensor, like: Tensor | None, ops: TensorOps) -> Tensor:
-    """``x`` with the dtype and on the device of ``like``.
+    """Return ``x`` with the dtype and on the device of ``like``.
 
     Over the host, which waits for the device; but what differs is latents, and small.
     """
@@ -151,7 +155,8 @@ def _cast(x: Tensor, like: Tensor | None, ops: TensorOps) -> Tensor:
 
 @contextmanager
 def left_as_it_was(model: Any, kept: Sequence[str]) -> Iterator[None]:
-    """Some VAEs of video keep features of frames while they decode, on themselves or in layers.
+    """Put back, after the block, the features of frames that some VAEs of video keep while they
+    decode, on themselves or in layers.
 
     Args:
         model: what is called in the block.

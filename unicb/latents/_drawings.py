@@ -1,4 +1,5 @@
-"""Pictures to fit colours on, where nobody has any: smooth fields of colour with shapes on them."""
+"""Draw pictures to fit colours on, where nobody has any: smooth fields of colour with shapes on
+them."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ _Array = npt.NDArray[Any]
 
 
 def drawings(count: int, edge: int, seed: int) -> _Array:
-    """``[count, 3, edge, edge]``, ``numpy.float32``, -1 to 1; the same for the same seed."""
+    """Draw pictures ``[count, 3, edge, edge]``, ``numpy.float32``, -1 to 1; the same for the same
+    seed."""
     rng = np.random.default_rng(seed)
     return np.stack([_drawing(rng, edge) for _ in range(count)]).astype(np.float32)
 
@@ -27,7 +29,7 @@ def _drawing(rng: np.random.Generator, edge: int) -> _Array:
 
 
 def _smooth(noise: _Array, edge: int) -> _Array:
-    """Noise ``[3, grid, grid]`` stretched to ``[3, edge, edge]``, linearly in each direction."""
+    """Stretch noise ``[3, grid, grid]`` to ``[3, edge, edge]``, linearly in each direction."""
     places = np.linspace(0, noise.shape[-1] - 1, edge)
     below = np.minimum(places.astype(int), noise.shape[-1] - 2)
     part = places - below
@@ -37,7 +39,7 @@ def _smooth(noise: _Array, edge: int) -> _Array:
 
 
 def _shape(rng: np.random.Generator, edge: int) -> _Array:
-    """Where an ellipse or a rectangle is, at any angle."""
+    """Draw a mask ``[edge, edge]`` that is true in an ellipse or a rectangle, at any angle."""
     y, x = np.mgrid[:edge, :edge] / edge - rng.uniform(0.1, 0.9, (2, 1, 1))
     angle = rng.uniform(0, np.pi)
     along, across = (

@@ -1,4 +1,4 @@
-"""Latents of any layout as a VAE takes them, on their device."""
+"""Unpack latents of any layout as a VAE takes them, on their device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ORDER = "bncthpwq"
 
 
 class Unpacked(NamedTuple):
-    """Part of the latents.
+    """``Unpacked`` holds a part of the latents.
 
     Attributes:
         tensor: ``[rows, channels, frames, height, width]``.
@@ -34,7 +34,7 @@ def unpack(
     middle: bool,
     first_frame: int = 0,
 ) -> Unpacked:
-    """What is shown of the latents, by slicing and moving axes alone.
+    """Return what is shown of the latents, by slicing and moving axes alone.
 
     Args:
         latents: of that layout.

@@ -1,4 +1,4 @@
-"""What a VAE says of itself, and how a pipeline's latents follow from what it encodes."""
+"""Read what a VAE says of itself, and how a pipeline's latents follow from what it encodes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ _Array: TypeAlias = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class PipelineDecoding:
-    """How a class of pipelines decodes, where that is not what its VAE's configuration says.
+    """``PipelineDecoding`` says how a class of pipelines decodes, where its VAE's configuration
+    says otherwise.
 
     Attributes:
         source: where this was read.
@@ -51,7 +52,7 @@ class PipelineDecoding:
 
 @dataclass(frozen=True)
 class VAEDecoding:
-    """What is unusual in a class of VAEs.
+    """``VAEDecoding`` says what is unusual in a class of VAEs.
 
     Attributes:
         source: where this was read.
@@ -77,23 +78,24 @@ class VAEDecoding:
 
 @cache
 def known_decodings() -> FactTable[PipelineDecoding]:
-    """The pipeline classes in the data file."""
+    """Return the facts about the pipeline classes in the data file."""
     return FactTable("unicb.latents", "decoding.toml", PipelineDecoding)
 
 
 @cache
 def known_vaes() -> FactTable[VAEDecoding]:
-    """The classes of VAEs in the data file."""
+    """Return the facts about the classes of VAEs in the data file."""
     return FactTable("unicb.latents", "vaes.toml", VAEDecoding)
 
 
 def pipeline_decoding(pipeline: object) -> PipelineDecoding:
-    """What is known of the pipeline's class, or of the nearest of its bases; else the usual."""
+    """Return what is known of the pipeline's class, or of the nearest of its bases; else the
+    usual."""
     return known_decodings().about(type(pipeline)) or PipelineDecoding()
 
 
 def vae_decoding(vae: object) -> VAEDecoding:
-    """What is known of the VAE's class, or of the nearest of its bases; else the usual."""
+    """Return what is known of the VAE's class, or of the nearest of its bases; else the usual."""
     return known_vaes().about(type(vae)) or VAEDecoding()
 
 
@@ -106,7 +108,8 @@ def parameters_of(model: Any) -> Iterator[Tensor]:
 
 
 def compute_like(model: Any) -> Tensor | None:
-    """A parameter of the dtype and on the device that the model computes with; None without one."""
+    """Return a parameter of the dtype and on the device that the model computes with; None without
+    one."""
     for value in parameters_of(model):
         dtype = str(value.dtype).lower()
         # Eight bits are for storage: such weights are widened layer by layer.
@@ -116,7 +119,8 @@ def compute_like(model: Any) -> Tensor | None:
 
 
 def is_of_video(vae: Any) -> bool:
-    """Whether it takes an axis of frames: its encoder's convolutions have one axis more."""
+    """Return whether the VAE takes an axis of frames: its encoder's convolutions have one axis
+    more."""
     encoder = getattr(vae, "encoder", vae)
     return vae_decoding(vae).of_video or any(
         len(value.shape) == 5 for value in parameters_of(encoder)
@@ -124,7 +128,8 @@ def is_of_video(vae: Any) -> bool:
 
 
 def latent_channels(vae: Any) -> int | None:
-    """Number of channels of its latents; None if its configuration does not tell."""
+    """Return the number of channels of the VAE's latents; None if its configuration does not
+    tell."""
     said = latent_channels_of(vae)
     if said is None:
         said = getattr(getattr(vae, "config", None), "z_channels", None)
@@ -132,7 +137,8 @@ def latent_channels(vae: Any) -> int | None:
 
 
 def colour_channels(vae: Any) -> int:
-    """Channels of the pictures that it makes: 3 for RGB, also where it does not tell."""
+    """Return the number of channels of the pictures that the VAE makes: 3 for RGB, also where it
+    does not tell."""
     config = getattr(vae, "config", None)
     # What it makes first: Mochi's makes colours of what it is given, and counts these.
     names = ("out_channels", "in_channels", "input_channels")
@@ -160,7 +166,8 @@ def refuse_offloaded(model: Any) -> None:
 
 
 class Affine(NamedTuple):
-    """``encoded = latents * scale + offset``: from the sampler's latents to what a VAE encodes.
+    """An affine map ``encoded = latents * scale + offset`` leads from the sampler's latents to what
+    a VAE encodes.
 
     Attributes:
         scale, offset: ``[channels, frames, edge, edge]``, ``numpy.float64``. ``frames`` is 1 where
@@ -175,20 +182,22 @@ class Affine(NamedTuple):
         return bool((self.scale == 1).all() and (self.offset == 0).all())
 
     def frames(self, start: int, stop: int) -> Affine:
-        """Those of a range of latent frames."""
+        """Return the factors and offsets of a range of latent frames."""
         if self.scale.shape[1] == 1:
             return self
         return Affine(self.scale[:, start:stop], self.offset[:, start:stop])
 
     def to_sampler(self, encoded: _Array) -> _Array:
-        """Latents ``[pictures, channels, height, width]``, all of them first frames."""
+        """Turn encoded pictures into latents ``[pictures, channels, height, width]``, all of them
+        first frames."""
         edge, shape = self.scale.shape[-1], encoded.shape
         split = (shape[0], shape[1], shape[2] // edge, edge, shape[3] // edge, edge)
         scale, offset = (x[:, 0, None, :, None, :] for x in self)
         return ((encoded.reshape(split) - offset) / scale).reshape(shape)
 
     def is_close_to(self, other: Affine) -> bool:
-        """Whether both are of the same latents, as far as configurations are written alike."""
+        """Return whether both are of the same latents, as far as configurations are written
+        alike."""
         return all(
             a.shape == b.shape and np.allclose(a, b, rtol=1e-3, atol=1e-4)
             for a, b in zip(self, other, strict=True)
@@ -196,7 +205,7 @@ class Affine(NamedTuple):
 
 
 def affine_of(vae: Any, backend: Backend, channels: int, pipeline: Any = None) -> Affine:
-    """The map of a VAE, as the frameworks' pipelines have it.
+    """Return the map of a VAE, as the frameworks' pipelines have it.
 
     Args:
         vae: says it in its configuration, or has statistics among its weights.
@@ -222,8 +231,8 @@ def affine_of(vae: Any, backend: Backend, channels: int, pipeline: Any = None) -
 def _of_cells(
     vae: Any, backend: Backend, channels: int, channels_last: bool
 ) -> tuple[_Array, _Array]:
-    """Flux 2's: the channels of 2x2 cells are normalised as one, in the order that the pipeline
-    packs them in."""
+    """Return scale and offset of Flux 2's VAE: the channels of 2x2 cells are normalised as one, in
+    the order that the pipeline packs them in."""
 
     def in_order(statistics: _Array) -> _Array:
         if channels_last:
@@ -263,7 +272,8 @@ def _factor(vae: Any, unscaled: bool) -> float:
 
 
 def _numbers(vae: Any, name: str, backend: Backend) -> _Array | None:
-    """What the VAE's configuration calls by that name, or what is a tensor of it."""
+    """Return the numbers that the VAE has by that name, in its configuration or as a tensor of its
+    own; None where it has none."""
     said = getattr(vae.config, name, None)
     if said is not None:
         return np.asarray(said, dtype=np.float64).reshape(-1)

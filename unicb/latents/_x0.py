@@ -1,4 +1,4 @@
-"""The formulas for the denoised latents (x0), and x0 that is not computed yet.
+"""Compute the denoised latents (x0) by formulas, now or later.
 
 Where they come from: :mod:`unicb.latents.denoised`.
 """
@@ -16,7 +16,7 @@ from unicb.ops import Tensor
 
 @dataclass(frozen=True)
 class LazyDenoised:
-    """The denoised latents (x0) of a step, not computed yet.
+    """``LazyDenoised`` stands for the denoised latents (x0) of a step, not computed yet.
 
     Attributes:
         tensors: what it follows from, all of the latents' shape (a mask may have 1 for an axis).
@@ -33,7 +33,7 @@ class LazyDenoised:
     is_linear: bool = True
 
     def with_known(self, known: Tensor, mask: Tensor) -> LazyDenoised:
-        """x0 where ``mask`` is 1, and ``known`` where it is 0.
+        """Have x0 where ``mask`` is 1, and ``known`` where it is 0.
 
         Args:
             known: clean latents, of the latents' shape.
@@ -74,7 +74,7 @@ def from_noise(levels: LazySchedule, step: int, before: Tensor, noise: Tensor) -
 
 
 def solve(before: Tensor, after: Tensor, start: Level, end: Level) -> Tensor | None:
-    """x0 from the latents before and after a step, and their noise levels.
+    """Compute x0 from the latents before and after a step, and their noise levels.
 
     Written with the difference of the two, which are alike: in half precision, that rounds away
     less than the difference of their multiples would. None if both levels are the same.

@@ -1,4 +1,4 @@
-"""Previews through a decoder: full pictures, at the price of a decoder's work."""
+"""Decode previews: full pictures, at the price of a decoder's work."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Decoder: TypeAlias = Literal["vae"] | Callable[..., Any] | Any
 
 
 class PictureDecoder(Protocol):
-    """Makes pictures of a pipeline's latents, without changing it."""
+    """Make pictures of a pipeline's latents, without changing it."""
 
     def decode(self, latents: Tensor, size: Sequence[int] | None, frames: Frames) -> Decoded:
         """Decode, at once and in the caller's thread; no gradients are recorded, and the random
@@ -56,7 +56,7 @@ class PictureDecoder(Protocol):
 def decoder_for(
     decoder: Decoder, pipeline: Any, facts: PipelineFacts | None, layout: Layout, backend: Backend
 ) -> PictureDecoder:
-    """The decoder that ``Preview(decoder=...)`` names, checked against a pipeline.
+    """Return the decoder that ``Preview(decoder=...)`` names, checked against a pipeline.
 
     Args:
         decoder: "vae" for the pipeline's own; a model with ``decode`` and ``config``, such as an
@@ -98,7 +98,7 @@ def decoder_for(
 
 
 def _own_vae(pipeline: Any) -> Any:
-    """What the pipeline decodes its latents with."""
+    """Return the model that the pipeline decodes its latents with."""
     for name in VAE_NAMES:
         vae = getattr(pipeline, name, None)
         if vae is not None and hasattr(vae, "decode"):
@@ -110,7 +110,8 @@ def _own_vae(pipeline: Any) -> Any:
 
 
 def _channels_of(pipeline: Any, facts: PipelineFacts | None) -> int | None:
-    """Channels of the pipeline's latents: its VAE's, or those of its class's format."""
+    """Return the number of channels of the pipeline's latents: its VAE's, or those of its class's
+    format."""
     for name in VAE_NAMES:
         said = latent_channels(getattr(pipeline, name, None))
         if said is not None:
@@ -162,12 +163,13 @@ def _model_decoder(
 
 
 def _is_tiny(model: Any) -> bool:
-    """Whether it is an AutoencoderTiny, which takes the scheduler's latents as they are."""
+    """Return whether the model is an AutoencoderTiny, which takes the scheduler's latents as they
+    are."""
     return getattr(getattr(model, "config", None), "latent_magnitude", None) is not None
 
 
 def _overflows(model: Any, pipeline: Any, like: Tensor) -> bool:
-    """Whether the pipeline itself would widen the VAE before it decodes.
+    """Return whether the pipeline itself would widen the VAE before it decodes.
 
     Most configurations say ``force_upcast``, by default; only these pipelines heed it.
     """

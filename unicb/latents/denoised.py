@@ -1,4 +1,4 @@
-"""What the model takes the finished latents to be (x0), from the latents between its steps.
+"""Compute x0, what the model takes the finished latents to be, from the latents between its steps.
 
 A sample at a noise level is ``x = alpha * x0 + sigma * noise``. A sampler's step keeps the model's
 idea of x0 and of the noise, and goes to the next level:
@@ -44,7 +44,7 @@ NO_ARGUMENTS: Mapping[str, Any] = MappingProxyType({})
 
 
 class DenoisedEstimate:
-    """The x0 of each step of one run. Make a new one for every run.
+    """``DenoisedEstimate`` computes the x0 of each step of one run. Make a new one for every run.
 
     In a callback, ``step.denoised()`` is this, with what is known of the pipeline's loop.
 
@@ -109,7 +109,7 @@ class DenoisedEstimate:
     def kind_of(
         cls, scheduler: Any, step_arguments: Mapping[str, Any] = NO_ARGUMENTS
     ) -> Kind | None:
-        """What :meth:`step_end` can compute on a scheduler, as it is configured.
+        """Tell what :meth:`step_end` can compute on a scheduler, as it is configured.
 
         "exact": x0 to rounding, if no callback changes the latents in between. "estimate": the
         same formulas where they hold nearly. None: x0 cannot be computed, or not better than by
@@ -125,7 +125,7 @@ class DenoisedEstimate:
             self._last.seen_at = index
 
     def between(self, before: Tensor | None, latents: Tensor, index: int) -> LazyDenoised | None:
-        """x0 of the step that has just ended, to be computed; None where there is none.
+        """Return x0 of the step that has just ended, to be computed; None where there is none.
 
         Args:
             before, latents: those that it began with (None if they are not known) and ended with.
@@ -143,7 +143,8 @@ class DenoisedEstimate:
         return self._from_two(before, latents, now - 1, now, False)
 
     def step_end(self, latents: Tensor) -> Tensor | None:
-        """x0 as of the step that ends, given its latents; to be called at the end of every step.
+        """Return x0 as of the step that ends, given its latents; to be called at the end of every
+        step.
 
         Args:
             latents: of any shape and floating dtype, as the loop hands them to a callback.
@@ -161,8 +162,8 @@ class DenoisedEstimate:
         return None if lazy is None else lazy.compute(*lazy.tensors)
 
     def note(self, latents: Tensor) -> None:
-        """A step has ended, with these latents, before any callback changes them. Computes
-        nothing, and waits for nothing."""
+        """Note that a step has ended, with these latents, before any callback changes them.
+        Computes nothing, and waits for nothing."""
         if schedule_source(self._scheduler, self._facts) is not self._last.source:
             self._begin_schedule()
         last = self._last
@@ -186,7 +187,8 @@ class DenoisedEstimate:
             last.kept_id = id(kept)
 
     def goes_on_with(self, latents: Tensor | None) -> None:
-        """The step's callbacks have returned. From here on, :meth:`lazy` has nothing of it.
+        """Note that the step's callbacks have returned. From here on, :meth:`lazy` has nothing of
+        it.
 
         Args:
             latents: with which the loop begins the next step, and None if that is not known.
@@ -198,7 +200,7 @@ class DenoisedEstimate:
         last.latents = None if last.is_half or self._kept_is == "x0" else latents
 
     def lazy(self) -> LazyDenoised | None:
-        """x0 of the step that was noted last, to be computed; None where there is none.
+        """Return x0 of the step that was noted last, to be computed; None where there is none.
 
         After half a step there is one already, the one of the whole step.
         """
@@ -255,7 +257,7 @@ class DenoisedEstimate:
 
 @dataclass(slots=True)
 class _Noted:
-    """What was noted of the last step's end.
+    """``_Noted`` holds what was noted at the end of the last step.
 
     Attributes:
         source: of the schedule; see :func:`schedule_source`.
@@ -302,7 +304,7 @@ def _kind_of(
 
 
 def _is_first_half(scheduler: Any) -> bool:
-    """Whether the step that ends is the first half of one."""
+    """Return whether the step that ends is the first half of one."""
     if scheduler.state_in_first_order:
         return False
     # They end with a step that has no second half, and wait for one ever after.
@@ -311,7 +313,7 @@ def _is_first_half(scheduler: Any) -> bool:
 
 
 def _is_given(value: Any) -> bool:
-    """Whether an argument of a scheduler's step is there, and not 0."""
+    """Return whether an argument of a scheduler's step is there, and not 0."""
     return value is not None and not (isinstance(value, int | float) and value == 0)
 
 

@@ -1,4 +1,4 @@
-"""Colours for a VAE that there are none for: a linear map from its latents, by least squares."""
+"""Fit colours to a VAE that has none: a linear map from its latents, by least squares."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _CHUNK = 4
 
 
 class Fit(NamedTuple):
-    """A fitted format, and how well it does.
+    """A fit is a fitted format, and how well it does.
 
     Attributes:
         form: the format; ``fit.save("preview.toml")`` writes it.
@@ -153,7 +153,7 @@ def _fit(
 
 
 def _identity(vae: Any, channels: int) -> dict[str, Any]:
-    """What the VAE's configuration says of itself, as fields of a format."""
+    """Read what the VAE's configuration says of itself, as fields of a format."""
     found: dict[str, Any] = {}
     for field in ("scaling_factor", "shift_factor"):
         said = getattr(vae.config, field, None)
@@ -167,7 +167,7 @@ def _identity(vae: Any, channels: int) -> dict[str, Any]:
 
 
 class _Coder:
-    """A VAE, called with numpy arrays.
+    """A coder calls a VAE with numpy arrays.
 
     Args:
         backend: of its framework.
@@ -194,14 +194,15 @@ class _Coder:
         self._opaque = channels == 4
 
     def pixels_per_cell(self) -> tuple[int, int]:
-        """Pixels along a cell's side, and those that a picture's sides have to be multiples of."""
+        """Return the pixels along a cell's side, and those that a picture's sides have to be
+        multiples of."""
         encoded = self._encode(np.zeros((1, 3, _PROBE, _PROBE), np.float32))
         scale = _PROBE // int(encoded.shape[-1])
         return scale, scale * self._affine(int(encoded.shape[1])).scale.shape[-1]
 
     def latents_and_decoded(self, pictures: _Array, decode_from: int) -> tuple[_Array, _Array]:
-        """Latents ``[pictures, height, width, channels]`` as the sampler sees them; and of those
-        from one index on, the full decodes ``[pictures, 3, height, width]``."""
+        """Encode pictures to latents ``[pictures, height, width, channels]`` as the sampler sees
+        them; and decode those from one index on in full, to ``[pictures, 3, height, width]``."""
         latents, decoded = [], []
         low, high = self._about.output_range
         for start in range(0, len(pictures), _CHUNK):
@@ -219,7 +220,7 @@ class _Coder:
         return affine_of(self.vae, self._backend, channels, self._pipeline)
 
     def _encode(self, pictures: _Array) -> Any:
-        """The mean of what the VAE encodes, ``[pictures, channels, (1,) height, width]``."""
+        """Return the mean of what the VAE encodes, ``[pictures, channels, (1,) height, width]``."""
         low, high = self._about.output_range
         pictures = (pictures + 1) / 2 * (high - low) + low
         if self._opaque:
@@ -236,13 +237,13 @@ class _Coder:
         return encoded
 
     def _picture(self, tensor: Any) -> _Array:
-        """The picture on the host, without the axis of frames."""
+        """Return the picture on the host, without the axis of frames."""
         array = self._backend.ops.to_numpy(tensor).astype(np.float64)
         return array[:, :, 0] if array.ndim == 5 else array
 
 
 def _vae_of(owner: Any) -> Any:
-    """The object itself if it encodes and decodes, or that of its attributes which does."""
+    """Return the object itself if it encodes and decodes, or that of its attributes which does."""
     parts = (getattr(owner, name, None) for name in VAE_NAMES)
     for vae in (owner, *parts):
         if hasattr(vae, "encode") and hasattr(vae, "decode"):
@@ -253,14 +254,14 @@ def _vae_of(owner: Any) -> Any:
 
 
 def _as_picture(image: Any, edge: int) -> _Array:
-    """``[3, edge, edge]``, -1 to 1, of a picture of any size."""
+    """Turn a picture of any size into ``[3, edge, edge]``, -1 to 1."""
     picture = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
     resized = picture.convert("RGB").resize((edge, edge), Image.Resampling.BICUBIC)
     return np.asarray(resized, dtype=np.float32).transpose(2, 0, 1) / 127.5 - 1.0
 
 
 def _cells_of(pictures: _Array, scale: int) -> _Array:
-    """Pictures ``[n, 3, height, width]`` averaged to ``[n, height / scale, width / scale, 3]``."""
+    """Average pictures ``[n, 3, height, width]`` to ``[n, height / scale, width / scale, 3]``."""
     n, colours, height, width = pictures.shape
     cells = pictures.reshape(n, colours, height // scale, scale, width // scale, scale)
     averaged: _Array = cells.mean(axis=(3, 5), dtype=np.float64).transpose(0, 2, 3, 1)
@@ -268,7 +269,7 @@ def _cells_of(pictures: _Array, scale: int) -> _Array:
 
 
 def _least_squares(latents: _Array, colours: _Array) -> tuple[_Array, _Array]:
-    """Factors ``[channels, 3]`` and bias ``[3]``."""
+    """Compute factors ``[channels, 3]`` and bias ``[3]``, by least squares."""
     rows = latents.reshape(-1, latents.shape[-1])
     with_one = np.concatenate([rows, np.ones((len(rows), 1))], axis=1)
     solution = np.linalg.lstsq(with_one, colours.reshape(-1, 3), rcond=None)[0]
@@ -276,7 +277,7 @@ def _least_squares(latents: _Array, colours: _Array) -> tuple[_Array, _Array]:
 
 
 def _correlations(previews: _Array, decoded: _Array) -> _Array:
-    """Pearson's r of each preview with its decode, over all cells and colours."""
+    """Compute Pearson's r of each preview with its decode, over all cells and colours."""
     a, b = (x.reshape(len(x), -1) for x in (previews, decoded))
     a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)

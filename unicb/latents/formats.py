@@ -1,4 +1,4 @@
-"""Latent formats as data, and which one a pipeline has."""
+"""Describe latent formats as data, and find the one that a pipeline has."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ CHECKPOINT_FILE = "preview.toml"
 
 @dataclass(frozen=True)
 class LatentFormat:
-    """A linear map from latents to colours: ``rgb = latents @ factors + bias`` over channels.
+    """A latent format is a linear map from latents to colours: ``rgb = latents @ factors + bias``
+    over channels.
 
     It acts on latents as a callback sees them: in the space that the scheduler works in, with
     ``latent_channels`` numbers for each cell of ``spatial_scale`` by ``spatial_scale`` pixels.
@@ -77,7 +78,7 @@ class LatentFormat:
 
     @classmethod
     def from_mapping(cls, entry: Mapping[str, Any]) -> Self:
-        """A format from the fields of a TOML table.
+        """Make a format from the fields of a TOML table.
 
         Raises:
             ValueError: a field is missing, unknown or of the wrong size; names it.
@@ -118,12 +119,12 @@ class LatentFormat:
 
 
 def _frozen(value: Any) -> Any:
-    """TOML's lists as tuples, nested ones too."""
+    """Turn TOML's lists into tuples, nested ones too."""
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
 
 
 def _toml(value: Any) -> str:
-    """A string, a number, or a sequence of these as TOML has it."""
+    """Write a string, a number, or a sequence of these as TOML has it."""
     if isinstance(value, str):
         # JSON's strings are TOML's, but for one character that TOML wants escaped.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
@@ -137,7 +138,7 @@ def _toml(value: Any) -> str:
 
 @cache
 def builtin_formats() -> Mapping[str, LatentFormat]:
-    """The formats that unicb has, by name; each with its source."""
+    """Return the formats that unicb has, by name; each with its source."""
     return Tables("unicb.latents", "formats.toml", _from_entry)
 
 
@@ -146,8 +147,8 @@ def _from_entry(name: str, entry: dict[str, Any]) -> LatentFormat:
 
 
 def find_format(pipeline: Any, facts: PipelineFacts | None) -> LatentFormat:
-    """The format of a pipeline's latents: its checkpoint's own, or that of its class, or that of
-    its VAE.
+    """Return the format of a pipeline's latents: its checkpoint's own, or that of its class, or
+    that of its VAE.
 
     A class is published with one VAE, or with one of several, and its users may exchange it. So
     where the class's format is another VAE's, or none, the pipeline's VAE is looked up: by its
@@ -183,7 +184,8 @@ def find_format(pipeline: Any, facts: PipelineFacts | None) -> LatentFormat:
 
 
 def format_of_vae(vae: Any) -> LatentFormat | None:
-    """The known format of a VAE of that class with that configuration; None if there is none."""
+    """Return the known format of a VAE of that class with that configuration; None if there is
+    none."""
     kind = type(vae).__name__
     for form in builtin_formats().values():
         if kind in form.vae_classes and _vae_mismatch(vae, form) is None:
@@ -192,7 +194,8 @@ def format_of_vae(vae: Any) -> LatentFormat | None:
 
 
 def latent_channels_of(vae: Any) -> int | None:
-    """What a VAE's configuration calls ``latent_channels`` or ``z_dim``; None if neither."""
+    """Read a VAE's ``latent_channels`` or ``z_dim`` from its configuration; None if it has
+    neither."""
     config = getattr(vae, "config", None)
     said = getattr(config, "latent_channels", None)
     found: int | None = getattr(config, "z_dim", None) if said is None else said
@@ -200,7 +203,7 @@ def latent_channels_of(vae: Any) -> int | None:
 
 
 def _vae_mismatch(vae: Any, known: LatentFormat) -> str | None:
-    """How the VAE differs from the one of the format, in words; None if it does not."""
+    """Say in words how the VAE differs from the one of the format; None if it does not."""
     config = getattr(vae, "config", None)
     if config is None:
         return None
@@ -230,7 +233,8 @@ def _vae_mismatch(vae: Any, known: LatentFormat) -> str | None:
 
 
 def picture_channels_of(vae: Any) -> int | None:
-    """Channels of the pictures that a VAE encodes, such as 3 for RGB; None if it does not say."""
+    """Return the number of channels of the pictures that a VAE encodes, such as 3 for RGB; None if
+    it does not say."""
     config = getattr(vae, "config", None)
     said = getattr(config, "in_channels", getattr(config, "input_channels", None))
     patch = getattr(config, "patch_size", None)

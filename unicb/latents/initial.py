@@ -1,4 +1,4 @@
-"""The noise that a run starts with, drawn by numpy, so that every framework gets the same."""
+"""Draw the noise that a run starts with by numpy, so that every framework gets the same."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def initial_latents(
     height: int | None = None,
     width: int | None = None,
 ) -> Tensor:
-    """Latents to start a run with: ``pipe(prompt, latents=initial_latents(pipe, seed=7))``.
+    """Draw latents to start a run with: ``pipe(prompt, latents=initial_latents(pipe, seed=7))``.
 
     The same numbers on every framework and device, up to the rounding to the pipeline's dtype: they
     are drawn by ``numpy.random.default_rng(seed)`` in the pipeline's own shape, and so is the
@@ -149,7 +149,7 @@ def _channels(pipeline: Any, model: Any, cells: int) -> int:
 def _prepared(
     backend: Backend, pipeline: Any, arguments: dict[str, Any], latents: Tensor | None
 ) -> Tensor:
-    """What the pipeline's loop starts with."""
+    """Return the latents that the pipeline's loop starts with."""
     prepare = getattr(pipeline, "prepare_latents", None)
     if prepare is None:
         raise _not_known(pipeline, "it has no prepare_latents")
@@ -170,7 +170,8 @@ def _prepared(
 
 
 def _check_scale(backend: Backend, pipeline: Any, fresh: Tensor, given: Tensor) -> None:
-    """Given latents must come out as strong as drawn ones; the strength is that of a sample."""
+    """Check that given latents come out as strong as drawn ones. The strength is the standard
+    deviation of a sample."""
     if tuple(fresh.shape) != tuple(given.shape):
         raise _not_known(
             pipeline,

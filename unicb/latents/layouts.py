@@ -1,4 +1,4 @@
-"""Where in a latent tensor each cell of the picture is, as data."""
+"""Say, as data, where in a latent tensor each cell of the picture is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _AXIS = re.compile(r"\(([a-z+]+)\)|([a-z]\+?)")
 
 @dataclass(frozen=True)
 class Layout:
-    """The axes of a latent tensor, in order, one letter each; those in parentheses are one axis.
+    """A layout lists the axes of a latent tensor, in order, one letter each; those in parentheses
+    are one axis.
 
     The letters are ``b`` rows of the batch, ``n`` items of a row (the last is shown), ``t`` frames,
     ``h`` and ``w`` cells of the picture, ``c`` channels, ``p`` and ``q`` rows and columns of the
@@ -72,23 +73,24 @@ class Layout:
 
     @cached_property
     def axes(self) -> tuple[str, ...]:
-        """The letters of each axis, with its ``+``."""
+        """Return the letters of each axis, with its ``+``."""
         return tuple(a or b for a, b in _AXIS.findall(self.notation))
 
     @cached_property
     def channel_axis(self) -> int:
-        """Index of the axis that has the channels."""
+        """Return the index of the axis that has the channels."""
         return next(i for i, axis in enumerate(self.axes) if "c" in axis)
 
     @cached_property
     def token_axis(self) -> int | None:
-        """Index of the axis that has height and width in one; None if they have their own."""
+        """Return the index of the axis that has height and width in one; None if they have their
+        own."""
         return next((i for i, axis in enumerate(self.axes) if "hw" in axis), None)
 
     def lengths(
         self, shape: Sequence[int], channels: int, size: Sequence[int] | None = None
     ) -> dict[str, int]:
-        """How long each letter's axis is, in a tensor of that shape.
+        """Return the length of each letter's axis, in a tensor of that shape.
 
         Args:
             shape: of the latents.
@@ -130,7 +132,7 @@ class Layout:
         return found if min(found.values()) > 0 else None
 
     def _edge(self, length: int, channels: int) -> int | None:
-        """The p of p x p cells in a token."""
+        """Return the p of p x p cells in a token; None if the length is of no such."""
         axis = self.axes[self.channel_axis]
         if "p" not in axis:
             fits = length >= channels if "+" in axis else length == channels
@@ -139,7 +141,7 @@ class Layout:
         return edge if edge and edge * edge * channels == length else None
 
     def _tokens(self, length: int, grid: tuple[int, ...] | None) -> dict[str, int] | None:
-        """Frames, height and width of the tokens' grid."""
+        """Return frames, height and width of the tokens' grid."""
         if grid is None:
             return None
         assert self.token_axis is not None
@@ -154,7 +156,7 @@ class Layout:
 
 
 def layout_of(pipeline: Any, facts: PipelineFacts | None) -> Layout:
-    """The layout of a pipeline's latents; of a class that is not known, the usual one.
+    """Return the layout of a pipeline's latents; of a class that is not known, the usual one.
 
     Raises:
         UnsupportedPipelineError: they are no picture and no video.
@@ -170,8 +172,8 @@ def layout_of(pipeline: Any, facts: PipelineFacts | None) -> Layout:
 def size_of_latents(
     pipeline: Any, facts: PipelineFacts, local_names: Mapping[str, Any]
 ) -> tuple[int, ...] | None:
-    """Cells of a run's latents, as :meth:`Layout.lengths` takes them: (height, width), or with
-    frames before them; None where the latents' shape tells.
+    """Return the cells of a run's latents, as :meth:`Layout.lengths` takes them: (height, width),
+    or with frames before them; None where the latents' shape tells.
 
     Args:
         pipeline: whose run it is.

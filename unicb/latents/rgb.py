@@ -1,4 +1,4 @@
-"""Makes colours of latents, with one small transfer from the device."""
+"""Make colours of latents, with one small transfer from the device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Frames: TypeAlias = Literal["middle", "strip", "animation"]
 
 
 class RGBArray(NamedTuple):
-    """Colours of a batch of latents, on the host.
+    """``RGBArray`` holds the colours of a batch of latents, on the host.
 
     Attributes:
         pixels: ``numpy.uint8``, ``[batch, height, width, 3]``, or with ``frames="animation"``
@@ -34,7 +34,7 @@ class RGBArray(NamedTuple):
 
 
 class ColourMap:
-    """Colours of latents of one format, wherever a layout has them.
+    """A colour map makes colours of latents of one format, wherever a layout has them.
 
     The device does one matrix product, on what is shown alone; a token of p x p cells is multiplied
     by a matrix of blocks that gives the colours of all of its cells at once. To put the cells in
@@ -58,8 +58,8 @@ class ColourMap:
         size: Sequence[int] | None = None,
         frames: Frames = "middle",
     ) -> RGBArray:
-        """Colours of latents of this layout, of any floating dtype: :meth:`part`, :meth:`planes`
-        and :meth:`arrange` in one.
+        """Return the colours of latents of this layout, of any floating dtype: :meth:`part`,
+        :meth:`planes` and :meth:`arrange` in one.
 
         Args:
             latents: of this layout.
@@ -75,7 +75,7 @@ class ColourMap:
     def part(
         self, shape: Sequence[int], size: Sequence[int] | None = None, frames: Frames = "middle"
     ) -> ShownPart:
-        """What to show of latents of that shape.
+        """Return the part to show of latents of that shape.
 
         Args:
             shape: of the latents.
@@ -132,7 +132,8 @@ class ColourMap:
         return RGBArray(np.ascontiguousarray(as_shown(pixels, frames)), finite)
 
     def _product(self, shown: Tensor, edge: int, ops: TensorOps) -> Tensor:
-        """Colours of each token's cells and whether it is finite, as 0..255, without the bias.
+        """Compute the colours of each token's cells and whether it is finite, as 0..255, without
+        the bias.
 
         ``[rows, tokens, 3 * edge * edge + 1]`` where the channels are on the last axis, and
         ``[rows, 3 * edge * edge + 1, tokens]`` where other axes follow them.
@@ -155,7 +156,7 @@ class ColourMap:
     def _arrange(
         self, planes: npt.NDArray[np.uint8], lengths: dict[str, int]
     ) -> tuple[npt.NDArray[np.uint8], bool]:
-        """``[batch, frames, height, width, 3]``, and whether all is finite."""
+        """Return ``[batch, frames, height, width, 3]``, and whether all is finite."""
         axes, axis = self.layout.axes, self.layout.channel_axis
         if axis + 1 < len(axes):
             rows, count, tokens = planes.shape
@@ -185,8 +186,8 @@ def _is_half(x: Tensor) -> bool:
 
 
 def as_shown(pixels: npt.NDArray[np.uint8], frames: Frames) -> npt.NDArray[np.uint8]:
-    """Videos ``[batch, frames, height, width, 3]`` as pictures without the axis of frames: the one
-    frame that they have, or all side by side; for "animation", as they are."""
+    """Turn videos ``[batch, frames, height, width, 3]`` into pictures without the axis of frames:
+    the one frame that they have, or all side by side; for "animation", leave them as they are."""
     if frames == "middle":
         return pixels[:, 0]
     if frames == "strip":
@@ -196,7 +197,7 @@ def as_shown(pixels: npt.NDArray[np.uint8], frames: Frames) -> npt.NDArray[np.ui
 
 
 def to_rgb(latents: Tensor, form: LatentFormat, ops: TensorOps) -> RGBArray:
-    """Colours of latents ``[batch, channels, height, width]``, of any floating dtype.
+    """Return the colours of latents ``[batch, channels, height, width]``, of any floating dtype.
 
     Raises:
         ValueError: the latents are not of that shape, with the format's number of channels.
@@ -213,8 +214,8 @@ def to_rgb(latents: Tensor, form: LatentFormat, ops: TensorOps) -> RGBArray:
 def _weights(
     form: LatentFormat, layout: Layout, edge: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """A matrix from a token's numbers to red, green, blue in 0..255 of each of its cells, and one
-    more that tells finite tokens from others.
+    """Make the matrix from a token's numbers to red, green, blue in 0..255 of each of its cells,
+    with one more column that tells finite tokens from others.
 
     That one multiplies everything by 0 and adds 255. Only finite numbers times 0 are 0; NaN and
     the infinities give NaN, which becomes 0. So the check costs no transfer of its own.

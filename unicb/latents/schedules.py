@@ -1,4 +1,5 @@
-"""What is known of scheduler classes, and their noise levels, read when somebody asks for them."""
+"""Look up what is known of scheduler classes, and read their noise levels when somebody asks for
+them."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ _FIRST = "first_timestep"
 
 @dataclass(frozen=True)
 class SchedulerFacts:
-    """How x0 can be computed on one class of scheduler.
+    """``SchedulerFacts`` says how x0 can be computed on one class of scheduler.
 
     Attributes:
         source: where this was read.
@@ -57,15 +58,15 @@ class SchedulerFacts:
 
 
 class Level(NamedTuple):
-    """A noise level: ``x = alpha * x0 + sigma * noise``."""
+    """A level is one of noise: ``x = alpha * x0 + sigma * noise``."""
 
     alpha: float
     sigma: float
 
 
 class Schedule(NamedTuple):
-    """A run's noise levels, on the host: that of each step's input, that of its result, and that
-    of its first half's result (used with order 2 only).
+    """A schedule holds a run's noise levels, on the host: that of each step's input, that of its
+    result, and that of its first half's result (used with order 2 only).
 
     The one's result is not always the other's input: DDIM goes down by a fixed number of
     timesteps, which with some spacings is not where its next timestep is.
@@ -77,7 +78,7 @@ class Schedule(NamedTuple):
 
 
 def facts_for_scheduler(scheduler: object) -> SchedulerFacts | None:
-    """Facts about the class of ``scheduler``; None if there are none.
+    """Return the facts about the class of ``scheduler``; None if there are none.
 
     Classes go by their names: the frameworks call their ports of one scheduler the same. A class
     of your own says it itself, in the class attribute ``unicb_facts``. A subclass is as known as
@@ -87,7 +88,7 @@ def facts_for_scheduler(scheduler: object) -> SchedulerFacts | None:
 
 
 def known_schedulers() -> tuple[str, ...]:
-    """Names of the scheduler classes in the data file, sorted."""
+    """Return the names of the scheduler classes in the data file, sorted."""
     return tuple(sorted(_table()))
 
 
@@ -97,7 +98,7 @@ def _table() -> FactTable[SchedulerFacts]:
 
 
 def setting(scheduler: Any, name: str) -> Any:
-    """A scheduler's setting, None if it has none of that name."""
+    """Return a scheduler's setting, None if it has none of that name."""
     return getattr(getattr(scheduler, "config", None), name, None)
 
 
@@ -125,7 +126,7 @@ def _alphas_betas(scheduler: Any, read: Any) -> Schedule:
 
 
 def _timesteps(scheduler: Any, read: Any) -> Schedule:
-    """The schedule of DDIM: each step goes down by the same number of training timesteps."""
+    """Return the schedule of DDIM: each step goes down by the same number of training timesteps."""
     alphas = read(scheduler.alphas_cumprod)
     final = read(scheduler.final_alpha_cumprod)[0]
     steps = read(scheduler.timesteps).astype(int)
@@ -144,7 +145,7 @@ def _between(levels: Sequence[Level]) -> Schedule:
 
 
 def _start(timesteps: npt.NDArray[np.float64], first: float | None, number: int | None) -> int:
-    """Index of the timestep that a loop starts with.
+    """Return the index of the timestep that a loop starts with.
 
     PNDM has one of its timesteps twice, which only the number can tell apart; the number alone
     does not tell a loop that starts late from one that ends early.
@@ -174,20 +175,20 @@ _ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
 
 
 def attributes_needed(facts: SchedulerFacts) -> tuple[str, ...]:
-    """What a scheduler of this kind has before its first run."""
+    """List the attributes that a scheduler of this kind has to have before its first run."""
     # The toy scheduler has no sigmas before its first schedule; the frameworks' have.
     needed = _ATTRIBUTES[facts.noise] if facts.noise in ("timesteps", "alphas_betas") else ()
     return tuple(name for name in (*needed, facts.kept, facts.half) if name)
 
 
 def schedule_source(scheduler: Any, facts: SchedulerFacts) -> Any:
-    """What is a new object when the scheduler gets a new schedule."""
+    """Return the object that is a new one whenever the scheduler gets a new schedule."""
     return getattr(scheduler, _ATTRIBUTES[facts.noise][0])
 
 
 class LazySchedule:
-    """A scheduler's noise levels as they are now, read maybe much later and in another thread.
-    Reading waits for the device where it has them.
+    """A lazy schedule is a scheduler's noise levels as they are now, read maybe much later and in
+    another thread. Reading waits for the device where it has them.
 
     Attributes:
         source: see :func:`schedule_source`.
@@ -211,16 +212,17 @@ class LazySchedule:
         self._offset = 0
 
     def start(self, step: int) -> Level | None:
-        """The level of a step's input; None if the schedule has no such step."""
+        """Return the level of a step's input; None if the schedule has no such step."""
         return self._at(self._levels().starts, step)
 
     def end(self, step: int, half: bool = False) -> Level | None:
-        """The level of its result, or of its first half's; None likewise."""
+        """Return the level of a step's result, or of its first half's; None if the schedule has no
+        such step."""
         levels = self._levels()
         return self._at(levels.halves if half else levels.ends, step)
 
     def unread(self) -> tuple[Tensor, ...]:
-        """Tensors to hand to :meth:`read`; none once that has been done."""
+        """Return the tensors to hand to :meth:`read`; none once that has been done."""
         return () if self._schedule is not None else tuple(self._tensors().values())
 
     def read(self, ops: TensorOps, tensors: Sequence[Tensor]) -> None:
@@ -249,7 +251,7 @@ class LazySchedule:
         self._schedule = schedule
 
     def _tensors(self) -> dict[str, Tensor]:
-        """What is noted and not on the host."""
+        """Return the noted values that are not on the host."""
         on_host = (int, float, np.ndarray, np.generic, type(None))
         return {name: x for name, x in self._noted.items() if not isinstance(x, on_host)}
 

@@ -1,4 +1,4 @@
-"""Which part of the latents is shown."""
+"""Find the part of the latents that is shown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unicb.ops import Tensor
 
 
 class ShownPart(NamedTuple):
-    """The part of latents of one shape that is shown.
+    """``ShownPart`` is the part of latents of one shape that is shown.
 
     Attributes:
         slices: where it is, for each axis; None if it is all of them.
@@ -37,8 +37,8 @@ def shown_part(
     middle: bool,
     first_frame: int = 0,
 ) -> ShownPart:
-    """What to show of latents of that shape: the last of the items of a row, without other tokens
-    before or behind those of the picture, without other numbers behind those of the cells.
+    """Return the part to show of latents of that shape: the last item of the batch, without tokens
+    before or behind those of the picture, and without numbers behind those of the cells.
 
     Args:
         layout: where they are.
@@ -79,7 +79,8 @@ def _frames(count: int, middle: bool, first: int) -> tuple[int, int]:
 
 
 def _tokens(axis: str, length: int, lengths: dict[str, int], start: int, stop: int) -> slice:
-    """Those of a range of frames, of an axis that may have others before or behind."""
+    """Return the slice of a range of frames, in an axis that may have other tokens before or
+    behind."""
     frame = lengths["h"] * lengths["w"]
     before = length - frame * lengths.get("t", 1) if axis.startswith("+") else 0
     if "t" not in axis:

@@ -1,4 +1,4 @@
-"""Who is this pipeline: facts about classes of pipelines, and what their own code says."""
+"""Tell what a pipeline is: facts about classes of pipelines, and what their own code says."""
 
 from unicb.pipelines.facts import (
     Part,

@@ -31,7 +31,7 @@ _PURE = (
 
 
 class WrittenAround(NamedTuple):
-    """Statements of a loop's body that change its latents, and no other thing that lasts.
+    """``WrittenAround`` has statements of a loop's body that change its latents and nothing else.
 
     Attributes:
         latents: the local that it keeps them in.
@@ -152,7 +152,7 @@ def _is_pure_call(call: ast.Call) -> bool:
 
 
 class AroundStep:
-    """What a loop does to its latents around ``scheduler.step``.
+    """``AroundStep`` repeats what a loop does to its latents around ``scheduler.step``.
 
     Args:
         written: the statements.

@@ -1,4 +1,4 @@
-"""Which of its models a loop calls, as its code is written."""
+"""Read from a loop's code which of its models it calls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MODEL = re.compile(DENOISER.pattern + "|controlnet")
 
 
 def aliases(tree: ast.AST) -> dict[str, list[str]]:
-    """Locals that stand for models: ``model = self.transformer``."""
+    """Return the locals that stand for models: ``model = self.transformer``."""
     found: dict[str, list[str]] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
@@ -27,8 +27,8 @@ def aliases(tree: ast.AST) -> dict[str, list[str]]:
 def model_calls(
     loop: ast.AST, standing: dict[str, list[str]]
 ) -> Iterator[tuple[ast.Call, list[str]]]:
-    """Calls of models in the loop, in the order of the code, with the names of the models;
-    ``standing``: the :func:`aliases`."""
+    """Yield the calls of models in the loop, in the order of the code, with the names of the
+    models. ``standing`` has the :func:`aliases`."""
     calls = [node for node in ast.walk(loop) if isinstance(node, ast.Call)]
     for node in sorted(calls, key=lambda call: (call.lineno, call.col_offset)):
         if isinstance(node.func, ast.Name) and node.func.id in standing:

@@ -1,4 +1,4 @@
-"""How a loop steps that calls no callback: by ``self.scheduler.step``, as its code is written."""
+"""Read from its code how a loop that calls no callback steps: by ``self.scheduler.step``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unicb.pipelines._written import self_attribute
 
 SCHEDULER = "scheduler"
 #: Which part of what ``scheduler.step`` returns is the latents: an index, a name, or all of it.
-Part: TypeAlias = int | str | None
+OutputPart: TypeAlias = int | str | None
 #: What a loop may do to its latents after the step: this changes no number that a callback sees.
 _HARMLESS = ("to", "astype", "type")
 #: What is wrapped around the timesteps in a loop's first line.
@@ -20,16 +20,16 @@ _WRAPPERS = ("enumerate", "progress_bar", "tqdm", "list", "iter")
 
 
 class StepSite(NamedTuple):
-    """One call of ``scheduler.step``, from its first line to its last, from 1 in the source of the
-    function; and the part of its result that the loop goes on with."""
+    """A step site is one call of ``scheduler.step``, from its first line to its last, from 1 in the
+    source of the function; and the part of its result that the loop goes on with."""
 
     first: int
     last: int
-    part: Part
+    part: OutputPart
 
 
 class WrittenStepping(NamedTuple):
-    """How a loop steps.
+    """``WrittenStepping`` says how a loop steps.
 
     Attributes:
         loop: its syntax tree.
@@ -58,7 +58,8 @@ class Unclear(Exception):
 
 
 def stepping_loop(function: ast.FunctionDef) -> ast.For | None:
-    """The one loop of a ``__call__`` that calls ``self.scheduler.step``; None if there is none."""
+    """Return the one loop of a ``__call__`` that calls ``self.scheduler.step``; None if there is
+    none."""
     try:
         return _loop(function, _parents(function))
     except Unclear:
@@ -66,7 +67,7 @@ def stepping_loop(function: ast.FunctionDef) -> ast.For | None:
 
 
 def read_stepping(function: ast.FunctionDef) -> WrittenStepping:
-    """How a ``__call__`` steps.
+    """Read how a ``__call__`` steps.
 
     Raises:
         Unclear: it does not step by its scheduler, or does more than can be known.
@@ -101,7 +102,7 @@ def _parents(tree: ast.AST) -> dict[ast.AST, ast.AST]:
 
 
 def _stepped(node: ast.AST) -> str | None:
-    """The scheduler's attribute in ``self.scheduler.step(...)``; None for anything else."""
+    """Return the scheduler's attribute in ``self.scheduler.step(...)``; None for anything else."""
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
         return None
     name = self_attribute(node.func.value) if node.func.attr == "step" else None
@@ -132,7 +133,7 @@ def _loop(function: ast.FunctionDef, parents: dict[ast.AST, ast.AST]) -> ast.For
 
 
 def _around(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> ast.AST | None:
-    """The innermost loop, or function, around."""
+    """Return the innermost loop, or function, around the node."""
     while node in parents:
         node = parents[node]
         if isinstance(node, ast.For | ast.While | ast.FunctionDef | ast.Lambda):
@@ -141,7 +142,7 @@ def _around(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> ast.AST | None:
 
 
 def _rounds(body: Sequence[ast.stmt]) -> tuple[int, int]:
-    """How often these statements call ``scheduler.step``, at least and at most."""
+    """Count how often these statements call ``scheduler.step``, at least and at most."""
     least = most = 0
     for statement in body:
         if isinstance(statement, ast.If):
@@ -170,9 +171,10 @@ def _check_goes_on(loop: ast.For) -> None:
             left += ast.iter_child_nodes(node)
 
 
-def _taken(call: ast.Call, parents: dict[ast.AST, ast.AST]) -> tuple[str, Part]:
-    """The local that what is taken of the step's result goes into, and which part that is."""
-    part: Part = None
+def _taken(call: ast.Call, parents: dict[ast.AST, ast.AST]) -> tuple[str, OutputPart]:
+    """Return the local in which the loop keeps the step's result, and which part of the result that
+    is."""
+    part: OutputPart = None
     node = parents[call]
     if isinstance(node, ast.Attribute):
         part, node = node.attr, parents[node]
@@ -186,7 +188,7 @@ def _taken(call: ast.Call, parents: dict[ast.AST, ast.AST]) -> tuple[str, Part]:
 
 
 def _sample(call: ast.Call) -> str | None:
-    """The local that is handed to ``scheduler.step`` as its sample."""
+    """Return the local that is handed to ``scheduler.step`` as its sample."""
     named = {word.arg: word.value for word in call.keywords}
     given = call.args[2] if len(call.args) > 2 else named.get("sample")
     return given.id if isinstance(given, ast.Name) else None
@@ -195,7 +197,7 @@ def _sample(call: ast.Call) -> str | None:
 def _around_step(
     loop: ast.For, latents: str, half: str, scales: bool, parents: dict[ast.AST, ast.AST]
 ) -> WrittenAround | None:
-    """What the loop does to its latents, but for the step; None if nothing.
+    """Read what the loop does to its latents, but for the step; None if nothing.
 
     Raises:
         Unclear: it does what cannot be repeated.
@@ -231,7 +233,7 @@ def _changes(latents: str, statement: ast.stmt) -> Unclear:
 
 
 def _in_body(statement: ast.stmt, loop: ast.For, parents: dict[ast.AST, ast.AST]) -> ast.stmt:
-    """The statement of the loop's own body that holds this one."""
+    """Return the statement of the loop's own body that holds this one."""
     node: ast.AST = statement
     while parents[node] is not loop:
         node = parents[node]
@@ -240,7 +242,7 @@ def _in_body(statement: ast.stmt, loop: ast.For, parents: dict[ast.AST, ast.AST]
 
 
 def _half(loop: ast.For, latents: str) -> str:
-    """The local that the loop keeps the first half of its latents in, to double it."""
+    """Return the local that the loop keeps the first half of its latents in, to double it."""
     counts = f"len({latents})", f"{latents}.shape[0]"
     firsts = [f"{latents}[:{count} // 2]" for count in counts]
     halves = [
@@ -254,7 +256,7 @@ def _half(loop: ast.For, latents: str) -> str:
 
 
 def _doubled(value: ast.AST, half: str) -> bool:
-    """Whether it is that half twice, one after the other."""
+    """Return whether the value is that half twice, one after the other."""
     if not (half and isinstance(value, ast.Call) and value.args):
         return False
     named = {word.arg: ast.unparse(word.value) for word in value.keywords}
@@ -265,7 +267,7 @@ def _doubled(value: ast.AST, half: str) -> bool:
 
 
 def _scaled(node: ast.AST, latents: str) -> bool:
-    """Whether it stores the latents as scaled for the model by the scheduler."""
+    """Return whether the node stores the latents as scaled for the model by the scheduler."""
     return (
         isinstance(node, ast.Assign)
         and ast.unparse(node.targets[0]) == latents
@@ -274,7 +276,8 @@ def _scaled(node: ast.AST, latents: str) -> bool:
 
 
 def _is_harmless(stored: ast.AST, latents: str, half: str) -> bool:
-    """Whether an assignment to the latents is that of the step, or changes no number in them."""
+    """Return whether an assignment to the latents is that of the step, or changes no number in
+    them."""
     if not isinstance(stored, ast.Assign):
         return False
     if any(True for _ in _steps(stored)) or _scaled(stored, latents):
@@ -298,7 +301,7 @@ def _statement(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> ast.stmt:
 
 
 def below_wrappers(node: ast.expr) -> ast.expr:
-    """What ``enumerate``, a progress bar and the like are wrapped around."""
+    """Return the expression that ``enumerate``, a progress bar and the like are wrapped around."""
     while isinstance(node, ast.Call) and node.args:
         name = node.func.attr if isinstance(node.func, ast.Attribute) else None
         name = node.func.id if isinstance(node.func, ast.Name) else name
@@ -309,7 +312,7 @@ def below_wrappers(node: ast.expr) -> ast.expr:
 
 
 def _iterated(loop: ast.For) -> str:
-    """The local that the loop goes over, below what is wrapped around it; empty for
+    """Return the local that the loop goes over, below what is wrapped around it; empty for
     ``self.scheduler.timesteps``."""
     node = below_wrappers(loop.iter)
     if isinstance(node, ast.Attribute) and node.attr == "timesteps":
@@ -328,7 +331,7 @@ def _stores(loop: ast.For, name: str) -> bool:
 
 
 def _models(function: ast.FunctionDef, loop: ast.For) -> tuple[str, ...]:
-    """Names of the models that the loop calls, denoisers first."""
+    """Return the names of the models that the loop calls, denoisers first."""
     called = [name for _, names in model_calls(loop, aliases(function)) for name in names]
     found = dict.fromkeys(called)
     return tuple(sorted(found, key=lambda name: DENOISER.search(name) is None))

@@ -1,4 +1,5 @@
-"""One ``__call__`` as it is written: its text, its syntax tree, and what is found in that alone."""
+"""Read one ``__call__`` as it is written: its text, its syntax tree, and what is found in that
+alone."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ BASE = "super()"
 
 
 def text_of(function: Any) -> str:
-    """The source text of a function, below any decorators.
+    """Return the source text of a function, below any decorators.
 
     Raises:
         OSError, TypeError: it cannot be read.
@@ -26,8 +27,8 @@ def text_of(function: Any) -> str:
 
 @lru_cache(maxsize=64)
 def loop_around(code: CodeType, line: int) -> ast.For | ast.While | None:
-    """The innermost loop in a function's code, or a script's, that has this line of its file; None
-    if there is none, or the code cannot be read."""
+    """Return the innermost loop in a function's code, or a script's, that has this line of its
+    file; None if there is none, or the code cannot be read."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
     except (OSError, TypeError, SyntaxError):
@@ -43,25 +44,25 @@ def loop_around(code: CodeType, line: int) -> ast.For | ast.While | None:
 
 
 def self_attribute(node: ast.AST) -> str | None:
-    """The name of an attribute of ``self``; None for anything else."""
+    """Return the name of an attribute of ``self``; None for anything else."""
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
         return node.attr if node.value.id == "self" else None
     return None
 
 
 def is_base_call(node: ast.AST) -> bool:
-    """Whether it is ``super().__call__``."""
+    """Return whether the node is ``super().__call__``."""
     of = _called_of(node)
     return isinstance(of, ast.Call) and _is_name(of.func, "super")
 
 
 def _called_of(node: ast.AST) -> ast.expr | None:
-    """The x of ``x.__call__``; None for anything else."""
+    """Return the x of ``x.__call__``; None for anything else."""
     return node.value if isinstance(node, ast.Attribute) and node.attr == "__call__" else None
 
 
 class HandedOn(NamedTuple):
-    """Whose call a ``__call__`` hands its ``**kwargs`` on to.
+    """``HandedOn`` says to whose call a ``__call__`` hands its ``**kwargs`` on.
 
     Attributes:
         to: :data:`BASE`; or a name, of a class whose ``__call__`` is called or of a function; or
@@ -74,7 +75,7 @@ class HandedOn(NamedTuple):
 
 
 class WrittenCall:
-    """The source of one ``__call__``, read and parsed once.
+    """``WrittenCall`` is the source of one ``__call__``, read and parsed once.
 
     Attributes:
         text: empty if it cannot be read.
@@ -95,7 +96,7 @@ class WrittenCall:
 
     @cached_property
     def loop(self) -> ast.For | ast.While | None:
-        """The innermost loop that calls the callback."""
+        """Return the innermost loop that calls the callback."""
         loops = [
             node
             for node in self._nodes
@@ -104,7 +105,8 @@ class WrittenCall:
         return loops[-1] if loops else None
 
     def given_callback(self) -> list[ast.Call]:
-        """The calls with its callback as a keyword argument; none if it calls that itself."""
+        """Return the calls with its callback as a keyword argument; none if it calls that
+        itself."""
         if any(map(_is_callback_call, self._nodes)):
             return []
         return [
@@ -114,7 +116,7 @@ class WrittenCall:
         ]
 
     def handed_on(self) -> HandedOn | None:
-        """What becomes of its ``**kwargs``; None where they are not handed on, or others are."""
+        """Return where its ``**kwargs`` go; None where they are not handed on, or others are."""
         function = self.tree.body[0] if self.tree is not None else None
         if not isinstance(function, ast.FunctionDef) or function.args.kwarg is None:
             return None
@@ -133,8 +135,8 @@ class WrittenCall:
         return HandedOn(to, frozenset(given ^ set(self._taken_out(kwargs))))
 
     def _is_replaced(self, kwargs: str) -> bool:
-        """Whether the dict called ``kwargs`` is another by the time that it is handed on, which may
-        have less in it."""
+        """Return whether another dict may be in the place of the one called ``kwargs`` by the time
+        that it is handed on, with less in it."""
         stores = sum(
             isinstance(node, ast.Name) and node.id == kwargs and isinstance(node.ctx, ast.Store)
             for node in self._nodes
@@ -149,7 +151,8 @@ class WrittenCall:
         return stores > with_all
 
     def _taken_out(self, kwargs: str) -> Iterator[str]:
-        """Names of what is taken out of the dict called ``kwargs``, by ``pop`` or by ``del``."""
+        """Yield the names of what is taken out of the dict called ``kwargs``, by ``pop`` or by
+        ``del``."""
         for node in self._nodes:
             of: ast.expr | None = None
             key: ast.expr | None = None
@@ -174,7 +177,7 @@ def _is_name(node: ast.AST, name: str) -> bool:
 
 
 def receiver(called: ast.expr, args: list[ast.expr], owner: str = "self") -> str:
-    """Whose call it is, as in :class:`HandedOn`; empty where it is none.
+    """Return whose call it is, as in :class:`HandedOn`; empty where it is none.
 
     Args:
         called: what is called.
@@ -194,7 +197,8 @@ def receiver(called: ast.expr, args: list[ast.expr], owner: str = "self") -> str
 
 
 def _has_all_of(node: ast.AST, kwargs: str) -> bool:
-    """Whether it is a dict with all that the one called ``kwargs`` has in it, and maybe more."""
+    """Return whether the node is a dict with all that the one called ``kwargs`` has in it, and
+    maybe more."""
     if isinstance(node, ast.Dict):
         pairs = zip(node.keys, node.values, strict=True)
         return any(key is None and _is_name(value, kwargs) for key, value in pairs)

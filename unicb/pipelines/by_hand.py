@@ -1,4 +1,4 @@
-"""Loops that somebody wrote by hand: their parts take the place of a pipeline."""
+"""Bind loops that somebody wrote by hand: their parts take the place of a pipeline."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from unicb.checks import whole_number
 from unicb.ops import TensorOps
 from unicb.pipelines._around_step import LoopLocals
 from unicb.pipelines._called import DENOISER
-from unicb.pipelines._stepping import Part
-from unicb.pipelines.facts import Part as GuidancePart
-from unicb.pipelines.facts import PipelineFacts, usual_unbatched
+from unicb.pipelines._stepping import OutputPart
+from unicb.pipelines.facts import Part, PipelineFacts, usual_unbatched
 
 _NOT_SAID = (
     "is a loop of one's own, and how it guides was not said: write Loop(..., guidance='batch') for "
@@ -22,7 +21,8 @@ _NOT_SAID = (
 
 
 class Loop:
-    """The parts of a loop of one's own, which :func:`unicb.bind` takes in a pipeline's place.
+    """``Loop`` holds the parts of a loop of one's own, which :func:`unicb.bind` takes in a
+    pipeline's place.
 
     Example:
         >>> with bind(Loop(unet=unet, scheduler=scheduler), Preview(show)) as callbacks:
@@ -56,7 +56,7 @@ class Loop:
         *,
         scheduler: Any,
         guidance: Literal["batch", "calls"] | None = None,
-        order: Sequence[GuidancePart] = (),
+        order: Sequence[Part] = (),
         num_timesteps: int | None = None,
         **parts: Any,
     ) -> None:
@@ -93,7 +93,7 @@ class Loop:
 
     @property
     def _unicb_framework_of(self) -> Any:
-        """What is of the framework that the loop is of: its first denoiser."""
+        """Return the object whose framework is the loop's: its first denoiser."""
         return getattr(self, self._facts.denoisers[0])
 
     @property
@@ -102,13 +102,13 @@ class Loop:
 
     @property
     def stepping(self) -> LoopByHand:
-        """How its steps are noticed."""
+        """Return how unicb notices the loop's steps."""
         return LoopByHand(self._facts.denoisers)
 
 
 @dataclass(frozen=True)
 class LoopByHand:
-    """What a :class:`ScheduledLoop` is for a class, for a loop of one's own.
+    """``LoopByHand`` describes a loop of one's own, as :class:`ScheduledLoop` describes a class's.
 
     Attributes:
         models: names of the models that it calls.
@@ -124,18 +124,18 @@ class LoopByHand:
     keeps_scaled: bool = False
     around: None = None
 
-    def part_at(self, line: int, out: Any) -> Part:
-        """Which part of the scheduler's output the latents are."""
+    def part_at(self, line: int, out: Any) -> OutputPart:
+        """Return which part of the scheduler's output the latents are."""
         if isinstance(out, tuple):
             return 0
         return "prev_sample" if isinstance(out, Mapping) or hasattr(out, "prev_sample") else None
 
     def own_rows(self, x: Any, loop_locals: LoopLocals) -> int | None:
-        """Each row is one of the latents'."""
+        """Return None: each row is one of the latents'."""
         return None
 
     def own(self, stepped: Any, loop_locals: LoopLocals) -> Any:
-        """What it steps is its latents, as far as can be known."""
+        """Return what it steps: these are its latents, as far as can be known."""
         return stepped
 
     def as_stepped(self, own: Any, like: Any, ops: TensorOps, loop_locals: LoopLocals) -> Any:
@@ -143,5 +143,5 @@ class LoopByHand:
         return own
 
     def num_timesteps(self, pipeline: Any, loop_locals: LoopLocals) -> int:
-        """What the loop was seen to take, or was said to."""
+        """Return the number of steps that the loop was seen, or said, to take."""
         return int(pipeline.num_timesteps)

@@ -1,4 +1,4 @@
-"""Facts about pipeline classes, read from the data files in ``unicb/pipelines``."""
+"""Look up facts about pipeline classes, read from the data files in ``unicb/pipelines``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Part: TypeAlias = Literal["unconditional", "conditional", "perturbed"]
 
 @dataclass(frozen=True)
 class PipelineFacts:
-    """What there is to know of one class of pipeline.
+    """``PipelineFacts`` say what there is to know of one class of pipeline.
 
     unicb's own data files have these for the frameworks' classes. A pipeline class of your own
     says it itself, in the class attribute ``unicb_facts``.
@@ -162,12 +162,13 @@ def _table() -> FactTable[PipelineFacts]:
 
 
 def known_pipelines() -> tuple[str, ...]:
-    """Names of the pipeline classes in the data files, sorted."""
+    """Return the names of the pipeline classes in the data files, sorted."""
     return tuple(sorted(_table()))
 
 
 def facts_for(pipeline: object) -> PipelineFacts | None:
-    """Facts about the class of ``pipeline`` or the nearest of its bases; None if there are none.
+    """Return the facts about the class of ``pipeline`` or the nearest of its bases; None if there
+    are none.
 
     A class says so itself in ``unicb_facts``, or goes by its name: the frameworks call their
     ports of one pipeline the same. One that says None is as good as unknown. A loop of one's own
@@ -179,17 +180,19 @@ def facts_for(pipeline: object) -> PipelineFacts | None:
 
 
 def facts_owner(kind: type) -> type | None:
-    """``kind`` or the nearest of its bases about which there are facts; None if there is none."""
+    """Return ``kind`` or the nearest of its bases about which there are facts; None if there is
+    none."""
     return _table().owner(kind)
 
 
 @cache
 def usual_unbatched() -> tuple[str, ...]:
-    """Names of arguments without rows, over all known classes."""
+    """Return the names of arguments without rows, over all known classes."""
     return tuple(sorted({name for facts in _table().values() for name in facts.unbatched}))
 
 
 def num_timesteps_of(pipeline: Any) -> int:
-    """Number of the running call's timesteps: what the pipeline says, or its scheduler."""
+    """Return the number of the running call's timesteps: what the pipeline says, or its
+    scheduler."""
     said = getattr(pipeline, "num_timesteps", None)
     return int(len(pipeline.scheduler.timesteps) if said is None else said)

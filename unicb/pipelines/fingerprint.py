@@ -1,4 +1,4 @@
-"""Which loops the facts about pipelines were proven on: hashes of their code.
+"""Tell which loops the facts about pipelines were proven on, by hashes of their code.
 
 Facts hold for the loop that they were read from. The same class has another loop in another
 release, or where somebody changed it. ``loops.json`` has the fingerprints of those that the facts
@@ -29,27 +29,29 @@ def _text_of_loops() -> str:
 
 
 def proven_loops(class_name: str) -> dict[str, list[str]]:
-    """The fingerprints of a class's loop, by the library and release that has it. The file has a
-    line for each class: to parse all of it would take longer than to bind."""
+    """Return the fingerprints of a class's loop, by the library and release that has it. The file
+    has a line for each class: to parse all of it would take longer than to bind."""
     found = re.search(rf'^  "{class_name}": (.*?),?$', _text_of_loops(), re.MULTILINE)
     loops: dict[str, list[str]] = json.loads(found[1]) if found else {}
     return loops
 
 
 def proven_releases() -> tuple[str, ...]:
-    """The libraries and releases that there are fingerprints of, sorted."""
+    """Return the libraries and releases that there are fingerprints of, sorted."""
     loops = json.loads(_text_of_loops())
     return tuple(sorted({release for found in loops.values() for release in found}))
 
 
 def is_proven(class_name: str, source: CallSource) -> bool:
-    """Whether the facts about ``class_name`` were proven on the loop that has this source."""
+    """Return whether the facts about ``class_name`` were proven on the loop that has this
+    source."""
     known = {one for found in proven_loops(class_name).values() for one in found}
     return any(one in known for one in fingerprints(source))
 
 
 def fingerprints(source: CallSource) -> Iterator[str]:
-    """A hash of the text of a ``__call__``, then one of its syntax tree, as far as there are such.
+    """Yield a hash of the text of a ``__call__``, then one of its syntax tree, as far as there are
+    such.
 
     The first takes a millisecond. The second takes up to 20, and does not change with comments,
     with the layout of the text, with annotations or the docstring.
@@ -65,7 +67,8 @@ def _hash(text: str) -> str:
 
 
 def _text(code: CodeType) -> str:
-    """The lines of a function, by the numbers in its bytecode: ``inspect`` looks for its end."""
+    """Return the lines of a function, by the numbers in its bytecode: ``inspect`` looks for its
+    end."""
     lines = linecache.getlines(code.co_filename)[code.co_firstlineno - 1 : _last_line(code)]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -76,7 +79,7 @@ def _last_line(code: CodeType) -> int:
 
 
 def _meaning(node: Any) -> Any:
-    """What a syntax tree says, without what does not matter to a run; the same in all Pythons."""
+    """Reduce a syntax tree to what matters to a run; the result is the same in all Pythons."""
     if isinstance(node, list):
         return [_meaning(item) for item in node]
     if not isinstance(node, ast.AST):

@@ -1,4 +1,5 @@
-"""Whether the models of a pipeline can be hooked: those of other libraries may be of any class."""
+"""Check that the models of a pipeline can be hooked: those of other libraries may be of any
+class."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ Hook = Callable[[Any, Around], Callable[[], None]]
 
 
 def hooked(hook: Hook, model: Any, around: Around, aim: str) -> Callable[[], None]:
-    """``hook(model, around)``, of which every error is one for users.
+    """Call ``hook(model, around)``, and turn its errors into ones for users.
 
     Args:
         aim: what for, in messages.

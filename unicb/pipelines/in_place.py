@@ -1,4 +1,5 @@
-"""Loops that write into the tensor of their latents, instead of making a new one in each step."""
+"""Find loops that write into the tensor of their latents, instead of making a new one in each
+step."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ _LATENTS = "latents"
 
 
 def writes_into_latents(kind: type) -> bool:
-    """Whether the code of a class's ``__call__`` sets a part of its latents; False, too, where that
-    code cannot be read."""
+    """Return whether the code of a class's ``__call__`` sets a part of its latents; False, too,
+    where that code cannot be read."""
     return CallSource.of(kind).once(_sets_a_part, kind)
 
 

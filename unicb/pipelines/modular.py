@@ -1,4 +1,5 @@
-"""Modular pipelines: which of their blocks are denoising loops, and what these say of themselves.
+"""Read modular pipelines: which of their blocks are denoising loops, and what these say of
+themselves.
 
 Such a block calls its own ``loop_step`` in each step, with a state that the step changes.
 """
@@ -31,7 +32,7 @@ _SCHEDULE = ("timesteps", "sigmas")
 
 @dataclass(frozen=True)
 class ModularLoops:
-    """The denoising loops of one modular pipeline.
+    """``ModularLoops`` are the denoising loops of one modular pipeline.
 
     Attributes:
         blocks: all blocks of the pipeline, the outermost first.
@@ -62,7 +63,7 @@ class ModularLoops:
             )
 
     def facts(self, pipeline: Any, known: PipelineFacts | None) -> PipelineFacts:
-        """What there is to know of the pipeline.
+        """Return what there is to know of the pipeline.
 
         Args:
             known: of its class: what its blocks do not say.
@@ -81,21 +82,21 @@ class ModularLoops:
         )
 
     def _are_of(self, package: str) -> bool:
-        """Whether the loops, and the blocks in them, are those of a package, and not somebody's
-        own."""
+        """Return whether the loops, and the blocks in them, come from a package, and not from
+        somebody's own code."""
         inside = [inner for loop in self.loops for inner in _walk(loop)]
         return all(_package(type(block)) == package for block in inside)
 
 
 def blocks_of(pipeline: Any) -> Any:
-    """The outermost block of a modular pipeline; None of any other."""
+    """Return the outermost block of a modular pipeline; None of any other."""
     attributes = getattr(pipeline, "__dict__", {})
     found = next((attributes[name] for name in _BLOCKS if name in attributes), None)
     return found if hasattr(found, "sub_blocks") else None
 
 
 def modular_loops(pipeline: Any) -> ModularLoops | None:
-    """The loops of a modular pipeline; None of any other.
+    """Return the loops of a modular pipeline; None of any other.
 
     Raises:
         UnsupportedPipelineError: the ends of its steps cannot be noticed; says why.
@@ -124,8 +125,8 @@ def _package(kind: type) -> str:
 
 
 def _seen_loop(blocks: Sequence[Any], loops: Sequence[Any]) -> ScheduledLoop | str | None:
-    """The loop inside these loops, where that has the steps; None where they have them themselves;
-    or why their steps cannot be noticed."""
+    """Return the loop inside these loops, where that has the steps; None where they have the steps
+    themselves; or say why their steps cannot be noticed."""
     if not loops:
         return f"none of its blocks is a loop with a {LOOP_STEP}"
     others = dict.fromkeys(type(block) for block in blocks if block not in loops)
@@ -146,8 +147,8 @@ def _walk(block: Any) -> Iterator[Any]:
 
 
 def _offered(loops: Sequence[Any], blocks: Sequence[Any]) -> tuple[str, ...]:
-    """Names of the tensors that the loops have in their states: of what they name themselves, and
-    of what other blocks make for them, under the name of a group."""
+    """Return the names of the tensors that the loops have in their states: those that they name
+    themselves, and those that other blocks make for them, under the name of a group."""
     tensors = {x.name for block in blocks for x in _parameters(block) if _is_tensor(x)}
     groups = {x.kwargs_type for loop in loops for x in _parameters(loop) if not x.name}
     named = [x.name for loop in loops for x in _parameters(loop) if x.name]
@@ -172,7 +173,8 @@ def _is_tensor(parameter: Any) -> bool:
 
 
 def _why_unclear(source: CallSource) -> str:
-    """Why the steps of a loop block cannot be noticed by its ``loop_step``; empty if they can."""
+    """Say why the steps of a loop block cannot be noticed by its ``loop_step``; empty if they
+    can."""
     name, tree = source.kind.__name__, source.written.tree
     if tree is None:
         return f"the code of its {name} cannot be read"
@@ -198,7 +200,8 @@ def _why_unclear(source: CallSource) -> str:
 
 
 def _why_unseen(source: CallSource) -> str:
-    """Whether a block that is no loop of this kind has steps that nobody would notice."""
+    """Say why steps of a block that is no loop of this kind would go unnoticed; empty if it has
+    none."""
     if source.code is None or "step" not in source.code.co_names:
         return ""
     tree = source.written.tree
@@ -209,8 +212,8 @@ def _why_unseen(source: CallSource) -> str:
 
 
 def _read_inner(source: CallSource) -> ScheduledLoop | str:
-    """The loop of a block that steps its scheduler in a loop of its own; or why it cannot be
-    noticed."""
+    """Return the loop of a block that steps its scheduler in a loop of its own; or say why it
+    cannot be noticed."""
     name, tree = source.kind.__name__, source.written.tree
     function = tree.body[0] if tree is not None else None
     if not isinstance(function, ast.FunctionDef) or source.code is None:
@@ -225,7 +228,8 @@ def _read_inner(source: CallSource) -> ScheduledLoop | str:
 
 
 def _of_pipeline(function: ast.FunctionDef) -> ast.FunctionDef:
-    """A block's call, as if it were the pipeline's: what it calls its components is ``self``."""
+    """Return a block's call, as if it were the pipeline's: what it calls its components is
+    ``self``."""
     block, components = (argument.arg for argument in function.args.args[:2])
     renamed = {components: "self", block: "_block"}
     made = copy.deepcopy(function)
@@ -236,7 +240,7 @@ def _of_pipeline(function: ast.FunctionDef) -> ast.FunctionDef:
 
 
 def _own_calls(loop: ast.For) -> Iterator[ast.Call]:
-    """The calls in a loop that are in no loop inside it."""
+    """Yield the calls in a loop that are in no loop inside it."""
     left: list[ast.AST] = list(loop.body)
     while left:
         node = left.pop()
@@ -248,7 +252,8 @@ def _own_calls(loop: ast.For) -> Iterator[ast.Call]:
 
 
 def _changed_besides(loop: ast.For) -> str:
-    """What a loop assigns to, or in, an attribute, but for the state itself; empty if nothing."""
+    """Say what a loop assigns to, or in, an attribute, but for the state itself; empty if
+    nothing."""
     for node in ast.walk(loop):
         if isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store):
             return ast.unparse(node)

@@ -1,4 +1,4 @@
-"""Classes whose loop calls no callback: their steps are noticed by ``scheduler.step``."""
+"""Read loops that call no callback: their steps are noticed by ``scheduler.step``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unicb.ops import TensorOps
 from unicb.pipelines._around_step import AroundStep, LoopLocals
 from unicb.pipelines._stepping import (
     SCHEDULER,
-    Part,
+    OutputPart,
     Unclear,
     WrittenStepping,
     read_stepping,
@@ -23,7 +23,7 @@ from unicb.pipelines.source import CALLBACK, CallSource
 
 
 class ScheduledLoop(NamedTuple):
-    """A loop that steps by ``self.scheduler.step`` and calls no callback.
+    """A scheduled loop steps by ``self.scheduler.step`` and calls no callback.
 
     Attributes:
         code: that it runs in.
@@ -37,21 +37,22 @@ class ScheduledLoop(NamedTuple):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Names of the models that it calls, denoisers first."""
+        """Return the names of the models that the loop calls, denoisers first."""
         return self.written.models
 
     @property
     def latents(self) -> str:
-        """The local that it keeps its latents in."""
+        """Return the local that the loop keeps its latents in."""
         return self.written.latents
 
     @property
     def keeps_scaled(self) -> bool:
-        """Whether it keeps what the scheduler makes of its latents for the model."""
+        """Return whether the loop keeps what the scheduler makes of its latents for the model."""
         return self.written.scales
 
-    def part_at(self, line: int, out: Any) -> Part:
-        """Which part of the scheduler's output the loop takes, calling ``step`` in this line."""
+    def part_at(self, line: int, out: Any) -> OutputPart:
+        """Return which part of the scheduler's output the loop takes, calling ``step`` in this
+        line."""
         sites = self.written.sites
         if len(sites) == 1:
             return sites[0].part
@@ -59,7 +60,7 @@ class ScheduledLoop(NamedTuple):
         return next((s.part for s in sites if s.first <= line <= s.last), sites[0].part)
 
     def own_rows(self, x: Any, loop_locals: LoopLocals) -> int | None:
-        """How many of the rows of what the loop steps are those of its latents, where it has each
+        """Return how many rows of what the loop steps are those of its latents, where it has each
         twice; None where it has not."""
         name = self.written.half
         half = loop_locals([name]).get(name) if name else None
@@ -68,20 +69,22 @@ class ScheduledLoop(NamedTuple):
         return int(half.shape[0])
 
     def own(self, stepped: Any, loop_locals: LoopLocals) -> Any:
-        """A tensor that the loop steps, as it is of the latents: each row once, in their shape."""
+        """Return a tensor that the loop steps as it is of the latents: each row once, and in their
+        shape."""
         if self.around is not None and self.around.reshapes:
             return self.around.kept(stepped, loop_locals)
-        return stepped[: self.own_rows(stepped, loop_locals)]
+        rows = self.own_rows(stepped, loop_locals)
+        return stepped if rows is None else stepped[:rows]
 
     def as_stepped(self, own: Any, like: Any, ops: TensorOps, loop_locals: LoopLocals) -> Any:
-        """The other way: a tensor of the latents' rows and shape, as the loop steps ``like``."""
+        """Return a tensor of the latents' rows and shape as the loop steps ``like``."""
         if self.around is not None:
             return self.around.to_step(own, loop_locals)
         return own if self.own_rows(like, loop_locals) is None else ops.concat([own, own])
 
     def num_timesteps(self, pipeline: Any, loop_locals: LoopLocals) -> int:
-        """How many steps it takes in a pass, told by what it goes over: no number of that is read,
-        since it may be on the device.
+        """Return how many steps the loop takes in a pass: the length of what it goes over. No
+        number in that is read, since it may be on the device.
 
         Raises:
             UnsupportedPipelineError: that has no length.
@@ -102,7 +105,7 @@ Stepping: TypeAlias = ScheduledLoop | LoopByHand
 
 
 def scheduled_loop(kind: type) -> ScheduledLoop | None:
-    """The loop of a class that takes no step-end callback; None for one that does.
+    """Return the loop of a class that takes no step-end callback; None for one that does.
 
     Raises:
         UnsupportedPipelineError: the ends of its steps cannot be noticed; says why.
@@ -125,7 +128,7 @@ def scheduled_loop(kind: type) -> ScheduledLoop | None:
 
 
 def _read(source: CallSource) -> ScheduledLoop | str:
-    """The loop; or why its steps cannot be noticed."""
+    """Return the loop; or say why its steps cannot be noticed."""
     why = "its code cannot be read"
     for call in source.calls:
         function = call.written.tree.body[0] if call.written.tree is not None else None
@@ -164,8 +167,8 @@ def check_scheduler(pipeline: Any, loop: Stepping) -> None:
 
 
 def _leaves_as_it_is(scheduler: Any) -> bool:
-    """Whether ``scale_model_input`` returns what it is given: asked of a copy, since some note that
-    they were asked."""
+    """Return whether ``scale_model_input`` returns what it is given. A copy is asked, since some
+    schedulers note that they were asked."""
     sample = object()
     try:
         return copy.copy(scheduler).scale_model_input(sample, 0) is sample
@@ -173,4 +176,4 @@ def _leaves_as_it_is(scheduler: Any) -> bool:
         return False
 
 
-__all__ = ["Part", "ScheduledLoop", "Stepping", "check_scheduler", "scheduled_loop"]
+__all__ = ["OutputPart", "ScheduledLoop", "Stepping", "check_scheduler", "scheduled_loop"]

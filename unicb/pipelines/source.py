@@ -1,4 +1,4 @@
-"""What the code of a class of pipeline says of its call: the one reader of such code.
+"""Read what the code of a class of pipeline says of its call; no other module reads such code.
 
 What it means for guidance is in ``guidance/_inference.py``, for prompts in
 ``callbacks/_prompt_loop.py``.
@@ -32,7 +32,8 @@ _FLAG = ("interrupt", "_interrupt")
 
 
 class CallSource:
-    """What the code of one class says of its ``__call__``. All of it is read when asked for, once.
+    """``CallSource`` says what the code of one class says of its ``__call__``. All of it is read
+    when asked for, once.
 
     :meth:`of` has the one object of a class. Source text is read and parsed for :attr:`written`,
     which takes 20 ms on a large pipeline; nothing else does so where bytecode can answer.
@@ -45,7 +46,8 @@ class CallSource:
 
     @staticmethod
     def of(kind: type) -> CallSource:
-        """The source of a class; a new one, once somebody has given it another ``__call__``."""
+        """Return the source of a class; a new one, once somebody has given it another
+        ``__call__``."""
         found = _sources.get(kind)
         if found is None or found._codes_of_calls != _codes_of_calls(kind):
             _sources[kind] = found = CallSource(kind)
@@ -59,7 +61,7 @@ class CallSource:
 
     @property
     def kind(self) -> type:
-        """The class."""
+        """Return the class."""
         kind = self._kind()
         if kind is None:
             raise ReferenceError("the class is gone, and its code with it")
@@ -67,12 +69,12 @@ class CallSource:
 
     @property
     def owner(self) -> type | None:
-        """The class, of this one and its bases, that defines its ``__call__``."""
+        """Return the class, of this one and its bases, that defines its ``__call__``."""
         return next(_definers(self.kind), None)
 
     @property
     def calls(self) -> list[CallSource]:
-        """The sources of the classes that define a ``__call__``; each may call the next."""
+        """Return the sources of the classes that define a ``__call__``; each may call the next."""
         kind, found = self.kind, list[CallSource]()
         left = list(_definers(kind))
         while left and all(left[0] is not source.kind for source in found):
@@ -82,7 +84,7 @@ class CallSource:
         return found
 
     def receiver_in(self, kind: type) -> Any:
-        """The class or the function whose call its ``__call__`` hands its keywords on to, in
+        """Return the class or the function to whose call its ``__call__`` hands its keywords on, in
         objects of ``kind``; None where that is the base's, or is not known."""
         if self._handed_on is None or self._handed_on.to == BASE:
             return None
@@ -90,19 +92,20 @@ class CallSource:
 
     @property
     def code(self) -> CodeType | None:
-        """The bytecode of its ``__call__``, below any decorators."""
+        """Return the bytecode of its ``__call__``, below any decorators."""
         return next(iter(self._codes_of_calls), None)
 
     @cached_property
     def codes(self) -> frozenset[CodeType]:
-        """The bytecode of all methods of the class and its bases, below any decorators."""
+        """Return the bytecode of all methods of the class and its bases, below any decorators."""
         members = [member for base in self.kind.__mro__ for member in vars(base).values()]
         functions = [inspect.unwrap(member) for member in members if inspect.isfunction(member)]
         return frozenset((*(function.__code__ for function in functions), *self._codes_beside))
 
     @cached_property
     def local_names(self) -> frozenset[str]:
-        """Names of the locals of its methods, where the loop is in one of them; else none."""
+        """Return the names of the locals of its methods, where the loop is in one of them; else
+        none."""
         if not any(CALLBACK in code.co_varnames for code in self.codes):
             return frozenset()
         every = ((*code.co_varnames, *code.co_cellvars) for code in self.codes)
@@ -110,7 +113,8 @@ class CallSource:
 
     @cached_property
     def parameters(self) -> frozenset[str]:
-        """Names of what it takes; of what its base takes, too, where it hands on ``**kwargs``."""
+        """Return the names of what the call takes; of what its base takes, too, where it hands on
+        ``**kwargs``."""
         taken: set[str] = set()
         kept: set[str] = set()
         for call in self.calls:
@@ -126,14 +130,14 @@ class CallSource:
 
     @property
     def takes_any_keyword(self) -> bool:
-        """Whether it takes ``**kwargs``."""
+        """Return whether the call takes ``**kwargs``."""
         return self.code is not None and bool(self.code.co_flags & inspect.CO_VARKEYWORDS)
 
     @cached_property
     def names_callback(self) -> bool:
-        """Whether a call in its code may have the callback as a keyword argument: the compiler
-        keeps the names of keywords among the constants, in tuples, or alone where there are
-        ``*args`` or ``**kwargs``."""
+        """Return whether a call in its code may have the callback as a keyword argument: the
+        compiler keeps the names of keywords among the constants, in tuples, or alone where there
+        are ``*args`` or ``**kwargs``."""
         return any(
             constant == CALLBACK or (isinstance(constant, tuple) and CALLBACK in constant)
             for code in _nested(self.code)
@@ -142,7 +146,7 @@ class CallSource:
 
     @cached_property
     def written(self) -> WrittenCall:
-        """The text and the syntax tree of its ``__call__``."""
+        """Return the text and the syntax tree of its ``__call__``."""
         owner = self.owner
         if owner is None or owner is self.kind:
             return WrittenCall(self.kind.__call__)
@@ -150,14 +154,15 @@ class CallSource:
 
     @cached_property
     def reads_flag(self) -> bool:
-        """Whether its loop reads the flag that stops it: a property may be there and not be."""
+        """Return whether its loop reads the flag that stops it. That the class has the property
+        does not mean that the loop reads it."""
         used = (*_used(self.kind), *self._codes_beside)
         loops = [code for code in used if CALLBACK in code.co_varnames]
         return hasattr(self.kind, "interrupt") and any(map(_loads_flag, loops))
 
     @cached_property
     def hands_on(self) -> bool:
-        """Whether it only hands its callback on, to a pipeline inside it."""
+        """Return whether the call only hands its callback on, to a pipeline inside it."""
         for call in self.calls:
             targets = call.written.given_callback() if call.names_callback else []
             if not targets:
@@ -173,7 +178,8 @@ class CallSource:
 
     @cached_property
     def _codes_beside(self) -> list[CodeType]:
-        """The bytecode of calls that its own name, as of the class that a runtime's stands for."""
+        """List the bytecode of other calls that its own names, such as that of the class that a
+        runtime's class stands for."""
         named = (call.receiver_in(self.kind) for call in self.calls)
         called = (one.__call__ if isinstance(one, type) else one for one in named)
         return [code for one in called if (code := _code_below(one)) is not None]
@@ -184,7 +190,7 @@ class CallSource:
 
     @cached_property
     def _handed_on(self) -> HandedOn | None:
-        """What becomes of its ``**kwargs``; None where they are not handed on, or that is not
+        """Return where its ``**kwargs`` go; None where they are not handed on, or that is not
         known."""
         if not self.takes_any_keyword:
             return None
@@ -204,15 +210,16 @@ def _definers(kind: type) -> Iterator[type]:
 
 
 def _definers_from(after: Any, kind: type) -> list[type]:
-    """The classes that define a ``__call__``, from that on which a call of the class ``after``
-    runs in objects of ``kind``; none where it is no class."""
+    """List the classes that define a ``__call__``, from the one on which a call of the class
+    ``after`` runs in objects of ``kind``; none where ``after`` is no class."""
     definers = list(_definers(after)) if isinstance(after, type) else []
     own = list(_definers(kind))
     return own[own.index(definers[0]) :] if {*definers[:1]} & {*own} else definers
 
 
 def _named(call: Any, kind: type, name: str) -> Any:
-    """What a name in :class:`HandedOn` stands for, in the code of ``call``; None if not known."""
+    """Return what a name in :class:`HandedOn` stands for, in the code of ``call``; None if not
+    known."""
     own_name = name.removeprefix("self.")
     if own_name != name:
         found = getattr(kind, own_name, None)
@@ -242,7 +249,7 @@ def _code_below(function: Any) -> CodeType | None:
 
 
 def _nested(code: CodeType | None) -> Iterator[CodeType]:
-    """The code, and that of the functions in it."""
+    """Yield the code, and that of the functions in it."""
     if code is not None:
         yield code
         for constant in code.co_consts:
@@ -251,8 +258,8 @@ def _nested(code: CodeType | None) -> Iterator[CodeType]:
 
 
 def _used(kind: type) -> Iterator[CodeType]:
-    """The code of the class's methods, below any decorators; of those of its bases that it
-    overrides, where its own calls them."""
+    """Yield the code of the class's methods, below any decorators, and of the methods of its bases
+    that it overrides, where its own call them."""
     for name in dir(kind):
         for base in kind.__mro__:
             if inspect.isfunction(method := vars(base).get(name)):

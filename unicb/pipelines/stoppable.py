@@ -1,4 +1,4 @@
-"""Whether a pipeline's run can be ended early, and how."""
+"""Tell whether a pipeline's run can be ended early, and how."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from unicb.pipelines.source import CallSource
 
 
 def reads_flag(kind: type) -> bool:
-    """Whether the loop of a pipeline class reads the flag that stops it, by its code."""
+    """Return whether the loop of a pipeline class reads the flag that stops it, by its code."""
     return CallSource.of(kind).reads_flag
 
 
 def stops_by_flag(pipeline: Any) -> bool:
-    """Whether the flag ends a run as it should: with the latents of the step after which it is set.
+    """Return whether the flag ends a run as it should: with the latents of the step after which it
+    is set.
 
     With FreeInit, a call has several passes, and each begins with new noise before it reads the
     flag.
@@ -37,7 +38,8 @@ def check_stoppable(pipeline: Any, models: Sequence[Any]) -> None:
 
 
 def models_of(pipeline: Any, facts: PipelineFacts | None) -> list[Any]:
-    """Denoisers that the pipeline has, and then their companions; none if it has no denoiser."""
+    """List the denoisers that the pipeline has, and then their companions; none if it has no
+    denoiser."""
     if facts is None:
         return []
     denoisers = [getattr(pipeline, name, None) for name in facts.denoisers]

@@ -1,4 +1,4 @@
-"""The pipeline that callbacks are bound to, and what is known of it."""
+"""Describe the pipeline that callbacks are bound to, and what is known of it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Target:
-    """What ``bind`` ties callbacks to; :meth:`unicb.Callback.on_bind` is handed it.
+    """A target is what ``bind`` ties callbacks to; :meth:`unicb.Callback.on_bind` is handed it.
 
     What takes longer to find out is found out when it is first asked for.
 
@@ -49,30 +49,30 @@ class Target:
         self._hookable: list[int] = []
 
     def state(self, callback: object, make: Callable[[], T]) -> T:
-        """What ``callback`` keeps of this binding; ``make`` gives it the first time. What it keeps
-        of one run is in ``run.state``."""
+        """Return what ``callback`` keeps of this binding; ``make`` gives it the first time. What it
+        keeps of one run is in ``run.state``."""
         return self._states.of(callback, make)
 
     @property
     def name(self) -> str:
-        """Name of the pipeline's class."""
+        """Return the name of the pipeline's class."""
         return type(self.pipeline).__name__
 
     @cached_property
     def guidance(self) -> Guidance:
-        """How classifier-free guidance works on it, and what can be done to it."""
+        """Tell how classifier-free guidance works on the pipeline, and what can be done to it."""
         from unicb.guidance import Guidance
 
         return Guidance(self.pipeline, self.facts, self.offered)
 
     @property
     def is_to_be_seen(self) -> bool:
-        """Whether a run has to look how its loop guides."""
+        """Return whether a run has to look at how its loop guides."""
         return "guidance" in vars(self) and self.guidance.is_to_be_seen
 
     @cached_property
     def layout(self) -> Layout:
-        """The axes of its latents, as callbacks get them.
+        """Return the axes of the pipeline's latents, as callbacks get them.
 
         Raises:
             UnsupportedPipelineError: they hold no picture and no video.
@@ -83,18 +83,19 @@ class Target:
 
     @property
     def source(self) -> CallSource:
-        """What the code of its class says of its call."""
+        """Return what the code of the pipeline's class says of its call."""
         return CallSource.of(type(self.pipeline))
 
     @property
     def modular(self) -> ModularLoops | None:
-        """Its loops, where their blocks tell of the ends of their steps; None elsewhere."""
+        """Return the pipeline's loops, where their blocks show the ends of their steps; None
+        elsewhere."""
         return None if self.blocks is None or self.blocks.inner is not None else self.blocks
 
     @cached_property
     def scheduled(self) -> Stepping | None:
-        """Its loop, where that calls no callback, and its steps are told by its scheduler; None
-        where it calls one.
+        """Return the pipeline's loop, where that calls no callback, and its scheduler shows its
+        steps; None where it calls one.
 
         Raises:
             UnsupportedPipelineError: the ends of its steps cannot be noticed in either way.
@@ -107,12 +108,13 @@ class Target:
 
     @property
     def takes_callback(self) -> bool:
-        """Whether its loop calls a callback that its call is given."""
+        """Return whether the pipeline's loop calls a callback that its call is given."""
         return self.blocks is None and self.scheduled is None
 
     @property
     def offered(self) -> tuple[str, ...]:
-        """Names of the tensors that its loop hands over at the end of a step."""
+        """Return the names of the tensors that the pipeline's loop hands over at the end of a
+        step."""
         if self.modular is not None:
             return self.modular.offered
         if self.scheduled is not None:
@@ -120,7 +122,8 @@ class Target:
         return tuple(getattr(self.pipeline, "_callback_tensor_inputs", ()))
 
     def num_timesteps(self, loop_locals: Callable[[list[str]], Mapping[str, Any]]) -> int:
-        """Number of the running call's timesteps; ``loop_locals`` gives values of its loop's."""
+        """Return the number of the running call's timesteps; ``loop_locals`` gives the values of
+        its loop's locals."""
         if self.block_step is not None:
             return self.block_step.num_timesteps
         if self.scheduled is not None:
@@ -129,8 +132,9 @@ class Target:
 
     @property
     def models(self) -> list[Any]:
-        """Its denoisers, and then the models that are called with the same rows, such as
-        ControlNets. Empty where they are not known, or the pipeline has no denoiser."""
+        """List the pipeline's denoisers, and then the models that are called with the same rows,
+        such as ControlNets. The list is empty where they are not known, or the pipeline has no
+        denoiser."""
         if self.facts is None and self.scheduled is not None:
             found = [getattr(self.pipeline, name, None) for name in self.scheduled.models]
             return [model for model in found if model is not None]

@@ -1,4 +1,4 @@
-"""What the callbacks of a run may ask of it."""
+"""Answer what the callbacks of a run may ask of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Bound(NamedTuple):
-    """What a binding's runs have in common.
+    """``Bound`` holds what a binding's runs have in common.
 
     Attributes:
         target: the pipeline.
@@ -41,7 +41,7 @@ class Bound(NamedTuple):
 
 
 class CallTimes(NamedTuple):
-    """What is known of time.
+    """``CallTimes`` holds what is known of a call's time.
 
     Attributes:
         called_at: seconds on ``time.monotonic``'s clock when the pipeline was called.
@@ -54,7 +54,7 @@ class CallTimes(NamedTuple):
 
 
 class AskedRun:
-    """A run, as its callbacks see it.
+    """``AskedRun`` is a run, as its callbacks see it.
 
     Attributes:
         loop: which calls the pipeline's models.
@@ -74,52 +74,54 @@ class AskedRun:
         self._states = States()
 
     def owns_current_call(self) -> bool:
-        """Whether who is calling is the run's own loop: not another pipeline, and not one of the
+        """Return whether the caller is the run's own loop: not another pipeline, and not one of the
         run's callbacks."""
         return not self._calls_back and not self.ending.begun and self.loop.is_calling()
 
     @property
     def pipeline(self) -> Any:
-        """The pipeline that is running."""
+        """Return the pipeline that is running."""
         return self._bound.target.pipeline
 
     @property
     def outcome(self) -> Outcome | None:
-        """How it has ended; None while it runs."""
+        """Tell how the run has ended; None while it runs."""
         return self.ending.outcome
 
     @property
     def error(self) -> BaseException | None:
-        """What ended it, where it has failed or was cancelled, and that is known; else None. It is
-        kept until :meth:`unicb.Callback.on_run_end` has returned."""
+        """Return the error that ended the run, where it has failed or was cancelled, and that is
+        known; else None. It is kept until :meth:`unicb.Callback.on_run_end` has returned."""
         return self.ending.error
 
     @property
     def called_at(self) -> float:
-        """When the pipeline was called: seconds on ``time.monotonic``'s clock."""
+        """Return when the pipeline was called: seconds on ``time.monotonic``'s clock."""
         return self._times.called_at
 
     @property
     def decode_seconds(self) -> float | None:
-        """What an earlier call took from its last step to its return; None if that is unknown."""
+        """Return how many seconds an earlier call took from its last step to its return; None if
+        that is unknown."""
         return self._times.decode_seconds
 
     @property
     def denoised_kind(self) -> DenoisedKind:
-        """How good ``step.denoised()`` is on its scheduler, from the end of the first step on."""
+        """Tell how good ``step.denoised()`` is on the run's scheduler, from the end of the first
+        step on."""
         return self.denoised.kind
 
     @property
     def target(self) -> Target:
-        """What is known of the pipeline."""
+        """Return what is known of the pipeline."""
         return self._bound.target
 
     def state(self, callback: Callback, make: Callable[[], T]) -> T:
-        """What ``callback`` keeps of this run; ``make`` gives it the first time."""
+        """Return what ``callback`` keeps of this run; ``make`` gives it the first time."""
         return self._states.of(callback, make)
 
     def is_tensor(self, value: object) -> bool:
-        """Whether it is a tensor of the pipeline's framework."""
+        """Return whether the value is a tensor of the pipeline's framework."""
         known = self._bound.tensor_types
         if type(value) in known:
             return True
@@ -133,8 +135,9 @@ class AskedRun:
         return self._bound.target.backend.aside(work, tensors)
 
     def loop_locals(self, names: Sequence[str]) -> dict[str, Any]:
-        """Values of the loop's local variables by these names, as far as there are such. Only
-        while the loop is calling: in the methods of a callback that are handed a step."""
+        """Return the values of the loop's local variables by these names, as far as there are such.
+        It works only while the loop is calling: in the methods of a callback that are handed a
+        step."""
         step = self._bound.target.block_step
         if step is not None:
             return step.values(names)
@@ -160,8 +163,8 @@ class AskedRun:
 
     @contextmanager
     def as_own(self) -> Iterator[None]:
-        """A block of a callback that acts as the run's own loop does: what is held has the run's
-        values in it."""
+        """Act, within the block, as the run's own loop does: what is held has the run's values in
+        it."""
         before, self._calls_back = self._calls_back, False
         try:
             yield

@@ -1,4 +1,4 @@
-"""One pipeline object, and one scheduler object, serve one run at a time."""
+"""Have one pipeline object, and one scheduler object, serve one run at a time."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ _leases: dict[int, Lease] = {}
 
 
 class Holder(Protocol):
-    """Who uses a pipeline."""
+    """A holder uses a pipeline."""
 
     def is_executing(self) -> bool:
-        """Whether it still does."""
+        """Return whether it still uses the pipeline."""
 
     def is_leaving(self) -> bool:
-        """Whether it is about to end, or will as soon as it is cancelled, since nobody wants it."""
+        """Return whether it is about to end, or will as soon as it is cancelled, since nobody wants
+        it."""
 
     def cancel(self) -> Any:
         """Have it end."""
@@ -30,7 +31,7 @@ class Holder(Protocol):
 
 
 class Lease:
-    """A pipeline and its schedulers, in use by one run until released."""
+    """A lease keeps a pipeline and its schedulers for one run, until it is released."""
 
     def __init__(self, pipeline: Any, holder: Holder) -> None:
         self.pipeline, self.holder = pipeline, holder
@@ -61,8 +62,8 @@ class Lease:
             self._before.pop()  # it has a run's callbacks and previews
 
     def user(self) -> Lease | None:
-        """The lease whose holder uses it: this one's, or one that this one would have waited for,
-        where it was given up before."""
+        """Return the lease whose holder uses the pipeline: this one, or one that this one would
+        have waited for, where this was given up before."""
         if self.holder.is_executing():
             return self
         return next(filter(None, (other.user() for other in self._before)), None)
@@ -85,7 +86,7 @@ class Lease:
 
 
 class User:
-    """Who uses a pipeline until it says otherwise, and is not asked to leave.
+    """A user has a pipeline until it says otherwise, and is not asked to leave.
 
     Args:
         is_executing: whether it still does.
@@ -113,7 +114,7 @@ def _in_use(thing: Any) -> Lease | None:
 
 
 def _schedulers(pipeline: Any) -> Iterator[Any]:
-    """The pipeline's schedulers, as far as it has them in attributes, like diffusers' do."""
+    """Yield the pipeline's schedulers, as far as it has them in attributes, like diffusers' do."""
     for name, value in vars(pipeline).items() if hasattr(pipeline, "__dict__") else ():
         if name.endswith("scheduler") and callable(getattr(value, "step", None)):
             yield value

@@ -1,4 +1,4 @@
-"""One call of a pipeline with callbacks bound: its loops, and their ends."""
+"""Follow one call of a pipeline with callbacks bound: its loops, and their ends."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from unicb.step import timestep_number
 
 
 class Call:
-    """What is handed to a pipeline as its step-end callback: a run begins with each of the call's
+    """A call is handed to a pipeline as its step-end callback: a run begins with each of the call's
     loops.
 
     Args:
@@ -69,7 +69,7 @@ class Call:
     def __call__(
         self, pipeline: Any, index: int, timestep: Any, callback_kwargs: dict[str, Tensor]
     ) -> Outputs:
-        """The end of a step, in the frameworks' signature."""
+        """Run the callbacks at the end of a step; the signature is the frameworks'."""
         run, handle = self._run, self._handle
         # An index that follows on is that of the run's own loop, in the middle of a pass. To ask
         # for the caller's frame would be a fifth of what a step's end takes in all.
@@ -96,20 +96,20 @@ class Call:
         return self._timed(run, outputs)
 
     def has_run(self, run: Run) -> bool:
-        """Whether it is of this call."""
+        """Return whether the run is one of this call."""
         return self._run is run
 
     @property
     def is_awaited(self) -> bool:
-        """Whether no run has begun with it, and one may."""
+        """Return whether no run has begun with this call yet, and one may."""
         return self._run is None and not self._is_over
 
     def is_executing(self) -> bool:
-        """Whether some thread is in the pipeline's call that was given this."""
+        """Return whether some thread is in the pipeline's call that was given this."""
         return self._scope.is_open if self._scope is not None else is_given_anywhere(self)
 
     def end(self, error: BaseException | None) -> None:
-        """The pipeline's call is over, with this error or without any. Idempotent."""
+        """End the run: the pipeline's call is over, with this error or without any. Idempotent."""
         self._decoding.stop(failed=error is not None)
         run = self._run
         if run is not None and error is not None:
@@ -149,21 +149,22 @@ class Call:
             raise self._for_loop(GenerationCancelled(-1, None))
 
     def _for_loop(self, error: Exception) -> BaseException:
-        """What to raise in the pipeline's loop to have its call raise this."""
+        """Return what to raise in the pipeline's loop, so that the pipeline's call raises this
+        error."""
         return error if self._bound.target.blocks is None else ThroughBlocks(error)
 
     @property
     def runs_out(self) -> bool:
-        """Whether its run was stopped, and no further step is to be computed."""
+        """Return whether its run was stopped, and no further step is to be computed."""
         return self._run is not None and self._run.runs_out
 
     @property
     def awaits_first_step(self) -> bool:
-        """Whether somebody acts before a run's first step."""
+        """Return whether somebody acts before a run's first step."""
         return bool(self._bound.early) or self._bound.target.is_to_be_seen
 
     def _run_of(self, pipeline: Any, frame: FrameType) -> Run:
-        """The run whose loop is the frame, or has called it; if there is none, it begins."""
+        """Return the run whose loop is the frame, or has called it; begin one if there is none."""
         run = self._run
         if run is not None and not run.is_over and run.index >= 0 and run.is_of(frame):
             return run  # nobody has put a function between
@@ -184,8 +185,8 @@ class Call:
         return run
 
     def loop_begins(self) -> None:
-        """A model is called, or a step of a modular pipeline begins: where that is the first in a
-        loop of ours, the run begins."""
+        """Begin a run if a model's call, or a modular pipeline's step, is the first in a loop of
+        ours."""
         run = self._run
         if run is not None and (run.calls_back or run.is_calling()):
             return
@@ -230,7 +231,8 @@ class Call:
         run.finish("cancelled" if state == "cancelled" else "failed", error)
 
     def settled(self) -> None:
-        """The call's run has ended, or has failed: nobody waits for a stop of it any more."""
+        """Stop waiting: the call's run has ended, or has failed, and nobody waits for a stop of it
+        any more."""
         self._handle.remove_gates()
         self._waiting.run_ended()
 
@@ -253,7 +255,7 @@ class Call:
 
 
 def _loop_calling(call: Call, target: Target, scope: Scope | None) -> FrameId | None:
-    """The loop of this call that is calling us; None where it is another's."""
+    """Return the loop of this call that is calling us; None where the caller is another's."""
     if scope is not None and innermost() is not scope:
         return None
     if target.block_step is not None:
@@ -270,7 +272,8 @@ def _loop_calling(call: Call, target: Target, scope: Scope | None) -> FrameId | 
 
 
 def _loop_stepping(target: Target, pipeline: Any, frame: FrameType) -> FrameId:
-    """The loop whose step has ended, of those that (directly or not) have called this frame."""
+    """Return the loop whose step has ended, among those that (directly or not) have called this
+    frame."""
     if target.block_step is not None:
         return target.block_step.frame_id
     inner = target.blocks.inner if target.blocks is not None else None

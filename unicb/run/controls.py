@@ -1,4 +1,4 @@
-"""The handle on a binding's run, for whoever has started it."""
+"""Give whoever has started a binding's run a handle on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unicb.step import Picture
 
 
 class Controls:
-    """What is known of a binding's run, and what can be asked of it.
+    """``Controls`` tell what is known of a binding's run, and ask things of it.
 
     What is asked is asked of one run: of the one that is under way, or else of the next one, if the
     pipeline has not been called since :func:`unicb.bind`, or has just been called.
@@ -25,12 +25,12 @@ class Controls:
 
     @property
     def pipeline(self) -> Any:
-        """The pipeline that it was made for."""
+        """Return the pipeline that the binding was made for."""
         return self._bound.target.pipeline
 
     @property
     def state(self) -> State:
-        """What has become of the run.
+        """Tell what has become of the run.
 
         ``"pending"``: no step has ended yet, nor has a callback acted before the first.
         ``"running"``. ``"finished"``: its last step has ended. ``"interrupted"``, ``"cancelled"``:
@@ -42,7 +42,7 @@ class Controls:
 
     @property
     def step(self) -> int | None:
-        """Index of the last step that has ended, from 0; None before the first has."""
+        """Return the index of the last step that has ended, from 0; None before the first has."""
         return self._handle.step
 
     def wait(self, timeout: float | None = None) -> bool:

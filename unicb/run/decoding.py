@@ -1,4 +1,4 @@
-"""How long a pipeline takes from its last step to its return: decoding, mostly."""
+"""Measure how long a pipeline takes from its last step to its return: decoding, mostly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unicb.run.handle import Handle
 
 
 class Decoding:
-    """Measures it for one call, and tells the handle.
+    """Measure for one call how long it takes after its last step, and tell the handle.
 
     Args:
         handle: the binding's.
@@ -24,7 +24,7 @@ class Decoding:
         self._watched: weakref.ref[Any] | None = None
 
     def start(self) -> None:
-        """The last step has ended."""
+        """Start the clock: the last step has ended."""
         self._began = time.monotonic()
 
     def watch(self, outputs: Any, returned: Callable[[], None]) -> None:
@@ -40,7 +40,7 @@ class Decoding:
         self._watched = weakref.ref(outputs, died)
 
     def stop(self, failed: bool) -> None:
-        """The call has returned, or has failed."""
+        """Stop the clock: the call has returned, or has failed."""
         if self._began is not None and not failed:
             self._handle.decoded_since(self._began, self._call)
         self._began = self._watched = None

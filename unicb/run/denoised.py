@@ -1,4 +1,4 @@
-"""The denoised latents of a run's steps, computed when somebody asks for them."""
+"""Compute the denoised latents of a run's steps, when somebody asks for them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ _STEP_ARGUMENTS = ("extra_step_kwargs", "eta")
 
 
 class RunDenoised:
-    """The estimate for each step of one run, of what its model takes the finished latents to be.
+    """``RunDenoised`` estimates for each step of one run what its model takes the finished latents
+    to be.
 
     What goes wrong with it costs no run: it is raised for those who ask.
 
@@ -44,8 +45,8 @@ class RunDenoised:
         self._error: Exception | None = None
 
     def begin(self, timestep: Any, num_timesteps: int) -> bool:
-        """The first step of the run has ended, at this timestep. Returns whether each step is to
-        be noted."""
+        """Begin: the first step of the run has ended, at this timestep. Returns whether each step
+        is to be noted."""
         run = self._run
         try:
             self._in_place = writes_into_latents(type(run.pipeline))
@@ -88,24 +89,26 @@ class RunDenoised:
         return None if scheduled is None else scheduled.around
 
     def begin_pass(self) -> None:
-        """Of what the pass's first step begins with, nothing is known."""
+        """Forget what the step before has left: nothing is known of what a pass's first step begins
+        with."""
         self.started_from = self._handed_back = None
 
     def goes_on_with(self, latents: Tensor | None) -> None:
-        """The loop begins its next step with these. Of a loop that writes into one tensor, a copy
-        is kept."""
+        """Note the latents with which the loop begins its next step. Where the loop writes into one
+        tensor, a copy is kept."""
         self._handed_back = self.started_from = latents
         if self._in_place and self._estimate is not None and latents is not None:
             self.started_from = latents * 1.0
 
     def see(self, latents: Tensor | None) -> None:
-        """A step has ended, with these handed over."""
+        """Find out whether the loop, whose step has ended with these handed over, writes into one
+        tensor."""
         if not self._in_place and latents is not None and latents is self._handed_back:
             self._in_place = True
             self.started_from = None  # it has been written into
 
     def note(self, handed: Mapping[str, Tensor]) -> None:
-        """A step has ended, with these handed over."""
+        """Note that a step has ended, with these tensors handed over."""
         latents = handed.get("latents")
         if self._estimate is not None and latents is not None:
             try:
@@ -115,7 +118,7 @@ class RunDenoised:
                 self._fail(error)
 
     def lazy(self, latents: Tensor | None) -> LazyDenoised | None:
-        """What can be computed of the step that has ended; None where there is nothing.
+        """Return what can be computed of the step that has ended; None where there is nothing.
 
         Where the loop inpaints, the known region is the given picture's.
 
@@ -180,7 +183,7 @@ class RunDenoised:
             outputs["latents"] = x0
 
     def forget(self) -> None:
-        """The run is over: no tensor is kept."""
+        """Forget all tensors: the run is over."""
         # The error's traceback has frames, and these have tensors.
         self._estimate = self._error = self.started_from = self._handed_back = None
 
@@ -189,6 +192,6 @@ class RunDenoised:
 
 
 def _step_arguments(found: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the loop hands to ``scheduler.step`` besides, of its locals."""
+    """Return the other arguments that the loop hands to ``scheduler.step``, from its locals."""
     given = found.get("extra_step_kwargs")
     return given if isinstance(given, Mapping) else found

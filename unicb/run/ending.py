@@ -1,4 +1,5 @@
-"""The end of a run: what is undone, and who hears of it, once and whatever happens."""
+"""End a run: undo what is to be undone, and tell who is to hear of it, once and whatever
+happens."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ _UNDO_SECONDS = 10.0
 
 
 class Ending:
-    """What is to be done at the end of a run. Whatever one part raises, the others are done too.
+    """An ending does what is to be done at the end of a run. Whatever one part raises, the others
+    are done too.
 
     Attributes:
         changes: undoes what the run has changed.

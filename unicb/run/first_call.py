@@ -1,4 +1,5 @@
-"""The first call of a model in a pipeline's loop: where a run can begin before its first step ends.
+"""Notice the first call of a model in a pipeline's loop: there a run can begin before its first
+step ends.
 
 A pipeline calls its callbacks at the end of steps only. But its loop cannot get through the first
 step without its denoiser, and the frame that calls it was given our callback.
@@ -19,7 +20,7 @@ from unicb.run.model_hooks import ModelHooks
 
 
 class FirstCalls:
-    """Watches a pipeline's models for the first call in a loop, until removed.
+    """Watch a pipeline's models for the first call in a loop, until removed.
 
     Args:
         hooks: on the pipeline's models.
@@ -44,7 +45,7 @@ class FirstCalls:
 
 
 def models_to_watch(target: Target, owner: str) -> list[Any]:
-    """The models whose first call begins a run; ``owner``: who needs that, for messages.
+    """Return the models whose first call begins a run. ``owner`` says in messages who needs that.
 
     Raises:
         UnsupportedPipelineError: they are not known.

@@ -1,4 +1,4 @@
-"""What has become of a binding's run, and what is asked of it: decided under one lock."""
+"""Decide, under one lock, what has become of a binding's run, and what is asked of it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ _LOOK_SECONDS = 0.05
 
 
 class Request(NamedTuple):
-    """What is asked of a run; ``picture``: what an interrupted one decodes."""
+    """A request says what is asked of a run; ``picture``: what an interrupted one decodes."""
 
     what: Literal["interrupt", "cancel"]
     picture: Picture = "denoised"
 
 
 class Handle:
-    """The state of a binding's runs, one after another. It decides, and does no other work.
+    """A handle has the state of a binding's runs, one after another. It decides, and does no other
+    work.
 
     Attributes:
         state: of the run that is under way, or of the last one.
@@ -80,7 +81,7 @@ class Handle:
             return list(self._calls)
 
     def _awaits(self) -> bool:
-        """Whether a callback was handed out whose call has not begun a run."""
+        """Return whether a callback was handed out whose call has not begun a run."""
         return any(call.is_awaited for call in self._live())
 
     def put_gates(self, target: Target) -> None:
@@ -101,14 +102,14 @@ class Handle:
             gates.remove()
 
     def calling(self) -> Request | None:
-        """The pipeline is being called. Returns what is asked of the call beforehand."""
+        """Note that the pipeline is being called. Returns what is asked of the call beforehand."""
         with self._changed:
             if self.state != "pending":
                 self.state, self.step = "pending", None
             return self.request
 
     def begin(self, make: Callable[[], Run]) -> Run:
-        """A loop of a call has begun, and a run with it.
+        """Begin a run: a loop of a call has begun.
 
         Raises:
             UnicbError: another run of the binding has not ended.
@@ -129,15 +130,16 @@ class Handle:
             return run
 
     def decoded_since(self, began: float, call: int) -> None:
-        """The call of this number has returned; its last step ended then, on ``time.monotonic``'s
-        clock."""
+        """Note that the call of this number has returned; its last step ended then, on
+        ``time.monotonic``'s clock."""
         if call == self._count:  # what ends later was kept, by a traceback for example
             self.decode_seconds = time.monotonic() - began
 
     def last_step(self, run: Run) -> Request | None:
-        """The run's last step has ended, or something is asked of it. Returns what is.
+        """Note that the run's last step has ended, or that something is asked of the run. Returns
+        what is.
 
-        Who asks after this is too late, and is told so.
+        Whoever asks after this is too late, and gets that answer.
         """
         with self._changed:
             request = self.request
@@ -147,8 +149,8 @@ class Handle:
             return request
 
     def settle(self, run: Run | None, state: State) -> bool:
-        """The run has ended, as far as whoever holds the handle is concerned; None: the call has,
-        without any. Returns whether it had not before."""
+        """Note that the run has ended, as far as whoever holds the handle is concerned; None: that
+        the call has, without any run. Returns whether it had not before."""
         with self._changed:
             ended = self.run is run and self.state == "running" if run else self.state == "pending"
             if not ended:
@@ -165,7 +167,8 @@ class Handle:
         self._changed.notify_all()
 
     def forget(self) -> None:
-        """What was asked of a call that is over before its first step is asked of no other."""
+        """Drop what was asked of a call that is over before its first step; no other call is asked
+        it."""
         with self._changed:
             if self.state != "running" and not self._awaits():
                 self.request = None
@@ -180,7 +183,7 @@ class Handle:
             call.release()
 
     def over(self, run: Run) -> None:
-        """Nothing is left of the run."""
+        """Note that nothing is left of the run."""
         if self.settle(run, "failed"):  # where it has not ended in another way
             self.remove_gates()
             for call in self._live():
@@ -191,7 +194,7 @@ class Handle:
                 self.run = None
 
     def look(self) -> State:
-        """The state, after a look at whether the run's loop is still there."""
+        """Return the state, after a look at whether the run's loop is still there."""
         run = self.run
         if run is not None and not run.loop.is_executing():
             run.finish()

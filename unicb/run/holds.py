@@ -1,4 +1,4 @@
-"""Holds: what a run changes on an object that others use too, and only the run sees.
+"""Hold attributes: a run changes them on an object that others use too, and only the run sees it.
 
 While an attribute is held, its object has a class of ours (see :mod:`unicb.given_classes`), in
 which the attribute asks who is calling.
@@ -16,14 +16,14 @@ from unicb.given_classes import OWN, below, lock, put, take
 
 
 class Owner(Protocol):
-    """Whose calls an attribute is held in."""
+    """An owner says in whose calls an attribute is held."""
 
     def owns_current_call(self) -> bool:
-        """Whether who is calling is one of its own."""
+        """Return whether the current call is one of its own."""
 
 
 class Hold:
-    """One attribute of one object, held by one run. Made by :func:`hold`."""
+    """A hold is one attribute of one object, held by one run. Made by :func:`hold`."""
 
     def __init__(self, obj: Any, name: str, value: Any, owner: Owner) -> None:
         self._obj, self._name, self._is_ours = obj, name, owner.owns_current_call
@@ -73,7 +73,7 @@ def hold(obj: Any, name: str, value: Any, owner: Owner) -> Hold:
 
 
 def unheld(obj: Any, name: str) -> Any:
-    """An object's attribute, as everybody has it whose calls no hold answers."""
+    """Return an object's attribute, as all those have it whose calls no hold answers."""
     for kind in type(obj).__mro__:
         attribute = kind.__dict__.get(name)
         if type(attribute) is _Attribute:
@@ -88,7 +88,7 @@ _stacks: dict[str, dict[int, tuple[Hold, ...]]] = {}
 
 
 class _Attribute:
-    """An attribute of a class of ours, that answers by who is calling."""
+    """``_Attribute`` is an attribute of a class of ours, that answers by who is calling."""
 
     def __set_name__(self, front: type, name: str) -> None:
         self._front, self._name, self._stacks = front, name, _stacks[name]
@@ -98,7 +98,7 @@ class _Attribute:
         self._below: Any = next((one for one in found if hasattr(type(one), "__set__")), None)
 
     def answering(self, obj: Any) -> Hold | None:
-        """The hold of the one who is calling."""
+        """Return the hold that answers the current call; None if none does."""
         for one in self._stacks.get(id(obj), ()):
             if one._is_ours():
                 return one
@@ -114,7 +114,7 @@ class _Attribute:
         return self.unheld(obj)
 
     def unheld(self, obj: Any) -> Any:
-        """What is there without any hold."""
+        """Return the attribute's value without any hold."""
         own: Any = getattr(obj, "__dict__", ())
         if self._below is None and self._name in own:
             return own[self._name]

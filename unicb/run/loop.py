@@ -1,4 +1,4 @@
-"""Which loop is calling, and is it still running?
+"""Tell which loop is calling, and whether it is still running.
 
 A pipeline tells its callbacks nothing of where a run ends: after an exception in its scheduler,
 or when a user presses Ctrl-C, nobody is called. What unicb leaves on a pipeline for the rest of
@@ -29,12 +29,12 @@ _GENERATORS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GEN
 
 
 def code_of(pipeline_class: type) -> frozenset[CodeType]:
-    """The code of all methods of the class and its bases, below any decorators."""
+    """Return the code of all methods of the class and its bases, below any decorators."""
     return CallSource.of(pipeline_class).codes
 
 
 class FrameId(NamedTuple):
-    """Which frame it is, among those that are there at a time."""
+    """A frame's id tells it from all others that are there at the same time."""
 
     number: int
     code: CodeType
@@ -45,7 +45,8 @@ def id_of(frame: FrameType) -> FrameId:
 
 
 def loop_frame_id(pipeline: Any, frame: FrameType) -> FrameId:
-    """The id of the innermost frame, from ``frame`` outwards, that runs the pipeline's own code.
+    """Return the id of the innermost frame, from ``frame`` outwards, that runs the pipeline's own
+    code.
 
     It is that of ``frame`` itself, or of the first outside of unicb, where none does, as when a
     loop is a function outside the class.
@@ -60,15 +61,15 @@ def loop_frame_id(pipeline: Any, frame: FrameType) -> FrameId:
 
 
 def frame_running(code: CodeType, frame: FrameType | None) -> FrameId | None:
-    """The id of the innermost frame, from ``frame`` outwards, that runs this code; None if none
-    does."""
+    """Return the id of the innermost frame, from ``frame`` outwards, that runs this code; None if
+    none does."""
     while frame is not None and frame.f_code is not code:
         frame = frame.f_back
     return None if frame is None else id_of(frame)
 
 
 def outside(frame: FrameType) -> FrameType:
-    """The innermost frame, from ``frame`` outwards, that is not unicb's own."""
+    """Return the innermost frame, from ``frame`` outwards, that is not unicb's own."""
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("unicb."):
         frame = frame.f_back
     return frame
@@ -86,7 +87,8 @@ def pin_callers() -> None:
 
 
 def runs_code_of(pipeline_class: type, frame: FrameType | None) -> bool:
-    """Whether ``frame``, or one that (directly or not) called it, runs the class's own code."""
+    """Return whether ``frame``, or one that (directly or not) called it, runs the class's own
+    code."""
     codes = code_of(pipeline_class)
     while frame is not None:
         if frame.f_code in codes:
@@ -96,12 +98,12 @@ def runs_code_of(pipeline_class: type, frame: FrameType | None) -> bool:
 
 
 def is_given(callback: Callable[..., Any]) -> bool:
-    """Whether one of our callers was given this callback."""
+    """Return whether one of our callers was given this callback."""
     return _given(callback, sys._getframe(1)) is not None
 
 
 def is_given_anywhere(callback: Callable[..., Any]) -> bool:
-    """Whether a frame of any thread was given this callback."""
+    """Return whether a frame of any thread was given this callback."""
     own = threading.get_ident()
     with uncollected:
         return any(
@@ -111,7 +113,7 @@ def is_given_anywhere(callback: Callable[..., Any]) -> bool:
 
 
 def loop_frame_given(pipeline: Any, callback: Callable[..., Any]) -> FrameId | None:
-    """The id of the loop's frame that was given this callback and is calling us, as
+    """Return the id of the loop's frame that was given this callback and is calling us, as
     :func:`loop_frame_id` finds it once it calls back; None if there is none."""
     frame = _given(callback, sys._getframe(1))
     return None if frame is None else loop_frame_id(pipeline, frame)
@@ -120,8 +122,8 @@ def loop_frame_given(pipeline: Any, callback: Callable[..., Any]) -> FrameId | N
 def _given(
     callback: Callable[..., Any], frame: FrameType | None, ours: bool = True
 ) -> FrameType | None:
-    """The innermost frame, from ``frame`` outwards, that was given this callback; ``ours``: whether
-    the frames are of this thread."""
+    """Return the innermost frame, from ``frame`` outwards, that was given this callback. ``ours``
+    says whether the frames are of this thread."""
     while frame is not None:
         if CALLBACK in frame.f_code.co_varnames:
             # Another thread's may be reading its locals just now.
@@ -133,7 +135,7 @@ def _given(
 
 
 def loop_locals(frame_id: FrameId, names: Iterable[str]) -> dict[str, Any]:
-    """Values of the frame's locals by these names; it must be one of our callers."""
+    """Return the values of the frame's locals by these names; it must be one of our callers."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and id_of(frame) != frame_id:
         frame = frame.f_back
@@ -151,12 +153,12 @@ def _locals_of(frame: FrameType, names: Iterable[str]) -> dict[str, Any]:
 
 
 def calls_us(frame_id: FrameId) -> bool:
-    """Whether the frame is one of those that (directly or not) called this function."""
+    """Return whether the frame is one of those that (directly or not) called this function."""
     return _on_stack(frame_id, sys._getframe(1))
 
 
 def runs_in_thread(frame_id: FrameId, thread_id: int) -> bool:
-    """Whether the frame is being executed in the thread."""
+    """Return whether the frame is being executed in the thread."""
     while True:
         with uncollected:
             outermost = _walk(frame_id, sys._current_frames().get(thread_id))
@@ -170,7 +172,8 @@ def _on_stack(frame_id: FrameId, frame: FrameType | None) -> bool:
 
 
 def _walk(frame_id: FrameId, frame: FrameType | None) -> bool | CodeType:
-    """Whether the frame is among these; the outermost one's code, if that is a generator's."""
+    """Return whether the frame is among these; if not, and the outermost one is a generator's, its
+    code."""
     code: CodeType | None = None
     while frame is not None:
         code = frame.f_code
@@ -181,7 +184,7 @@ def _walk(frame_id: FrameId, frame: FrameType | None) -> bool | CodeType:
 
 
 class Outputs(dict[str, Tensor]):
-    """What goes back into the loop: a dict whose end can be noticed.
+    """``Outputs`` go back into the loop: a dict whose end can be noticed.
 
     Loops keep it in a local from one step end to the next, so it dies when the loop does.
     """
@@ -190,27 +193,28 @@ class Outputs(dict[str, Tensor]):
 
 
 class Loop(Protocol):
-    """The loop of a run: which it is, and whether it is still there."""
+    """``Loop`` is the loop of a run: which it is, and whether it is still there."""
 
     frame_id: FrameId
     #: Whether it does not keep what it gets back, so that its end cannot be noticed.
     lets_go: bool
 
     def is_calling(self) -> bool:
-        """Whether it is among our callers, and no call of another pipeline is between."""
+        """Return whether the loop is among our callers, and no call of another pipeline is
+        between."""
 
     def is_executing(self) -> bool:
-        """Whether it has not ended."""
+        """Return whether the loop has not ended."""
 
     def handed(self, outputs: Outputs) -> None:
-        """It has got these back at a step's end."""
+        """Note that the loop has got these back at a step's end."""
 
     def forget(self) -> None:
-        """The run is over."""
+        """Forget what is kept: the run is over."""
 
 
 class ScopedLoop:
-    """A loop in a call that unicb makes itself, which knows when that ends."""
+    """A scoped loop runs in a call that unicb makes itself, which knows when that ends."""
 
     def __init__(self, frame_id: FrameId, scope: Scope) -> None:
         self.frame_id = frame_id
@@ -224,14 +228,15 @@ class ScopedLoop:
         return self._scope.is_open
 
     def handed(self, outputs: Outputs) -> None:
-        """The scope tells of the loop's end."""
+        """Do nothing: the scope tells of the loop's end."""
 
     def forget(self) -> None:
-        """Nothing is kept."""
+        """Do nothing: nothing is kept."""
 
 
 class WatchedLoop:
-    """A loop in a call that somebody else makes: nobody tells when it ends, so it is watched.
+    """A watched loop runs in a call that somebody else makes: nobody tells when it ends, so it is
+    watched.
 
     Args:
         frame_id: its frame, in the thread that is running.

@@ -1,4 +1,4 @@
-"""How the end of a step is noticed in a modular pipeline: by ``loop_step`` of its loop blocks."""
+"""Notice the end of a step in a modular pipeline by ``loop_step`` of its loop blocks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PIPELINE_STATE = "state"
 
 
 class BlockStep:
-    """One step of a loop block.
+    """``BlockStep`` is one step of a loop block.
 
     Attributes:
         state: of the block, which its inner blocks change.
@@ -36,12 +36,12 @@ class BlockStep:
         self.frame_id, self.num_timesteps = frame_id, num_timesteps
 
     def is_of(self, frame: FrameType) -> bool:
-        """Whether its loop runs in this frame."""
+        """Return whether the block's loop runs in this frame."""
         return self.frame_id.number == id(frame) and self.frame_id.code is frame.f_code
 
     def values(self, names: Sequence[str]) -> dict[str, Any]:
-        """What the block has by these names: in its state, or in its locals, or in the state of
-        the whole pipeline."""
+        """Return what the block has by these names: in its state, or in its locals, or in the state
+        of the whole pipeline."""
         found = {name: value for name in names if (value := _read(self.state, name)) is not None}
         missing = [name for name in names if name not in found]
         if missing:
@@ -61,7 +61,7 @@ class LoopStepSource:
     Args:
         target: the pipeline.
         loops: of that.
-        call: told of each step's end.
+        call: hears of each step's end.
         handle: the binding's.
         scope: of the call; steps of others pass.
         names: of the tensors that callbacks are handed.
@@ -95,13 +95,13 @@ class LoopStepSource:
         self._target.block_step = None
 
     def owns_current_call(self) -> bool:
-        """Whether who is calling is the pipeline's call, and not a callback in it."""
+        """Return whether the caller is the pipeline's call, and not a callback in it."""
         run = self._handle.run
         in_callback = run is not None and run.calls_back
         return not in_callback and innermost() is self._scope
 
     def _step(self, block: Any, components: Any, state: Any, **kwargs: Any) -> tuple[Any, Any]:
-        """What the loop calls in the place of ``block.loop_step``."""
+        """Stand in for ``block.loop_step``: the loop calls this in its place."""
         below = unheld(block, LOOP_STEP)  # without what this run holds, such as this
         pipeline = self._target.pipeline
         if components is not pipeline:
@@ -129,7 +129,7 @@ class LoopStepSource:
         return components, state
 
     def _begin(self, frame: FrameType) -> BlockStep:
-        """The first step of a loop begins; its rounds are counted once."""
+        """Begin the first step of a loop. The loop's rounds are counted once."""
         step = self._target.block_step = BlockStep(id_of(frame), rounds_of(frame))
         return step
 
@@ -151,7 +151,7 @@ def _write(state: Any, name: str, before: Any, value: Any) -> None:
 
 
 def _groups(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The dicts in these, and in those: a state has tensors once more in what it hands on."""
+    """Yield the dicts in these, and in those: a state has tensors once more in what it hands on."""
     for value in values.values():
         if isinstance(value, dict):
             yield value

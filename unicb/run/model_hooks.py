@@ -1,4 +1,4 @@
-"""The hooks that a call of a pipeline has on the pipeline's models: one on each.
+"""Keep the hooks that a call of a pipeline has on the pipeline's models: one on each.
 
 That one asks what is to be done when the model is called. So what is put on a model in the moment
 before a call answers that call, too, and who comes first does not hang on who was put first.
@@ -17,7 +17,7 @@ Remove: TypeAlias = Callable[[], None]
 
 
 class Hooked:
-    """What is done when one model is called."""
+    """``Hooked`` does what is to be done when one model is called."""
 
     def __init__(self) -> None:
         # Replaced as a whole: a call in another thread may be going through one.
@@ -26,7 +26,7 @@ class Hooked:
         self.outer: tuple[Around, ...] = ()
 
     def has_any(self) -> bool:
-        """Whether there is anything to do."""
+        """Return whether there is anything to do."""
         return bool(self.before or self.inner or self.outer)
 
     def __call__(
@@ -38,7 +38,7 @@ class Hooked:
 
 
 class ModelHooks:
-    """What one call of a pipeline does to its models' calls.
+    """``ModelHooks`` does what one call of a pipeline does to its models' calls.
 
     Args:
         backend: of the pipeline's framework.

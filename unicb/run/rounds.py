@@ -1,4 +1,4 @@
-"""How many rounds a loop takes that somebody wrote by hand: the length of what it goes over."""
+"""Count the rounds of a loop that somebody wrote by hand: the length of what it goes over."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ _NOTHING = object()
 
 
 def note_rounds(target: Target, frame: FrameType) -> None:
-    """A pass begins in this frame: where the loop is one of somebody's own, note how many rounds it
-    has."""
+    """Note how many rounds a loop of somebody's own has: a pass begins in this frame."""
     loop = target.pipeline
     if isinstance(loop, Loop):
         loop.num_timesteps = rounds_of(frame) if loop.said is None else loop.said
 
 
 def stepping_frame(frame: FrameType | None) -> FrameType | None:
-    """The innermost frame, from ``frame`` outwards, that is in a ``for`` whose code names a
+    """Return the innermost frame, from ``frame`` outwards, that is in a ``for`` whose code names a
     ``step``; None if there is none."""
     while frame is not None:
         if "step" in frame.f_code.co_names and _goes_over(frame) is not None:
@@ -35,8 +34,8 @@ def stepping_frame(frame: FrameType | None) -> FrameType | None:
 
 
 def rounds_of(frame: FrameType) -> int:
-    """The number of rounds of the innermost ``for`` that the frame is in. What it goes over is
-    found by its name, and asked for its length alone.
+    """Return the number of rounds of the innermost ``for`` that the frame is in. What it goes over
+    is found by its name, and asked for its length alone.
 
     Raises:
         UnsupportedPipelineError: the code does not say.
@@ -57,7 +56,7 @@ def _goes_over(frame: FrameType) -> ast.expr | None:
 
 
 def _value(node: ast.expr | None, frame: FrameType) -> Any:
-    """What a name is in the frame, or an attribute or a slice of that."""
+    """Evaluate a name in the frame, or an attribute or a slice of it."""
     if isinstance(node, ast.Attribute):
         return getattr(_value(node.value, frame), node.attr, _NOTHING)
     if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice):

@@ -1,4 +1,5 @@
-"""One run of a pipeline, from the end of its first step (or before it) to that of its last."""
+"""Follow one run of a pipeline, from the end of its first step (or before it) to that of its
+last."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from unicb.step import Picture, Step
 
 
 class Run(AskedRun):
-    """A run of a pipeline, as its callbacks see it in ``step.run``, and what it has to put back.
+    """``Run`` is a run of a pipeline, as its callbacks see it in ``step.run``, and what it has to
+    put back.
 
     Attributes:
         num_timesteps: of its pass over the timesteps.
@@ -55,34 +57,35 @@ class Run(AskedRun):
 
     @property
     def index_in_pass(self) -> int:
-        """The index of the last step in its own pass over the timesteps."""
+        """Return the index of the last step in its own pass over the timesteps."""
         return self.index - self._offset
 
     @property
     def interrupted(self) -> bool:
-        """Whether no further step is to be computed."""
+        """Return whether no further step is to be computed."""
         return self._out.interrupted
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left of it on the pipeline, or is about to be."""
+        """Return whether the run has ended: nothing of it is left on the pipeline, or will be in a
+        moment."""
         return self.ending.begun
 
     def is_of(self, frame: FrameType) -> bool:
-        """Whether the frame is that of its loop."""
+        """Return whether the frame is that of the run's loop."""
         return self.loop.frame_id == (id(frame), frame.f_code)
 
     @property
     def calls_back(self) -> bool:
-        """Whether it is in its callbacks."""
+        """Return whether the run is in its callbacks."""
         return self._calls_back
 
     def is_calling(self) -> bool:
-        """Whether its loop, or one of its callbacks, is among our callers."""
+        """Return whether the run's loop, or one of its callbacks, is among our callers."""
         return not self.ending.begun and self.loop.is_calling()
 
     def is_executing(self) -> bool:
-        """Whether its loop has not ended."""
+        """Return whether the run's loop has not ended."""
         return not self.ending.begun and self.loop.is_executing()
 
     # Its steps.
@@ -112,7 +115,7 @@ class Run(AskedRun):
         return outputs
 
     def _begin_pass(self, index: int, timestep: Any) -> None:
-        """The loop begins, or counts anew for the next part of a long video."""
+        """Begin a pass: the loop begins, or counts anew for the next part of a long video."""
         if index < self.index - self._offset:
             self._offset = self.index + 1
         self.num_timesteps = self._count_timesteps()
@@ -159,11 +162,12 @@ class Run(AskedRun):
 
     @property
     def runs_out(self) -> bool:
-        """Whether it was interrupted, and its loop goes on all the same, with nothing to do."""
+        """Return whether the run was interrupted, and its loop goes on all the same, with nothing
+        to do."""
         return self._out.is_on
 
     def run_out(self, index: int, tensors: dict[str, Tensor]) -> Outputs:
-        """Do what :meth:`step_end` does elsewhere, in such a loop."""
+        """Do what :meth:`step_end` does elsewhere, in a loop that runs out."""
         outputs = self._out.outputs(tensors)
         self.loop.handed(outputs)
         if self.loop.lets_go and index + 1 >= self._count_timesteps():
@@ -182,8 +186,8 @@ class Run(AskedRun):
         self._out.interrupted, self.denoised.picture = True, picture
 
     def settle(self, outputs: dict[str, Tensor], handed: Mapping[str, Tensor]) -> None:
-        """The last step has ended, with these tensors handed over. The callbacks are told; and
-        where the loop does not end here, it is made to run out."""
+        """End the run for its callbacks: its last step has ended, with these tensors handed over.
+        Where the loop does not end here, it is made to run out."""
         self.next_index = None
         is_early = self.index + 1 != self.num_timesteps
         if self.interrupted and self.denoised.picture == "denoised" and is_early:

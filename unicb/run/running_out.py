@@ -1,4 +1,4 @@
-"""A run that is over for its callbacks, in a loop that goes on: it runs out on its own."""
+"""Let a loop run out whose run is over for its callbacks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class RunningOut:
-    """Makes the rest of a loop that reads no interrupt flag do nothing, once it is stopped.
+    """Make the rest of a loop that reads no interrupt flag do nothing, once it is stopped.
 
     Attributes:
         interrupted: whether no further step is to be computed.
@@ -46,11 +46,11 @@ class RunningOut:
 
     @property
     def is_on(self) -> bool:
-        """Whether the run was stopped, and its loop goes on all the same."""
+        """Return whether the run was stopped, and its loop goes on all the same."""
         return self._stopped_with is not None
 
     def stop(self, outputs: Mapping[str, Tensor]) -> None:
-        """The run is stopped at a step's end, with these handed back; nothing to do where the
+        """Stop the run at a step's end, with these handed back. There is nothing to do where the
         loop ends by its flag."""
         if self._target.modular is not None:
             self._stopped_with = dict(outputs)  # its steps are left out
@@ -59,7 +59,8 @@ class RunningOut:
             self._replay.stopped = True
 
     def outputs(self, tensors: Mapping[str, Tensor]) -> Outputs:
-        """What goes back into the loop at a further step's end: the tensors stay what they were."""
+        """Return what goes back into the loop at a further step's end: the tensors stay what they
+        were."""
         assert self._stopped_with is not None
         for name, tensor in tensors.items():
             # A loop may go on to another resolution: its own are of the size that it expects.
@@ -69,5 +70,5 @@ class RunningOut:
         return Outputs({name: self._stopped_with[name] for name in tensors})
 
     def forget(self) -> None:
-        """The run is over."""
+        """Forget what is kept: the run is over."""
         self._stopped_with = None

@@ -1,4 +1,5 @@
-"""Whose call is it? The innermost call of the context that is running."""
+"""Tell whose call the running code is in: the innermost call of its context. The innermost call of
+the context that is running."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from contextvars import ContextVar
 
 
 class Scope:
-    """The extent of one call that unicb makes of a pipeline, from its beginning to its end.
+    """A scope is the extent of one call that unicb makes of a pipeline, from its beginning to its
+    end.
 
     Attributes:
         is_open: whether the call has not ended.
@@ -21,7 +23,7 @@ class Scope:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """A block whose calls are this scope's, but for those of scopes inside it."""
+        """Make the calls in the block this scope's, but for those of scopes inside it."""
         token = _innermost.set(self)
         try:
             yield
@@ -33,5 +35,5 @@ _innermost: ContextVar[Scope | None] = ContextVar("unicb_innermost_scope", defau
 
 
 def innermost() -> Scope | None:
-    """The scope that the calling context is in; None outside of all."""
+    """Return the scope that the calling context is in; None outside of all."""
     return _innermost.get()

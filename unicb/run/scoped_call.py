@@ -1,4 +1,4 @@
-"""A call of a pipeline that unicb makes itself: it begins and ends here."""
+"""Make a call of a pipeline here, where it begins and ends."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def call_in_scope(
 def block_in_scope(
     bound: Bound, handle: Handle, lease: Lease, tensors: list[str], sigint: bool
 ) -> Iterator[None]:
-    """A block in which a loop of one's own runs, as a pipeline's does in its call.
+    """Run a loop of one's own in the block, as a pipeline's runs in its call.
 
     Raises:
         GenerationCancelled: it was cancelled, before it or during it.
@@ -82,7 +82,7 @@ def _called(bound: Bound, handle: Handle, sigint: bool, scope: Scope) -> Call:
 
 
 class _Opened:
-    """A call under way, and what is to be ended with it."""
+    """``_Opened`` is a call under way, and what is to be ended with it."""
 
     def __init__(self, scope: Scope, call: Call, source: Source, lease: Lease) -> None:
         self.scope, self.call, self.source, self._lease = scope, call, source, lease
@@ -110,7 +110,7 @@ class _Opened:
         return cls(scope, call, source, lease)
 
     def end(self, error: BaseException | None) -> None:
-        """The call is over, with this error or without any."""
+        """End the call, with this error or without any."""
         if not self.scope.is_open:
             return  # a generator that is closed once more; the handle may be another call's by now
         self.scope.is_open = False
@@ -122,7 +122,8 @@ class _Opened:
 
 
 class _Generated(Generator[Any, Any, Any]):
-    """The generator that a pipeline's call has returned, each of whose parts is in the scope."""
+    """``_Generated`` is the generator that a pipeline's call has returned, each of whose parts is
+    in the scope."""
 
     def __init__(self, generator: Generator[Any, Any, Any], opened: _Opened) -> None:
         self._generator, self._opened = generator, opened

@@ -1,4 +1,4 @@
-"""Ctrl-C as an interrupt of one run."""
+"""Turn Ctrl-C into an interrupt of one run."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def check_sigint(on_sigint: str) -> None:
 
 
 class SigintHandler:
-    """Interrupts a run at the first Ctrl-C, and is gone at the second."""
+    """Interrupt a run at the first Ctrl-C, and be gone at the second."""
 
     def __init__(self, interrupt: Callable[[FrameType | None], bool]) -> None:
-        """``interrupt``: a bound method, not kept alive. It is called with the frame that was
+        """Take ``interrupt``: a bound method, not kept alive. It is called with the frame that was
         executed, and returns whether there is a run to interrupt."""
         self._interrupt = weakref.WeakMethod(interrupt)
         self._before: Any = None

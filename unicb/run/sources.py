@@ -1,7 +1,7 @@
-"""How the end of a step is noticed in a call that unicb makes: by the callback that the loop calls;
-in a loop that calls none, by its scheduler; in a modular pipeline, by its loop blocks.
+"""Notice the end of a step in a call that unicb makes: by the callback that the loop calls; in a
+loop that calls none, by its scheduler; in a modular pipeline, by its loop blocks.
 
-In each way, a :class:`Call` is told of it in the frameworks' signature; all that follows is the
+In each way, a :class:`Call` hears of it in the frameworks' signature; all that follows is the
 same.
 """
 
@@ -33,18 +33,18 @@ TENSOR_INPUTS = "callback_on_step_end_tensor_inputs"
 
 
 class Source(Protocol):
-    """What notices the ends of steps in one call of a pipeline."""
+    """A source notices the ends of steps in one call of a pipeline."""
 
     def start(self) -> dict[str, Any]:
         """Begin; returns the keyword arguments that the pipeline's call takes for it."""
 
     def stop(self, failed: bool) -> None:
-        """The call has ended, with an error or without."""
+        """Stop: the call has ended, with an error or without."""
 
 
 def source_of(target: Target, call: Call, handle: Handle, scope: Scope, names: list[str]) -> Source:
-    """What notices the ends of steps in a call of this pipeline; ``names``: of the tensors that
-    the loop is asked for."""
+    """Return the source that notices the ends of steps in a call of this pipeline. ``names`` are
+    those of the tensors that the loop is asked for."""
     if target.modular is not None:
         from unicb.run.loop_steps import LoopStepSource
 
@@ -69,7 +69,7 @@ class CallbackSource:
         return {CALLBACK: self._call, TENSOR_INPUTS: self._names}
 
     def stop(self, failed: bool) -> None:
-        """Nothing was begun."""
+        """Do nothing: nothing was begun."""
 
 
 class SchedulerSource:
@@ -82,7 +82,7 @@ class SchedulerSource:
     Args:
         target: the pipeline.
         loop: of its class.
-        call: told of each step's end.
+        call: hears of each step's end.
         handle: the binding's.
         scope: of the call; steps of others pass.
     """
@@ -123,13 +123,13 @@ class SchedulerSource:
         )
 
     def owns_current_call(self) -> bool:
-        """Whether who is calling is the pipeline's call, and not a callback in it."""
+        """Return whether the caller is the pipeline's call, and not a callback in it."""
         run = self._handle.run
         in_callback = run is not None and run.calls_back
         return not in_callback and innermost() is self._scope
 
     def step(self, frame: FrameType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What stands for ``scheduler.step``, called in this frame with these arguments."""
+        """Stand in for ``scheduler.step``, called in this frame with these arguments."""
         below = unheld(self._scheduler, "step")  # without what this run holds, such as this
         self._target.step_arguments = kwargs
         out = below(*args, **kwargs)
@@ -169,7 +169,7 @@ class SchedulerSource:
             )
 
     def _index(self, frame: FrameType) -> int:
-        """The number of the step that has ended, in its pass over the timesteps."""
+        """Return the number of the step that has ended, in its pass over the timesteps."""
         timesteps = getattr(self._scheduler, "timesteps", None)
         is_kept = timesteps is getattr(self._scheduler, "timesteps", None)
         if self._done >= self._count or (is_kept and timesteps is not self._timesteps):
@@ -185,7 +185,8 @@ def _locals_of(frame: FrameType, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _like(step: Any, source: SchedulerSource) -> Any:
-    """What stands for ``step``: pipelines look at its signature, to tell what it takes."""
+    """Make the function that stands for ``step``, with its signature: pipelines look at that, to
+    tell what it takes."""
 
     @functools.wraps(step)
     def stepped(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How a loop is stopped: by its flag, or by having nothing left to do.
+"""Stop a loop: by its flag, or by leaving it nothing to do.
 
 Most loops read ``pipeline.interrupt`` and skip the steps that are left. The others run on; so their
 models answer what they have answered last, without computing it, the scheduler leaves the latents
@@ -24,7 +24,7 @@ _STEP = -1, 0
 
 
 class Replay:
-    """Makes the rest of a loop do nothing, once :attr:`stopped` is set; until then it looks on.
+    """Make the rest of a loop do nothing, once :attr:`stopped` is set; until then look on.
 
     Of each model, the last output is kept for each number of rows: loops may leave guidance out of
     some of their steps. So it is of the scheduler's step. What has none by the time of the stop
@@ -79,7 +79,7 @@ class Replay:
 
 
 def _rows(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Rows of what a model is called with: of the first tensor with axes, or list."""
+    """Return how many rows a model is called with: those of the first tensor with axes, or list."""
     for value in (*args, *kwargs.values()):
         if isinstance(value, list):
             return len(value)
@@ -90,7 +90,7 @@ def _rows(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
 
 
 class _SchedulerStep:
-    """Stands in for the ``step`` of one scheduler object, and not of copies that a loop makes."""
+    """Stand in for the ``step`` of one scheduler object, and not of copies that a loop makes."""
 
     def __init__(self, scheduler: Any, around: Callable[..., Any]) -> None:
         self._scheduler, self._around = scheduler, around
@@ -161,8 +161,8 @@ def _blocks(model: Any) -> Iterator[Any]:
 
 
 def _modules(found: Any) -> Iterator[Any]:
-    """Those that are called, of a module or of lists of them. A model's configuration may have
-    the same name, and numbers."""
+    """Yield a module that can be called, or those in lists of them. A model's configuration may
+    have the same name, and numbers."""
     if isinstance(found, Iterable) and not isinstance(found, str):
         for item in found:
             yield from _modules(item)

@@ -1,6 +1,6 @@
-"""How an error of ours gets out of a modular pipeline: its blocks catch every ``Exception``, log it
-with its traceback, once for each block that it passes, and raise it again. A cancelled run is none
-of their errors."""
+"""Bring an error of ours out of a modular pipeline as it is. Its blocks catch every ``Exception``,
+log it with its traceback, once for each block that it passes, and raise it again. A cancelled run
+is none of their errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class ThroughBlocks(BaseException):
-    """Carries an error to the call that unicb has made of a modular pipeline.
+    """Carry an error to the call that unicb has made of a modular pipeline.
 
     Attributes:
         error: what that call raises.
@@ -24,7 +24,7 @@ class ThroughBlocks(BaseException):
 
 
 def or_through_blocks(act: Callable[..., T], *args: Any) -> T:
-    """``act(*args)``, whose errors are carried."""
+    """Return ``act(*args)``; its errors are carried."""
     try:
         return act(*args)
     except Exception as error:
@@ -33,7 +33,7 @@ def or_through_blocks(act: Callable[..., T], *args: Any) -> T:
 
 @contextmanager
 def past_blocks() -> Iterator[None]:
-    """A block that raises the error itself, whatever has carried it."""
+    """Raise, from the block, the error itself, whatever has carried it."""
     try:
         yield
     except ThroughBlocks as through:

@@ -1,4 +1,4 @@
-"""Frames of other threads are looked at while nothing is collected.
+"""Look at frames of other threads while nothing is collected.
 
 Before Python 3.12, whatever is allocated may begin a garbage collection, and with it other
 threads' turn. ``sys._current_frames`` allocates while it holds the interpreter's lock on threads,
@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 
 class _Uncollected:
-    """Collects no garbage while any thread is within."""
+    """Collect no garbage while any thread is within."""
 
     def __init__(self) -> None:
         # A signal's handler may come in between any two lines below, and look at frames, too.

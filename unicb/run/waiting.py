@@ -1,4 +1,4 @@
-"""What waits for a call's first step, or for Ctrl-C."""
+"""Wait for a call's first step, or for Ctrl-C."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unicb.run.sigint import SigintHandler
 
 
 class Waiting:
-    """Hooks and a handler for one call, until they are released.
+    """``Waiting`` has the hooks and a handler for one call, until they are released.
 
     Args:
         bound: the pipeline and its callbacks.
@@ -54,12 +54,12 @@ class Waiting:
             self._first_calls = FirstCalls(hooks, models, first_call)
 
     def begin(self) -> None:
-        """The call begins, or another of its loops: wait for Ctrl-C."""
+        """Wait for Ctrl-C: the call begins, or another of its loops."""
         if self._sigint is not None:
             self._sigint.install()
 
     def run_ended(self) -> None:
-        """A run of the call has ended, or has failed."""
+        """Note that a run of the call has ended, or has failed."""
         if self._sigint is not None:
             self._sigint.remove()
         # A call of ours may have another loop, and tells when it ends.
@@ -78,6 +78,7 @@ class Waiting:
             watching.remove()
 
     def _interrupted(self, frame: FrameType | None) -> bool:
-        """Ctrl-C, while this frame is executed. Returns whether that is an interrupt of the run."""
+        """Interrupt the run at Ctrl-C, while this frame is executed. Returns whether it is the
+        run's own."""
         ours = self._scope is not None or runs_code_of(self._pipeline_class, frame)
         return ours and self._handle.ask(Request("interrupt"))

@@ -1,4 +1,4 @@
-"""Where previews go.
+"""Send previews to files, functions, or whatever else shows them.
 
 A sink is called with each :class:`PreviewFrame` of a run, and closed when the run is over.
 ``Preview`` takes a sink, or what :func:`as_sink` makes one of: a path template, a function, a

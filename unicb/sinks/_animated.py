@@ -14,7 +14,8 @@ _PLAYED = ("WEBP", "GIF", "PNG")
 
 
 def can_animate(path: Path) -> bool:
-    """Whether a file of this suffix can be an animation: ``.webp``, ``.gif``, ``.png``, ``.apng``.
+    """Return whether a file of this suffix can be an animation: ``.webp``, ``.gif``, ``.png``,
+    ``.apng``.
 
     Raises:
         ValueError: pillow cannot write an RGB picture to a file of that suffix.

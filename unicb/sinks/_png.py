@@ -1,4 +1,4 @@
-"""PNG files, written for haste: previews are looked at once, and must not cost the run."""
+"""Write PNG files in haste: previews are looked at once, and must not cost the run."""
 
 from __future__ import annotations
 

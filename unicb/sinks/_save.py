@@ -15,7 +15,7 @@ from unicb.sinks._png import write_png
 
 
 def format_of(path: Path) -> str:
-    """Pillow's name of the format that a path's suffix stands for.
+    """Return pillow's name for the format that a path's suffix stands for.
 
     Raises:
         ValueError: pillow cannot write an RGB picture to a file of that suffix.

@@ -1,4 +1,4 @@
-"""A whole run in a bounded number of pictures."""
+"""Keep a whole run in a bounded number of pictures."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from PIL import Image
 
 
 class Shown(NamedTuple):
-    """What a step showed."""
+    """``Shown`` holds the picture that a step showed."""
 
     step: int
     picture: Image.Image
 
 
 class Thinned:
-    """Keeps at most ``limit`` pictures, evenly spaced, with the first and the last of the run.
+    """Keep at most ``limit`` pictures, evenly spaced, with the first and the last of the run.
 
-    When there is no room left, every second one is let go, and from then on only every second
+    Whenever the limit is reached, every second one is dropped, and from then on only every second
     one is taken. So what is kept covers the whole run however long it is, at any time.
     """
 
@@ -32,7 +32,7 @@ class Thinned:
         self._stride = 1
 
     def empty(self) -> Thinned:
-        """Another with the same limit, and nothing in it."""
+        """Return another one with the same limit, and nothing in it."""
         return Thinned(self._limit)
 
     def add(self, step: int, picture: Image.Image) -> None:
@@ -41,7 +41,7 @@ class Thinned:
         self._newest = Shown(step, picture)
 
     def take(self) -> list[Shown]:
-        """All that is kept, in order; then starts anew."""
+        """Return all pictures that are kept, in order; then start anew."""
         newest = [] if self._newest is None else [self._newest]
         taken = self._kept + newest
         self._start()

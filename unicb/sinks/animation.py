@@ -1,4 +1,4 @@
-"""A run as an animation."""
+"""Show a run as an animation."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _LONGEST = 60.0
 
 
 class Animation:
-    """Writes the previews of a run as one animated picture, when the run is over.
+    """Write the previews of a run as one animated picture, when the run is over.
 
     Memory is bounded: at most ``max_frames`` pictures are held. In a run that shows more, every
-    second one is let go each time there is no room, so that those that are left are evenly spaced
-    over the run, and its first and last are among them. A further run overwrites the file.
-    Of videos, it shows the middle latent frame of each step: its time is that of the run.
+    second one is dropped each time the limit is reached, so that those that are left are evenly
+    spaced over the run, and its first and last are among them. A further run overwrites the file.
+    It shows the middle latent frame of a video at each step: its time is that of the run.
 
     Args:
         path: where to; ``.webp`` or ``.gif``. Folders are made, and the file appears under its
@@ -58,7 +58,8 @@ class Animation:
         self._frames = Thinned(whole_number("max_frames", max_frames, least=2))
 
     def for_run(self) -> Self:
-        """Another one for one of several runs: it collects by itself, and writes the same file."""
+        """Return another sink for one of several runs: it collects by itself, and writes the same
+        file."""
         other = copy.copy(self)
         other._frames = self._frames.empty()
         return other

@@ -1,4 +1,4 @@
-"""A sink that is never waited for."""
+"""Hand frames to a sink that is never waited for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Make: TypeAlias = Callable[[], PreviewFrame | None]
 
 
 class Background:
-    """Has a thread of its own hand the frames to a sink, so that the run does not wait for it.
+    """Have a thread of its own hand the frames to a sink, so that the run does not wait for it.
 
     A :class:`unicb.Preview` puts one of these before every sink that is none itself.
 
@@ -62,7 +62,7 @@ class Background:
         return made, (self.sink, self._maxsize)
 
     def for_run(self) -> Background:
-        """Another one for one of several runs, with a queue and a thread of its own.
+        """Return another one for one of several runs, with a queue and a thread of its own.
 
         A sink with a method ``for_run`` of its own says what this run's frames are handed to; any
         other is handed those of all runs, by one thread at a time.
@@ -81,13 +81,13 @@ class Background:
 
     @property
     def sink(self) -> Sink:
-        """What the frames are handed to."""
+        """Return the sink that the frames are handed to."""
         return self._turn.sink
 
     def wants_more(self) -> bool:
-        """Whether the sink takes frames; False from when it raised to the end of the run.
+        """Return whether the sink takes frames; False from when it raised to the end of the run.
 
-        Says, too, in a warning, what there is to say of the frames before.
+        A warning says what went wrong with the frames before, if anything did.
         """
         with self._lock:
             if self._worker is None:
@@ -112,7 +112,7 @@ class Background:
                 self._turn.worker.complain(complaint)
 
     def close(self) -> None:
-        """The run is over: hand over what is queued, within the timeout, and end the thread."""
+        """Hand over what is queued, within the timeout, and end the thread: the run is over."""
         with self._lock:
             worker, self._worker = self._worker, None
         if worker is not None:
@@ -127,7 +127,8 @@ def _tell(complaint: str) -> None:
 
 
 class _Turn:
-    """The sink, and whose turn it is to call it. ``calling`` is locked while it is called."""
+    """``_Turn`` has the sink, and says whose turn it is to call it. ``calling`` is locked while it
+    is called."""
 
     def __init__(self, sink: Sink, calling: threading.Lock) -> None:
         self.sink, self.calling = sink, calling
@@ -136,7 +137,8 @@ class _Turn:
 
 
 class _Worker:
-    """The queue and the thread of one run. All of its state is guarded by ``_Turn.changed``."""
+    """A worker is the queue and the thread of one run. All of its state is guarded by
+    ``_Turn.changed``."""
 
     def __init__(self, turn: _Turn, maxsize: int | None) -> None:
         self._turn = turn
@@ -163,7 +165,7 @@ class _Worker:
             self._complaints.append(complaint)
 
     def complaints(self) -> list[str]:
-        """What there is to warn of: each once, and then never again."""
+        """Take what there is to warn of: each complaint is returned once, and then never again."""
         with self._turn.changed:
             taken, self._complaints = self._complaints, []
             return taken

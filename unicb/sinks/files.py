@@ -1,4 +1,4 @@
-"""One file for each picture."""
+"""Write one file for each picture."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EXAMPLE = {"step": 0, "image": 0, "num_timesteps": 1, "run": 0}
 
 
 class FileSink:
-    """Writes the pictures of a frame to the paths that a template gives.
+    """Write the pictures of a frame to the paths that a template gives.
 
     A frame that has videos is written as animations, where the suffix can hold one (see
     ``animates``); elsewhere, the middle latent frame of each video is.
@@ -58,7 +58,8 @@ class FileSink:
 
     @property
     def animates(self) -> bool:
-        """Whether files of this suffix hold a video: ``.webp``, ``.gif``, ``.png``, ``.apng``."""
+        """Return whether files of this suffix hold a video: ``.webp``, ``.gif``, ``.png``,
+        ``.apng``."""
         return self._animates
 
     def __call__(self, frame: PreviewFrame) -> None:
@@ -81,7 +82,7 @@ class FileSink:
                 save_animation(each, path, [self._milliseconds] * len(each))
 
     def close(self) -> None:
-        """Nothing is left to do: each file is written when its frame comes."""
+        """Do nothing: each file is written when its frame comes."""
 
 
 def _fields(template: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""What a sink is given."""
+"""Hold what a sink is given."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class PreviewFrame:
-    """The previews of one step.
+    """A preview frame holds the previews of one step.
 
     Attributes:
         step: index of the step, from 0.

@@ -1,4 +1,4 @@
-"""Which of a batch's pictures to show, how large, and side by side."""
+"""Choose which of a batch's pictures to show, how large, and put them side by side."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unicb.checks import one_of, whole_number
 #: Pixels: of the longest side, or (width, height).
 Size: TypeAlias = int | tuple[int, int]
 
-#: Which pictures: every one, the first, the one of that index, or all of them in one.
+#: The pictures to show: every one, the first, the one of that index, or all of them in one.
 Batch: TypeAlias = Literal["all", "first", "grid"] | int
 
 _T = TypeVar("_T")
@@ -24,7 +24,7 @@ _GAP = 2
 def shape_images(
     images: Sequence[Image.Image], size: Size | None = None, batch: Batch = "all"
 ) -> list[Image.Image]:
-    """The pictures to show of a batch, in the size to show them in.
+    """Return the pictures to show of a batch, in the size to show them in.
 
     Previews have one pixel for each latent cell. They are resized by bicubic interpolation, since
     a cell is a sample of a smooth picture: enlarged by nearest neighbours, the edges of its square
@@ -49,7 +49,8 @@ def shape_images(
 def shape_videos(
     videos: Sequence[Sequence[Image.Image]], size: Size | None = None, batch: Batch = "all"
 ) -> list[list[Image.Image]]:
-    """The videos to show of a batch: what :func:`shape_images` does, to every frame of them.
+    """Return the videos to show of a batch: what :func:`shape_images` does, done to every frame of
+    them.
 
     Args:
         videos: for each row of the batch its frames in order, RGB pictures; at least one video.
@@ -76,7 +77,7 @@ def shape_videos(
 
 
 def check_size(size: Size | None) -> Size | None:
-    """``size``, if it can be one.
+    """Return ``size``, if it can be one.
 
     Raises:
         TypeError: it is neither an int nor a pair of them.
@@ -92,7 +93,8 @@ def check_size(size: Size | None) -> Size | None:
 
 
 def check_batch(batch: Batch) -> Batch:
-    """``batch``, if it can be one. Whether an index is in the batch is seen with the pictures.
+    """Return ``batch``, if it can be one. Whether an index is in the batch is seen with the
+    pictures.
 
     Raises:
         TypeError: it is neither a string nor an int.
@@ -110,7 +112,7 @@ def grid(
     gap: int = 0,
     background: str = "black",
 ) -> Image.Image:
-    """All pictures in one, in rows from the top left, in cells of the size of the largest.
+    """Put all pictures in one, in rows from the top left, in cells of the size of the largest.
 
     Args:
         images: RGB pictures, at least one.

@@ -1,4 +1,4 @@
-"""A run in one picture."""
+"""Show a run in one picture."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GAP = 4
 
 
 class ContactSheet:
-    """Writes the previews of a run side by side in one picture, when the run is over.
+    """Write the previews of a run side by side in one picture, when the run is over.
 
     Memory is bounded as it is for :class:`Animation`: at most ``max_frames`` steps are held,
     evenly spaced over the run. A further run overwrites the file. Of videos, it shows the middle
@@ -57,7 +57,8 @@ class ContactSheet:
         self._frames = Thinned(whole_number("max_frames", max_frames, least=2))
 
     def for_run(self) -> Self:
-        """Another one for one of several runs: it collects by itself, and writes the same file."""
+        """Return another sink for one of several runs: it collects by itself, and writes the same
+        file."""
         other = copy.copy(self)
         other._frames = self._frames.empty()
         return other
@@ -77,7 +78,7 @@ class ContactSheet:
 
 
 def _labelled(picture: Image.Image, text: str) -> Image.Image:
-    """The picture with a line of text above; a picture that is narrower gets more room."""
+    """Return the picture with a line of text above; a narrower picture gets more space."""
     font = ImageFont.load_default()
     _, _, width, height = (round(edge) for edge in font.getbbox(text))
     size = max(picture.width, width), picture.height + height + 2

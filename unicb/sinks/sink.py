@@ -1,4 +1,4 @@
-"""What a sink is, and how other things become one."""
+"""Say what a sink is, and make one of other things."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unicb.sinks.frame import PreviewFrame
 
 
 class Sink(Protocol):
-    """Where previews go.
+    """A sink takes previews, and shows or keeps them.
 
     ``close`` is optional in a sink that is handed to :func:`as_sink`; what comes out has it.
     After ``close`` a sink may be called again: that is the next run. One that keeps something of a
@@ -23,13 +23,15 @@ class Sink(Protocol):
         at once."""
 
     def close(self) -> object:
-        """The run is over, however it ended: write what is still to be written, and forget it.
+        """Write what is still to be written, and forget the run: it is over, however it ended.
+        Called once for each run; it must do no harm where no frame came before it.
 
         Called once for each run; it must do no harm where no frame came before it."""
 
 
 class Collector(Protocol):
-    """A list, a ``collections.deque(maxlen=...)``, or anything else to append frames to."""
+    """A collector is a list, a ``collections.deque(maxlen=...)``, or anything else to append frames
+    to."""
 
     def append(self, frame: PreviewFrame, /) -> object: ...
 
@@ -38,7 +40,7 @@ SinkLike: TypeAlias = str | os.PathLike[str] | Callable[[PreviewFrame], object] 
 
 
 def as_sink(to: SinkLike) -> Sink:
-    """The sink that ``to`` stands for.
+    """Return the sink that ``to`` stands for.
 
     Args:
         to: one of
@@ -70,14 +72,15 @@ def as_sink(to: SinkLike) -> Sink:
 
 
 def _holds_paths(collector: Any) -> bool:
-    """A template in brackets was meant as a path, and would silently become a collector."""
+    """Return whether a list holds paths: a template in brackets was meant as a path, and would
+    silently become a collector."""
     return isinstance(collector, list) and any(
         isinstance(item, str | os.PathLike) for item in collector
     )
 
 
 class _Plain:
-    """A function as a sink: nothing is left to do at the end."""
+    """``_Plain`` makes a sink of a function: nothing is left to do at the end."""
 
     def __init__(self, function: Callable[[PreviewFrame], object]) -> None:
         self._function = function

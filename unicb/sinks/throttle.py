@@ -1,4 +1,4 @@
-"""How often to show."""
+"""Decide how often to show a step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unicb.checks import number_above_0, whole_number
 
 
 class Throttle:
-    """Decides for each step of a run whether to show it.
+    """Decide for each step of a run whether to show it.
 
     Shown are steps 0, ``every``, ``2 * every``, …, but of these none that comes sooner than
     ``1 / max_fps`` seconds after the one shown before; and the last step, whatever the time.
@@ -41,11 +41,12 @@ class Throttle:
         self._shown_at = -math.inf
 
     def reset(self) -> None:
-        """A new run starts: its first step is shown, whenever the last one of another was."""
+        """Start a new run: its first step is shown, whenever the last one of another was."""
         self._shown_at = -math.inf
 
     def shows(self, step: int, num_timesteps: int) -> bool:
-        """Whether to show this step, by its index from 0. Asks the clock; ask once a step."""
+        """Return whether to show this step, by its index from 0. Asks the clock; ask once a
+        step."""
         now = self._clock()
         due = step % self._every == 0 and now - self._shown_at >= self._interval
         if not (due or step + 1 == num_timesteps):

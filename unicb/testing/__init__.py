@@ -1,4 +1,4 @@
-"""The conformance suite: the same checks for every backend. Needs ``unicb[testing]``.
+"""Check every backend by the same conformance suite. Needs ``unicb[testing]``.
 
 ``python -m unicb.testing NAME`` runs it on an installed backend.
 """

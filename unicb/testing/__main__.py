@@ -30,7 +30,8 @@ _QUIET = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 
 
 def main(arguments: list[str]) -> int:
-    """Returns pytest's exit code; 1 if nothing passed; 2 if the backend cannot be had."""
+    """Run the suite, and return pytest's exit code; 1 if nothing passed; 2 if the backend cannot be
+    had."""
     parser = argparse.ArgumentParser(
         prog="python -m unicb.testing",
         description=__doc__,
@@ -67,7 +68,7 @@ def _run(name: str, summary: Summary, arguments: list[str]) -> int:
 
 
 def _is_distributed(arguments: list[str]) -> bool:
-    """Whether pytest-xdist is told to run the checks in other processes."""
+    """Return whether pytest-xdist is asked to run the checks in other processes."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-n", "--numprocesses", default="0")
     return bool(parser.parse_known_args(arguments)[0].numprocesses != "0")

@@ -1,4 +1,4 @@
-"""What the groups of checks share."""
+"""Hold what the groups of checks share."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ def on_sampled_kinds(check: Check) -> Check:
 
 
 class Checks:
-    """Base of the groups of checks."""
+    """``Checks`` is the base of the groups of checks."""
 
     harness: Harness
     _pipelines: ClassVar[dict[tuple[int, str], Any]] = {}
 
     def pipeline(self, kind: str | None = None) -> Any:
-        """A pipeline of that kind (the first, if none is named), built once for all checks."""
+        """Return a pipeline of that kind (the first, if none is named), built once for all
+        checks."""
         kind = kind or self.harness.kinds[0]
         key = (id(self.harness), kind)
         if key not in self._pipelines:
@@ -37,11 +38,11 @@ class Checks:
         return self._pipelines[key]
 
     def case(self, **settings: Any) -> Case:
-        """A case of the first kind of pipeline, plain text to image."""
+        """Return a case of the first kind of pipeline, plain text to image."""
         return Case(**{"kind": self.harness.kinds[0], **settings})
 
     def facts(self, pipeline: Any) -> PipelineFacts:
-        """What is known of the pipeline's class, as it must be of every kind."""
+        """Return what is known of the pipeline's class, as it must be of every kind."""
         facts = facts_for(pipeline)
         assert facts is not None, f"nothing is known of {type(pipeline).__name__}"
         return facts
@@ -72,13 +73,14 @@ class Checks:
         return int(sample.shape[0])
 
     def sample_of(self, out: Any) -> Tensor:
-        """The tensor in a denoiser's output."""
+        """Return the tensor in a denoiser's output."""
         if self.harness.backend.is_tensor(out):
             return out
         return out[0] if isinstance(out, tuple) else next(iter(out.values()))
 
     def conditional_only(self, pipeline: Any, out: Any) -> Any:
-        """A denoiser's output with the unconditional rows replaced by the conditional ones."""
+        """Return a denoiser's output with the unconditional rows replaced by the conditional
+        ones."""
         backend = self.harness.backend
         order = self.facts(pipeline).order
 
@@ -95,12 +97,12 @@ class Checks:
 
 
 def relative_error(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
-    """Largest difference, in standard deviations of ``b``."""
+    """Return the largest difference, in standard deviations of ``b``."""
     return float(np.abs(a - b).max() / b.std())
 
 
 class Shout(Exception):
-    """Raised by callbacks under test; nobody else raises or catches it."""
+    """Callbacks under test raise this error; nobody else raises or catches it."""
 
 
 class failing_scheduler:

@@ -56,7 +56,7 @@ class BindingChecks(Checks):
 
     @pytest.mark.parametrize("first", [0, 1])
     def test_hooks_nest_and_go_in_any_order(self, first: int) -> None:
-        """Of two hooks on a model the later is called first, either may go first, and the other
+        """The later of two hooks on a model is called first, either may go first, and the other
         stays. So a run that has failed, and is cleaned up late, takes nothing from the next."""
         pipeline, case = self.pipeline(), self.case(steps=1)
         facts = self.facts(pipeline)
@@ -133,7 +133,7 @@ class BindingChecks(Checks):
 
     @on_sampled_kinds
     def test_written_latents_reach_the_loop(self, kind: str) -> None:
-        """What a callback writes is what the next callback reads and what the loop goes on with."""
+        """The next callback reads what a callback writes, and the loop goes on with it."""
         pipeline, case = self.pipeline(kind), Case(kind)
         seen: list[float] = []
 
@@ -237,8 +237,8 @@ class BindingChecks(Checks):
         assert (self.harness.run(pipeline, case) == plain).all()
 
     def test_exception_in_the_loop_puts_all_back(self) -> None:
-        """When the pipeline itself fails between two step ends, where no callback is called,
-        nothing is left behind either."""
+        """Nothing is left behind either when the pipeline itself fails between two step ends, where
+        no callback is called."""
         pipeline, case = self.pipeline(), self.case()
         plain = self.harness.run(pipeline, case)
         before = self.harness.traces(pipeline)

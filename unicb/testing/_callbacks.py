@@ -1,4 +1,4 @@
-"""Callbacks: those that read, keep, correct and replace what the loop computes with."""
+"""Callbacks: each reads, keeps, corrects or replaces what the loop computes with."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _ENCODED = 1e-4
 
 
 class Recast(Callback):
-    """Shows the callbacks behind it latents of another dtype, up to where :attr:`back` is.
+    """Show the callbacks behind it latents of another dtype, up to where :attr:`back` is.
 
     Attributes:
         shown: on the host, those of each step.
@@ -186,8 +186,8 @@ class CallbacksChecks(Checks):
             assert (self.harness.run(pipeline, case) == plain).all()
 
     def test_initial_latents_are_numpys(self) -> None:
-        """Where the first kind's call takes latents: in float32 they have the bits that numpy
-        draws, a picture's do not depend on the others, and the run starts from them."""
+        """Initial latents in float32, where the first kind's call takes latents, have the bits that
+        numpy draws, a picture's do not depend on the others, and the run starts from them."""
         pipeline = self.pipeline()
         if "latents" not in CallSource.of(type(pipeline)).parameters:
             return
@@ -206,13 +206,13 @@ class CallbacksChecks(Checks):
         assert not (outs[0] == outs[2]).all()
 
     def _listed(self, kind: str, **settings: Any) -> Iterator[tuple[Any, Case]]:
-        """A pipeline of that kind and a case, where the harness lists it."""
+        """Yield a pipeline of that kind and a case, where the harness lists it."""
         if kind in self.harness.kinds:
             yield self.pipeline(kind), Case(kind, **settings)
 
     def _with(self, pipeline: Any, case: Case, callback: Callback) -> tuple[list[Array], float]:
-        """The conditional rows of ``prompt_embeds`` behind the callback at each step end, and by
-        how much the others ever change."""
+        """Return the conditional rows of ``prompt_embeds`` behind the callback at each step end,
+        and by how much the others ever change."""
         found: list[Array] = []
 
         class Look(Callback):
@@ -233,7 +233,7 @@ class CallbacksChecks(Checks):
 
 
 def _corrected(x: Array, centre: float, clamp: float, stretch: float) -> Array:
-    """The formulas in LatentCorrection's docstring."""
+    """Compute the formulas in LatentCorrection's docstring."""
     x = x - centre * x.mean(axis=(2, 3), keepdims=True)
     size = np.sqrt((x**2).mean(axis=(1, 2, 3), keepdims=True))
     knee = 0.875 * clamp * size

@@ -1,4 +1,4 @@
-"""A pytest plug-in that tells each check's group, and what the checks are made on.
+"""Tell, as a pytest plug-in, each check's group, and what the checks are made on.
 
 It is loaded by name (``-p``), and so in every process in which pytest-xdist runs checks.
 """
@@ -26,12 +26,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def name_of(group: type) -> str:
-    """What a group is called in ``-k`` and in the summary: OpsChecks is "ops"."""
+    """Return what a group is called in ``-k`` and in the summary: OpsChecks is "ops"."""
     return group.__name__.removesuffix("Checks").lower()
 
 
 def about(harness: Harness) -> list[str]:
-    """What a run of the suite stands on, and then what it leaves out, a line each."""
+    """List what a run of the suite stands on, and then what it leaves out, a line each."""
     versions = [f"{name} {version}" for name, version in harness.backend.versions().items()]
     lines = [
         f"unicb conformance suite, backend {harness.backend.name}: {', '.join(versions)}; "
@@ -50,8 +50,8 @@ def about(harness: Harness) -> list[str]:
 
 
 def _group(item: pytest.Item) -> str | None:
-    """The group that a check belongs to, by the class of the suite that defines it; None for other
-    tests, which may run beside."""
+    """Return the group that a check belongs to, by the class of the suite that defines it; None for
+    other tests, which may run beside."""
     name = getattr(item, "originalname", item.name)
     for base in getattr(getattr(item, "cls", None), "__mro__", ()):
         if name in vars(base) and base.__module__.startswith("unicb.testing."):

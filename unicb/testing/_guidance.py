@@ -1,4 +1,5 @@
-"""CFG cutoff: exact against computing both halves, at half the work, leaving nothing behind."""
+"""CFG cutoff: a cut is exact against computing both halves, at half the work, and leaves nothing
+behind."""
 
 from __future__ import annotations
 
@@ -76,8 +77,8 @@ class GuidanceChecks(Checks):
         assert rows == [2, 2, 2, 1, 1, 2, 2, 1, 1, 1]
 
     def test_cut_waits_for_a_whole_step(self) -> None:
-        """With a scheduler of order 2 the cut comes after a whole step, also where the index is
-        that of its first half; with one of order 1, where the index is."""
+        """The cut comes after a whole step with a scheduler of order 2, also where the index is
+        that of its first half; with one of order 1, it comes where the index is."""
         for kind in {self.harness.kinds[0], "order-2"} & set(self.harness.kinds):
             pipeline, case = self.pipeline(kind), Case(kind, prompts=2)
             whole: list[bool] = []
@@ -103,7 +104,7 @@ class GuidanceChecks(Checks):
         assert (self.harness.run(pipeline, case) == plain).all()
 
     def test_guidance_off_is_left_alone(self) -> None:
-        """In a run without guidance there is nothing to cut: same bits, same rows."""
+        """A run without guidance has nothing to cut: same bits, same rows."""
         pipeline, case = self.pipeline(), self.case(prompts=2, guidance_scale=1.0)
         plain = self.harness.run(pipeline, case)
         with self.spied(pipeline) as rows:
@@ -155,7 +156,8 @@ class GuidanceChecks(Checks):
         assert relative_error(out, self._reference(pipeline, case, 1)) < EXACT
 
     def _check_cut(self, case: Case, index: int, cut_at: int | None = None) -> None:
-        """The run with a cutoff index is the reference that is cut at the end of ``cut_at``."""
+        """Check that the run with a cutoff index is the reference that is cut at the end of
+        ``cut_at``."""
         pipeline = self.pipeline(case.kind)
         cut_at = index if cut_at is None else cut_at
         expected = self._reference(pipeline, case, cut_at)
@@ -171,7 +173,7 @@ class GuidanceChecks(Checks):
         assert relative_error(out, expected) < EXACT
 
     def _reference(self, pipeline: Any, case: Case, index: int) -> npt.NDArray[Any]:
-        """Both halves computed to the end, the unconditional one replaced after the cut."""
+        """Compute both halves to the end, with the unconditional one replaced after the cut."""
 
         def change(call: int, out: Any) -> Any:
             return out if call <= index else self.conditional_only(pipeline, out)

@@ -1,4 +1,4 @@
-"""Interrupt: a stop that stops, from inside and from outside, and not the next run."""
+"""Interrupt: a stop ends its run, from inside and from outside, and not the next one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loops that call no callback: a step's end is told by the scheduler, in a loop bound by its parts.
+"""Loops that call no callback: the scheduler shows the end of a step, in a loop bound by its parts.
 
 The pipeline's own loop stands for one that somebody wrote by hand, around its denoiser and its
 scheduler.
@@ -18,7 +18,7 @@ from unicb.testing._base import Checks, Shout, relative_error
 
 
 class _Looks(Callback):
-    """Notes each step's index and latents; halves the latents of one step, or raises there."""
+    """Note each step's index and latents; halve the latents of one step, or raise there."""
 
     tensors = ("latents",)
 
@@ -38,7 +38,7 @@ class _Looks(Callback):
 
 class LoopChecks(Checks):
     def test_loop_tells_every_step(self) -> None:
-        """Of a loop bound by its parts, callbacks get every step once, with the latents that its
+        """Callbacks get every step of a loop bound by its parts once, with the latents that its
         scheduler returns; and it makes what it makes by itself."""
         case = self.case()
         plain, look = self.harness.run(self.pipeline(), case), _Looks()
@@ -49,7 +49,7 @@ class LoopChecks(Checks):
         assert relative_error(look.latents[-1], out) < 1e-5  # a loop may change their dtype
 
     def test_loop_goes_on_with_an_edit(self) -> None:
-        """What a callback writes is what the scheduler returns to the loop."""
+        """The scheduler returns to the loop what a callback writes."""
         case, by_callback = self.case(), _Looks(halves=1)
         expected = self.harness.run(self.pipeline(), case, **bind(self.pipeline(), by_callback))
         look = _Looks(halves=1)
@@ -92,7 +92,8 @@ class LoopChecks(Checks):
         assert OWN not in vars(type(scheduler))  # no class of ours
 
     def _parts(self, **more: Any) -> Loop:
-        """The parts of the first kind of pipeline; how many steps it takes is said."""
+        """Return the parts of the first kind of pipeline, with the number of steps that it
+        takes."""
         pipeline = self.pipeline()
         models = {name: getattr(pipeline, name) for name in self.facts(pipeline).denoisers}
         steps = self.case().steps

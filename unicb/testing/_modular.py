@@ -1,4 +1,4 @@
-"""Pipelines of blocks: a step's end is told by the loop block, guidance is a guider's."""
+"""Pipelines of blocks: the loop block shows the end of a step, and a guider guides."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unicb.testing._modular_toy import STEPS, ToyModularPipeline
 
 
 class _Looks(Callback):
-    """Notes each step; halves a tensor in one step, or raises there."""
+    """Note each step; halve a tensor in one step, or raise there."""
 
     tensors = ("latents", "prompt_embeds")
 
@@ -46,7 +46,7 @@ class ModularChecks(Checks):
 
     @pytest.mark.parametrize("name", ["latents", "prompt_embeds"])
     def test_modular_goes_on_with_an_edit(self, name: str) -> None:
-        """What a callback writes is in the block's state in the next step."""
+        """The block's state has, in the next step, what a callback writes."""
         pipeline = self._modular()
         step = pipeline._blocks.loop_step
 

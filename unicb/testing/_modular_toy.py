@@ -1,4 +1,4 @@
-"""A pipeline of blocks on any backend's tensors, shaped like diffusers' modular ones."""
+"""Build a pipeline of blocks on any backend's tensors, shaped like diffusers' modular ones."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ STEPS, SCALE = 6, 5.0
 
 
 class State(SimpleNamespace):
-    """What a block reads and writes."""
+    """A state holds what a block reads and writes."""
 
 
 class ToyDenoiser:
-    """Counts its calls."""
+    """The denoiser counts its calls."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -30,7 +30,8 @@ class ToyDenoiser:
 
 
 class ToyGuider:
-    """Classifier-free guidance, as an object that says what a step takes and combines it."""
+    """The guider is classifier-free guidance as an object that says what a step takes and combines
+    it."""
 
     _identifier_key = "identifier"
 
@@ -54,7 +55,7 @@ class ToyGuider:
         return self.prepare_inputs(fields)
 
     def prepare_models(self, denoiser: Any) -> None:
-        """Nothing is done to the denoiser."""
+        """Leave the denoiser as it is."""
 
     def forward(self, pred_cond: Tensor, pred_uncond: Tensor | None = None) -> tuple[Tensor]:
         if pred_uncond is None:
@@ -105,7 +106,7 @@ class Loop(_Block):
 
 
 class ToyModularPipeline:
-    """One loop block, a guider and a denoiser.
+    """The pipeline has one loop block, a guider and a denoiser.
 
     Args:
         tensor: makes a tensor of an array in float32.
@@ -124,7 +125,7 @@ class ToyModularPipeline:
         return self._of
 
     def __call__(self, rows: int = 2) -> Tensor:
-        """Latents ``[rows, 4, 8, 8]``, the same every time."""
+        """Return latents ``[rows, 4, 8, 8]``, the same every time."""
         random = np.random.default_rng(0)
         arrays = random.standard_normal((3, rows, 4, 8, 8)).astype(np.float32)
         latents, embeds, negative = map(self._tensor, arrays)

@@ -1,4 +1,4 @@
-"""The tensor contract, as properties against numpy."""
+"""Tensor contract: each operation has the properties that numpy's has."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class OpsChecks(Checks):
             assert "(1, 3)" in self._refusal([self._tensor(x, dtype), self._tensor(x, other)])
 
     def _refusal(self, parts: list[Any]) -> str:
-        """What concat says of parts that it must not join."""
+        """Return what concat says of parts that it must not join."""
         try:
             joined = self.harness.backend.ops.concat(parts)
         except ValueError as error:
@@ -215,7 +215,7 @@ class OpsChecks(Checks):
         check()
 
     def test_arithmetic_and_indexing(self, dtype: str) -> None:
-        """What the contract promises of a tensor itself: + - * / with tensors and numbers, on
+        """Tensors themselves do what the contract promises: + - * / with tensors and numbers, on
         either side, reshape, swapaxes, slices with steps."""
         ops = self.harness.backend.ops
         array = np.arange(1, 13, dtype=np.float64).reshape(3, 4)
@@ -367,7 +367,7 @@ class OpsChecks(Checks):
             backend.aside(fail, [x])()
 
     def test_fork_rng(self) -> None:
-        """What is drawn of the framework's random numbers within ``backend.fork_rng()`` is drawn
+        """Random numbers of the framework that are drawn within ``backend.fork_rng()`` are drawn
         again after it, and errors go through."""
         backend, drawn = self.harness.backend, []
         for _ in range(2):
@@ -380,5 +380,5 @@ class OpsChecks(Checks):
 
 
 def dtype_of(name: str) -> npt.DTypeLike:
-    """The numpy dtype in which ``to_numpy`` hands over a framework's dtype of that name."""
+    """Return the numpy dtype in which ``to_numpy`` hands over a framework's dtype of that name."""
     return np.float32 if name == "bfloat16" else np.dtype(name)

@@ -1,4 +1,4 @@
-"""Runs in company: on models that others use too, nested and in threads, each has its own bits."""
+"""Company: runs on models that others use too, nested and in threads, each have their own bits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _GUIDED: dict[str, Callable[[], Callback]] = {
 
 
 class AtStep(Callback):
-    """Does something at the end of one step."""
+    """Do something at the end of one step."""
 
     def __init__(self, index: int, do: Callable[[], object]) -> None:
         self.index, self.do = index, do
@@ -120,8 +120,8 @@ class OwnershipChecks(Checks):
 
     @pytest.mark.parametrize("form", ["call", "keywords"])
     def test_model_called_by_another_thread(self, form: str) -> None:
-        """In the middle of a cut step, another pipeline runs on the denoiser in a thread of its
-        own."""
+        """Another pipeline runs on the denoiser, in a thread of its own, in the middle of a cut
+        step."""
         if self.harness.one_thread:
             return
         pipeline, case = self.pipeline(), self.case()
@@ -185,7 +185,7 @@ class OwnershipChecks(Checks):
         assert refused == [True]
 
     def test_reading_a_binding_changes_nothing(self) -> None:
-        """To read all that a binding tells, before a run and after it, leaves nothing behind."""
+        """Reading all that a binding tells, before a run and after it, leaves nothing behind."""
         pipeline, case = self.pipeline(), self.case()
         self.harness.run(pipeline, case)
         before = self.harness.traces(pipeline)

@@ -1,4 +1,4 @@
-"""Preview: right colours for every picture in the batch, and never in the way."""
+"""Preview: every picture in the batch has its right colours, and nothing gets in the run's way."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class PreviewChecks(Checks):
 
     @on_sampled_kinds
     def test_preview_shows_denoised_latents(self, kind: str) -> None:
-        """Where they can be computed, denoised latents are shown after every whole step
-        but the first, and the finished latents last; the latents are bit-identical. Elsewhere
-        every step shows the latents as they are, and says so."""
+        """Denoised latents, where they can be computed, are shown after every whole step but the
+        first, and the finished latents last; the latents are bit-identical. Elsewhere every step
+        shows the latents as they are, and says so."""
         pipeline, case = self.pipeline(kind), Case(kind)
         plain = self.harness.run(pipeline, case)
         frames: dict[str, list[PreviewFrame]] = {"denoised": [], "noisy": []}
@@ -157,7 +157,7 @@ class PreviewChecks(Checks):
 
 
 def same_colours(a: Any, b: Any) -> bool:
-    """Whether these are equal to one level in 255: what computes one need not be what computes
-    the other, and a level ends somewhere."""
+    """Return whether these are equal to one level in 255: what computes one need not be what
+    computes the other, and a level ends somewhere."""
     same_shape = np.shape(a) == np.shape(b)
     return same_shape and bool(np.abs(np.subtract(a, b, dtype=np.int16)).max() <= 1)

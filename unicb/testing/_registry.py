@@ -29,7 +29,7 @@ class RegistryChecks(Checks):
 
     @pytest.mark.parametrize("thing", ["a string", None, 3, object(), ["list"]])
     def test_backend_claims_no_foreign_object(self, thing: Any) -> None:
-        """What is no pipeline of the framework is not owned, nor taken for a tensor."""
+        """An object that is no pipeline of the framework is not owned, nor taken for a tensor."""
         assert self.harness.backend.owns(thing) is False
         assert self.harness.backend.is_tensor(thing) is False
         with pytest.raises(BackendNotFoundError):

@@ -1,4 +1,4 @@
-"""Guidance that changes: in an interval, by a schedule or a rule, from the first step on."""
+"""Guidance that changes: an interval, a schedule or a rule governs it, from the first step on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from unicb.testing.harness import Case
 
 
 class _Latents(Callback):
-    """The latents at the end of each step."""
+    """Keep the latents at the end of each step."""
 
     tensors = ("latents",)
 
@@ -37,7 +37,7 @@ class _Latents(Callback):
 
 
 class _Plain(GuidanceRule):
-    """What the loop does itself."""
+    """``_Plain`` combines the predictions as the loop does itself."""
 
     def combine(
         self, unconditional: Tensor, conditional: Tensor, scale: float | Tensor, step: RuleStep
@@ -46,7 +46,8 @@ class _Plain(GuidanceRule):
 
 
 class _Conditional(GuidanceRule):
-    """The conditional prediction alone; notes which steps it is asked in, and what it has kept."""
+    """Take the conditional prediction alone; note which steps it is asked in, and what it has
+    kept."""
 
     def __init__(self, interval: tuple[float, float] = (0.0, 1.0)) -> None:
         super().__init__(3.0, interval)
@@ -212,15 +213,15 @@ class ScheduleChecks(Checks):
         assert self.harness.traces(pipeline) == before
 
     def _guided_kinds(self, *more: str) -> list[str]:
-        """The first kind, and one whose loop keeps a copy of its scale; of ``more``, those that
-        there are. What is cut, and how, is checked of every kind elsewhere."""
+        """Return the first kind, and one whose loop keeps a copy of its scale; of ``more``, those
+        that there are. What is cut, and how, is checked of every kind elsewhere."""
         kinds = self.harness.kinds
         scales = {kind: self.facts(self.pipeline(kind)).guidance_scale for kind in kinds}
         copies = [kind for kind in kinds if scales[kind] == "local"]
         return [kinds[0], *copies[:1], *(kind for kind in kinds if kind in more)]
 
     def _half_guided(self, pipeline: Any, case: Case, guided: list[bool]) -> npt.NDArray[Any]:
-        """Both halves computed in each call, and one replaced in those that are not guided."""
+        """Compute both halves in each call, with one replaced in those that are not guided."""
 
         def change(call: int, out: Any) -> Any:
             return out if guided[call] else self.conditional_only(pipeline, out)

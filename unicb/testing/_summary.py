@@ -1,4 +1,4 @@
-"""The last screen of a conformance run: what passed, group by group, and on what."""
+"""Show the last screen of a conformance run: what passed, group by group, and on what."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OUTCOMES = ("passed", "expected failures", "skipped", "failed")
 
 
 class Summary:
-    """A pytest plug-in that counts the outcomes of each group of checks, wherever they run.
+    """Count, as a pytest plug-in, the outcomes of each group of checks, wherever they run.
 
     Args:
         harness: what is checked; None where only other processes load it, which say what it is.
@@ -27,7 +27,7 @@ class Summary:
 
     @property
     def passed(self) -> int:
-        """How many checks passed, or failed as expected."""
+        """Count the checks that passed, or failed as expected."""
         return sum(count["passed"] + count["expected failures"] for count in self.counts.values())
 
     def pytest_report_header(self) -> list[str]:
@@ -60,7 +60,8 @@ class Summary:
             write(f"expected: {name}: {reason}")
 
     def _in_order(self) -> list[tuple[str, Counter[str]]]:
-        """The groups in the suite's order, in which processes side by side do not finish them."""
+        """Return the groups in the suite's order, in which processes side by side do not finish
+        them."""
         from unicb.testing.suite import GROUPS  # not before pytest has rewritten its assertions
 
         order = [name_of(group) for group in GROUPS]
@@ -70,7 +71,7 @@ class Summary:
 
 
 def _outcome(report: pytest.TestReport) -> str | None:
-    """What a report means for its check; None for the parts of it that went well."""
+    """Return what a report means for its check; None for the parts of it that went well."""
     if report.failed:
         return "failed"
     if report.skipped:

@@ -1,4 +1,4 @@
-"""Tensors: means, deviations, products and blends, made of the contract alone."""
+"""Tensors: means, deviations, products and blends are made of the contract alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _normal(*shape: int) -> npt.NDArray[Any]:
 
 
 def _samples() -> dict[str, npt.NDArray[Any]]:
-    """What is easily got wrong, all within the range of float16."""
+    """Make arrays that are easily got wrong, all within the range of float16."""
     spike = np.zeros((2, 3000), np.float32)
     spike[:, 7] = 12000.0, -0.1
     return {
@@ -40,7 +40,7 @@ def _samples() -> dict[str, npt.NDArray[Any]]:
 
 class TensorsChecks(Checks):
     def _pair(self, array: npt.NDArray[Any], dtype: str) -> tuple[Tensor, _Wide]:
-        """A tensor, and what it holds."""
+        """Return a tensor, and what it holds."""
         tensor = self.harness.tensor(array, dtype)
         return tensor, self._held(tensor)
 

@@ -1,4 +1,4 @@
-"""What a backend lends to the conformance suite."""
+"""Define what a backend lends to the conformance suite."""
 
 from __future__ import annotations
 
@@ -37,19 +37,20 @@ EVERY_KIND = "UNICB_TESTING_EVERY_KIND"
 
 
 def kinds_of(harness: Harness, *, sampled: bool) -> tuple[str, ...]:
-    """Kinds that a check is made on; ``sampled`` as in :attr:`Harness.sampled_kinds`."""
+    """Return the kinds that a check is made on; ``sampled`` as in :attr:`Harness.sampled_kinds`."""
     every = not sampled or EVERY_KIND in os.environ
     return harness.kinds if every else harness.sampled_kinds or harness.kinds
 
 
 def missing_capabilities(harness: Harness) -> tuple[str, ...]:
-    """Names of the capabilities that the harness does not list, and that are not checked."""
+    """Return the names of the capabilities that the harness does not list, and that are not
+    checked."""
     return tuple(name for name in CAPABILITIES if name not in (*harness.kinds, *harness.dtypes))
 
 
 @dataclass(frozen=True)
 class Case:
-    """One way to call a tiny pipeline. The same case gives the same bits every time."""
+    """A case is one way to call a tiny pipeline. The same case gives the same bits every time."""
 
     kind: str
     prompts: int = 1
@@ -59,12 +60,13 @@ class Case:
 
     @property
     def rows(self) -> int:
-        """Rows of the latents."""
+        """Return how many rows the latents have."""
         return self.prompts * self.images_per_prompt
 
 
 class Harness(ABC):
-    """Tiny random-weight pipelines of one framework, and eyes on what happens inside them.
+    """A harness has tiny random-weight pipelines of one framework, and eyes on what happens inside
+    them.
 
     What only tests need lives here, never on the backend. Checks never ask for a backend by name:
     they run for what is listed here. See ``CAPABILITIES`` for the names that have a meaning.
@@ -92,7 +94,7 @@ class Harness(ABC):
 
     @abstractmethod
     def build(self, kind: str) -> Any:
-        """A new tiny pipeline with random weights, seeded, made without any download."""
+        """Build a new tiny pipeline with random weights, seeded, made without any download."""
 
     @abstractmethod
     def run(self, pipeline: Any, case: Case, **keywords: Any) -> npt.NDArray[Any]:
@@ -102,12 +104,11 @@ class Harness(ABC):
 
     @abstractmethod
     def tensor(self, array: npt.NDArray[Any], dtype: str) -> Tensor:
-        """The array as a tensor of one of :attr:`dtypes`."""
+        """Return the array as a tensor of one of :attr:`dtypes`."""
 
     def draw(self) -> npt.NDArray[Any]:
-        """A few numbers of the global random generator that the framework's models and pipelines
-        draw from when they are given none; none where there is no such thing.
-        """
+        """Draw a few numbers of the global random generator that the framework's models and
+        pipelines draw from when they are given none; none where there is no such thing."""
         return np.empty(0)
 
     @abstractmethod
@@ -120,13 +121,12 @@ class Harness(ABC):
 
     @abstractmethod
     def traces(self, pipeline: Any) -> object:
-        """Everything that hooks and settings may leave behind on the pipeline, comparable by
-        ``==``: hook registries, instance attributes of the denoisers, the guidance scale.
-        """
+        """Return everything that hooks and settings may leave behind on the pipeline, comparable by
+        ``==``: hook registries, instance attributes of the denoisers, the guidance scale."""
 
 
 def load_harness(name: str) -> Harness:
-    """``harness`` in the module ``harness`` of the backend's package.
+    """Return ``harness`` in the module ``harness`` of the backend's package.
 
     Raises:
         BackendNotFoundError, BackendLoadError: the backend or its harness cannot be had.

@@ -1,4 +1,5 @@
-"""The suite on the backend that ``python -m unicb.testing`` was asked for; pytest collects this."""
+"""Run the suite on the backend that ``python -m unicb.testing`` was asked for; pytest collects
+this."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The suite: all groups of checks, for one harness."""
+"""Put all groups of checks together to one suite, for one harness."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class BackendSuite(
     LoopChecks,
     ModularChecks,
 ):
-    """Every check that a backend has to pass. Derive, set ``harness``, and let pytest collect it:
+    """The suite has every check that a backend has to pass. Derive, set ``harness``, and let pytest
+    collect it:
 
     >>> class TestMine(BackendSuite):  # doctest: +SKIP
     ...     harness = MyHarness()
@@ -103,8 +104,8 @@ class BackendSuite(
 
 
 def batches_of(harness: Harness) -> list[tuple[str, str]]:
-    """Each kind with each batch that it is called with: with all of them where kinds are sampled,
-    and elsewhere with the last, which has several of everything."""
+    """Pair each kind with each batch that it is called with: with all of them where kinds are
+    sampled, and elsewhere with the last, which has several of everything."""
     sampled = kinds_of(harness, sampled=True)
     return [
         (kind, batch)
@@ -115,7 +116,7 @@ def batches_of(harness: Harness) -> list[tuple[str, str]]:
 
 
 def check_names() -> tuple[str, ...]:
-    """Names of all checks, in the order of their groups."""
+    """Return the names of all checks, in the order of their groups."""
     return tuple(name for group in GROUPS for name in vars(group) if name.startswith("test_"))
 
 

@@ -1,4 +1,5 @@
-"""Tiny pipelines with random weights, for harnesses of frameworks that are shaped like diffusers.
+"""Build tiny pipelines with random weights, for harnesses of frameworks that are shaped like
+diffusers.
 
 They are built from configurations, without any download.
 """
@@ -64,7 +65,7 @@ TEXT_WIDTH, POOLED_WIDTH, IMAGE_WIDTH = 8, 8, 6
 
 
 class TinyPipelines(ABC):
-    """Builds tiny pipelines of one framework.
+    """Build tiny pipelines of one framework.
 
     Args:
         library: with the classes of diffusers, by their names.
@@ -92,7 +93,8 @@ class TinyPipelines(ABC):
         raise NotImplementedError
 
     def build(self, kind: str) -> Any:
-        """A tiny pipeline. Most kinds have no text encoder, and are called with embeddings."""
+        """Build a tiny pipeline. Most kinds have no text encoder, and are called with
+        embeddings."""
         class_name, traits = KINDS[kind]
         self.seed()
         parts: dict[str, Any] = {
@@ -174,8 +176,8 @@ class TinyPipelines(ABC):
 
 
 def _unet_blocks(traits: frozenset[str]) -> dict[str, Any]:
-    """One block down and one up, as most checks are about what surrounds a UNet; in deep ones,
-    some of each kind, for what goes by block: cancelling, and the scales of an IP-Adapter."""
+    """Return one block down and one up, as most checks are about what surrounds a UNet; in deep
+    ones, some of each kind, for what goes by block: cancelling, and the scales of an IP-Adapter."""
     if "deep" in traits:
         return {
             "block_out_channels": (8, 16),
@@ -189,7 +191,7 @@ _ONE_BLOCK = {"block_out_channels": (8,), "down_block_types": ("CrossAttnDownBlo
 
 
 def _common(traits: frozenset[str]) -> dict[str, Any]:
-    """What a UNet and its ControlNet have in common."""
+    """Return the configuration that a UNet and its ControlNet have in common."""
     config: dict[str, Any] = {
         "layers_per_block": 1,
         "cross_attention_dim": TEXT_WIDTH,
@@ -208,7 +210,8 @@ def _common(traits: frozenset[str]) -> dict[str, Any]:
 
 
 def _tokenizer() -> Any:
-    """One token for each letter; made here, since tokenizers come with files otherwise."""
+    """Make a tokenizer with one token for each letter; made here, since tokenizers come with files
+    otherwise."""
     import tokenizers
     import transformers
 
@@ -223,7 +226,7 @@ def _tokenizer() -> Any:
 
 
 class TinyHarness(Harness):
-    """What such frameworks' harnesses have in common.
+    """``TinyHarness`` is what the harnesses of frameworks with tiny pipelines have in common.
 
     Attributes:
         pipelines: that :meth:`build` builds.
@@ -237,7 +240,7 @@ class TinyHarness(Harness):
 
     @abstractmethod
     def generator(self) -> Any:
-        """A seeded generator, as the framework's pipelines take it."""
+        """Return a seeded generator, as the framework's pipelines take it."""
 
     def build(self, kind: str) -> Any:
         return self.pipelines.build(kind)
@@ -270,7 +273,7 @@ class TinyHarness(Harness):
         return found, pipeline._guidance_scale
 
     def arguments(self, case: Case) -> dict[str, Any]:
-        """Seeded arguments for the call of a tiny pipeline of the case's kind."""
+        """Return seeded arguments for the call of a tiny pipeline of the case's kind."""
         _, traits = KINDS[case.kind]
         random = np.random.default_rng(1)
 

@@ -1,4 +1,4 @@
-"""What this distribution promises beyond the conformance suite."""
+"""Test what this distribution promises beyond the conformance suite."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run(code: str, folder: Path | None = None, **environment: str) -> str:
 
 
 def imported(source: Path) -> Iterator[str]:
-    """Full names of what a file imports, and of the modules that it imports from."""
+    """Yield the full names of what a file imports, and of the modules that it imports from."""
     for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

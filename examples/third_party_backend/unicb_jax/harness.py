@@ -1,4 +1,4 @@
-"""What unicb's conformance suite needs of this backend."""
+"""Lend unicb's conformance suite what it needs of this backend."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ CHANNELS, SIZE, WIDTH = 4, 8, 16
 def predict_noise(
     weights: dict[str, jax.Array], sample: jax.Array, timestep: jax.Array, embeds: jax.Array
 ) -> jax.Array:
-    """Two convolutions with the text in between. Compiled once for each number of rows."""
+    """Apply two convolutions with the text in between. Compiled once for each number of rows."""
     hidden = jax.lax.conv(sample, weights["into"], (1, 1), "SAME")
     text = embeds @ weights["text"] + jnp.cos(timestep * weights["time"])
     hidden = jnp.tanh(hidden + text[:, :, None, None])
@@ -47,7 +47,7 @@ class UNet:
     def forward(
         self, sample: jax.Array, timestep: float, encoder_hidden_states: jax.Array
     ) -> jax.Array:
-        """Noise in ``sample [rows, 4, 8, 8]`` given embeddings ``[rows, 16]``."""
+        """Predict the noise in ``sample [rows, 4, 8, 8]`` given embeddings ``[rows, 16]``."""
         noise: jax.Array = predict_noise(self.weights, sample, timestep, encoder_hidden_states)
         return noise
 
@@ -98,15 +98,15 @@ class JaxPipeline:
         return self._interrupt
 
     def encode(self, prompts: Sequence[str]) -> jax.Array:
-        """The sum of its letters' embeddings for each prompt; zeros for an empty one."""
+        """Sum the embeddings of its letters for each prompt; zeros for an empty one."""
         return jnp.array([self.letters[list(text.encode())].sum(axis=0) for text in prompts])
 
     def double(self, uncond: jax.Array, cond: jax.Array) -> jax.Array:
-        """The rows of a guided batch, in the order that ``unicb_facts`` tells."""
+        """Return the rows of a guided batch, in the order that ``unicb_facts`` tells."""
         return jnp.concatenate([uncond, cond])
 
     def halves(self, noise: jax.Array) -> Iterator[jax.Array]:
-        """The unconditional and the conditional rows of what the denoiser answers."""
+        """Yield the unconditional and the conditional rows of what the denoiser answers."""
         return iter(jnp.split(noise, 2))
 
     def __call__(

@@ -219,7 +219,7 @@ def _unclip_from_image(fx: Framework) -> Any:
 
 
 def _unclip_from_text(fx: Framework) -> Any:
-    """With a prior, which makes the picture's embedding of the prompt's."""
+    """Build the pipeline with a prior, which makes the picture's embedding of the prompt's."""
     prior = fx.model(
         "PriorTransformer",
         num_attention_heads=2,

@@ -157,7 +157,7 @@ def _video_again(fx: Framework, pipeline: Any, request: Request) -> dict[str, An
 
 
 def _frames(fx: Framework, request: Request, seed: int) -> list[Any]:
-    """As many pictures as frames; for several prompts, as many lists of that."""
+    """Make as many pictures as frames; for several prompts, as many lists of that."""
     if request.prompts == 1:
         return [fx.uniform(3, PIXELS, PIXELS, seed=seed + i) for i in range(FRAMES)]
     videos = range(request.prompts)
@@ -180,7 +180,7 @@ def _one_frame_guessed(fx: Framework, pipeline: Any, request: Request) -> dict[s
 
 
 def _with_adapter(build: Any) -> Any:
-    """``build``, with an IP-Adapter loaded from random weights."""
+    """Add an IP-Adapter, loaded from random weights, to what ``build`` builds."""
 
     def weights(fx: Framework, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
         made = {key: fx.normal(*shape, seed=i) for i, (key, shape) in enumerate(shapes.items())}

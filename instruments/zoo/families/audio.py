@@ -30,7 +30,7 @@ def _words(request: Request) -> list[str]:
 
 
 def _ones(fx: Framework, *shape: int, hidden: int = 0, dtype: str = "int64") -> Any:
-    """A mask that hides the last ``hidden`` tokens of the first row."""
+    """Return a mask that hides the last ``hidden`` tokens of the first row."""
     array = np.ones(shape)
     if hidden:
         array[0, shape[1] - hidden :] = 0
@@ -208,7 +208,7 @@ def _stable_audio_arguments(fx: Framework, pipeline: Any, request: Request) -> d
 def _reference_arguments(
     fx: Framework, pipeline: Any, request: Request, **more: Any
 ) -> dict[str, Any]:
-    """Arguments of the pipelines that start from a sound, which have no guidance."""
+    """Make the arguments of the pipelines that start from a sound, which have no guidance."""
     arguments = _stable_audio_arguments(fx, pipeline, request)
     kept = {name: value for name, value in arguments.items() if "negative" not in name}
     del kept["guidance_scale"]

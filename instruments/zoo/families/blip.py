@@ -24,14 +24,14 @@ _BLOCKS: dict[str, Any] = {
 
 
 class _Part:
-    """Stands for a model or a processor that is asked for a few things only."""
+    """Stand for a model or a processor that is asked for a few things only."""
 
     def __init__(self, **has: Any) -> None:
         vars(self).update(has)
 
 
 class _Texts:
-    """Stands for a tokenizer, and then for a text encoder: one embedding for all negative texts."""
+    """Stand for a tokenizer, and then for a text encoder: one embedding for all negative texts."""
 
     text_model = _Part(config=_Part(max_position_embeddings=TOKENS))
 
@@ -48,7 +48,7 @@ class _Texts:
 
 
 class _Pictures:
-    """Stands for an image processor: hands pictures through."""
+    """Stand for an image processor: hands pictures through."""
 
     def __init__(self, fx: Framework) -> None:
         self._to_host = fx.backend.ops.to_numpy

@@ -60,7 +60,8 @@ def _text_encoder(fx: Framework, class_name: str = "CLIPTextModel") -> Any:
 
 
 def _masks_fit(fx: Framework, model: Any) -> Any:
-    """``model``; in the port, with the attention that takes masks without an accelerator too."""
+    """Return ``model``; in the port, with the attention that takes masks without an accelerator
+    too."""
     if fx.name == "mindspore":
         from mindone.diffusers.models.attention_processor import AttnProcessor
 
@@ -269,7 +270,7 @@ def _masked_image(fx: Framework, pipeline: Any, request: Request) -> dict[str, A
 
 
 def _wuerstchen_model(fx: Framework, class_name: str, **config: Any) -> Any:
-    """A model that only the pipelines' own package has."""
+    """Return a model that only the pipelines' own package has."""
     package = "deprecated.wuerstchen" if fx.name == "torch" else "wuerstchen"
     module = importlib.import_module(f"{fx.library.__name__}.pipelines.{package}")
     return fx.fill(getattr(module, class_name)(**config))
@@ -316,7 +317,8 @@ def _wuerstchen_decoder(fx: Framework) -> Any:
 
 
 def _texts(fx: Framework, request: Request) -> dict[str, Any]:
-    """Embeddings of prompts; those of negative ones would be used even without guidance."""
+    """Return the embeddings of prompts; those of negative ones would be used even without
+    guidance."""
     made = {"prompt_embeds": fx.normal(request.prompts, TOKENS, WIDTH)}
     if request.guided:
         made["negative_prompt_embeds"] = fx.normal(request.prompts, TOKENS, WIDTH, seed=2)

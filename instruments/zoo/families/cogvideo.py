@@ -24,13 +24,13 @@ def _texts(kind: str, request: Request) -> list[str]:
 
 
 def _embeddings(fx: Framework, texts: list[str], images: int = 1) -> Any:
-    """Of each text the same numbers every time, ``images`` times."""
+    """Embed each text by the same numbers every time, ``images`` times."""
     rows = [np.random.default_rng(sum(text.encode())).normal(size=(TOKENS, TEXT)) for text in texts]
     return fx.tensor(np.repeat(np.stack(rows), images, axis=0))
 
 
 def _encoder(fx: Framework) -> Callable[..., Any]:
-    """In place of a text encoder."""
+    """Make what stands in for a text encoder."""
 
     def encode(prompt: list[str], num_images_per_prompt: int = 1, **_: Any) -> Any:
         return _embeddings(fx, prompt, num_images_per_prompt)
@@ -42,9 +42,8 @@ def _encoder(fx: Framework) -> Callable[..., Any]:
 
 
 def _latent_frames(request: Request) -> int:
-    """As many as rows in the doubled batch: of one token each, so that the rotary tables have as
-    many rows as that.
-    """
+    """Return as many frames as the doubled batch has rows: of one token each, so that the rotary
+    tables have as many rows as that."""
     return 2 * request.rows
 
 

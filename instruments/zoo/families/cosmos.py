@@ -32,7 +32,8 @@ class Approving:
 
 
 class Encoder:
-    """As much of a text encoder as a pipeline asks for whose texts are encoded elsewhere."""
+    """The encoder is as much of a text encoder as a pipeline asks for whose texts are encoded
+    elsewhere."""
 
     def __init__(self, fx: Framework) -> None:
         self.dtype = fx.normal(1).dtype
@@ -133,7 +134,7 @@ def _video2world(fx: Framework) -> Any:
 
 
 def _masked(fx: Framework, **more: Any) -> Any:
-    """A transformer with a channel for the mask of the given frames."""
+    """Return a transformer with a channel for the mask of the given frames."""
     return _transformer(fx, in_channels=CHANNELS + 1, **more)
 
 
@@ -223,7 +224,7 @@ def _controlled(fx: Framework, pipeline: Any, request: Request, frames: int = 5)
 
 
 class Words:
-    """As much of a tokenizer as the pipeline asks for when it is made."""
+    """``Words`` is as much of a tokenizer as the pipeline asks for when it is made."""
 
     eos_token_id = 1
 

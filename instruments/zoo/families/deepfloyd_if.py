@@ -113,7 +113,7 @@ _CALLS: dict[str, Callable[[Framework, Any, Request], dict[str, Any]]] = {
 
 
 def _kept(values: Mapping[str, Any], stepped: Any) -> Any:
-    """Outside of the mask, which is 1 or 0, the picture stays as it was before the step."""
+    """Keep the picture as it was before the step outside of the mask, which is 1 or 0."""
     mask, before = values["mask_image"], values["intermediate_images"]
     return (1 - mask) * before + mask * stepped
 

@@ -76,7 +76,7 @@ def _refilmed(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
 
 
 class _Extractor:
-    """As much of a feature extractor as the call asks."""
+    """A stand-in for the feature extractor has what the call asks of it."""
 
     crop_size = {"width": PIXELS, "height": PIXELS}
 

@@ -22,13 +22,13 @@ Arguments = Callable[[Framework, Any, Request], dict[str, Any]]
 
 
 def rows(fx: Framework, request: Request, *shape: int, seed: int, scale: float = 1.0) -> Any:
-    """Seeded numbers for each prompt, repeated for its images, as encoders return them."""
+    """Make seeded numbers for each prompt, repeated for its images, as encoders return them."""
     numbers = np.random.default_rng(seed).normal(scale=scale, size=(request.prompts, *shape))
     return fx.tensor(np.repeat(numbers, request.images, axis=0))
 
 
 def _mask(fx: Framework, request: Request, length: int) -> Any:
-    """A mask of ones for the first ``length`` tokens, and zeros for the rest."""
+    """Return a mask of ones for the first ``length`` tokens, and zeros for the rest."""
     row = [1] * length + [0] * (TOKENS - length)
     return fx.tensor([row] * request.rows, "int64")
 
@@ -59,7 +59,8 @@ def flow(fx: Framework) -> Any:
 
 
 def small_vae(fx: Framework, channels: int) -> Any:
-    """A VAE of scale 8 whose answers are so large, and so sure, that all samples are the same.
+    """Return a VAE of scale 8 whose answers are so large, and so sure, that all samples are the
+    same.
 
     Some of these pipelines sample from it without their generator.
     """
@@ -132,7 +133,7 @@ def sd3(name: str, fx: Framework, channels: int = 4, **more: Any) -> Any:
 
 
 def _sd3_adapted(fx: Framework) -> Any:
-    """With an IP-Adapter of random weights."""
+    """Build the pipeline with an IP-Adapter of random weights."""
     pipeline = sd3("StableDiffusion3Pipeline", fx)
     models = import_module(f"{fx.library.__name__}.models.embeddings")
     attention = import_module(f"{fx.library.__name__}.models.attention_processor")

@@ -139,7 +139,8 @@ def _latte_arguments(fx: Framework, pipeline: Any, request: Request) -> dict[str
 
 
 def _masks_fit(fx: Framework, model: Any) -> Any:
-    """``model``; in the port, with the attention that takes masks without an accelerator too."""
+    """Return ``model``; in the port, with the attention that takes masks without an accelerator
+    too."""
     if fx.name == "mindspore":
         from mindone.diffusers.models.attention_processor import AttnProcessor
 

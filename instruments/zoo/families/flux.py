@@ -38,14 +38,14 @@ ARGUMENTS = Callable[[Framework, Any, Request], dict[str, Any]]
 
 
 def _encode(fx: Framework, prompts: str | Sequence[str], images: int, *shape: int) -> Any:
-    """Normal rows of ``shape``, for every image of every prompt."""
+    """Make normal rows of ``shape``, for every image of every prompt."""
     texts = [prompts] if isinstance(prompts, str) else prompts
     rows = [np.random.default_rng(zlib.crc32(t.encode())).normal(size=shape) for t in texts]
     return fx.tensor(np.repeat(np.stack(rows), images, axis=0))
 
 
 def _mask(fx: Framework, prompts: str | Sequence[str], images: int) -> Any:
-    """A mask of text: negative prompts are one shorter."""
+    """Return a mask of text: negative prompts are one shorter."""
     texts = [prompts] if isinstance(prompts, str) else prompts
     rows = [[True] * (LENGTH - 1) + [not text.startswith("no")] for text in texts]
     return fx.tensor(np.repeat(np.array(rows), images, axis=0), "bool")
@@ -145,7 +145,7 @@ def _box(fx: Framework, request: Request) -> Any:
 
 
 def _half(request: Request) -> dict[str, Any]:
-    """Twice the steps, half of which are left out."""
+    """Ask for twice the steps, half of which are left out."""
     return {"num_inference_steps": 2 * request.steps, "strength": 0.5}
 
 
@@ -157,7 +157,7 @@ def _flux_arguments(
     true_cfg: bool = True,
     **more: Any,
 ) -> ARGUMENTS:
-    """``image``: the argument that takes a picture (or ``images`` of them)."""
+    """Make arguments; ``image`` names the one that takes a picture (or ``images`` of them)."""
 
     def arguments(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
         made = {**_common(fx, request), **more}
@@ -176,7 +176,7 @@ def _flux_arguments(
 
 
 def _with_ip_adapter(build: Callable[[Framework], Any], hub: str) -> Callable[[Framework], Any]:
-    """An IP-Adapter with a picture of one token, on every double block."""
+    """Add an IP-Adapter with a picture of one token, on every double block."""
 
     def built(fx: Framework) -> Any:
         pipeline = build(fx)
@@ -265,7 +265,7 @@ def _flux2(fx: Framework) -> Any:
 
 
 def _unpacked(fx: Framework, tokens: Any, ids: Any) -> Any:
-    """Tokens ``[rows, tokens, channels]`` at the places ``[rows, tokens, (t, h, w, l)]``."""
+    """Put tokens ``[rows, tokens, channels]`` at the places ``[rows, tokens, (t, h, w, l)]``."""
     values, places = fx.backend.ops.to_numpy(tokens), np.asarray(ids.asnumpy())
     _, height, width, _ = places.max(axis=(0, 1)) + 1
     cells = np.zeros((len(values), values.shape[2], height, width))

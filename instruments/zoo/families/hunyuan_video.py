@@ -23,13 +23,13 @@ def _texts(kind: str, request: Request) -> list[str]:
 
 
 def _numbers(fx: Framework, texts: list[str], videos: int, *shape: int) -> Any:
-    """Of each text the same numbers every time, ``videos`` times."""
+    """Make the same numbers of each text every time, ``videos`` times."""
     rows = [np.random.default_rng(sum(text.encode())).normal(size=shape) for text in texts]
     return fx.tensor(np.repeat(np.stack(rows), videos, axis=0))
 
 
 def _mask(fx: Framework, rows: int) -> Any:
-    """The last token is padding."""
+    """Make a mask: the last token is padding."""
     mask = np.ones((rows, TOKENS))
     mask[:, -1] = 0
     return fx.tensor(mask, "int32")
@@ -64,7 +64,8 @@ def _vae(fx: Framework) -> Any:
 
 
 def _masks_for_heads(fx: Framework, model: Any) -> Any:
-    """mindone's attention, without a device's kernels, makes rows of heads, but not in its mask."""
+    """Mend mindone's attention, which, without a device's kernels, makes rows of heads, but not in
+    its mask."""
     cells = model.cells() if fx.name == "mindspore" else []
     for cell in cells:
         _masks_for_heads(fx, cell)
@@ -142,7 +143,7 @@ def _image2video(fx: Framework, pipeline: Any, request: Request) -> dict[str, An
 
 
 def _sections(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
-    """Two sections, one after the other, of two frames of latents each."""
+    """Ask for two sections, one after the other, of two frames of latents each."""
     return {
         **_image2video(fx, pipeline, request),
         "num_frames": 2 * FRAMES,

@@ -25,7 +25,7 @@ Arguments = Callable[[Framework, Any, Request], dict[str, Any]]
 
 
 def _length(request: Request) -> int:
-    """Text tokens: as many as the doubled batch has rows."""
+    """Count the text tokens: as many as the doubled batch has rows."""
     return 2 * request.rows
 
 
@@ -67,7 +67,7 @@ def _words(request: Request) -> list[str]:
 
 
 def _mask(fx: Framework, rows: int, length: int, hidden: int = 0) -> Any:
-    """An attention mask that hides the last ``hidden`` tokens of the first row."""
+    """Return an attention mask that hides the last ``hidden`` tokens of the first row."""
     array = np.ones((rows, length), dtype=bool)
     if hidden:
         array[0, length - hidden :] = False
@@ -106,7 +106,7 @@ def _bria(fx: Framework) -> Any:
 
 
 def _embeds(fx: Framework, request: Request, shape: tuple[int, ...] = ()) -> dict[str, Any]:
-    """Embeddings of the prompts; ``shape`` of one row."""
+    """Return the embeddings of the prompts; ``shape`` of one row."""
     shape = (request.prompts, *(shape or (_length(request), TEXT)))
     return {
         "prompt_embeds": fx.normal(*shape),
@@ -136,7 +136,7 @@ def _encoded_layers(
     num_images_per_prompt: int,
     **_: Any,
 ) -> tuple[Any, ...]:
-    """What FIBO's ``encode_prompt`` returns."""
+    """Return what FIBO's ``encode_prompt`` returns."""
     rows = (1 if isinstance(prompt, str) else len(prompt)) * num_images_per_prompt
     length = 2 * rows
     guided = guidance_scale > 1
@@ -277,7 +277,7 @@ def _ernie(fx: Framework) -> Any:
 
 
 def _listed_embeds(fx: Framework, request: Request) -> dict[str, Any]:
-    """Embeddings as lists of one item a prompt, the negative ones shorter."""
+    """Return the embeddings as lists of one item a prompt, the negative ones shorter."""
     length = _length(request)
 
     def rows(length: int, seed: int) -> list[Any]:
@@ -433,7 +433,7 @@ def _hunyuan_transformer(fx: Framework, **more: Any) -> Any:
 
 
 def _guider(fx: Framework, projected_from: int) -> Any:
-    """A guider that goes over from plain guidance to projected one at a step."""
+    """Return a guider that goes over from plain guidance to projected one at a step."""
     return fx.library.AdaptiveProjectedMixGuidance(
         guidance_scale=5.0, adaptive_projected_guidance_start_step=projected_from
     )
@@ -610,7 +610,7 @@ def _joy_arguments(fx: Framework, pipeline: Any, request: Request) -> dict[str, 
 
 
 def _joy_reference(fx: Framework) -> Any:
-    """With a picture to edit, whose latents stand beside those of the result."""
+    """Build the pipeline with a picture to edit, whose latents stand beside those of the result."""
     pipeline = _joy(fx)
     pipeline.vae_image_processor = SimpleNamespace(
         get_default_height_width=lambda image, height, width: (32, 64),
@@ -733,7 +733,8 @@ def _krea2_arguments(fx: Framework, pipeline: Any, request: Request) -> dict[str
 
 
 class _Prompts:
-    """What OmniGen's processor makes of prompts and pictures, without tokenizer and torchvision.
+    """Make what OmniGen's processor makes of prompts and pictures, without tokenizer and
+    torchvision.
 
     Rows are prompts, negative prompts (one token shorter: padded on the left) and, with pictures,
     prompts of the pictures alone. Each picture fills two of the eight tokens.
@@ -950,7 +951,7 @@ def _z_arguments(fx: Framework, pipeline: Any, request: Request) -> dict[str, An
 
 
 def _with(arguments: Arguments, **more: Callable[[Framework, Request], Any]) -> Arguments:
-    """``arguments``, and what the functions in ``more`` make."""
+    """Return ``arguments``, and what the functions in ``more`` make."""
 
     def both(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
         made = {name: make(fx, request) for name, make in more.items()}

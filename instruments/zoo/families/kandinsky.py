@@ -83,7 +83,8 @@ def _with_text(name: str, channels: int, fx: Framework) -> Any:
 
 
 def _encoded(fx: Framework, prompt: Any, *others: Any) -> Any:
-    """Embeddings of prompts as the pipelines' own method gives them, unconditional rows first."""
+    """Return the embeddings of prompts as the pipelines' own method gives them, unconditional rows
+    first."""
     # What is left out of the arguments, if the port calls without a device, is at its front.
     images, guided = others[-3], others[-2]
     count = 1 if isinstance(prompt, str) else len(prompt)
@@ -127,7 +128,7 @@ def _picture(fx: Framework, request: Request, seed: int = 5) -> Any:
 
 
 def _from_half(request: Request) -> dict[str, Any]:
-    """Of eight steps, the last four are run."""
+    """Ask for eight steps, of which the last four are run."""
     return {"strength": 0.5, "num_inference_steps": 2 * request.steps}
 
 

@@ -21,7 +21,7 @@ CHANNELS = 16
 
 
 class _Part:
-    """Stands for a model or a processor that is asked for one thing only."""
+    """Stand for a model or a processor that is asked for one thing only."""
 
     def __init__(self, **has: Any) -> None:
         vars(self).update(has)
@@ -70,7 +70,7 @@ def _longcat(name: str, fx: Framework) -> Any:
 
 
 def _texts(fx: Framework, texts: list[str]) -> Any:
-    """Of each text the same numbers every time."""
+    """Embed each text by the same numbers every time."""
     rows = [np.random.default_rng(sum(t.encode())).normal(size=(TOKENS, TEXT)) for t in texts]
     return fx.tensor(np.stack(rows))
 

@@ -25,7 +25,8 @@ def _texts(kind: str, request: Request) -> list[str]:
 
 
 def _encoder(fx: Framework) -> Callable[..., tuple[Any, Any]]:
-    """In place of a text encoder: of each text the same numbers every time, and a mask."""
+    """Make what stands in for a text encoder: the same numbers of each text every time, and a
+    mask."""
 
     def encode(prompt: list[str], num_videos_per_prompt: int = 1, **_: Any) -> tuple[Any, Any]:
         videos = num_videos_per_prompt
@@ -130,7 +131,7 @@ def _first_frame(fx: Framework, pipeline: Any, request: Request) -> dict[str, An
 
 
 def _keyframe(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
-    """The condition's tokens stand before those of the video."""
+    """Make the arguments with a condition, whose tokens stand before those of the video."""
     return {**_first_frame(fx, pipeline, request), "frame_index": 8}
 
 
@@ -236,7 +237,7 @@ def _upsampler(fx: Framework) -> Any:
 
 
 def _sound(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
-    """Guidance by the negative prompt alone."""
+    """Guide by the negative prompt alone."""
     return {
         **_common(fx, request),
         "audio_guidance_scale": 7.0 if request.guided else 1.0,
@@ -256,7 +257,8 @@ def _sound_alone(fx: Framework, pipeline: Any, request: Request) -> dict[str, An
 
 
 def _all_guidance(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
-    """Beside the negative prompt, calls with layers skipped and with picture and sound apart."""
+    """Guide by the negative prompt, and by calls with layers skipped and with picture and sound
+    apart."""
     return {
         **_sound(fx, pipeline, request),
         "stg_scale": 1.0,
@@ -272,7 +274,7 @@ def _sound_image(fx: Framework, pipeline: Any, request: Request) -> dict[str, An
 
 
 def _condition(fx: Framework, index: int) -> Any:
-    """A picture at a frame of the latents."""
+    """Return a picture at a frame of the latents."""
     frames = fx.uniform(1, 3, HEIGHT, WIDTH, seed=3) * 255
     where = fx.library.pipelines.ltx2.pipeline_ltx2_condition
     return where.LTX2VideoCondition(frames=frames, index=index, strength=0.9, crf=0)
@@ -314,7 +316,7 @@ def _distilled(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]
 
 
 def _refined(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
-    """A round after a pass that has made a video, a keyframe and the sound."""
+    """Ask for a round after a pass that has made a video, a keyframe and the sound."""
     height, width = HEIGHT // 32, WIDTH // 32
     return {
         "latents": fx.normal(request.prompts, CHANNELS, 2, height, width, seed=3),

@@ -15,7 +15,7 @@ LENGTH = 16
 
 
 class _Part:
-    """Stands for a model that is asked for its configuration only."""
+    """Stand for a model that is asked for its configuration only."""
 
     def __init__(self, **has: Any) -> None:
         vars(self).update(has)

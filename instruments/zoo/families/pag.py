@@ -308,7 +308,7 @@ def _entries(
     variant: str = "",
     **more: Any,
 ) -> list[Entry]:
-    """The class with perturbed-attention guidance, and without."""
+    """Return the class with perturbed-attention guidance, and without."""
     kinds = {"": _STRONG, "pag_scale=0": 0.0}
     return [
         Entry(

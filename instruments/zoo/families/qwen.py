@@ -34,7 +34,7 @@ ARGUMENTS = Callable[[Framework, Any, Request], dict[str, Any]]
 def _encode(
     fx: Framework, prompts: str | Sequence[str], image: Any = None, *_: Any
 ) -> tuple[Any, Any]:
-    """Normal rows for the prompts, and their mask."""
+    """Make normal rows for the prompts, and their mask."""
     texts = [prompts] if isinstance(prompts, str) else prompts
     length = 3 if texts[0].startswith("no") else 4
     rows = [
@@ -125,14 +125,15 @@ def _answer_like_torch(vae: Any) -> None:
 
 
 def _union(fx: Framework) -> Any:
-    """Several pictures for one ControlNet."""
+    """Give several pictures to one ControlNet."""
     return fx.library.QwenImageMultiControlNetModel([_controlnet(fx)])
 
 
 def _qwen_arguments(
     image: str = "", mask: str = "", half: bool = False, images: int = 1, **more: Any
 ) -> ARGUMENTS:
-    """``image``, ``mask``: the arguments that take a picture (or ``images`` of them), a mask.
+    """Make arguments; ``image`` and ``mask`` name those that take a picture (or ``images`` of them)
+    and a mask.
 
     ``half``: twice the steps, half of which are left out.
     """
@@ -225,7 +226,7 @@ def _layered_arguments(fx: Framework, pipeline: Any, request: Request) -> dict[s
 
 
 class _Processor:
-    """What the pipeline asks of its processor when it is made."""
+    """Answer what the pipeline asks of its processor when it is made."""
 
     def __init__(self) -> None:
         self.tokenizer = SimpleNamespace(encode=lambda text: [1])
@@ -269,7 +270,7 @@ def _qwen21_arguments(picture: bool = False, **more: Any) -> ARGUMENTS:
 
 
 def _embedded(fx: Framework, request: Request) -> dict[str, Any]:
-    """The arguments with embeddings in place of prompts."""
+    """Return the arguments with embeddings in place of prompts."""
     made = {**_common(fx, request), "guidance_scale": 5.0 if request.guided else 1.0}
     for name in ("prompt", "negative_prompt"):
         embeddings, mask = _encode(fx, made.pop(name))

@@ -35,7 +35,8 @@ def _pipeline(fx: Framework, class_name: str, **parts: Any) -> Any:
 
 
 def _masks_fit(fx: Framework, model: Any) -> Any:
-    """``model``; in the port, with the attention that takes masks without an accelerator too."""
+    """Return ``model``; in the port, with the attention that takes masks without an accelerator
+    too."""
     if fx.name == "mindspore":
         from mindone.diffusers.models.attention_processor import AttnProcessor
 
@@ -45,7 +46,7 @@ def _masks_fit(fx: Framework, model: Any) -> Any:
 
 
 def _dtype(fx: Framework) -> Any:
-    """A text encoder of which only the dtype is asked for."""
+    """Return a text encoder of which only the dtype is asked for."""
     from transformers import CLIPTextConfig
 
     width = {"hidden_size": 8, "intermediate_size": 8, "vocab_size": 8}

@@ -27,7 +27,7 @@ _BLOCKS: dict[str, Any] = {
 
 
 def _blocks(traits: frozenset[str]) -> dict[str, Any]:
-    """What a UNet and its ControlNet have in common."""
+    """Return the configuration that a UNet and its ControlNet have in common."""
     # A ControlNet-XS is made for blocks of two layers.
     layers = 2 if "xs" in traits else 1
     config = {**_BLOCKS, "layers_per_block": layers, "attention_head_dim": 2, "norm_num_groups": 4}
@@ -65,7 +65,7 @@ def _unet(fx: Framework, traits: frozenset[str]) -> Any:
 
 
 def _ip_adapter(fx: Framework, unet: Any, seed: int) -> dict[str, dict[str, Any]]:
-    """Random weights in the layout of an IP-Adapter file with four image tokens."""
+    """Make random weights in the layout of an IP-Adapter file with four image tokens."""
 
     def weight(*shape: int, seed: int) -> Any:
         tensor = fx.normal(*shape, seed=seed)
@@ -143,9 +143,8 @@ def _scheduler(fx: Framework, traits: frozenset[str]) -> Any:
 
 
 def _class(fx: Framework, name: str) -> Any:
-    """A pipeline's class. The library hides Kolors where there is no sentencepiece, which is needed
-    for its tokenizer only.
-    """
+    """Return a pipeline's class. The library hides Kolors where there is no sentencepiece, which is
+    needed for its tokenizer only."""
     library = fx.library
     if name.startswith("Kolors"):
         library = importlib.import_module(f"{library.__name__}.pipelines.kolors")
@@ -153,7 +152,7 @@ def _class(fx: Framework, name: str) -> Any:
 
 
 def _build(class_name: str, traits: frozenset[str], fx: Framework) -> Any:
-    """A pipeline without text encoders: it is called with embeddings."""
+    """Return a pipeline without text encoders: it is called with embeddings."""
     pipeline_class = _class(fx, class_name)
     parts: dict[str, Any] = {
         "unet": _unet(fx, traits),
@@ -249,7 +248,7 @@ def _edit_arguments(
 def _prompts(
     traits: frozenset[str], fx: Framework, pipeline: Any, request: Request
 ) -> dict[str, Any]:
-    """Embeddings, conditional and unconditional ones."""
+    """Return the embeddings, conditional and unconditional ones."""
     if "kolors" in traits:
         # The pipeline does not repeat embeddings that it is given, or mixes them up.
         texts = [fx.normal(request.rows, TOKENS, KOLORS_TEXT, seed=seed) for seed in (1, 2)]
@@ -276,7 +275,7 @@ def _control(
 
 
 def _image_prompts(traits: frozenset[str], fx: Framework, request: Request) -> dict[str, Any]:
-    """Embeddings of pictures for IP-Adapters: one, and four for a second adapter."""
+    """Return the embeddings of pictures for IP-Adapters: one, and four for a second adapter."""
     counts = [1, 4] if "two" in traits else [2 if "masks" in traits else 1]
     both = [fx.normal(2, count, IMAGE, seed=8 + count) for count in counts]
     found: dict[str, Any] = {

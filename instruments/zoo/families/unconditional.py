@@ -65,7 +65,7 @@ def _enlarged(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
 
 
 class _Texts:
-    """Stands for a tokenizer: all texts are of the same tokens, but empty ones."""
+    """Stand for a tokenizer: all texts are of the same tokens, but empty ones."""
 
     def __init__(self, fx: Framework) -> None:
         self._fx = fx

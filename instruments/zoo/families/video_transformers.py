@@ -23,20 +23,20 @@ def _texts(kind: str, request: Request) -> list[str]:
 
 
 def _embeddings(fx: Framework, texts: list[str], videos: int = 1) -> Any:
-    """Of each text the same numbers every time, ``videos`` times."""
+    """Embed each text by the same numbers every time, ``videos`` times."""
     rows = [np.random.default_rng(sum(text.encode())).normal(size=(TOKENS, TEXT)) for text in texts]
     return fx.tensor(np.repeat(np.stack(rows), videos, axis=0))
 
 
 def _mask(fx: Framework, rows: int) -> Any:
-    """The last token is padding."""
+    """Make a mask: the last token is padding."""
     mask = np.ones((rows, TOKENS))
     mask[:, -1] = 0
     return fx.tensor(mask, "int32")
 
 
 def _given(fx: Framework, request: Request, videos: int = 1) -> Any:
-    """Embeddings as arguments of the call."""
+    """Return the embeddings as arguments of the call."""
     rows = request.prompts * videos
     return {
         "prompt_embeds": _embeddings(fx, _texts("prompt", request), videos),
@@ -61,7 +61,8 @@ def _common(fx: Framework, request: Request) -> dict[str, Any]:
 
 
 def _repaired(vae: Any) -> Any:
-    """mindone's VAE keeps frames of one video for the next, and draws without a generator."""
+    """Mend mindone's VAE, which keeps frames of one video for the next, and draws without a
+    generator."""
 
     def clear() -> None:
         for _, cell in vae.cells_and_names():
@@ -112,7 +113,8 @@ def _easyanimate(
         encode = pipeline.encode_prompt
 
         def without_index(text_encoder_index: int = 0, **given: Any) -> Any:
-            """The loop of the control pipeline passes an argument that the method does not take."""
+            """Drop an argument that the loop of the control pipeline passes and the method does not
+            take."""
             return encode(**given)
 
         pipeline.encode_prompt = without_index

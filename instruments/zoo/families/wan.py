@@ -29,7 +29,7 @@ NEGATIVE = "a blur"
 
 
 def encoder(fx: Framework, length: int = 4, width: int = TEXT) -> Callable[..., Any]:
-    """What stands in for a text encoder: a seeded embedding for each text."""
+    """Make what stands in for a text encoder: a seeded embedding for each text."""
 
     def encode(prompt: str | list[str], num_videos_per_prompt: int = 1, *_: Any, **__: Any) -> Any:
         texts = [prompt] if isinstance(prompt, str) else prompt
@@ -305,7 +305,7 @@ def _forcing(kind: str = "") -> Callable[[Framework], Any]:
 
 
 def _long(given: dict[str, Any]) -> dict[str, Any]:
-    """Two runs of the loop, the second of which goes on from the first's last frame."""
+    """Ask for two runs of the loop, the second of which goes on from the first's last frame."""
     return {**given, "num_frames": 9, "base_num_frames": 5, "overlap_history": 1}
 
 
@@ -353,7 +353,7 @@ def _chunks(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
 
 
 def _continuing(fx: Framework, pipeline: Any, request: Request, **more: Any) -> dict[str, Any]:
-    """The first latent frame is given."""
+    """Ask for a video whose first latent frame is given."""
     side = PIXELS // 8
     given = {**_frames(fx, request), **more}
     return {**given, "video_latents": fx.normal(1, 1, CHANNELS, side, side, seed=3)}
@@ -392,7 +392,7 @@ def _staged(fx: Framework, stages: int) -> Any:
 
 
 def _windows(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
-    """Two windows of two latent frames."""
+    """Ask for two windows of two latent frames."""
     return {
         **_common(fx, request),
         "height": 64,

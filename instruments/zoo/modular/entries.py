@@ -21,7 +21,8 @@ Arguments = Callable[[Framework, Request], dict[str, Any]]
 def _of(
     family: str, name: str, variant: str = "", **named: str
 ) -> Callable[[Framework], dict[str, Any]]:
-    """The models of a classic pipeline; ``named``: of a component, what it is called there."""
+    """Return the models of a classic pipeline; ``named``: of a component, what it is called
+    there."""
 
     def parts(fx: Framework) -> dict[str, Any]:
         found = (x for x in classic_entries(family) if (x.name, x.variant) == (name, variant))
@@ -37,7 +38,7 @@ def _call(fx: Framework, request: Request, **more: Any) -> dict[str, Any]:
 
 
 def _both(fx: Framework, request: Request, name: str, *shape: int, seed: int = 1) -> dict[str, Any]:
-    """A tensor of rows, and the negative one."""
+    """Return a tensor of rows, and the negative one."""
     return {
         name: fx.normal(request.prompts, *shape, seed=seed),
         f"negative_{name}": fx.normal(request.prompts, *shape, seed=seed + 1),
@@ -45,7 +46,7 @@ def _both(fx: Framework, request: Request, name: str, *shape: int, seed: int = 1
 
 
 def _positive(arguments: Arguments) -> Arguments:
-    """``arguments`` without negative ones."""
+    """Return ``arguments`` without negative ones."""
 
     def positive(fx: Framework, request: Request) -> dict[str, Any]:
         found = arguments(fx, request)
@@ -91,7 +92,8 @@ def _ones(fx: Framework, request: Request, length: int, dtype: str = "int64") ->
 
 
 def _qwen_edit(fx: Framework, request: Request, listed: bool = False) -> dict[str, Any]:
-    """With the latents of a picture, without a VAE: there are 8 pixels to a cell then."""
+    """Make the arguments with the latents of a picture, without a VAE: there are 8 pixels to a cell
+    then."""
     latents = fx.normal(request.prompts, 4, 1, 8, 16, seed=5)
     picture_latents = [latents] if listed else latents
     return {**_qwen(fx, request), "height": 64, "width": 128, "image_latents": picture_latents}
@@ -177,7 +179,7 @@ def _ltx2(fx: Framework, request: Request) -> dict[str, Any]:
 
 
 def _listed(fx: Framework, request: Request, name: str = "prompt_embeds") -> dict[str, Any]:
-    """Embeddings as lists of one item a prompt."""
+    """Return the embeddings as lists of one item a prompt."""
     both = _both(fx, request, name, 4, 8)
     return {key: list(rows) for key, rows in both.items()}
 
@@ -374,7 +376,7 @@ def _minimax(fx: Framework, request: Request) -> dict[str, Any]:
 
 
 def _helios(fx: Framework, request: Request, stages: int = 0) -> dict[str, Any]:
-    """Two parts of a video; with stages, each begins smaller."""
+    """Ask for two parts of a video; with stages, each begins smaller."""
     found = _wan(fx, request)
     del found["latents"]
     if stages:
@@ -395,7 +397,7 @@ _ONE = dict.fromkeys(("two prompts", "two images per prompt"), "a call makes one
 
 
 def modular_entries() -> Iterator[ModularEntry]:
-    """All of them."""
+    """Yield all entries of modular pipelines."""
     yield from _ENTRIES
 
 

@@ -1,4 +1,4 @@
-"""What the zoo knows of one modular pipeline: how to build a tiny one, and how to call it."""
+"""Say what the zoo knows of one modular pipeline: how to build a tiny one, and how to call it."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ class ModularEntry:
 
     @property
     def title(self) -> str:
-        """The class, and the variant."""
+        """Return the class, and the variant."""
         return f"{self.name} ({self.variant})" if self.variant else self.name
 
     def build(self, fx: Framework, **parts: Any) -> Any:
-        """A tiny pipeline of its class.
+        """Return a tiny pipeline of its class.
 
         Args:
             parts: in the place of those that it comes with, or that are made here; models that

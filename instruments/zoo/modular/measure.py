@@ -1,4 +1,5 @@
-"""What one modular pipeline does with unicb: each run against one without, from the same noise.
+"""Measure what one modular pipeline does with unicb: each run against one without, from the same
+noise.
 
 - *steps*: a bound callback that only looks changes nothing, to the bit, and sees each step once;
 - *edit*: latents that a callback changes are what the loop goes on with, to the bit: the reference
@@ -53,7 +54,7 @@ Array = npt.NDArray[Any]
 
 @dataclass
 class Outcomes:
-    """What came of one class and one request.
+    """``Outcomes`` says what came of one class and one request.
 
     Attributes:
         verdicts: "exact", "otherwise", "refused", "wrong", "no guidance" or "failed", by what was
@@ -139,7 +140,7 @@ class Measured:
         return self.found
 
     def _run(self, call: Callable[..., Any], **more: Any) -> Array:
-        """The latents of a call, whether it is of the pipeline or of a binding."""
+        """Return the latents of a call, whether it is of the pipeline or of a binding."""
         arguments = {**self._entry.arguments(self._fx, self._request), **more}
         found = call(**arguments, output="latents")
         to_numpy = self._fx.backend.ops.to_numpy
@@ -148,7 +149,7 @@ class Measured:
 
     @contextmanager
     def _cut_by_hand(self) -> Iterator[None]:
-        """A block whose calls are the reference of a cut."""
+        """Make the calls in the block the reference of a cut."""
         unguided = self._entry.unguided
         if unguided is None:
             with _combining(self._pipeline, _with_itself):
@@ -218,7 +219,7 @@ class Measured:
         return _differs("the rule differs from guidance of its scale", got, expected, EXACT)
 
     def _scaled(self) -> Array:
-        """A run with another scale."""
+        """Return a run with another scale."""
         if self._entry.scaled is not None:
             return self._run(self._pipeline, **self._entry.scaled(SCALE, self._request))
         guiders = _guiders(self._pipeline)
@@ -252,7 +253,8 @@ class Measured:
         return "" if watched.colours_agree() else "its colours are others"
 
     def _as_video(self, latents: Array) -> Array:
-        """The latents that a call returns, as ``[rows, frames, height, width, channels]``."""
+        """Return the latents that a call returns, as ``[rows, frames, height, width,
+        channels]``."""
         rows = len(latents)
         if self._entry.cells:
             return latents.reshape(rows, *self._entry.cells, latents.shape[-1])
@@ -270,7 +272,7 @@ def _target(pipeline: Any, fx: Framework) -> Target:
 
 
 class _Calls:
-    """Counts the calls of a pipeline's denoisers."""
+    """Count the calls of a pipeline's denoisers."""
 
     def __init__(self, fx: Framework, pipeline: Any) -> None:
         self._fx, self.count = fx, 0
@@ -280,7 +282,7 @@ class _Calls:
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """A block whose calls are counted, from 0."""
+        """Count the calls in the block, from 0."""
         self.count = 0
 
         def around(
@@ -299,7 +301,7 @@ class _Calls:
 
 @contextmanager
 def _stepping(pipeline: Any, made: Callable[[int, Any], Any]) -> Iterator[None]:
-    """A block in which a step goes on with what ``made`` makes of its index and its latents."""
+    """Have each step in the block go on with what ``made`` makes of its index and its latents."""
     loops = modular_loops(pipeline)
     assert loops is not None
     if loops.inner is not None:
@@ -318,7 +320,7 @@ def _stepping(pipeline: Any, made: Callable[[int, Any], Any]) -> Iterator[None]:
 
 @contextmanager
 def _stopped(pipeline: Any) -> Iterator[None]:
-    """A block in which the steps after a stop do nothing, those of later loops included."""
+    """Have the steps after a stop do nothing in the block, those of later loops included."""
     loops = modular_loops(pipeline)
     assert loops is not None
     if loops.inner is not None:
@@ -335,7 +337,7 @@ def _stopped(pipeline: Any) -> Iterator[None]:
 
 @contextmanager
 def _before_steps(pipeline: Any, act: Callable[[Any, int], object]) -> Iterator[None]:
-    """A block in which each step begins with ``act(state, index)``."""
+    """Begin each step in the block with ``act(state, index)``."""
     loops = modular_loops(pipeline)
     assert loops is not None
 
@@ -360,7 +362,8 @@ def _loop_steps(loops: Iterable[Any], around: Callable[..., Any]) -> Iterator[No
 
 @contextmanager
 def _scheduler_stepping(scheduler: Any, made: Callable[[int, Any], Any] | None) -> Iterator[None]:
-    """The same by the scheduler. None for ``made``: it leaves its sample as it is after a stop."""
+    """Do the same by the scheduler. None for ``made``: it leaves its sample as it is after a
+    stop."""
     plain = scheduler.step
     timesteps, index, last = None, 0, None
 
@@ -386,7 +389,7 @@ def _scheduler_stepping(scheduler: Any, made: Callable[[int, Any], Any] | None) 
 
 @contextmanager
 def _combining(pipeline: Any, combine: Callable[..., Any]) -> Iterator[None]:
-    """A block in which guiders combine by ``combine(guider, formula, pred_cond, pred_uncond)``."""
+    """Have guiders combine by ``combine(guider, formula, pred_cond, pred_uncond)`` in the block."""
     guiders = _guiders(pipeline)
     names = ["forward" if hasattr(guider, "forward") else "construct" for guider in guiders]
     for guider, name in zip(guiders, names, strict=True):
@@ -401,13 +404,13 @@ def _combining(pipeline: Any, combine: Callable[..., Any]) -> Iterator[None]:
 def _with_itself(
     guider: Any, formula: Any, pred_cond: Any, pred_uncond: Any = None, **more: Any
 ) -> Any:
-    """The conditional prediction in the place of the unconditional one, after the cut."""
+    """Return the conditional prediction in the place of the unconditional one, after the cut."""
     is_cut = guider._step > AT and pred_uncond is not None
     return formula(pred_cond, pred_cond if is_cut else pred_uncond, **more)
 
 
 def _plainly(guider: Any, formula: Any, pred_cond: Any, pred_uncond: Any = None) -> Any:
-    """Plain guidance, whatever the guider's formula is."""
+    """Guide plainly, whatever the guider's formula is."""
     made = formula(pred_cond, pred_uncond)
     if pred_uncond is None:
         return made
@@ -421,7 +424,7 @@ def _guiders(pipeline: Any) -> list[Any]:
 
 
 def _differs(what: str, got: Array, expected: Array, tolerance: float) -> str:
-    """Why two results are not the same; empty if they are."""
+    """Say why two results are not the same; empty if they are."""
     if tolerance == 0.0:
         return "" if np.array_equal(got, expected) else what
     difference = error(got, expected)
@@ -429,7 +432,7 @@ def _differs(what: str, got: Array, expected: Array, tolerance: float) -> str:
 
 
 def measure(entry: ModularEntry, fx: Framework) -> dict[str, Outcomes]:
-    """What came of a class, by the case."""
+    """Measure what comes of a class, by the case."""
     found: dict[str, Outcomes] = {}
     if entry.bound_alone:
         try:

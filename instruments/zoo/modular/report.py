@@ -49,12 +49,12 @@ def write_page(docs: Path) -> None:
 
 
 def page(folder: Path) -> str:
-    """The text of the page; ``folder`` has the files."""
+    """Return the text of the page; ``folder`` has the files."""
     return "\n".join(_page(folder)) + "\n"
 
 
 def totals(folder: Path, framework: str) -> dict[str, Counter[str]]:
-    """How many classes of a framework came to what, by what was tried."""
+    """Count the classes of a framework by what they came to, for each thing that was tried."""
     path = folder / f"modular-{framework}.json"
     found: dict[str, Counter[str]] = {what: Counter() for what in WHAT}
     if path.exists():
@@ -69,8 +69,8 @@ def totals(folder: Path, framework: str) -> dict[str, Counter[str]]:
 
 
 def total_lines(folder: Path, columns: Sequence[str]) -> Iterator[str]:
-    """A table of totals for a page with these columns, "exact or right" among them, and the number
-    of classes in the last."""
+    """Yield a table of totals for a page with these columns, "exact or right" among them, and the
+    number of classes in the last."""
     lines = []
     for framework, library in _LIBRARIES.items():
         for what, counts in totals(folder, framework).items():
@@ -88,7 +88,7 @@ def total_lines(folder: Path, columns: Sequence[str]) -> Iterator[str]:
 
 
 def worst(verdicts: Iterable[str]) -> str:
-    """The worst of these; "not built" if there are none."""
+    """Return the worst of these; "not built" if there are none."""
     return min(verdicts, key=RANKS.index, default="not built")
 
 
