@@ -40,10 +40,13 @@ class Around(NamedTuple):
     Attributes:
         kept: gives what the loop goes on with, of what ``scheduler.step`` returned.
         to_step: gives what is to stand in ``scheduler.step``'s result for these latents.
+        adds_noise: whether it puts back a picture with noise, so that what the model takes the
+            finished latents to be follows from two steps only nearly.
     """
 
     kept: Callable[[Mapping[str, Any], Any], Any]
     to_step: Callable[[Mapping[str, Any], Any], Any]
+    adds_noise: bool = False
 
 
 @dataclass(frozen=True)

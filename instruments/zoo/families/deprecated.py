@@ -236,13 +236,13 @@ ENTRIES = [
         "StableDiffusionDiffEditPipeline",
         _edited,
         _edit,
-        around=Around(_put_back, _as_it_is),
+        around=Around(_put_back, _as_it_is, adds_noise=True),
     ),
     Entry(
         "StableDiffusionInpaintPipelineLegacy",
         _legacy,
         _inpainted,
         frameworks=("torch",),
-        around=Around(_legacy_put_back, _as_it_is),
+        around=Around(_legacy_put_back, _as_it_is, adds_noise=True),
     ),
 ]
