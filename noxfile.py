@@ -70,8 +70,12 @@ PACKAGES["libraries"] = [
 ]
 # Benchmarks draw plots, and their tests look at one.
 PLOTTING = {"torch": ["matplotlib"]}
+# Which docs/recipes.md imports.
+RECIPES = ["psutil", "tensorboardX"]
 # Which callbacks use or write for.
-OPTIONAL = ["rich", "safetensors", "tqdm"]
+OPTIONAL = ["rich", "safetensors", "tqdm", *RECIPES]
+# Which the tests of a framework need besides.
+TESTED_WITH = {framework: [*PLOTTING.get(framework, []), *RECIPES] for framework in FRAMEWORKS}
 PACKAGES["both"] = [*PACKAGES["torch"], *PACKAGES["mindspore"]]
 PACKAGES["webui"] = [*PACKAGES["torch"], "playwright", "pytest"]
 PACKAGES["webui-mindspore"] = [*PACKAGES["mindspore"], "playwright", "pytest"]
@@ -327,7 +331,7 @@ def conformance(session: nox.Session, backend: str) -> None:
     """Run the conformance suite, and the backend's own tests, on the installed wheel."""
     if backend == "third-party":
         return test_stranger(session)
-    install_wheel(session, backend, "testing", also=PLOTTING.get(backend, ()))
+    install_wheel(session, backend, "testing", also=TESTED_WITH.get(backend, ()))
     # Both in one run of pytest: a framework takes ten seconds to import, in each worker.
     tests = [*framework_tests(backend), *session.posargs]
     run_pytest(session, *tests, command=suite_of(backend), options=workers(backend))
@@ -446,8 +450,7 @@ print(*(name for name in __cpu_dispatch__ if __cpu_features__.get(name)))
 @noted
 def arithmetic(session: nox.Session, backend: str, variation: str) -> None:
     """Run a backend's tests with the arithmetic of other processors, as far as libraries let us."""
-    also = OPTIONAL if backend == "numpy" else PLOTTING.get(backend, [])
-    install_wheel(session, backend, "testing", also=also)
+    install_wheel(session, backend, "testing", also=TESTED_WITH.get(backend, OPTIONAL))
     suites = framework_tests(backend) or ["tests"]
     env = dict(ARITHMETIC[variation])
     if variation == "compatible":
