@@ -17,6 +17,10 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from project_urls import urls_of
+
 ROOT = Path(__file__).resolve().parents[1]
 #: What hatchling adds to an sdist.
 _ADDED = {"PKG-INFO", ".gitignore"}
@@ -75,7 +79,7 @@ def _problems_of_metadata(metadata: Message, project: dict[str, Any]) -> list[st
         "Requires-Python": [project["requires-python"]],
         "Description-Content-Type": ["text/markdown"],
         "Provides-Extra": sorted(project["optional-dependencies"]),
-        "Project-URL": [f"{name}, {url}" for name, url in project.get("urls", {}).items()],
+        "Project-URL": [f"{name}, {url}" for name, url in project["urls"].items()],
     }
     found = [
         f"METADATA has {key} {metadata.get_all(key, [])} and not {values}"
@@ -98,6 +102,7 @@ def problems_of_sdist(names: set[str], project: dict[str, Any], root: Path) -> l
 def main(wheel: Path, sdist: Path, from_sdist: Path) -> list[str]:
     """What is wrong with the three."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    project["project"]["urls"] = urls_of(ROOT)
     files, again = recorded(wheel), recorded(from_sdist)
     with tarfile.open(sdist) as archive:
         members = {member.name.partition("/")[2] for member in archive if member.isfile()}

@@ -18,6 +18,7 @@ PROJECT: dict[str, Any] = {
         "license": "Apache-2.0",
         "license-files": ["LICENSE"],
         "requires-python": ">=3.11",
+        "urls": {"Source": "https://example.org/thing"},
         "optional-dependencies": {"torch": ["torch"], "webui": ["gradio"]},
     },
     "tool": {
@@ -37,6 +38,7 @@ License-Expression: Apache-2.0
 License-File: LICENSE
 Requires-Python: >=3.11
 Description-Content-Type: text/markdown
+Project-URL: Source, https://example.org/thing
 Provides-Extra: torch
 Provides-Extra: webui
 
@@ -100,7 +102,7 @@ def test_a_wheel_with_something_else(wheel: dict[str, bytes], root: Path, name: 
         ("License-Expression: Apache-2.0\n", "", "License-Expression"),
         ("Provides-Extra: webui\n", "", "Provides-Extra"),
         ("text/markdown", "text/plain", "Description-Content-Type"),
-        ("\n\n#", "\nProject-URL: Source, https://example.org\n\n#", "Project-URL"),
+        ("https://example.org/thing", "https://example.org/other", "Project-URL"),
         ("\n\n#", "\nClassifier: License :: OSI Approved\n\n#", "licence classifier"),
     ],
 )
