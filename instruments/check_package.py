@@ -1,4 +1,4 @@
-"""Whether what is built to be published has what it should, and nothing else.
+"""Checks that what is built to be published has what it should, and nothing else.
 
     check_package.py WHEEL SDIST WHEEL_FROM_SDIST
 
@@ -27,8 +27,8 @@ _ADDED = {"PKG-INFO", ".gitignore"}
 
 
 def files_of(root: Path, *names: str) -> set[str]:
-    """The files in these folders of ``root``, and those that are named themselves, by their paths
-    in ``root``; none that git is to ignore."""
+    """Return the files in these folders of ``root``, and those that are named themselves, by their
+    paths in ``root``; none that git is to ignore."""
     lines = (root / ".gitignore").read_text("utf-8").split()
     ignored = [line.rstrip("/") for line in lines]
     paths = [path for name in names for path in (root / name, *(root / name).rglob("*"))]
@@ -41,14 +41,15 @@ def files_of(root: Path, *names: str) -> set[str]:
 
 
 def recorded(wheel: Path) -> dict[str, bytes]:
-    """The files of a wheel; without its own list of them, whose order is nobody's business."""
+    """Read the files of a wheel; without its own list of them, whose order is nobody's business."""
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if not name.endswith("/RECORD")]
         return {name: archive.read(name) for name in names}
 
 
 def problems_of_wheel(files: dict[str, bytes], project: dict[str, Any], root: Path) -> list[str]:
-    """What is wrong with the files of a wheel of this project, whose sources are in ``root``."""
+    """Return what is wrong with the files of a wheel of this project, whose sources are in
+    ``root``."""
     folders = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     names = [PurePosixPath(folder).name for folder in folders]
     wanted = {
@@ -92,7 +93,7 @@ def _problems_of_metadata(metadata: Message, project: dict[str, Any]) -> list[st
 
 
 def problems_of_sdist(names: set[str], project: dict[str, Any], root: Path) -> list[str]:
-    """What is wrong with the files of an sdist, by their paths in its folder."""
+    """Return what is wrong with the files of an sdist, by their paths in its folder."""
     included = project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
     wanted = files_of(root, *(name.lstrip("/") for name in included))
     found = [f"the sdist lacks {name}" for name in sorted(wanted - names)]
@@ -100,7 +101,7 @@ def problems_of_sdist(names: set[str], project: dict[str, Any], root: Path) -> l
 
 
 def main(wheel: Path, sdist: Path, from_sdist: Path) -> list[str]:
-    """What is wrong with the three."""
+    """Return what is wrong with the three."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     project["project"]["urls"] = urls_of(ROOT)
     files, again = recorded(wheel), recorded(from_sdist)

@@ -1,4 +1,4 @@
-"""The project's addresses in its metadata: those of the place that this clone comes from.
+"""Puts the project's addresses into its metadata: those of the place that this clone comes from.
 
 hatchling asks for them when it builds (``tool.hatch.metadata.hooks`` in pyproject.toml). So they
 are true of a fork, too, and no address has to be known here. What is built from an sdist has those
@@ -23,8 +23,8 @@ _SCP = re.compile(r"(?:[^@/]+@)?([^:/]+):(?!//)(.+)")
 
 
 def address_of(remote: str) -> str | None:
-    """Where people can look at what a git remote has; None where that is not for everybody: a
-    folder, a host without a full name, an address of numbers. Never with a user or a password."""
+    """Return where people can look at what a git remote has; None where that is not for everybody:
+    a folder, a host without a full name, an address of numbers. Never with a user or a password."""
     if scp := _SCP.fullmatch(remote):
         host, path = scp.groups()
     else:
@@ -38,7 +38,8 @@ def address_of(remote: str) -> str | None:
 
 
 def urls_of(root: Path) -> dict[str, str]:
-    """The project's addresses; none where ``root`` is no clone, or comes from nowhere public."""
+    """Return the project's addresses; none where ``root`` is no clone, or comes from nowhere
+    public."""
     asked = (
         ["git", "-C", str(root), "rev-parse", "--show-toplevel"],
         [
@@ -58,7 +59,7 @@ def urls_of(root: Path) -> dict[str, str]:
 
 
 class ProjectURLs(MetadataHookInterface):
-    """What hatchling asks."""
+    """Answers hatchling, which asks it by ``update``."""
 
     def update(self, metadata: dict[str, Any]) -> None:
         metadata["urls"] = urls_of(Path(self.root))
