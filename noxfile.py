@@ -70,8 +70,12 @@ PACKAGES["libraries"] = [
 ]
 # Benchmarks draw plots, and their tests look at one.
 PLOTTING = {"torch": ["matplotlib"]}
+# Which docs/recipes.md imports.
+RECIPES = ["psutil", "tensorboardX"]
 # Which callbacks use or write for.
-OPTIONAL = ["rich", "safetensors", "tqdm"]
+OPTIONAL = ["rich", "safetensors", "tqdm", *RECIPES]
+# Which the tests of a framework need besides.
+TESTED_WITH = {framework: [*PLOTTING.get(framework, []), *RECIPES] for framework in FRAMEWORKS}
 PACKAGES["both"] = [*PACKAGES["torch"], *PACKAGES["mindspore"]]
 PACKAGES["webui"] = [*PACKAGES["torch"], "playwright", "pytest"]
 PACKAGES["webui-mindspore"] = [*PACKAGES["mindspore"], "playwright", "pytest"]
@@ -125,20 +129,27 @@ def install(session: nox.Session, constraints: str, *names: str) -> None:
 @nox.session(python=PYTHON)
 @noted
 def wheel(session: nox.Session) -> None:
-    """Build the wheel that the other sessions install, as users would get it."""
+    """Build the wheel that the other sessions install, as users would get it: by way of the sdist.
+    Check what both have."""
     if WHEEL_IS_BUILT in os.environ:
         return
     install(session, "tools", "hatchling")
     folder = Path(session.create_tmp())
+    shutil.rmtree(folder)
     # By the hatchling that is here, so that a second build needs no network.
+    session.run_install("python", "-m", "hatchling", "build", "-d", str(folder), silent=True)
+    tree, sdist = next(folder.glob("unicb-*.whl")), next(folder.glob("unicb-*.tar.gz"))
+    # What is tested is what the sdist builds, which has to be the same.
     build = ["python", "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
-    session.run_install(*build, "-w", str(folder), ".")
+    session.run_install(*build, "-w", str(folder / "from-sdist"), str(sdist))
+    built = folder / "from-sdist" / tree.name
+    check = str(Path(INSTRUMENTS, "check_package.py"))
+    session.run_install("python", "-P", check, str(tree), str(sdist), str(built))
     WHEELS.mkdir(parents=True, exist_ok=True)
-    for built in folder.glob("unicb-*.whl"):
-        # In one go: another nox may be installing from there.
-        built.replace(WHEELS / built.name)
-        for old in set(WHEELS.iterdir()) - {WHEELS / built.name}:
-            old.unlink()
+    # In one go: another nox may be installing from there.
+    built.replace(WHEELS / built.name)
+    for old in set(WHEELS.iterdir()) - {WHEELS / built.name}:
+        old.unlink()
 
 
 #: Sessions of plain nox whose environments take long to make, those that take longest first.
@@ -213,6 +224,39 @@ def run_pytest(
             session.run(*command, *options, *arguments, env=env)
         finally:
             TABLE.count(report)
+
+
+#: What is installed in an environment with nothing else in it, by name: the extras, whose
+#: constraints, and what is run then.
+INSTALLED = {
+    "base": ("", "numpy", ["installed_package.py", "base"]),
+    "torch": ("[torch]", "torch", ["installed_package.py", "torch"]),
+    "mindspore": ("[mindspore]", "mindspore", ["installed_package.py", "mindspore"]),
+    "webui": ("[webui]", "webui", ["-c", "import gradio, unicb"]),
+    "testing": ("[testing]", "numpy", ["-m", "unicb.testing", "numpy", "-q", "-k", "chunk"]),
+}
+
+
+@nox.session(python=PYTHON, requires=["wheel"], tags=["more"], reuse_venv=False)
+@nox.parametrize("what", ["metadata", *INSTALLED, "clone"], ids=["metadata", *INSTALLED, "clone"])
+@noted
+def package(session: nox.Session, what: str) -> None:
+    """Check what is to be published: its metadata by twine, the wheel with each extra in a clean
+    environment, and README's first lines from there, and from this clone."""
+    if what == "metadata":
+        install(session, "tools", "hatchling", "twine")
+        folder = session.create_tmp()
+        session.run("python", "-m", "hatchling", "build", "-d", folder, silent=True)
+        built = sorted(str(path) for path in Path(folder).glob("unicb-*"))
+        session.run("twine", "check", "--strict", *built)
+        return
+    extras, constraints, (first, *rest) = INSTALLED["torch" if what == "clone" else what]
+    # From the clone as README says it: what builds it is downloaded for that, too.
+    source = "." if what == "clone" else str(find_wheel(session))
+    install(session, constraints, f"{source}{extras}")
+    session.run("python", "-m", "pip", "check")
+    command = [str(Path(INSTRUMENTS, first)), *rest] if first.endswith(".py") else [first, *rest]
+    session.run("python", "-P", *command)
 
 
 @nox.session(python=PYTHON)
@@ -327,7 +371,7 @@ def conformance(session: nox.Session, backend: str) -> None:
     """Run the conformance suite, and the backend's own tests, on the installed wheel."""
     if backend == "third-party":
         return test_stranger(session)
-    install_wheel(session, backend, "testing", also=PLOTTING.get(backend, ()))
+    install_wheel(session, backend, "testing", also=TESTED_WITH.get(backend, ()))
     # Both in one run of pytest: a framework takes ten seconds to import, in each worker.
     tests = [*framework_tests(backend), *session.posargs]
     run_pytest(session, *tests, command=suite_of(backend), options=workers(backend))
@@ -446,8 +490,7 @@ print(*(name for name in __cpu_dispatch__ if __cpu_features__.get(name)))
 @noted
 def arithmetic(session: nox.Session, backend: str, variation: str) -> None:
     """Run a backend's tests with the arithmetic of other processors, as far as libraries let us."""
-    also = OPTIONAL if backend == "numpy" else PLOTTING.get(backend, [])
-    install_wheel(session, backend, "testing", also=also)
+    install_wheel(session, backend, "testing", also=TESTED_WITH.get(backend, OPTIONAL))
     suites = framework_tests(backend) or ["tests"]
     env = dict(ARITHMETIC[variation])
     if variation == "compatible":

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from unicb._states import States
+from unicb.backend import Around
 from unicb.callback import Callback
+from unicb.errors import UnsupportedPipelineError
 from unicb.ops import Tensor, TensorOps
+from unicb.pipelines.hookable import check_hookable
 from unicb.run.denoised import RunDenoised
 from unicb.run.ending import Ending, Outcome
+from unicb.run.first_call import models_to_watch
 from unicb.run.holds import Hold, hold
 from unicb.run.loop import Loop, loop_locals
+from unicb.run.model_hooks import ModelHooks
 from unicb.step import DenoisedKind
 
 if TYPE_CHECKING:
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
     from unicb.run.run import Run
 
 T = TypeVar("T")
+#: Called in place of a model, with the model, its own call, its arguments, its keywords.
+AroundModel: TypeAlias = Callable[[Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
 class Bound(NamedTuple):
@@ -65,6 +72,7 @@ class AskedRun:
 
     loop: Loop
     denoised: RunDenoised
+    _hooks: ModelHooks
 
     def __init__(self, bound: Bound, times: CallTimes) -> None:
         self.ending = Ending()
@@ -160,6 +168,49 @@ class AskedRun:
         held = hold(obj, name, value, self)
         self.on_finish(held.release)
         return held
+
+    def hook(self, model: Any, around: Around, *, outermost: bool = False) -> Callable[[], None]:
+        """Have ``around`` answer a model's calls, whoever makes them; see
+        :meth:`unicb.Backend.hook`.
+
+        Raises:
+            UnsupportedPipelineError: it is built into a compiled model, which would not call it.
+        """
+        self.target.check_changeable(model)
+        return self._hooks.hook(model, around, outermost=outermost)
+
+    def around_models(self, around: AroundModel) -> None:
+        """Have ``around(model, call, args, kwargs)`` answer the run's own calls of its denoisers,
+        and of the models that are called with the same rows, such as ControlNets, to its end.
+        ``call(*args, **kwargs)`` gives the model's own answer.
+
+        From :meth:`unicb.Callback.before_first_step` on, it answers the first call, too. Calls that
+        are not the run's, such as a callback's, are not handed to it. Of several, the latest is
+        asked first. Where guidance is cut later, it is handed the rows that are left.
+
+        Raises:
+            UnsupportedPipelineError: which models the pipeline calls is not known, or one of them
+                cannot be hooked.
+        """
+        name = self.target.name
+        try:
+            models = models_to_watch(self.target, "around_models")
+        except UnsupportedPipelineError as error:
+            raise UnsupportedPipelineError(
+                f"cannot answer for the models of {name}: which of them its loop calls is not "
+                "known; `unicb_facts` on the class says it (see unicb.PipelineFacts)"
+            ) from error
+        check_hookable(self.target.backend, models, f"answer for the models of {name}")
+        for model in models:
+            self.on_finish(self.hook(model, self._own_calls(model, around)))
+
+    def _own_calls(self, model: Any, around: AroundModel) -> Around:
+        def answer(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if self.owns_current_call():
+                return around(model, call, args, kwargs)
+            return call(*args, **kwargs)
+
+        return answer
 
     @contextmanager
     def as_own(self) -> Iterator[None]:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, get_args
 
-from unicb.backend import Around
 from unicb.checks import one_of
 from unicb.guidance._guided import RunGuidance
 from unicb.ops import Tensor
@@ -144,16 +143,6 @@ class Run(AskedRun):
                 callback.before_first_step(step)
         finally:
             self._calls_back = False
-
-    def hook(self, model: Any, around: Around, *, outermost: bool = False) -> Callable[[], None]:
-        """Have ``around`` answer a model's calls, whoever makes them; see
-        :meth:`unicb.Backend.hook`.
-
-        Raises:
-            UnsupportedPipelineError: it is built into a compiled model, which would not call it.
-        """
-        self.target.check_changeable(model)
-        return self._hooks.hook(model, around, outermost=outermost)
 
     def watch_steps(self, watch: Callable[[Mapping[str, Tensor]], None]) -> None:
         """Have ``watch`` called at the end of each step, with what the loop has handed over."""
