@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import httpx
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-PATIENCE = 240.0  # seconds that only a broken test waits for
+PATIENCE = 600.0  # seconds that only a broken test waits for
 STEPS, LONG = 12, 500
 PROMPT = "a red star on a blue background"
 Told = tuple[str, dict[str, Any]]
@@ -65,6 +65,11 @@ class Server:
             assert response.status_code == 200, response.read()
             told = events(response.iter_lines())  # which has to be kept: it closes the connection
             yield told
+
+    def status(self) -> int:
+        """That of a run's answer, when it has ended."""
+        order = {"prompt": PROMPT, "num_inference_steps": 2}
+        return httpx.post(self.url, json=order, timeout=PATIENCE).status_code
 
     def run(self, seed: int = 0) -> list[Told]:
         with self.open(seed) as told:
@@ -152,6 +157,17 @@ def test_client_leaves(server: Server, plain: Callable[[int], bytes], stage: str
     for seed in range(4):
         assert picture(server.run(seed)) == plain(seed)
     assert server.computed() - before < LONG
+
+
+def test_too_many_are_refused(server: Server) -> None:
+    """Eight wait, and the ninth gets Ray's own answer."""
+    with ThreadPoolExecutor(9) as pool:
+        with server.open(steps=LONG) as one, server.open(steps=LONG) as other:
+            until(one, "step")
+            until(other, "step")
+            asked = [pool.submit(server.status) for _ in range(9)]
+            assert next(as_completed(asked)).result() == 503
+        assert sorted(each.result() for each in asked) == [*[200] * 8, 503]
 
 
 def test_what_cannot_be_is_refused(server: Server) -> None:

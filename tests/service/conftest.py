@@ -36,19 +36,22 @@ def figures() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def servers(pytestconfig: pytest.Config) -> Iterator[list[Server]]:
+def servers(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[Server]]:
     """Two, started side by side, as a framework takes long to import: the second is to be ended."""
     framework = pytestconfig.getoption("--framework")
     started = []
-    for _ in range(2):
+    for name in ("running", "mortal"):
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         command = [sys.executable, str(HERE / "served.py"), "--framework", framework]
-        started.append(Server([*command, "--port", str(port), "--grace", "5"], port))
+        log = tmp_path_factory.getbasetemp() / f"{name}.log"
+        started.append(Server([*command, "--port", str(port), "--grace", "5"], port, log))
     yield started
     for server in started:
         server.process.kill()
-        server.process.communicate()
+        server.process.wait()
 
 
 @pytest.fixture(scope="session")

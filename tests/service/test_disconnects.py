@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from clients import LONG, Server, Told, events, is_step, order, picture, reset, until
+from clients import LONG, PATIENCE, Server, Told, events, is_step, order, picture, reset, until
 from served import STEPS
 
 Wanted = Callable[[str, dict[str, Any]], bool]
@@ -101,7 +101,8 @@ def test_service_is_told_to_end(mortal: Server) -> None:
         told += short
         assert picture(told) == plain
         assert told[-1] == ("end", {"outcome": "finished"})
-        _, errors = mortal.process.communicate(timeout=60)
+        mortal.process.wait(PATIENCE)
+        errors = mortal.errors()
         assert mortal.process.returncode in (0, -signal.SIGTERM), errors
         assert "Fatal" not in errors
         assert "never retrieved" not in errors
