@@ -65,11 +65,11 @@ class Draw:
             max_fps=10,
             size=256,
         )
-        return StreamingResponse(told(events), media_type="text/event-stream")
+        return StreamingResponse(read(events), media_type="text/event-stream")
 
 
-async def told(events: Stream) -> AsyncIterator[str]:
-    """Server-sent events. Where the request is cancelled, it waits for the end of the run."""
+async def read(events: Stream) -> AsyncIterator[str]:
+    """Yield server-sent events. Where the request is cancelled, it waits for the end of the run."""
     async with events:
         yield sent("run", {"process": os.getpid()})
         async for event in events:

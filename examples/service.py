@@ -40,7 +40,7 @@ log = logging.getLogger("uvicorn.error")
 
 
 class Order(BaseModel):
-    """What a client may ask for."""
+    """An order is what a client may ask for."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     prompt: str = Field(min_length=1, max_length=1000)
@@ -51,7 +51,7 @@ class Order(BaseModel):
 
 
 class Job:
-    """An order, with a handle to interrupt or cancel it, and what its client has yet to be told."""
+    """A job is an order with a handle to interrupt or cancel it, and the events for its client."""
 
     task: asyncio.Task[None]
     stream: Stream | None = None
@@ -68,7 +68,7 @@ class Job:
             self.preview, self.previews, event = event, self.previews + 1, PREVIEW
         self.events.put_nowait(event)
 
-    async def told(self) -> Any:
+    async def take(self) -> Any:
         while (event := await self.events.get()) is PREVIEW:
             self.previews -= 1
             if self.previews == 0:
@@ -77,7 +77,7 @@ class Job:
 
 
 class Queue:
-    """Jobs in front of a few pipelines: first come, first served, and only so many wait."""
+    """A queue stands in front of a few pipelines: first come, first served, and only so many wait."""
 
     def __init__(self, pipes: Sequence[Any], max_waiting: int) -> None:
         self.pipes, self.count, self.max_waiting = list(pipes), len(pipes), max_waiting
@@ -128,7 +128,7 @@ async def run(queue: Queue, job: Job) -> None:
 
 
 async def sent(event: Any) -> ServerSentEvent:
-    """What a client gets to read. Pictures are encoded beside the event loop."""
+    """Make an event what its client gets to read. Pictures are encoded beside the event loop."""
     match event:
         case int():
             name, data = "queue", {"position": event}
@@ -151,7 +151,7 @@ def data_url(image: Image.Image, kind: str) -> str:
 
 
 def build(pipes: Sequence[Any], *, max_waiting: int = 8) -> FastAPI:
-    """The service, for uvicorn or another ASGI server. ``pipes`` may run at the same time."""
+    """Return the service, for uvicorn or another ASGI server. ``pipes`` may run at the same time."""
     queue = Queue(pipes, max_waiting)
 
     @asynccontextmanager
@@ -177,7 +177,7 @@ def build(pipes: Sequence[Any], *, max_waiting: int = 8) -> FastAPI:
 
     def ended(job: Job, task: asyncio.Task[None]) -> None:
         outcome = "cancelled" if task.cancelled() else "failed" if task.exception() else job.outcome
-        if outcome == "failed":  # the client is told so, and the log why
+        if outcome == "failed":  # its client gets to know that, and the log why
             log.error("run %s failed", job.id, exc_info=task.exception())
         del queue.jobs[job.id]
         ENDED.labels(outcome).inc()
@@ -191,7 +191,7 @@ def build(pipes: Sequence[Any], *, max_waiting: int = 8) -> FastAPI:
     @app.post("/runs", response_class=EventSourceResponse)
     async def start(job: Annotated[Job, Depends(admitted)]) -> AsyncIterator[ServerSentEvent]:
         yield ServerSentEvent(event="run", data={"id": job.id})
-        while not isinstance(event := await job.told(), str):
+        while not isinstance(event := await job.take(), str):
             yield await sent(event)
         yield await sent(event)
 
@@ -218,7 +218,7 @@ def build(pipes: Sequence[Any], *, max_waiting: int = 8) -> FastAPI:
 
 
 def load(framework: str) -> list[Any]:
-    """Two pipelines on the same models; one on MindSpore, which runs one at a time."""
+    """Load two pipelines on the same models; one on MindSpore, which runs one at a time."""
     pipe = pipeline_class(framework).from_pretrained(CHECKPOINT)
     config, scheduler = pipe.scheduler.config, type(pipe.scheduler)
     pipe.scheduler = scheduler.from_config(config, timestep_spacing="trailing")  # for 1000 steps

@@ -13,7 +13,7 @@ _LOOK_SECONDS = 0.001
 
 
 async def next_event(job: _Job) -> Event:
-    """Await the next item, or at last the result. If the task is cancelled, so is the run, and has ended.
+    """Await the next item, or at last the result. With the task, the run is cancelled, too.
 
     Raises:
         StopAsyncIteration: there is none.

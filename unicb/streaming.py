@@ -1,5 +1,5 @@
-"""Generate as an iterator, for ``for`` and ``async for``: previews while it runs, and the end of every
-step where one asks for it, then what the pipeline returned."""
+"""Generate as an iterator, for ``for`` and ``async for``: previews while it runs, and the progress
+of every step where one asks for it, then what the pipeline returned."""
 
 from __future__ import annotations
 
@@ -258,8 +258,8 @@ class _Iteration(Iterator[Event]):
 
 
 class _AsyncIteration(AsyncIterator[Event]):
-    """An iteration is one ``async for`` over a stream. It dies when the loop is left, where nothing can
-    be awaited: so the run is told at once, and whoever wants the pipeline next waits."""
+    """An iteration is one ``async for`` over a stream. It dies when the loop is left, where nothing
+    can be awaited: so the run is cancelled, and whoever wants the pipeline next waits."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream

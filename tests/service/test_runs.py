@@ -150,9 +150,9 @@ def test_previews_that_are_not_taken_give_way_to_the_newest() -> None:
         frames = [PreviewFrame(step, 9, 0.0, []) for step in range(4)]
         for event in ("a", *frames[:3], "b"):
             job.tell(event)
-        taken = [await job.told() for _ in range(3)]
+        taken = [await job.take() for _ in range(3)]
         job.tell(frames[3])
         assert taken == ["a", frames[2], "b"]
-        return [await job.told()]
+        return [await job.take()]
 
     assert asyncio.run(main())[0].step == 3
