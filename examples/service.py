@@ -77,7 +77,7 @@ class Job:
 
 
 class Queue:
-    """A queue stands in front of a few pipelines: first come, first served, and only so many wait."""
+    """A queue before a few pipelines: first come, first served, and only so many wait."""
 
     def __init__(self, pipes: Sequence[Any], max_waiting: int) -> None:
         self.pipes, self.count, self.max_waiting = list(pipes), len(pipes), max_waiting
@@ -151,7 +151,7 @@ def data_url(image: Image.Image, kind: str) -> str:
 
 
 def build(pipes: Sequence[Any], *, max_waiting: int = 8) -> FastAPI:
-    """Return the service, for uvicorn or another ASGI server. ``pipes`` may run at the same time."""
+    """Return the service, for an ASGI server. ``pipes`` may run at the same time."""
     queue = Queue(pipes, max_waiting)
 
     @asynccontextmanager
