@@ -412,7 +412,7 @@ def test_a_mistake_is_told_with_what_to_write(mistake: str) -> None:
 
 
 def test_interrupt_beyond_the_last_step() -> None:
-    said = "Interrupt(100) never stops: the run's last step is 3, for steps are counted from 0"
+    said = "Interrupt(100) has stopped nothing: the run's last step was 3, for steps are counted fr"
     with pytest.warns(UserWarning, match=re.escape(said)) as told:
         run(Interrupt(100))
     assert len(told) == 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from unicb.checks import shown
@@ -147,7 +147,7 @@ def check_written(callback: Any) -> None:
 
 
 def _are_names(tensors: Any) -> bool:
-    is_list = isinstance(tensors, tuple | list | set | frozenset)
+    is_list = isinstance(tensors, Collection)
     return is_list and all(isinstance(name, str) for name in tensors)
 
 

@@ -81,11 +81,12 @@ class Interrupt(Callback):
     def on_bind(self, target: Target) -> None:
         target.check_interruptible()
 
-    def on_run_start(self, run: Run) -> None:
-        if self._step is not None and self._step >= run.num_timesteps:
+    def on_run_end(self, run: Run) -> None:
+        # Only now: a loop over several windows of a video goes on counting after one pass.
+        if self._step is not None and run.outcome == "finished" and self._step > run.index:
             warnings.warn(
-                f"Interrupt({self._step}) never stops: the run's last step is "
-                f"{run.num_timesteps - 1}, for steps are counted from 0. A share of the steps is "
+                f"Interrupt({self._step}) has stopped nothing: the run's last step was "
+                f"{run.index}, for steps are counted from 0. A share of the steps is "
                 "Interrupt(when=lambda step: step.progress >= 0.5)",
                 stacklevel=2,
             )
