@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from unicb._mistakes import (
+    check_function,
+    check_no_pipeline,
+    check_pipeline,
+    check_written,
+    no_callback,
+)
 from unicb._official import ObjectCallback, PlainCallback, is_guider, names_its_tensors
-from unicb.backend import backend_for
+from unicb.backend import Backend, backend_for
 from unicb.callback import Callback, PlainFunction, name_of
 from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines import PipelineFacts, facts_for
@@ -33,10 +40,11 @@ def bound_to(
     """
     if on_sigint is not None:
         check_sigint(on_sigint)
+    check_pipeline(pipeline)
     target = Target(pipeline, backend_for(pipeline), facts_for(pipeline))
     offered = offered_tensors(target)
     chosen = offered if tensor_inputs is None else tensor_names(tensor_inputs)
-    adapted = tuple(as_callback(callback, chosen) for callback in callbacks)
+    adapted = tuple(as_callback(callback, chosen, target.backend) for callback in callbacks)
     needs = [(callback, tuple(callback.needs(target))) for callback in adapted]
     # A mapping's order is its insertion order: this drops duplicates and keeps the order.
     needed = tuple(dict.fromkeys(name for _, names in needs for name in names))
@@ -92,7 +100,7 @@ def tensor_names(tensor_inputs: Sequence[str]) -> tuple[str, ...]:
     return tuple(tensor_inputs)
 
 
-def as_callback(callback: Any, tensors: tuple[str, ...]) -> Callback:
+def as_callback(callback: Any, tensors: tuple[str, ...], backend: Backend) -> Callback:
     """Return a Callback as it is; make one of a function, which gets these tensors, or of an object
     of the frameworks' own kind."""
     if isinstance(callback, Callback):
@@ -101,6 +109,7 @@ def as_callback(callback: Any, tensors: tuple[str, ...]) -> Callback:
                 f"{type(callback).__name__}.tensors is the string {callback.tensors!r}; "
                 f"it must be a tuple of names: ({callback.tensors!r},)"
             )
+        check_written(callback)
         return callback
     if isinstance(callback, type):
         raise TypeError(
@@ -112,12 +121,11 @@ def as_callback(callback: Any, tensors: tuple[str, ...]) -> Callback:
 
         return GuiderRule(callback)
     if not callable(callback):
-        raise TypeError(
-            f"bind() takes Callback objects and functions, not a {type(callback).__qualname__} "
-            f"({callback!r})"
-        )
+        raise no_callback(callback)
+    check_no_pipeline(callback, backend.owns)
     if names_its_tensors(callback):
         return ObjectCallback(callback)
+    check_function(callback)
     return PlainCallback(callback, tensors)
 
 

@@ -96,6 +96,12 @@ class Binding(Controls, Mapping[str, Any]):
         """
         if isinstance(self.pipeline, Loop):
             raise UnsupportedPipelineError(f"a loop of one's own cannot be called: {_WITH}")
+        if args and self._bound.target.backend.owns(args[0]):
+            raise TypeError(
+                "a binding is called in the pipeline's place, with what the pipeline would be "
+                "called with, as in callbacks(prompt); as its argument, it is unpacked, as in "
+                "pipe(prompt, **callbacks)"
+            )
         return self._call(self._lease(User()), args, kwargs)
 
     def _lease(self, holder: Holder) -> Lease:

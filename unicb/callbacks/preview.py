@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from PIL import Image
 
 from unicb.callback import Callback
 from unicb.callbacks._numbers import Numbers
-from unicb.checks import one_of
+from unicb.checks import one_of, shown
 from unicb.latents import (
     ColourMap,
     Frames,
@@ -23,6 +23,7 @@ from unicb.latents import (
     size_of_latents,
 )
 from unicb.latents.denoised import LazyDenoised
+from unicb.latents.formats import check_is_for, load_format, named_format
 from unicb.latents.rgb import as_shown
 from unicb.latents.shown import ShownPart
 from unicb.ops import Tensor, TensorOps
@@ -41,11 +42,13 @@ from unicb.sinks import (
     shape_videos,
 )
 from unicb.sinks.background import Make
+from unicb.sinks.failures import failure
 from unicb.step import Step, timestep_number
 
 if TYPE_CHECKING:
     from unicb import Run, Target
     from unicb.latents.decoders import Decoder, PictureDecoder
+    from unicb.latents.fit import Fit
 
 #: What to show: the picture that the model sees coming, or the latents as they are.
 Source: TypeAlias = Literal["denoised", "noisy"]
@@ -128,7 +131,10 @@ class Preview(Callback):
         frames: of a video, the latent frame in the ``"middle"``, a ``"strip"`` of all, or an
             ``"animation"``: see ``PreviewFrame.videos``.
         source: ``"denoised"`` where it can be had, or ``"noisy"``.
-        factors: a :class:`LatentFormat`, or a TOML file with one; without it, that of the
+        factors: a :class:`LatentFormat`, what :func:`unicb.latents.fit_rgb_factors` returns, a TOML
+            file with a format, or the name of one, such as ``"sd15"`` or ``"flux"``. ``"fit"``:
+            they are fitted to the pipeline's VAE by ``bind``, the first time, and kept
+            beside the checkpoint or in the user's cache (docs/latents.md). Without it, those of the
             checkpoint's ``preview.toml``, of the pipeline's class, or of its VAE.
         decoder: in place of the linear map, ``"vae"`` for the pipeline's own; an AutoencoderTiny
             or another model of its framework with a ``decode`` for these latents; or a function.
@@ -138,7 +144,8 @@ class Preview(Callback):
         ValueError: the template has an unknown field or none for the step, or cannot hold an
             animation; an argument is out of range; both ``factors`` and ``decoder`` are given.
         TypeError: ``to`` is none of these, or an argument is of a wrong type.
-        OSError, ValueError: the file ``factors`` cannot be read, or holds no format.
+        OSError, ValueError: the file ``factors`` cannot be read, or holds no format; ``factors`` is
+            a word that names none.
         UnsupportedPipelineError: from ``bind``, where the format of the latents is not known, they
             are no picture and no video, or the decoder is not for them.
     """
@@ -155,7 +162,7 @@ class Preview(Callback):
         batch: Batch = "all",
         frames: Frames = "middle",
         source: Source = "denoised",
-        factors: LatentFormat | str | os.PathLike[str] | None = None,
+        factors: LatentFormat | Fit | str | os.PathLike[str] | None = None,
         decoder: Decoder | None = None,
     ) -> None:
         self._sink = _beside_the_run(to)
@@ -169,9 +176,10 @@ class Preview(Callback):
             _check_animates(self._sink.sink)
         if factors is not None and decoder is not None:
             raise ValueError("Preview takes factors or a decoder, not both")
-        if factors is not None and not isinstance(factors, LatentFormat):
-            factors = LatentFormat.load(factors)
-        self._factors, self._decoder = factors, decoder
+        if isinstance(decoder, str):
+            one_of("decoder", decoder, ("vae",), "a model", "a function")
+        self._factors, self._decoder = _colours(factors), decoder
+        self._by_name = isinstance(factors, str) and named_format(factors) is not None
 
     def on_bind(self, target: Target) -> None:
         target.state(self, lambda: self._shown_by(target))
@@ -183,7 +191,18 @@ class Preview(Callback):
 
             decoder = decoder_for(self._decoder, pipeline, facts, layout, target.backend)
             return _Bound(None, decoder, facts)
-        return _Bound(ColourMap(self._factors or find_format(pipeline, facts), layout), None, facts)
+        return _Bound(ColourMap(self._form(target), layout), None, facts)
+
+    def _form(self, target: Target) -> LatentFormat:
+        if isinstance(self._factors, LatentFormat):
+            if self._by_name:
+                check_is_for(self._factors, target.pipeline)
+            return self._factors
+        if self._factors == "fit":
+            from unicb.latents.fitted import fitted_format
+
+            return fitted_format(target.pipeline, target.backend)
+        return find_format(target.pipeline, target.facts)
 
     def on_run_end(self, run: Run) -> None:
         self._state(run).sink.close()
@@ -203,7 +222,7 @@ class Preview(Callback):
             self._show(step, state)
         except Exception as error:
             state.failed = True
-            _warn(f"previews are off for the rest of this run: {type(error).__name__}: {error}")
+            _warn(f"previews are off for the rest of this run: {failure(error)}")
 
     def _show(self, step: Step, state: _RunState) -> None:
         last = step.index + 1 == step.num_timesteps
@@ -338,6 +357,22 @@ def _size(step: Step, facts: PipelineFacts | None) -> tuple[int, ...] | None:
     if facts is None or not facts.size_from:
         return None
     return size_of_latents(step.pipeline, facts, step.run.loop_locals(facts.size_from))
+
+
+def _colours(factors: Any) -> LatentFormat | Literal["fit"] | None:
+    if factors is None or isinstance(factors, LatentFormat):
+        return factors
+    if isinstance(factors, str) and factors == "fit":
+        return "fit"
+    if isinstance(factors, str | os.PathLike):
+        return load_format(factors)
+    form = getattr(factors, "form", None)
+    if not isinstance(form, LatentFormat):
+        raise TypeError(
+            "factors must be a LatentFormat, the name of a format, a TOML file with one, or 'fit', "
+            f"not {shown(factors)}"
+        )
+    return form
 
 
 def _beside_the_run(to: SinkLike) -> Background:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, get_args
 
+from unicb._mistakes import check_returned, say_what_to_write
+from unicb.callback import name_of
 from unicb.checks import one_of
 from unicb.guidance._guided import RunGuidance
 from unicb.ops import Tensor
@@ -102,9 +104,15 @@ class Run(AskedRun):
             for watch in self._watchers:
                 watch(tensors)
             self.index, self.timestep = index, timestep
-            for callback, names in self._bound.callbacks:
-                step._names = names
-                callback.on_step_end(step)
+            for current in self._bound.callbacks:
+                step._current = current
+                # To be told of the mistake of those who return what they mean to write.
+                returned: object = current[0].on_step_end(step)
+                if returned is not None:
+                    check_returned(name_of(current[0]), returned, self.is_tensor)
+        except AttributeError as error:
+            say_what_to_write(error, step._callback_name, step)
+            raise
         finally:
             self._calls_back = False
         index += 1
@@ -140,7 +148,11 @@ class Run(AskedRun):
             self.guidance.look_on()
             for callback in self._bound.early:
                 self.ending.callbacks.callback(callback.on_run_end, self)
+                step._current = callback, ()
                 callback.before_first_step(step)
+        except AttributeError as error:
+            say_what_to_write(error, step._callback_name, step)
+            raise
         finally:
             self._calls_back = False
 

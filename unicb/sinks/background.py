@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from unicb.checks import number_within, whole_number
+from unicb.sinks.failures import failure, sink_name
 from unicb.sinks.frame import PreviewFrame
 from unicb.sinks.sink import Sink, SinkLike, as_sink
 
@@ -215,18 +216,21 @@ class _Worker:
 
     def _hand_over(self) -> None:
         # Whatever a sink raises, SystemExit too, is warned of in the thread that the user looks at.
+        name, at = sink_name(self._turn.sink), "a picture could not be made"
         try:
             while (make := self._next()) is not None:
                 frame = make()
                 del make  # it keeps tensors on the device
                 if frame is not None:
+                    at = f"the sink {name} failed at step {frame.step}"
                     self._call(frame)
+                at = "a picture could not be made"
         except BaseException as error:
-            self._switch_off(error)
+            self._switch_off(at, error)
         try:
             self._turn.sink.close()
         except BaseException as error:
-            self._switch_off(error)
+            self._switch_off(f"the sink {name} failed as it was closed", error)
 
     def _call(self, frame: PreviewFrame) -> None:
         # Another run's thread may be in the sink, and may stay there.
@@ -243,13 +247,11 @@ class _Worker:
             self._turn.changed.wait_for(lambda: self._queue or self._closing)
             return self._queue.popleft() if self._queue else None
 
-    def _switch_off(self, error: BaseException) -> None:
+    def _switch_off(self, at: str, error: BaseException) -> None:
         with self._turn.changed:
             self._closing = True
             self._queue.clear()
             if not (self.is_off or self._given_up):
                 # Of the error, its text is kept: its traceback would keep the frame's pictures.
-                self.complain(
-                    f"previews are off for the rest of this run: {type(error).__name__}: {error}"
-                )
+                self.complain(f"previews are off for the rest of this run: {at}: {failure(error)}")
             self.is_off = True

@@ -71,6 +71,11 @@ def as_sink(to: SinkLike) -> Sink:
     return _Plain(append)
 
 
+def function_of(sink: Sink) -> Callable[[PreviewFrame], object] | None:
+    """Return the function that a sink stands for; None where it is an object of its own."""
+    return sink._function if isinstance(sink, _Plain) else None
+
+
 def _holds_paths(collector: Any) -> bool:
     """Return whether a list holds paths: a template in brackets was meant as a path, and would
     silently become a collector."""
