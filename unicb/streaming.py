@@ -42,6 +42,9 @@ class Result:
 
     output: Any
 
+    def __repr__(self) -> str:
+        return f"<Result: {type(self.output).__name__}>"
+
 
 def stream(
     pipeline: Any,
@@ -143,6 +146,9 @@ class Stream(Iterator[PreviewFrame | Result]):
         """
         self._start()
         return self._job.next()
+
+    def __repr__(self) -> str:
+        return f"<Stream of {type(self._lease.pipeline).__name__}: {self._job.state}>"
 
     def __enter__(self) -> Self:
         return self
@@ -249,6 +255,17 @@ class _Job:
             _jobs.add(self)
             self._thread = thread  # first: the run's callbacks may ask whose thread it is
             thread.start()
+
+    @property
+    def state(self) -> str:
+        """In a few words, how far it is."""
+        if self._thread is None:
+            return "closed" if self.cancelled else "not begun"
+        state = self.binding.state
+        if self._ended and state not in ("pending", "running"):
+            return state
+        done = self.binding.step
+        return "under way" if done is None else f"under way, {done + 1} steps done"
 
     def is_executing(self) -> bool:
         """Return whether the pipeline is in use: from the stream's beginning, unless it was dropped

@@ -1,0 +1,20 @@
+"""The Jupyter kernel that this process is, if it is one. Nothing is imported for asking."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def shell() -> Any | None:
+    """IPython's shell in a Jupyter kernel; None elsewhere, in a terminal's IPython too."""
+    ipython = sys.modules.get("IPython")  # a kernel has imported it
+    found = None if ipython is None else ipython.get_ipython()
+    return found if getattr(found, "kernel", None) is not None else None
+
+
+def cell() -> int | None:
+    """A number of the cell that is executed, which no other cell of this kernel has; None outside
+    of Jupyter."""
+    found = shell()
+    return None if found is None else getattr(found, "execution_count", None)
