@@ -28,6 +28,7 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 nox.options.sessions = [
     *("environments", "lint", "types", "tests", "conformance", "both", "webui(torch)"),
+    "notebook(torch)",
 ]
 
 # MindSpore 2.7.0 has no wheel for a later Python.
@@ -75,6 +76,10 @@ OPTIONAL = ["rich", "safetensors", "tqdm"]
 PACKAGES["both"] = [*PACKAGES["torch"], *PACKAGES["mindspore"]]
 PACKAGES["webui"] = [*PACKAGES["torch"], "playwright", "pytest"]
 PACKAGES["webui-mindspore"] = [*PACKAGES["mindspore"], "playwright", "pytest"]
+for each_framework in FRAMEWORKS:
+    PACKAGES[f"notebook-{each_framework}"] = [
+        *(*PACKAGES[each_framework], "jupyterlab", "nbclient", "playwright", "pytest"),
+    ]
 
 #: What Chromium is called, where it is on the path.
 CHROMIUMS = [
@@ -143,7 +148,7 @@ def wheel(session: nox.Session) -> None:
 
 #: Sessions of plain nox whose environments take long to make, those that take longest first.
 LARGE_ENVIRONMENTS = [
-    *("both", "conformance(mindspore)", "conformance(torch)", "webui(torch)"),
+    *("both", "conformance(mindspore)", "conformance(torch)", "webui(torch)", "notebook(torch)"),
     *("conformance(third-party)", "tests", "conformance(numpy)"),
 ]
 
@@ -495,6 +500,22 @@ def webui(session: nox.Session, framework: str) -> None:
     }
     install_wheel(session, "webui" if framework == "torch" else f"webui-{framework}", "webui")
     arguments = ["tests/webui", "--framework", framework, *session.posargs]
+    run_pytest(session, *arguments, options=[], env=env)
+
+
+@nox.session(python=PYTHON, requires=["wheel"])
+@nox.parametrize(
+    "framework",
+    [nox.param("torch", id="torch"), nox.param("mindspore", id="mindspore", tags=["more"])],
+)
+@noted
+def notebook(session: nox.Session, framework: str) -> None:
+    """Run examples/notebook.ipynb in a kernel, and click on its buttons in JupyterLab in Chromium,
+    without a window."""
+    env = {"CHROMIUM": find_chromium(session)}
+    backend = "notebook" if framework == "torch" else f"notebook-{framework}"
+    install_wheel(session, f"notebook-{framework}", "notebook", constraints=backend)
+    arguments = ["tests/notebook", "--framework", framework, *session.posargs]
     run_pytest(session, *arguments, options=[], env=env)
 
 
