@@ -3,6 +3,7 @@ up; tests/notebook has a real one, and a browser."""
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import base64
 import io
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -464,6 +466,20 @@ def test_an_awaited_run_is_interrupted_too(
     assert callbacks.state == "interrupted"
 
 
+def test_a_stream_is_interrupted_too(here: FakeKernel, pipe: ToyPipeline, usual: None) -> None:
+    here.shell.execution_count = 37
+
+    def press_from_here() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    given = [Do(press_from_here, 2), Slowly(), Preview()]
+    # It waits for the result, and is shown no frames.
+    events = stream(pipe, "x", num_inference_steps=STEPS, every=STEPS, callbacks=given)
+    *_, last = events
+    assert last.output.shape == (1, 8, 8, 4)
+    assert repr(events) == "<Stream of ToyPipeline: interrupted>"
+
+
 class Slowly(Callback):
     """Leaves the main thread time to see a signal."""
 
@@ -482,6 +498,25 @@ def test_what_is_offered_is_not_forced_on_what_cannot_be_interrupted(usual: None
     callbacks = bind(ToyPipeline(), Offering(press, 2))
     callbacks("x", num_inference_steps=STEPS)
     assert callbacks.state == "interrupted"
+
+
+# The page about all this.
+
+
+def test_the_page(here: FakeKernel, pipe: ToyPipeline, capsys: Any) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "notebook.md").read_text("utf-8")
+    blocks = re.findall(r"^```(python|text)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 6
+    names: dict[str, Any] = {"pipe": pipe}
+    for language, text in blocks:
+        if language == "python":
+            capsys.readouterr()
+            code = compile(text, "notebook.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            if (awaitable := eval(code, names)) is not None:
+                asyncio.run(awaitable)
+        else:
+            assert capsys.readouterr().out == text
+    assert len(here.displays) == 3
 
 
 # A frame by itself.

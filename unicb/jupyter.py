@@ -8,8 +8,8 @@ from typing import Any
 
 def shell() -> Any | None:
     """IPython's shell in a Jupyter kernel; None elsewhere, in a terminal's IPython too."""
-    ipython = sys.modules.get("IPython")  # a kernel has imported it
-    found = None if ipython is None else ipython.get_ipython()
+    get: Any = getattr(sys.modules.get("IPython"), "get_ipython", None)  # a kernel has imported it
+    found = None if get is None else get()
     return found if getattr(found, "kernel", None) is not None else None
 
 

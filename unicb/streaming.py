@@ -301,7 +301,8 @@ class _Job:
             raise StopIteration  # cancelled before it began
         with self._changed:
             try:
-                self._changed.wait_for(lambda: self._ended or (self._frames and not self.cancelled))
+                with self.binding._awaited():
+                    self._changed.wait_for(self._has_next)
             except BaseException:
                 self.cancel()  # Ctrl-C: nobody waits for the rest
                 raise
@@ -319,6 +320,9 @@ class _Job:
             raise outcome
         finally:
             del outcome  # or this frame and the error's traceback would keep each other alive
+
+    def _has_next(self) -> bool:
+        return self._ended or (bool(self._frames) and not self.cancelled)
 
     def cancel(self) -> None:
         self.cancelled = True  # seen at the end of the step, by _StopWhenCancelled
