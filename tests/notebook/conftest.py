@@ -62,7 +62,10 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name in (*names, "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR"):
             (folder / name).mkdir()
             patch.setenv(name, str(folder / name))
-        patch.setenv("JUPYTER_NO_CONFIG", "1")
+        themes = folder / "JUPYTERLAB_SETTINGS_DIR" / "@jupyterlab" / "apputils-extension"
+        themes.mkdir(parents=True)
+        # As the browser wants it, light or dark.
+        (themes / "themes.jupyterlab-settings").write_text('{"adaptive-theme": true}', "utf-8")
         yield
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from playwright.sync_api import expect
 
 PATIENCE = 180_000.0  # milliseconds; reached only where something hangs
 
+_BEGUN = re.compile(r"\[(\*|\d+)\]:?")
 _NUMBERED = re.compile(r"\[\d+\]")
 _LOAD = """
 import json, threading
@@ -75,6 +78,20 @@ _STEPS_DONE = """([index, count]) => {
     return found && Number(found[1]) >= count;
 }"""
 
+#: Colours of the words below an image, and of the first thing around them that has one.
+_COLOURS = """image => {
+    const words = image.parentElement.nextElementSibling;
+    let around = words;
+    while (getComputedStyle(around).backgroundColor == 'rgba(0, 0, 0, 0)') {
+        around = around.parentElement;
+    }
+    return [getComputedStyle(words).color, getComputedStyle(around).backgroundColor];
+}"""
+
+
+def _numbers(colour: str) -> tuple[int, ...]:
+    return tuple(int(x) for x in re.findall(r"\d+", colour)[:3])
+
 
 def run_cells(examples: Path) -> list[str]:
     """The notebook's cells, each with its name in the first line."""
@@ -104,15 +121,26 @@ class Lab:
 
     def run(self, name: str) -> None:
         """Run a cell, as Shift and Enter do."""
-        self.cell(name).locator(".cm-content").click()
-        self.tab.keyboard.press("Shift+Enter")
+        before = self._prompt(name).inner_text()
+        # A page that has just been opened may hear the keys, and not yet reach its kernel.
+        for _ in range(60):
+            self.cell(name).locator(".cm-content").click()
+            self.tab.keyboard.press("Shift+Enter")
+            for _ in range(30):
+                now = self._prompt(name).inner_text()
+                if now != before and _BEGUN.fullmatch(now.strip()):
+                    return
+                self.tab.wait_for_timeout(100)
+        raise AssertionError(f"the cell {name} does not begin")
 
     def wait_until_done(self, name: str) -> None:
-        prompt = self.cell(name).locator(".jp-InputPrompt")
-        expect(prompt).to_have_text(_NUMBERED, timeout=PATIENCE)
+        expect(self._prompt(name)).to_have_text(_NUMBERED, timeout=PATIENCE)
 
     def is_running(self, name: str) -> bool:
-        return "*" in str(self.cell(name).locator(".jp-InputPrompt").inner_text())
+        return "*" in str(self._prompt(name).inner_text())
+
+    def _prompt(self, name: str) -> Any:
+        return self.cell(name).locator(".jp-InputPrompt")
 
     def wait_for_steps(self, name: str, count: int) -> None:
         """Wait until a picture is shown, and so many steps are done."""
@@ -140,6 +168,25 @@ class Lab:
         """How many outputs show pictures."""
         shown = self.cell(name).locator(".jp-OutputArea-child").filter(has=self.tab.locator("img"))
         return int(shown.count())
+
+    def show(self, name: str, scheme: str = "light") -> Image.Image:
+        """A picture of the cell, in light or dark colours."""
+        self._set_scheme(scheme)
+        return Image.open(io.BytesIO(self.cell(name).screenshot())).convert("RGB")
+
+    def colours(self, name: str) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Of the words below the pictures and what is behind them, in each scheme."""
+        found = {}
+        for scheme in ("dark", "light"):
+            self._set_scheme(scheme)
+            text, ground = self.cell(name).locator(".jp-OutputArea img").first.evaluate(_COLOURS)
+            found[scheme] = _numbers(text), _numbers(ground)
+        return found
+
+    def _set_scheme(self, scheme: str) -> None:
+        self.tab.emulate_media(color_scheme=scheme)
+        light = "true" if scheme == "light" else "false"
+        self.tab.locator(f"body[data-jp-theme-light={light}]").wait_for()
 
     def told(self, name: str) -> dict[str, Any]:
         """What the cell has printed of its run."""

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from lab import Lab
 
+from unicb.sinks import grid
+
 STEPS = 1000
 
 
@@ -32,6 +34,9 @@ def test_stop_gives_the_picture_so_far(lab: Lab, screenshots: Path | None) -> No
     assert lab.is_running("STOP")
     assert lab.buttons("STOP") == ["Stop", "Discard"]
     assert (lab.displays("STOP"), lab.pictures("STOP")) == (1, 1)
+    if screenshots is not None:
+        lab.wait_for_steps("STOP", 600)
+        lab.show("STOP").save(screenshots / "notebook.png", optimize=True)
     lab.click("STOP", "Stop")
     check_stopped(lab, "STOP")
 
@@ -67,16 +72,43 @@ def test_a_cell_that_awaits(lab: Lab) -> None:
     check_stopped(lab, "AWAIT")
 
 
-@pytest.mark.parametrize(("width", "columns"), [(900, 4), (390, 2)])
-def test_several_pictures_have_room(lab: Lab, width: int, columns: int) -> None:
+PHONE = 390
+
+
+@pytest.mark.parametrize(("width", "columns"), [(900, 4), (PHONE, 2)])
+def test_several_pictures_have_room(
+    lab: Lab, width: int, columns: int, screenshots: Path | None
+) -> None:
     lab.tab.set_viewport_size({"width": width, "height": 800})
     lab.run("SEVERAL")
     lab.wait_for_steps("SEVERAL", 20)
     images = lab.cell("SEVERAL").locator(".jp-OutputArea img")
     boxes = [images.nth(index).bounding_box() for index in range(4)]
+    buttons = lab.cell("SEVERAL").get_by_role("button", name="Discard").bounding_box()
+    colours = lab.colours("SEVERAL")
+    if screenshots is not None and width == PHONE:
+        lab.wait_for_steps("SEVERAL", 300)
+        both = [lab.show("SEVERAL", scheme) for scheme in ("light", "dark")]
+        grid(both, gap=16, background="white").save(
+            screenshots / "notebook_phone.png", optimize=True
+        )
     lab.click("SEVERAL", "Stop")
     lab.wait_until_done("SEVERAL")
     lab.tab.set_viewport_size({"width": 900, "height": 800})
     assert len({round(box["y"]) for box in boxes}) == 4 // columns
-    assert all(box["x"] + box["width"] <= width for box in boxes)
+    assert all(box["x"] + box["width"] <= width for box in [*boxes, buttons])
     assert {round(box["width"] - box["height"]) for box in boxes} == {0}
+    assert contrast(*colours["light"]) > 7
+    assert contrast(*colours["dark"]) > 7
+
+
+def contrast(text: tuple[int, ...], ground: tuple[int, ...]) -> float:
+    """Of two colours, as https://www.w3.org/TR/WCAG21/#dfn-contrast-ratio has it."""
+
+    def luminance(colour: tuple[int, ...]) -> float:
+        parts = [x / 255 for x in colour]
+        r, g, b = [x / 12.92 if x <= 0.03928 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+    dark, light = sorted([luminance(text), luminance(ground)])
+    return (light + 0.05) / (dark + 0.05)
