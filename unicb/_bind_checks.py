@@ -68,7 +68,8 @@ def bound_to(
 
 
 def _offered_sigint(target: Target, callbacks: tuple[Callback, ...]) -> Sigint:
-    """What Ctrl-C does, where nobody has said it: what a callback offers, if the pipeline can."""
+    """Return what Ctrl-C does where nobody has said it: what a callback offers, if the pipeline
+    can."""
     if all(callback.on_sigint is None for callback in callbacks):
         return "no"
     try:

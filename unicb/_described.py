@@ -10,7 +10,7 @@ _LONGEST_TEXT, _MOST_ITEMS = 60, 6
 
 
 def arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-    """As they stand in a call: ``0.4, every=5``.
+    """Return arguments as they stand in a call: ``0.4, every=5``.
 
     Of what is neither a number, a text, nor a few of these, its type is named: nothing here keeps
     it, or waits for a device to show what is in it.
@@ -19,7 +19,7 @@ def arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
 
 
 def short(value: Any) -> str:
-    """A value in one line."""
+    """Return a value in one line."""
     if value is None or type(value) in (bool, int, float):
         return repr(value)
     if isinstance(value, str | os.PathLike):

@@ -116,8 +116,8 @@ class Binding(Controls, Mapping[str, Any]):
         return call_in_scope(*about, args, kwargs)
 
     def _awaited(self) -> AbstractContextManager[None]:
-        """A block in which another thread calls the pipeline, and Ctrl-C in this one interrupts the
-        run, where a callback offers that."""
+        """Return a block in which another thread calls the pipeline, and Ctrl-C in this one
+        interrupts the run, where a callback offers that."""
         return interrupting(self._sigint, self._handle.ask_interrupt)
 
     def _check_unpacks(self) -> None:

@@ -61,7 +61,7 @@ class GenerationCancelled(UnicbError):
         return type(self), (self.step, self.timestep, self.latents)
 
     def _render_traceback_(self) -> list[str]:
-        """What a notebook shows of it: who has asked for it need not be told where it came from."""
+        """Return the one line that a notebook shows: who has asked for it needs no traceback."""
         return [f"{type(self).__name__}: {self}"]
 
 

@@ -258,7 +258,7 @@ class _Job:
 
     @property
     def state(self) -> str:
-        """In a few words, how far it is."""
+        """Return in a few words how far it is."""
         if self._thread is None:
             return "closed" if self.cancelled else "not begun"
         state = self.binding.state

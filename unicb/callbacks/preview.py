@@ -363,7 +363,7 @@ def _size(step: Step, facts: PipelineFacts | None) -> tuple[int, ...] | None:
 
 
 def _here(size: Size | None) -> SinkLike:
-    """The sink of where one is."""
+    """Return the sink of where one is."""
     from unicb import jupyter
     from unicb.sinks.notebook import FORMS, Notebook
 

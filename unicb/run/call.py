@@ -103,8 +103,8 @@ class Call:
         return self._run is run
 
     def is_calling(self) -> bool:
-        """Whether who is calling is the pipeline's call that was given this, and not a callback in
-        it."""
+        """Return whether who is calling is the pipeline's call that was given this, and not a
+        callback in it."""
         if self._run is not None and self._run.calls_back:
             return False
         return innermost() is self._scope if self._scope is not None else is_given(self)
@@ -268,7 +268,7 @@ class Call:
 
 
 class _Calling:
-    """Whose calls are a call's own. It does not keep it alive."""
+    """Says which calls are a call's own, and does not keep that alive."""
 
     def __init__(self, call: Call) -> None:
         self._call = weakref.ref(call)

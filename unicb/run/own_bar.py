@@ -25,7 +25,7 @@ def hide_bar(target: Target, owner: Owner) -> Callable[[], None]:
 
 
 def _with_bars(target: Target) -> Iterator[Any]:
-    """What shows a bar: the pipeline; of a modular one, its loop blocks."""
+    """Yield what shows a bar: the pipeline; of a modular one, its loop blocks."""
     loops = () if target.modular is None else target.modular.loops
     for one in (target.pipeline, *loops):
         if callable(getattr(one, "progress_bar", None)):

@@ -91,8 +91,8 @@ class SigintHandler:
 def handler_for(
     sigint: Sigint, interrupt: Callable[[FrameType | None], bool]
 ) -> SigintHandler | None:
-    """What interrupts a run at Ctrl-C; None where that is not wanted, or only offered and not
-    possible, since this is not the main thread."""
+    """Return what interrupts a run at Ctrl-C; None where that is not wanted, or only offered and
+    not possible, since this is not the main thread."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     if sigint == "no" or (sigint == "offered" and not in_main_thread):
         return None
@@ -101,8 +101,8 @@ def handler_for(
 
 @contextmanager
 def interrupting(sigint: Sigint, interrupt: Callable[[FrameType | None], bool]) -> Iterator[None]:
-    """A block in which Ctrl-C interrupts a run that is another thread's; ``interrupt`` as for
-    :class:`SigintHandler`."""
+    """Return a block in which Ctrl-C interrupts a run that is another thread's; for ``interrupt``
+    see :class:`SigintHandler`."""
     handler = handler_for(sigint, interrupt) if sigint == "offered" else None
     if handler is None:
         yield

@@ -16,7 +16,7 @@ _LABELS: dict[Wish, tuple[str, str, str]] = {
 
 
 def widgets() -> Any:
-    """The package ipywidgets.
+    """Return the package ipywidgets.
 
     Raises:
         ModuleNotFoundError: it is not installed.
@@ -68,7 +68,7 @@ class Buttons:
         self._html.value = html
 
     def poll(self) -> None:
-        """Look for clicks that nobody has told of yet."""
+        """Look for clicks that have come in."""
         if self._clicks is not None and self.wish is None:
             self._clicks.poll()
 

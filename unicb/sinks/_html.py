@@ -20,7 +20,7 @@ _STYLE = "max-width:100%;height:auto;margin:0"
 
 
 def png(picture: Image.Image) -> bytes:
-    """An RGB picture as a PNG file."""
+    """Return an RGB picture as a PNG file."""
     buffer = io.BytesIO()
     write_png(picture, buffer)
     return buffer.getvalue()
@@ -33,7 +33,7 @@ def gallery(
     size: Size | None = None,
     milliseconds: int = 125,
 ) -> str:
-    """Pictures or videos side by side, as many as there is room for, and a line of words below.
+    """Return pictures or videos side by side, as many as there is room for, and words below.
 
     Args:
         shown: RGB pictures; of a video its frames.

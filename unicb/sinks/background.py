@@ -89,7 +89,7 @@ class Background:
         return self._turn.sink
 
     def asked(self) -> Wish | None:
-        """What the sink asks of the run, if it is one that asks."""
+        """Return what the sink asks of the run, if it is one that asks."""
         asked = getattr(self.sink, "asked", None)
         return None if asked is None else cast(Wish | None, asked())
 

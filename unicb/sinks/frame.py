@@ -34,14 +34,14 @@ class PreviewFrame:
     run: int = 0
 
     def _repr_png_(self) -> bytes:
-        """For notebooks: the pictures as a PNG file, several in a grid."""
+        """Return the pictures as a PNG file for notebooks, several in a grid."""
         from unicb.sinks._html import png
         from unicb.sinks.shape import grid
 
         return png(self.images[0] if len(self.images) == 1 else grid(self.images, gap=2))
 
     def _repr_html_(self) -> str:
-        """For notebooks: the pictures side by side, or the videos as they play."""
+        """Return the pictures side by side for notebooks, or the videos as they play."""
         from unicb.sinks._html import gallery
 
         words = f"step {self.step + 1}/{self.num_timesteps}"

@@ -97,11 +97,11 @@ class Notebook:
 
     @property
     def asks(self) -> bool:
-        """Whether a run may be asked to end early, by a button."""
+        """Return whether a run may be asked to end early, by a button."""
         return self._stop
 
     def for_run(self) -> Self:
-        """Another one for one of several runs, with a display of its own."""
+        """Return another one for one of several runs, with a display of its own."""
         other = copy.copy(self)
         other._begin()
         return other
@@ -117,7 +117,8 @@ class Notebook:
             self._due_at = now + max(_LEAST_SECONDS, shown / _BYTES_PER_SECOND)
 
     def asked(self) -> Wish | None:
-        """What the buttons ask of the run; to be called at the end of each step, in its thread."""
+        """Return what the buttons ask of the run; to be called at the end of each step, in its
+        thread."""
         buttons = self._buttons
         if buttons is None:
             return None
@@ -125,7 +126,8 @@ class Notebook:
         return buttons.wish
 
     def ended(self, outcome: str, done: int) -> None:
-        """The run has ended like this, after so many steps. To be called before :meth:`close`."""
+        """Note how the run has ended, and after how many steps. To be called before
+        :meth:`close`."""
         self._ended = outcome, done
 
     def close(self) -> None:
@@ -171,5 +173,5 @@ class Notebook:
 
 
 def _bundle(html: str, text: str) -> dict[str, str]:
-    """What a front end takes of it, and what a terminal does."""
+    """Return what a front end takes of it, and what a terminal does."""
     return {"text/html": html, "text/plain": text}

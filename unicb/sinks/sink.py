@@ -23,7 +23,7 @@ class Sink(Protocol):
 
     One by which who looks on may end a run has ``asks = True``, and a method ``asked()``: called at
     the end of each step, in the run's thread, it returns ``"interrupt"``, ``"cancel"`` or None. One
-    with a method ``ended(outcome, done)`` is told before ``close`` how the run has ended (as in
+    with a method ``ended(outcome, done)`` hears before ``close`` how the run has ended (as in
     ``Run.outcome``) and after how many steps.
     """
 
