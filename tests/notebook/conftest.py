@@ -48,7 +48,10 @@ def adapted(framework: str) -> Any:
     """Turns the example's code into that for this framework."""
 
     def adapt(source: str) -> str:
-        return source if framework == "torch" else source.replace(ON_TORCH, ON_MINDSPORE)
+        if framework == "torch":
+            return source
+        # Its pipelines return a tuple.
+        return source.replace(ON_TORCH, ON_MINDSPORE).replace(".images", "[0]")
 
     return adapt
 

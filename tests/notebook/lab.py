@@ -16,7 +16,7 @@ PATIENCE = 180_000.0  # milliseconds; reached only where something hangs
 _BEGUN = re.compile(r"\[(\*|\d+)\]:?")
 _NUMBERED = re.compile(r"\[\d+\]")
 _LOAD = """
-import json, threading
+import json, threading, time
 from diffusers import StableDiffusionPipeline
 from unicb import CFGCutoff, Preview, bind, run_async, stream
 from unicb.sinks import Notebook
@@ -25,6 +25,9 @@ pipe = StableDiffusionPipeline.from_pretrained({checkpoint!r})
 config = pipe.scheduler.config
 pipe.scheduler = type(pipe.scheduler).from_config(config, timestep_spacing="trailing")
 PROMPT = "a red star on a blue background"
+
+def slowly(pipeline, index, timestep, tensors):
+    time.sleep(0.03)  # the page needs a core, too
 
 def threads():
     kept = ("asyncio_", "ThreadPoolExecutor")  # of the event loop's own pool
@@ -39,24 +42,24 @@ def told(callbacks, output=None):
 before = threads()
 """
 _BLOCKING = """
-callbacks = bind(pipe, Preview(Notebook(stop=True)))
+callbacks = bind(pipe, slowly, Preview(Notebook(stop=True)))
 output = callbacks(PROMPT, num_inference_steps=1000)
 print("TOLD", told(callbacks, output))
 """
 _DISCARDED = """
-callbacks = bind(pipe, Preview(Notebook(stop=True)))
+callbacks = bind(pipe, slowly, Preview(Notebook(stop=True)))
 try:
     callbacks(PROMPT, num_inference_steps=1000)
 finally:
     print("TOLD", told(callbacks))
 """
 _AWAITED = """
-callbacks = bind(pipe, Preview(Notebook(stop=True)))
+callbacks = bind(pipe, slowly, Preview(Notebook(stop=True)))
 output = await run_async(pipe, PROMPT, callbacks, num_inference_steps=1000)
 print("TOLD", told(callbacks, output))
 """
 _BATCH = """
-callbacks = bind(pipe, Preview(Notebook(stop=True)))
+callbacks = bind(pipe, slowly, Preview(Notebook(stop=True)))
 prompts = [PROMPT, "a green ring", "a white cross", "a blue square"]
 output = callbacks(prompts, num_inference_steps=1000)
 print("TOLD", told(callbacks, output))

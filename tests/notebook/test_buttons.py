@@ -35,7 +35,7 @@ def test_stop_gives_the_picture_so_far(lab: Lab, screenshots: Path | None) -> No
     assert lab.buttons("STOP") == ["Stop", "Discard"]
     assert (lab.displays("STOP"), lab.pictures("STOP")) == (1, 1)
     if screenshots is not None:
-        lab.wait_for_steps("STOP", 600)
+        lab.wait_for_steps("STOP", 400)
         lab.show("STOP").save(screenshots / "notebook.png", optimize=True)
     lab.click("STOP", "Stop")
     check_stopped(lab, "STOP")
