@@ -28,7 +28,7 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 nox.options.sessions = [
     *("environments", "lint", "types", "tests", "conformance", "both", "service(torch)"),
-    "webui(torch)",
+    *("webui(torch)", "notebook(torch)"),
 ]
 
 # MindSpore 2.7.0 has no wheel for a later Python.
@@ -83,6 +83,10 @@ PACKAGES["webui-mindspore"] = [*PACKAGES["mindspore"], "playwright", "pytest"]
 PACKAGES["service"] = [*PACKAGES["torch"], "httpx", "pytest"]
 PACKAGES["service-mindspore"] = [*PACKAGES["mindspore"], "httpx", "pytest"]
 PACKAGES["ray"] = [*PACKAGES["torch"], "httpx", "pytest"]
+for each_framework in FRAMEWORKS:
+    PACKAGES[f"notebook-{each_framework}"] = [
+        *(*PACKAGES[each_framework], "jupyterlab", "nbclient", "playwright", "pytest"),
+    ]
 
 #: What Chromium is called, where it is on the path.
 CHROMIUMS = [
@@ -158,7 +162,7 @@ def wheel(session: nox.Session) -> None:
 
 #: Sessions of plain nox whose environments take long to make, those that take longest first.
 LARGE_ENVIRONMENTS = [
-    *("both", "conformance(mindspore)", "conformance(torch)", "webui(torch)"),
+    *("both", "conformance(mindspore)", "conformance(torch)", "webui(torch)", "notebook(torch)"),
     *("service(torch)", "conformance(third-party)", "tests", "conformance(numpy)"),
 ]
 
@@ -564,6 +568,22 @@ def ray_session(session: nox.Session) -> None:
     """Test examples/ray_serve.py on a Ray of this machine's own, by real HTTP clients."""
     install_wheel(session, "ray", "ray")
     run_pytest(session, "tests/ray", *session.posargs, options=[])
+
+
+@nox.session(python=PYTHON, requires=["wheel"])
+@nox.parametrize(
+    "framework",
+    [nox.param("torch", id="torch"), nox.param("mindspore", id="mindspore", tags=["more"])],
+)
+@noted
+def notebook(session: nox.Session, framework: str) -> None:
+    """Run examples/notebook.ipynb in a kernel, and click on its buttons in JupyterLab in Chromium,
+    without a window."""
+    env = {"CHROMIUM": find_chromium(session)}
+    backend = "notebook" if framework == "torch" else f"notebook-{framework}"
+    install_wheel(session, f"notebook-{framework}", "notebook", constraints=backend)
+    arguments = ["tests/notebook", "--framework", framework, *session.posargs]
+    run_pytest(session, *arguments, options=[], env=env)
 
 
 def run_zoo(session: nox.Session, framework: str, *arguments: str) -> None:

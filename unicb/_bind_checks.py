@@ -22,7 +22,7 @@ from unicb.pipelines.target import Target
 from unicb.run.asked import Bound
 from unicb.run.first_call import check_watchable
 from unicb.run.run import Run
-from unicb.run.sigint import OnSigint, check_sigint
+from unicb.run.sigint import OnSigint, Sigint, check_sigint
 
 
 def bound_to(
@@ -31,9 +31,9 @@ def bound_to(
     tensor_inputs: Sequence[str] | None,
     on_sigint: OnSigint | None,
     on_over: Callable[[Run], None],
-) -> tuple[Bound, list[str]]:
+) -> tuple[Bound, list[str], Sigint]:
     """Check what ``bind`` ties together; return it with the names of the tensors that the loop is
-    asked for. :func:`unicb.bind` says what is raised.
+    asked for, and what Ctrl-C does. :func:`unicb.bind` says what is raised.
 
     Args:
         on_over: called when nothing is left of a run.
@@ -69,8 +69,22 @@ def bound_to(
         target.check_interruptible()
     if early := acting_early(adapted):
         check_watchable(target, name_of(early[0]))
-    bound = Bound(target, tuple(needs), early, on_over, set())
-    return bound, [*with_batch(needed, offered, facts)]
+    hides_bar = any(callback.hides_progress_bar for callback in adapted)
+    bound = Bound(target, tuple(needs), early, on_over, set(), hides_bar)
+    sigint: Sigint = "asked" if on_sigint is not None else _offered_sigint(target, adapted)
+    return bound, [*with_batch(needed, offered, facts)], sigint
+
+
+def _offered_sigint(target: Target, callbacks: tuple[Callback, ...]) -> Sigint:
+    """Return what Ctrl-C does where nobody has said it: what a callback offers, if the pipeline
+    can."""
+    if all(callback.on_sigint is None for callback in callbacks):
+        return "no"
+    try:
+        target.check_interruptible()
+    except UnsupportedPipelineError:
+        return "no"
+    return "offered"
 
 
 def offered_tensors(target: Target) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from unicb._bind_checks import bound_to
-from unicb.callback import Callback, PlainFunction, name_of
+from unicb.callback import Callback, PlainFunction
 from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines.by_hand import Loop
 from unicb.pipelines.source import CALLBACK
@@ -20,7 +20,7 @@ from unicb.run.call import Call
 from unicb.run.controls import Controls
 from unicb.run.handle import Handle, State
 from unicb.run.scoped_call import block_in_scope, call_in_scope
-from unicb.run.sigint import OnSigint
+from unicb.run.sigint import OnSigint, Sigint, interrupting
 from unicb.run.sources import TENSOR_INPUTS
 
 __all__ = ["Binding", "State", "bind"]
@@ -45,7 +45,8 @@ def bind(
             every tensor that the pipeline offers.
         on_sigint: ``"interrupt"``: the first Ctrl-C during a run interrupts it, the second raises
             KeyboardInterrupt; after the run, Ctrl-C does what it did before. The pipeline has to
-            be called in the main thread then. None leaves Ctrl-C alone.
+            be called in the main thread then. None leaves Ctrl-C alone, unless a
+            callback offers this (:attr:`Callback.on_sigint`), as a display in a notebook does.
 
     Raises:
         BackendNotFoundError, BackendLoadError: no backend for ``pipeline``, or it fails to load.
@@ -57,8 +58,8 @@ def bind(
         UnicbError: ``on_sigint`` in another thread than the main one.
     """
     handle = Handle()
-    bound, tensors = bound_to(pipeline, callbacks, tensor_inputs, on_sigint, handle.over)
-    return Binding(bound, handle, tensors, on_sigint is not None)
+    bound, tensors, sigint = bound_to(pipeline, callbacks, tensor_inputs, on_sigint, handle.over)
+    return Binding(bound, handle, tensors, sigint)
 
 
 _WITH = "write the loop in a block, as in `with bind(Loop(...), ...) as callbacks:`"
@@ -75,7 +76,7 @@ class Binding(Controls, Mapping[str, Any]):
 
     """
 
-    def __init__(self, bound: Bound, handle: Handle, tensors: list[str], sigint: bool) -> None:
+    def __init__(self, bound: Bound, handle: Handle, tensors: list[str], sigint: Sigint) -> None:
         super().__init__(bound, handle)
         self._tensors, self._sigint = tensors, sigint
         self._used = False
@@ -120,6 +121,11 @@ class Binding(Controls, Mapping[str, Any]):
         about = self._bound, self._handle, lease, self._tensors, self._sigint
         return call_in_scope(*about, args, kwargs)
 
+    def _awaited(self) -> AbstractContextManager[None]:
+        """Return a block in which another thread calls the pipeline, and Ctrl-C in this one
+        interrupts the run, where a callback offers that."""
+        return interrupting(self._sigint, self._handle.ask_interrupt)
+
     def _check_unpacks(self) -> None:
         """Raise UnsupportedPipelineError if the pipeline's call takes no callback."""
         if not self._bound.target.takes_callback:
@@ -158,7 +164,7 @@ class Binding(Controls, Mapping[str, Any]):
     __hash__ = object.__hash__
 
     def __repr__(self) -> str:
-        names = ", ".join(name_of(callback) for callback, _ in self._bound.callbacks)
+        names = ", ".join(repr(callback) for callback, _ in self._bound.callbacks)
         return f"<Binding of {self._bound.target.name}: {names or 'no callbacks'}>"
 
     def __reduce__(self) -> NoReturn:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
+from unicb._described import arguments
 from unicb.ops import Tensor
 from unicb.step import Step
 
 if TYPE_CHECKING:
     from unicb.pipelines.target import Target
     from unicb.run.run import Run
+    from unicb.run.sigint import OnSigint
 
 #: The frameworks' own signature: (pipeline, step index, timestep, tensors) -> tensors or None.
 PlainFunction: TypeAlias = Callable[[Any, int, Any, dict[str, Tensor]], dict[str, Tensor] | None]
@@ -38,6 +40,27 @@ class Callback(ABC):
 
     #: What no other callback of the same binding may own, such as ``"guidance"``.
     owns: Sequence[str] = ()
+
+    #: Whether the pipeline's own progress bar is not shown in calls with this callback: it has
+    #: one of its own.
+    hides_progress_bar: bool = False
+
+    #: ``"interrupt"``: what the first Ctrl-C of a run does, if ``bind`` is not told otherwise, the
+    #: pipeline can be interrupted, and it is called in the main thread.
+    on_sigint: OnSigint | None = None
+
+    if not TYPE_CHECKING:  # to which it would say that a callback takes any arguments
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+            """Note what it was made with, in a line, for its ``repr``."""
+            if (args or kwargs) and cls.__init__ is object.__init__:
+                raise TypeError(f"{cls.__name__}() takes no arguments")
+            made = super().__new__(cls)
+            object.__setattr__(made, "_given", arguments(args, kwargs))
+            return made
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({getattr(self, '_given', '')})"
 
     @abstractmethod
     def on_step_end(self, step: Step) -> None:
@@ -152,6 +175,9 @@ class FunctionCallback(Callback):
             step._tensors.update(returned)
         if (latents := step._tensors.get("latents")) is not before and before is not None:
             step._check_written("latents", latents, before)
+
+    def __repr__(self) -> str:
+        return self._name()
 
     def _name_in_messages(self) -> str:
         return self._name()

@@ -45,6 +45,9 @@ class Result:
 
     output: Any
 
+    def __repr__(self) -> str:
+        return f"<Result: {type(self.output).__name__}>"
+
 
 #: An item of a :class:`Stream`. A ProgressState comes only where ``progress=True`` asks for it.
 Event: TypeAlias = PreviewFrame | ProgressState | Result
@@ -178,6 +181,9 @@ class Stream(Iterator[Event], AsyncIterator[Event]):
 
         self._start()
         return await next_event(self._job)
+
+    def __repr__(self) -> str:
+        return f"<Stream of {type(self._lease.pipeline).__name__}: {self._job.state}>"
 
     def __enter__(self) -> Self:
         return self
@@ -325,6 +331,17 @@ class _Job:
             self._thread = thread  # first: the run's callbacks may ask whose thread it is
             thread.start()
 
+    @property
+    def state(self) -> str:
+        """Return in a few words how far it is."""
+        if self._thread is None:
+            return "closed" if self.cancelled else "not begun"
+        state = self.binding.state
+        if self._ended and state not in ("pending", "running"):
+            return state
+        done = self.binding.step
+        return "under way" if done is None else f"under way, {done + 1} steps done"
+
     def is_executing(self) -> bool:
         """Return whether the pipeline is in use: from the stream's beginning, unless it was dropped
         before its first item."""
@@ -396,7 +413,8 @@ class _Job:
     def next(self) -> Event:
         with self._changed:
             try:
-                self._changed.wait_for(lambda: self.has_ended() or self.has_events())
+                with self.binding._awaited():
+                    self._changed.wait_for(lambda: self.has_ended() or self.has_events())
             except BaseException:
                 self.cancel()  # Ctrl-C: nobody waits for the rest
                 raise

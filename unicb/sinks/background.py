@@ -9,12 +9,13 @@ import warnings
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
+from unicb._described import short
 from unicb.checks import number_within, whole_number
 from unicb.sinks.failures import failure, sink_name
 from unicb.sinks.frame import PreviewFrame
-from unicb.sinks.sink import Sink, SinkLike, as_sink
+from unicb.sinks.sink import Sink, SinkLike, Wish, as_sink
 
 _LONGEST_WAIT = 86400.0
 _LOOK_SECONDS = 0.05
@@ -58,6 +59,9 @@ class Background:
         self._lock = threading.RLock()
         self._worker: _Worker | None = None
 
+    def __repr__(self) -> str:
+        return f"Background({short(self.sink)})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         made = partial(type(self), flush_timeout=self._flush_timeout)
         return made, (self.sink, self._maxsize)
@@ -84,6 +88,17 @@ class Background:
     def sink(self) -> Sink:
         """Return the sink that the frames are handed to."""
         return self._turn.sink
+
+    def asked(self) -> Wish | None:
+        """Return what the sink asks of the run, if it is one that asks."""
+        asked = getattr(self.sink, "asked", None)
+        return None if asked is None else cast(Wish | None, asked())
+
+    def ended(self, outcome: str, done: int) -> None:
+        """Tell the sink how the run has ended, if it is one that wants to know."""
+        ended = getattr(self.sink, "ended", None)
+        if ended is not None:
+            ended(outcome, done)
 
     def wants_more(self) -> bool:
         """Return whether the sink takes frames; False from when it raised to the end of the run.
