@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from unicb.pipelines import PipelineFacts
     from unicb.pipelines.by_hand import Loop
     from unicb.pipelines.target import Target
+    from unicb.report import Report
     from unicb.run.run import Run
     from unicb.sibling import sibling
     from unicb.step import Step
@@ -99,6 +100,7 @@ else:
             "unicb.pipelines": ("PipelineFacts",),
             "unicb.pipelines.by_hand": ("Loop",),
             "unicb.pipelines.target": ("Target",),
+            "unicb.report": ("Report",),
             "unicb.run.run": ("Run",),
             "unicb.sibling": ("sibling",),
             "unicb.step": ("Step",),
@@ -138,6 +140,7 @@ __all__ = [
     "Progress",
     "PromptSchedule",
     "PromptWeights",
+    "Report",
     "Result",
     "RuleStep",
     "Run",

@@ -16,6 +16,7 @@ from unicb.run.asked import Bound
 from unicb.run.first_call import check_watchable
 from unicb.run.run import Run
 from unicb.run.sigint import OnSigint, check_sigint
+from unicb.step import Declared
 
 
 def bound_to(
@@ -37,7 +38,7 @@ def bound_to(
     offered = offered_tensors(target)
     chosen = offered if tensor_inputs is None else tensor_names(tensor_inputs)
     adapted = tuple(as_callback(callback, chosen) for callback in callbacks)
-    needs = [(callback, tuple(callback.needs(target))) for callback in adapted]
+    needs = [(each, Declared(each.needs(target), name_of(each))) for each in adapted]
     # A mapping's order is its insertion order: this drops duplicates and keeps the order.
     needed = tuple(dict.fromkeys(name for _, names in needs for name in names))
     missing = [name for name in (*needed, *chosen) if name not in offered]

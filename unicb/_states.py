@@ -20,3 +20,7 @@ class States:
         if kept is None:
             kept = self._kept[id(callback)] = callback, make()
         return cast(T, kept[1])
+
+    def get(self, callback: object) -> Any:
+        """The value of ``callback``; None where it has none."""
+        return self._kept.get(id(callback), (None, None))[1]

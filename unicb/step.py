@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,21 @@ DenoisedKind: TypeAlias = Literal["exact", "estimate", "none"]
 Picture: TypeAlias = Literal["denoised", "latents"]
 
 T = TypeVar("T")
+
+
+class Declared(tuple[str, ...]):
+    """Names of the tensors that a callback has declared, and whose they are.
+
+    Attributes:
+        owner: what messages call the callback.
+    """
+
+    owner: str
+
+    def __new__(cls, names: Iterable[str], owner: str) -> Self:
+        made = super().__new__(cls, names)
+        made.owner = owner
+        return made
 
 
 def timestep_number(timestep: Any, ops: TensorOps) -> float:
@@ -136,7 +151,7 @@ class Step(GuidanceControls):
         if picture is None:
             written = self._tensors.get("latents") is not self._handed.get("latents")
             picture = "latents" if written else "denoised"
-        self.run.interrupt(picture)
+        self.run.interrupt(picture, getattr(self._names, "owner", "a callback"))
 
     def denoised(self) -> Tensor | None:
         """Compute what the model takes the finished latents to be (x0), as a Preview shows it; at

@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -27,6 +27,8 @@ from unicb.step import Picture, Step
 
 if TYPE_CHECKING:
     from unicb.latents.decoders import Decoder
+    from unicb.report import Report
+    from unicb.run.run import Run
 
 _CALLBACK = "callback_on_step_end"
 _EXIT_TIMEOUT = 10.0
@@ -163,6 +165,11 @@ class Stream(Iterator[PreviewFrame | Result]):
         """
         return self._job.binding.interrupt(picture=picture)
 
+    @property
+    def report(self) -> Report:
+        """What the run has done; see :attr:`unicb.Binding.report`. From any thread."""
+        return self._job.binding.report
+
     def cancel(self) -> None:
         """End the run at the end of its step; no further item comes. Any thread may call it, at
         once."""
@@ -209,8 +216,14 @@ class _StopWhenCancelled(Callback):
         self._job = job
 
     def on_step_end(self, step: Step) -> None:
-        if self._job.cancelled and not self._job.binding.cancel():
+        if self._job.cancelled and not self._job.binding._cancel("leaving its stream"):
             raise GenerationCancelled(step.index, step.timestep)
+
+    def on_report(self, run: Run) -> Mapping[str, int]:
+        return {"dropped": self._job.dropped}
+
+    def _name_in_messages(self) -> str:
+        return "stream"
 
 
 #: Those whose thread has not ended.
@@ -229,6 +242,8 @@ class _Job:
         self.is_left = False
         self._changed = threading.Condition()
         self._frames: deque[PreviewFrame] = deque(maxlen=backlog)
+        #: How many previews nobody has taken in time.
+        self.dropped = 0
         self._outcome: Result | BaseException | None = None
         self._ended = False
         self._thread: threading.Thread | None = None
@@ -269,6 +284,7 @@ class _Job:
 
     def put(self, frame: PreviewFrame) -> None:
         with self._changed:
+            self.dropped += len(self._frames) == self._frames.maxlen
             self._frames.append(frame)
             self._changed.notify_all()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
 
@@ -186,7 +186,14 @@ class Preview(Callback):
         return _Bound(ColourMap(self._factors or find_format(pipeline, facts), layout), None, facts)
 
     def on_run_end(self, run: Run) -> None:
-        self._state(run).sink.close()
+        sink = self._state(run).sink
+        sink.close()
+        for complaint in sink.told:
+            run.warned(complaint)
+
+    def on_report(self, run: Run) -> Mapping[str, int]:
+        state: _RunState | None = run.kept(self)
+        return {} if state is None else {"shown": state.sink.shown, "dropped": state.sink.dropped}
 
     def _state(self, run: Run) -> _RunState:
         return run.state(self, self._begun)
@@ -203,7 +210,9 @@ class Preview(Callback):
             self._show(step, state)
         except Exception as error:
             state.failed = True
-            _warn(f"previews are off for the rest of this run: {type(error).__name__}: {error}")
+            message = f"previews are off for the rest of this run: {type(error).__name__}: {error}"
+            step.run.warned(message)
+            _warn(message)
 
     def _show(self, step: Step, state: _RunState) -> None:
         last = step.index + 1 == step.num_timesteps
