@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         UnicbError,
         UnsupportedPipelineError,
     )
+    from unicb.explanation import Explanation, explain
     from unicb.guidance.rule_step import RuleStep
     from unicb.latents import LatentFormat, fit_rgb_factors
     from unicb.latents.initial import initial_latents
@@ -93,6 +94,7 @@ else:
                 "UnicbError",
                 "UnsupportedPipelineError",
             ),
+            "unicb.explanation": ("Explanation", "explain"),
             "unicb.guidance.rule_step": ("RuleStep",),
             "unicb.latents": ("LatentFormat", "fit_rgb_factors"),
             "unicb.latents.initial": ("initial_latents",),
@@ -120,6 +122,7 @@ __all__ = [
     "CFGCutoff",
     "Callback",
     "ClassifierFreeZeroStarGuidance",
+    "Explanation",
     "GenerationCancelled",
     "GuidanceInterval",
     "GuidanceRescale",
@@ -155,6 +158,7 @@ __all__ = [
     "UnsupportedPipelineError",
     "__version__",
     "bind",
+    "explain",
     "fit_rgb_factors",
     "initial_latents",
     "load_trajectory",
