@@ -110,10 +110,14 @@ def skeleton(kind: type, checkpoint: Checkpoint | None, library: ModuleType) -> 
     Raises:
         ValueError: no pipeline can be of this class.
     """
-    if hasattr(kind, "init_pipeline"):  # blocks
-        return _modular(kind().init_pipeline(), checkpoint, library)
-    if any(base.__name__ == "ModularPipeline" for base in kind.__mro__):
-        return _modular(kind(), checkpoint, library)
+    is_blocks = hasattr(kind, "init_pipeline")
+    if is_blocks or any(base.__name__ == "ModularPipeline" for base in kind.__mro__):
+        try:
+            made = kind().init_pipeline() if is_blocks else kind()
+        except Exception as error:  # whatever is wrong with blocks
+            why = f"{type(error).__name__}: {error}"
+            raise ValueError(f"a {kind.__name__} cannot be made: {why}") from error
+        return _modular(made, checkpoint, library)
     try:
         pipeline: Any = object.__new__(kind)
         attributes = vars(pipeline)

@@ -82,11 +82,11 @@ def check(pipe: Any) -> None:
 @pytest.mark.parametrize("kind", harness.kinds)
 def test_it_says_what_bind_says(kind: str) -> None:
     pipe = harness.build(kind)
-    before = harness.traces(pipe)
+    before = type(pipe.unet), sorted(vars(pipe.unet))
     check(pipe)
-    assert harness.traces(pipe) == before
+    assert (type(pipe.unet), sorted(vars(pipe.unet))) == before
     found = explain(pipe)
-    assert found.features["ip_adapter"].works == (kind == "ip-adapter")
+    assert found.features["ip_adapter"].works == kind.endswith("ip-adapter")
     assert found.guidance.way == "batch"
 
 
@@ -131,10 +131,12 @@ def test_a_checkpoint_is_explained_as_its_pipeline_is(
     assert json.loads(out[out.index("[\n") :])[0]["backend"] == NAME
 
 
-@pytest.mark.skipif(NAME != "torch", reason="mindone 0.5.0 has no such blocks")
 @pytest.mark.parametrize(
     ("name", "way"),
-    [("StableDiffusionXLModularPipeline", "guider"), ("FluxAutoBlocks", "none")],
+    [
+        ("StableDiffusionXLModularPipeline", "guider"),
+        on(torch=("FluxAutoBlocks", "none"), mindspore=("WanAutoBlocks", "guider")),
+    ],
 )
 def test_a_modular_class(name: str, way: str) -> None:
     (found,) = explanations(name)
@@ -183,7 +185,7 @@ def rows_of(pipe: Any) -> Iterator[list[int]]:
     "title",
     [
         *("StableDiffusionPipeline", "StableDiffusionPAGPipeline", "FluxPipeline"),
-        *("WanPipeline", "ZImagePipeline", "PixArtAlphaPipeline"),
+        *("WanPipeline", "LuminaPipeline", "PixArtAlphaPipeline"),
     ],
 )
 def test_report_tells_the_rows_saved(title: str) -> None:
