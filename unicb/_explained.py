@@ -1,4 +1,4 @@
-"""How things work on a pipeline, in words: each read off what a run goes by."""
+"""This says in words how things work on a pipeline: each is read off what a run goes by."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unicb.pipelines.target import Target
 
 @dataclass(frozen=True)
 class Guided:
-    """How classifier-free guidance works on a pipeline.
+    """The way in which classifier-free guidance works on a pipeline, as far as it is known.
 
     Attributes:
         way: ``"batch"``: one call of the denoiser a step, on several blocks of rows; ``"calls"``,
@@ -39,12 +39,12 @@ class Guided:
     words: str
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, in lists and strings."""
+        """Return all of it, in lists and strings."""
         return {**asdict(self), "denoisers": list(self.denoisers), "order": list(self.order)}
 
 
 def guided_by(target: Target | None) -> Guided:
-    """How guidance works on a pipeline; ``target``: None where ``bind`` refuses it."""
+    """Say how guidance works on a pipeline; ``target``: None where ``bind`` refuses it."""
     if target is None:
         return Guided(None, (), (), False, "not known")
     try:
@@ -73,7 +73,7 @@ def _words(pipeline: Any, facts: PipelineFacts) -> str:
 
 
 def how_stopped(target: Target) -> str:
-    """How an interrupted run ends."""
+    """Say how an interrupted run ends."""
     if target.modular is not None:
         return "its further steps are left out"
     if stops_by_flag(target.pipeline):
@@ -82,7 +82,7 @@ def how_stopped(target: Target) -> str:
 
 
 def how_shown(target: Target) -> str:
-    """What a preview is made of."""
+    """Say what a preview is made of."""
     try:
         form = find_format(target.pipeline, target.facts)
     except UnsupportedPipelineError:
@@ -93,7 +93,7 @@ def how_shown(target: Target) -> str:
 
 
 def how_adapted(target: Target) -> str:
-    """Which IP-Adapters there are."""
+    """Say which IP-Adapters there are."""
     adapters = Adapters("IPAdapterScale", target.pipeline)
     values = adapters.values()
     scales = values[0] if all(value == values[0] for value in values) else "different ones"
@@ -102,7 +102,7 @@ def how_adapted(target: Target) -> str:
 
 
 def caches_of(target: Target) -> Iterator[str]:
-    """Libraries that are enabled on its models, and on which."""
+    """Yield the caching libraries that are enabled on its models, each with the model."""
     for model in target.models:
         library = next((each for each in LIBRARIES if each.is_on(model)), None)
         if library is not None:
@@ -110,7 +110,7 @@ def caches_of(target: Target) -> Iterator[str]:
 
 
 def device_and_dtype(pipeline: Any, target: Target | None) -> tuple[str | None, str | None]:
-    """Where its first denoiser is, and in what."""
+    """Return the device and the dtype of its first denoiser, or what the pipeline says."""
     models = [] if target is None else target.models[:1]
     for of in (*models, pipeline):
         device, dtype = (_said(of, name) for name in ("device", "dtype"))
@@ -128,7 +128,7 @@ def _said(of: Any, name: str) -> str | None:
 
 
 def versions_of(backend: Backend) -> Mapping[str, str]:
-    """Of what the backend stands on."""
+    """Return the versions of what the backend stands on."""
     try:
         return dict(backend.versions())
     except PackageNotFoundError:

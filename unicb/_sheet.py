@@ -14,7 +14,7 @@ Line = tuple[str, str]
 
 
 def as_text(title: str, lines: Iterable[Line]) -> str:
-    """The title, and the lines below it, labels in a column of their own; at most 100 columns."""
+    """Return the title with the lines below it, labels in a column of their own."""
     shown = list(lines)
     column = max((len(label) for label, _ in shown), default=0) + 2
     made = [title]
@@ -32,7 +32,7 @@ def as_text(title: str, lines: Iterable[Line]) -> str:
 
 
 def as_html(title: str, lines: Iterable[Line]) -> str:
-    """The same as a table, in the notebook's own colours."""
+    """Return the same as a table, in the notebook's own colours."""
     cell = 'style="text-align: left; vertical-align: top"'
     rows = "".join(
         f"<tr><th {cell}>{html.escape(label)}</th><td {cell}>{html.escape(text)}</td></tr>"

@@ -44,7 +44,7 @@ class _StandIn:
 
 
 def stand_in(name: str, config: Config | None = None) -> Any:
-    """What stands for a model of a class of this name."""
+    """Make what stands for a model of a class of this name."""
     return type(name, (_StandIn,), {})(config)
 
 
@@ -71,19 +71,19 @@ class Checkpoint:
         self.class_name = str(name[-1] if isinstance(name, list) else name)
 
     def components(self) -> Iterator[tuple[str, str]]:
-        """Names of the components that it has, each with its class's name."""
+        """Yield the names of the components that it has, each with its class's name."""
         for name, said in self._index.items():
             is_component = isinstance(said, list) and len(said) >= 2 and isinstance(said[1], str)
             if is_component and not name.startswith("_"):
                 yield name, said[1]
 
     def config(self, name: str) -> dict[str, Any]:
-        """The configuration of a component; empty where it has none."""
+        """Return the configuration of a component; empty where it has none."""
         paths = (self._folder / name / file for file in _CONFIGS)
         return next((_read(path) for path in paths if path.is_file()), {})
 
     def settings(self) -> Config:
-        """The pipeline's own configuration, and where it is."""
+        """Return the pipeline's own configuration, and where it is."""
         said = {name: value for name, value in self._index.items() if not isinstance(value, list)}
         return Config(**said, _name_or_path=str(self._folder))
 
@@ -99,7 +99,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def skeleton(kind: type, checkpoint: Checkpoint | None, library: ModuleType) -> Any:
-    """A pipeline of this class, without weights.
+    """Make a pipeline of this class, without weights.
 
     Args:
         kind: the class; or a class of blocks of modular pipelines.
@@ -136,7 +136,7 @@ def skeleton(kind: type, checkpoint: Checkpoint | None, library: ModuleType) -> 
 
 
 def _modular(pipeline: Any, checkpoint: Checkpoint | None, library: ModuleType) -> Any:
-    """A modular pipeline, which is made without components, with what stands for these."""
+    """Give a modular pipeline, which is made without components, what stands for these."""
     named = {} if checkpoint is None else dict(checkpoint.components())
     for name in getattr(pipeline, "_component_specs", named):
         if getattr(pipeline, name, None) is None:
@@ -146,7 +146,7 @@ def _modular(pipeline: Any, checkpoint: Checkpoint | None, library: ModuleType) 
 
 
 def _named_by(kind: type, pipeline: Any) -> Iterator[str]:
-    """Names of the components of a class: of what its objects are made of, and what is known of
+    """Yield the names of a class's components: what its objects are made of, and what is known of
     its loop."""
     for name, parameter in inspect.signature(kind.__init__).parameters.items():  # type: ignore[misc]
         if name != "self" and parameter.default in (inspect.Parameter.empty, None):
@@ -172,7 +172,7 @@ def _component(name: str, of: str, checkpoint: Checkpoint | None, library: Modul
 
 
 def _defaults(kind: Any) -> Mapping[str, Any]:
-    """What a model's class takes its settings for, where its configuration does not say."""
+    """Return what a model's class takes where its configuration does not say."""
     if not isinstance(kind, type):
         return {}
     found = inspect.signature(kind.__init__).parameters.values()  # type: ignore[misc]

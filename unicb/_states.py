@@ -22,5 +22,5 @@ class States:
         return cast(T, kept[1])
 
     def get(self, callback: object) -> Any:
-        """The value of ``callback``; None where it has none."""
+        """Return the value of ``callback``; None where it has none."""
         return self._kept.get(id(callback), (None, None))[1]

@@ -152,7 +152,7 @@ class Backend(ABC):
         """
 
     def devices(self) -> Sequence[str]:
-        """Devices that the framework finds here, for reports: such as ``"cpu"``, ``"cuda:0"``.
+        """Return the devices that the framework finds here, for reports: ``"cpu"``, ``"cuda:0"``, ….
 
         Unless overridden, the host alone.
         """
@@ -221,7 +221,7 @@ def _has(backend: object, part: str) -> bool:
 
 
 def load_backend(name: str) -> Backend:
-    """The backend called ``name``, whether its framework can be imported or not.
+    """Return the backend called ``name``, whether its framework can be imported or not.
 
     Raises:
         BackendNotFoundError: no such entry point is installed; names those that are.
@@ -246,7 +246,7 @@ def get_backend(name: str) -> Backend:
 
 
 def library_of(backend: Backend) -> str:
-    """The module with the framework's pipelines; empty where the backend does not say."""
+    """Return the module with the framework's pipelines; empty where the backend does not say."""
     return str(getattr(backend, "library", "") or getattr(backend, "package", ""))
 
 

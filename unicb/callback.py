@@ -75,7 +75,7 @@ class Callback(ABC):
         """
 
     def on_report(self, run: Run) -> Mapping[str, Any]:
-        """What the run's report says of this callback: figures and words by their names, such as
+        """Say what the run's report has of this callback: figures and words by their names, such as
         ``{"shown": 12}``; nothing, unless overridden.
 
         Called when a report is asked for, in any thread, and once more after :meth:`on_run_end`.

@@ -52,7 +52,8 @@ class Feature:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What is known of a pipeline, and what works on it. ``print`` shows it in one screen.
+    """An explanation says what is known of a pipeline, and what works on it. ``print`` shows it in
+    one screen.
 
     Attributes:
         pipeline: name of its class.
@@ -86,7 +87,7 @@ class Explanation:
     basis: Basis = "pipeline"
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, in dicts, lists, strings and numbers."""
+        """Return all of it, in dicts, lists, strings and numbers."""
         found = asdict(self)
         found["tensors"], found["caches"] = list(self.tensors), list(self.caches)
         found["guidance"] = self.guidance.as_dict()
@@ -179,7 +180,7 @@ def explained(pipeline: Any, basis: Basis) -> Explanation:
 
 
 def refusal(pipeline: Any, callbacks: Sequence[Callback]) -> str | None:
-    """The error with which ``bind`` refuses these callbacks; None if it takes them."""
+    """Return the error with which ``bind`` refuses these callbacks; None if it takes them."""
     try:
         bound_to(pipeline, callbacks, None, None, lambda run: None)
     except (BackendNotFoundError, BackendLoadError):
@@ -194,7 +195,7 @@ _LABELS = {"rule": "GuidanceRule"}
 
 
 def _kinds() -> Iterator[tuple[str, Callback, Any]]:
-    """Each feature, with a callback that needs it and what says how it works."""
+    """Yield each feature, with a callback that needs it, and what says how it works."""
     from unicb.callbacks import (
         AdaptiveProjectedGuidance,
         CFGCutoff,

@@ -1,4 +1,4 @@
-"""What a run did: ``print(callbacks.report)``."""
+"""A report says what a run did: ``print(callbacks.report)``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["CutSpan", "Report", "Stop"]
 
 @dataclass(frozen=True)
 class Report:
-    """What a run has done by the time that it was asked for. ``print`` shows it in one screen.
+    """A report says what a run has done by now. ``print`` shows it in one screen.
 
     Attributes:
         pipeline: name of the pipeline's class.
@@ -57,12 +57,12 @@ class Report:
 
     @classmethod
     def empty(cls, pipeline: str, outcome: State) -> Self:
-        """Of a run that has not begun, or has ended before it had."""
+        """Make that of a run that has not begun, or whose call has ended before it had."""
         return cls(pipeline, outcome)
 
     @classmethod
     def of(cls, record: Record, outcome: State) -> Self:
-        """What is noted by now."""
+        """Make one of what is noted by now."""
         ends = tuple(record.step_ends)  # of a run under way, these grow
         return cls(
             pipeline=record.name,
@@ -82,11 +82,11 @@ class Report:
 
     @property
     def seconds_per_step(self) -> float | None:
-        """The median over all steps but the first; None where there is no other."""
+        """Return the median over all steps but the first; None where there is no other."""
         return statistics.median(self.step_seconds) if self.step_seconds else None
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, in dicts, lists, strings and numbers."""
+        """Return all of it, in dicts, lists, strings and numbers."""
         found = {name: getattr(self, name) for name in self.__dataclass_fields__}
         found["step_seconds"] = list(self.step_seconds)
         found["seconds_per_step"] = self.seconds_per_step

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Declared(tuple[str, ...]):
-    """Names of the tensors that a callback has declared, and whose they are.
+    """The names of the tensors that a callback has declared, and whose they are.
 
     Attributes:
         owner: what messages call the callback.

@@ -167,7 +167,7 @@ class Stream(Iterator[PreviewFrame | Result]):
 
     @property
     def report(self) -> Report:
-        """What the run has done; see :attr:`unicb.Binding.report`. From any thread."""
+        """Say what the run has done; see :attr:`unicb.Binding.report`. From any thread."""
         return self._job.binding.report
 
     def cancel(self) -> None:

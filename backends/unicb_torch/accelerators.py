@@ -114,7 +114,7 @@ _KINDS = ("cuda", "xpu", "npu", "mps")
 
 
 def devices() -> tuple[str, ...]:
-    """Devices that torch finds here: ``"cpu"``, ``"cuda:0"``, …"""
+    """Return the devices that torch finds here: ``"cpu"``, ``"cuda:0"``, …"""
     found = ["cpu"]
     for kind in _KINDS:
         module = _module_of(kind)

@@ -25,7 +25,7 @@ _OURS = ("numpy", "pillow")
 
 @dataclass(frozen=True)
 class Found:
-    """What is found of one backend.
+    """A backend as it was found.
 
     Attributes:
         name: of its entry point.
@@ -83,7 +83,7 @@ def examined(name: str) -> Found:
 
 
 def _missing(backend: Backend) -> list[str]:
-    """The framework, and the package with its pipelines, as far as they are not there."""
+    """Return the framework's name, and that of the package with its pipelines, where missing."""
     found = [name for name in _distributions(backend)[:1] if name not in _installed([name])]
     package = getattr(backend, "package", "")
     return [*found, *([package] if package and find_spec(package) is None else [])]

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def explanations(what: str, backend: str | None = None) -> Iterator[Explanation]:
-    """What works on a checkpoint's pipeline, or on a class, on each backend that has it.
+    """Yield what works on a checkpoint's pipeline, or a class, for each backend that has it.
 
     Raises:
         BackendNotFoundError, BackendLoadError: the backend that was named.

@@ -188,7 +188,7 @@ class Preview(Callback):
     def on_run_end(self, run: Run) -> None:
         sink = self._state(run).sink
         sink.close()
-        for complaint in sink.told:
+        for complaint in sink.warned:
             run.warned(complaint)
 
     def on_report(self, run: Run) -> Mapping[str, int]:

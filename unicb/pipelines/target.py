@@ -108,8 +108,8 @@ class Target:
 
     @property
     def noticed_by(self) -> Literal["callback", "loop_step", "scheduler"]:
-        """What tells of the ends of its steps: the callback that its loop calls, ``loop_step`` of
-        its loop blocks, or its scheduler.
+        """Return what tells of the ends of its steps: the callback that its loop calls,
+        ``loop_step`` of its loop blocks, or its scheduler.
 
         Raises:
             UnsupportedPipelineError: nothing does.

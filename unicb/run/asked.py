@@ -119,7 +119,7 @@ class AskedRun:
 
     @property
     def report(self) -> Report:
-        """What it has done so far; see :class:`unicb.Report`. From any thread."""
+        """Say what it has done so far; see :class:`unicb.Report`. From any thread."""
         from unicb.report import Report
 
         return Report.of(self.record, self.ending.outcome or "running")
@@ -129,7 +129,7 @@ class AskedRun:
         self.record.warned(message)
 
     def _notes(self) -> dict[str, Mapping[str, Any]]:
-        """What the callbacks say of it, by their names; several of one name are numbered."""
+        """Ask the callbacks what they say of it; several of one name are numbered."""
         found: dict[str, Mapping[str, Any]] = {}
         for callback, _ in self._bound.callbacks:
             if said := callback.on_report(cast("Run", self)):
@@ -155,7 +155,7 @@ class AskedRun:
         return self._states.of(callback, make)
 
     def kept(self, callback: Callback) -> Any:
-        """What ``callback`` keeps of this run by :meth:`state`; None where that is nothing yet."""
+        """Return what ``callback`` keeps of this run by :meth:`state`; None if that is nothing."""
         return self._states.get(callback)
 
     def is_tensor(self, value: object) -> bool:

@@ -55,7 +55,7 @@ class Controls:
 
     @property
     def report(self) -> Report:
-        """What the latest run has done, so far if it is under way; an empty one, whose outcome is
+        """Say what the latest run has done, so far if it is under way. It is empty, and its outcome
         ``"pending"``, before the first step. ``print(callbacks.report)`` shows it in one screen.
 
         From any thread. Of several loops in one call, it is about the latest.

@@ -1,4 +1,4 @@
-"""What is noted of a run while it goes, for its report and for the log: numbers and words only."""
+"""A record holds what is noted of a run, for its report and for the log: numbers and words only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONGEST_ERROR = 200
 
 
 class Stop(NamedTuple):
-    """Who has ended a run early, and where.
+    """A stop says who has ended a run early, and where.
 
     Attributes:
         by: a callback's name; or ``interrupt()``, ``cancel()``, ``Ctrl-C`` and the like, where it
@@ -61,15 +61,16 @@ class RowCount:
         self._at_step = self.whole
 
     def saved(self, steps: int) -> float:
-        """Share of the rows of so many steps that were not computed: as if each of them took as
-        many, without a cut, as those in which there was one."""
+        """Return the share of the rows of so many steps that were not computed: as if each of them
+        took as many, without a cut, as those in which there was one."""
         if not self.steps or not steps:
             return 0.0
         return (self.whole - self.computed) * self.steps / (self.whole * steps)
 
 
 class Record:
-    """What is noted of one run. It keeps no tensor, and no frame; and the run only until its end.
+    """A record holds what is noted of one run. It keeps no tensor, and no frame; and the run only
+    until its end.
 
     Args:
         name: of the pipeline's class.
@@ -96,7 +97,7 @@ class Record:
 
     @property
     def notes(self) -> Notes:
-        """What the callbacks say of the run."""
+        """Return what the callbacks say of the run."""
         notes = self._notes
         return notes() if callable(notes) else notes
 

@@ -53,7 +53,7 @@ class Background:
     Attributes:
         shown: how many frames the sink has been handed.
         dropped: how many were not, because it was too slow, or has raised.
-        told: the warnings that were given.
+        warned: the warnings that were given.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Background:
         self._lock = threading.RLock()
         self._worker: _Worker | None = None
         self._counts = _Counts()
-        self.told: list[str] = []
+        self.warned: list[str] = []
 
     def __reduce__(self) -> tuple[Any, ...]:
         made = partial(type(self), flush_timeout=self._flush_timeout)
@@ -138,7 +138,7 @@ class Background:
 
     def _tell_of(self, worker: _Worker) -> None:
         complaints = worker.complaints()
-        self.told += complaints
+        self.warned += complaints
         for complaint in complaints:
             _tell(complaint)
 
@@ -149,7 +149,7 @@ def _tell(complaint: str) -> None:
 
 
 class _Counts:
-    """Of frames. Guarded by ``_Turn.changed``."""
+    """This counts frames; ``_Turn.changed`` guards it."""
 
     def __init__(self) -> None:
         self.shown = self.dropped = 0
