@@ -152,7 +152,7 @@ class Backend(ABC):
         """
 
     def devices(self) -> Sequence[str]:
-        """Return the devices that the framework finds here, for reports: ``"cpu"``, ``"cuda:0"``, ….
+        """Return the devices that the framework finds here, for reports: ``"cpu"``, ``"cuda:0"``.
 
         Unless overridden, the host alone.
         """
