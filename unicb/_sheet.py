@@ -33,7 +33,7 @@ def as_text(title: str, lines: Iterable[Line]) -> str:
 
 def as_html(title: str, lines: Iterable[Line]) -> str:
     """Return the same as a table, in the notebook's own colours."""
-    cell = 'style="text-align: left; vertical-align: top"'
+    cell = 'style="text-align: left; vertical-align: top; padding-right: 1em"'
     rows = "".join(
         f"<tr><th {cell}>{html.escape(label)}</th><td {cell}>{html.escape(text)}</td></tr>"
         for label, text in lines
