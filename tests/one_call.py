@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from unicb._states import States
+from unicb.run.record import Record
 from unicb_numpy import backend
 from unicb_numpy.ops import StrictTensor
 
@@ -38,6 +39,7 @@ class Running:
         self.pipeline, self.values, self.index = pipeline, values, -1
         self.made: Any = None
         self._states = States()
+        self.record = Record("a pipeline", 0.0, dict)
 
     def state(self, callback: Any, make: Callable[[], Any]) -> Any:
         return self._states.of(callback, make)

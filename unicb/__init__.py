@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         UnicbError,
         UnsupportedPipelineError,
     )
+    from unicb.explanation import Explanation, explain
     from unicb.guidance.rule_step import RuleStep
     from unicb.latents import LatentFormat, fit_rgb_factors
     from unicb.latents.initial import initial_latents
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from unicb.pipelines import PipelineFacts
     from unicb.pipelines.by_hand import Loop
     from unicb.pipelines.target import Target
+    from unicb.report import Report
     from unicb.run.run import Run
     from unicb.sibling import sibling
     from unicb.step import Step
@@ -92,6 +94,7 @@ else:
                 "UnicbError",
                 "UnsupportedPipelineError",
             ),
+            "unicb.explanation": ("Explanation", "explain"),
             "unicb.guidance.rule_step": ("RuleStep",),
             "unicb.latents": ("LatentFormat", "fit_rgb_factors"),
             "unicb.latents.initial": ("initial_latents",),
@@ -99,6 +102,7 @@ else:
             "unicb.pipelines": ("PipelineFacts",),
             "unicb.pipelines.by_hand": ("Loop",),
             "unicb.pipelines.target": ("Target",),
+            "unicb.report": ("Report",),
             "unicb.run.run": ("Run",),
             "unicb.sibling": ("sibling",),
             "unicb.step": ("Step",),
@@ -118,6 +122,7 @@ __all__ = [
     "CFGCutoff",
     "Callback",
     "ClassifierFreeZeroStarGuidance",
+    "Explanation",
     "GenerationCancelled",
     "GuidanceInterval",
     "GuidanceRescale",
@@ -138,6 +143,7 @@ __all__ = [
     "Progress",
     "PromptSchedule",
     "PromptWeights",
+    "Report",
     "Result",
     "RuleStep",
     "Run",
@@ -152,6 +158,7 @@ __all__ = [
     "UnsupportedPipelineError",
     "__version__",
     "bind",
+    "explain",
     "fit_rgb_factors",
     "initial_latents",
     "load_trajectory",

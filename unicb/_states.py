@@ -25,3 +25,7 @@ class States:
                 )
             kept = self._kept[id(callback)] = callback, make()
         return cast(T, kept[1])
+
+    def get(self, callback: object) -> Any:
+        """Return the value of ``callback``; None where it has none."""
+        return self._kept.get(id(callback), (None, None))[1]

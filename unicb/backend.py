@@ -44,6 +44,8 @@ class Backend(ABC):
     install: str
     #: The top-level package that has the framework's pipelines.
     package: str = ""
+    #: The module with its pipelines, models and schedulers, where that is not :attr:`package`.
+    library: str = ""
     #: Names of base classes in that package, of pipelines and of models.
     bases: Sequence[str] = ("DiffusionPipeline", "ModularPipeline", "ModelMixin")
     #: The distributions that the backend stands on, for reports.
@@ -149,6 +151,13 @@ class Backend(ABC):
             UnsupportedPipelineError: one of them cannot do without the rows that are left out.
         """
 
+    def devices(self) -> Sequence[str]:
+        """Return the devices that the framework finds here, for reports: ``"cpu"``, ``"cuda:0"``.
+
+        Unless overridden, the host alone.
+        """
+        return ("cpu",)
+
     def versions(self) -> Mapping[str, str]:
         """Return the names and versions of the packages that the backend stands on, for reports."""
         from importlib.metadata import version
@@ -211,6 +220,20 @@ def _has(backend: object, part: str) -> bool:
     return True
 
 
+def load_backend(name: str) -> Backend:
+    """Return the backend called ``name``, whether its framework can be imported or not.
+
+    Raises:
+        BackendNotFoundError: no such entry point is installed; names those that are.
+        BackendLoadError: the backend itself fails to load; the cause is chained.
+    """
+    if name not in _entry_points():
+        raise BackendNotFoundError(
+            f"no backend is called {name!r}; installed: {', '.join(backend_names()) or 'none'}"
+        )
+    return _load_entry_point(name)
+
+
 def get_backend(name: str) -> Backend:
     """Return the backend called ``name``, with its framework imported.
 
@@ -219,11 +242,12 @@ def get_backend(name: str) -> Backend:
         BackendLoadError: it is installed, but it or its framework fails to load; the cause is
             chained.
     """
-    if name not in _entry_points():
-        raise BackendNotFoundError(
-            f"no backend is called {name!r}; installed: {', '.join(backend_names()) or 'none'}"
-        )
-    return _with_framework(_load_entry_point(name))
+    return _with_framework(load_backend(name))
+
+
+def library_of(backend: Backend) -> str:
+    """Return the module with the framework's pipelines; empty where the backend does not say."""
+    return str(getattr(backend, "library", "") or getattr(backend, "package", ""))
 
 
 def _with_framework(backend: Backend) -> Backend:

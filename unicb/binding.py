@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,8 @@ from unicb.run.handle import Handle, State
 from unicb.run.scoped_call import block_in_scope, call_in_scope
 from unicb.run.sigint import OnSigint, Sigint, interrupting
 from unicb.run.sources import TENSOR_INPUTS
+
+log = logging.getLogger("unicb")
 
 __all__ = ["Binding", "State", "bind"]
 
@@ -59,7 +62,10 @@ def bind(
     """
     handle = Handle()
     bound, tensors, sigint = bound_to(pipeline, callbacks, tensor_inputs, on_sigint, handle.over)
-    return Binding(bound, handle, tensors, sigint)
+    made = Binding(bound, handle, tensors, sigint)
+    if log.isEnabledFor(logging.DEBUG):
+        log.debug("bound: %r; its steps are noticed by its %s", made, bound.target.noticed_by)
+    return made
 
 
 _WITH = "write the loop in a block, as in `with bind(Loop(...), ...) as callbacks:`"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -110,6 +110,14 @@ class Callback(ABC):
         A run that ends within its first step has not started, and does not call this; but it
         does if it has called :meth:`before_first_step`.
         """
+
+    def on_report(self, run: Run) -> Mapping[str, Any]:
+        """Say what the run's report has of this callback: figures and words by their names, such as
+        ``{"shown": 12}``; nothing, unless overridden.
+
+        Called when a report is asked for, in any thread, and once more after :meth:`on_run_end`.
+        """
+        return {}
 
     def _name_in_messages(self) -> str:
         return type(self).__name__

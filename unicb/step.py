@@ -138,7 +138,7 @@ class Step(GuidanceControls):
         if picture is None:
             written = self._tensors.get("latents") is not self._handed.get("latents")
             picture = "latents" if written else "denoised"
-        self.run.interrupt(picture)
+        self.run.interrupt(picture, self._callback_name)
 
     def denoised(self) -> Tensor | None:
         """Compute what the model takes the finished latents to be (x0), as a Preview shows it; at

@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +30,8 @@ from unicb.step import Picture, Step
 
 if TYPE_CHECKING:
     from unicb.latents.decoders import Decoder
+    from unicb.report import Report
+    from unicb.run.run import Run
 
 _CALLBACK = "callback_on_step_end"
 _EXIT_TIMEOUT = 10.0
@@ -215,6 +217,11 @@ class Stream(Iterator[Event], AsyncIterator[Event]):
         """
         return self._job.binding.interrupt(picture=picture)
 
+    @property
+    def report(self) -> Report:
+        """Say what the run has done; see :attr:`unicb.Binding.report`. From any thread."""
+        return self._job.binding.report
+
     def cancel(self) -> None:
         """End the run at the end of its step; no further item comes. Any thread may call it, at
         once."""
@@ -288,8 +295,14 @@ class _StopWhenCancelled(Callback):
         self._job = job
 
     def on_step_end(self, step: Step) -> None:
-        if self._job.cancelled and not self._job.binding.cancel():
+        if self._job.cancelled and not self._job.binding._cancel("leaving its stream"):
             raise GenerationCancelled(step.index, step.timestep)
+
+    def on_report(self, run: Run) -> Mapping[str, int]:
+        return {"dropped": self._job.dropped}
+
+    def _name_in_messages(self) -> str:
+        return "stream"
 
 
 #: Those whose thread has not ended.
@@ -310,6 +323,8 @@ class _Job:
         self._backlog = backlog
         self._events: deque[PreviewFrame | ProgressState] = deque()
         self._watchers: set[Callable[[], object]] = set()
+        #: How many previews nobody has taken in time.
+        self.dropped = 0
         self._outcome: Result | BaseException | None = None
         self._ended = False
         self._thread: threading.Thread | None = None
@@ -366,6 +381,7 @@ class _Job:
                 frames = [kept for kept in self._events if isinstance(kept, PreviewFrame)]
                 if len(frames) > self._backlog:
                     self._events.remove(frames[0])
+                    self.dropped += 1
             self._tell()
 
     def finish(self, outcome: Result | BaseException | None) -> None:

@@ -16,6 +16,7 @@ class MindSporeBackend(Backend):
     name = "mindspore"
     install = "pip install 'unicb[mindspore]'"
     package = "mindone"
+    library = "mindone.diffusers"
     distributions = ("mindspore", "mindone", "transformers")
 
     @cached_property
@@ -54,6 +55,15 @@ class MindSporeBackend(Backend):
         from unicb_mindspore.hooks import is_built_in
 
         return is_built_in(part, models)
+
+    def devices(self) -> Sequence[str]:
+        import mindspore
+
+        target = str(mindspore.get_context("device_target"))
+        if target == "CPU":
+            return ("cpu",)
+        count = mindspore.hal.device_count(target)
+        return ("cpu", *(f"{target.lower()}:{number}" for number in range(count)))
 
     def reset_caches(self, module: Any, *, rehearse: bool = False) -> None:
         from unicb_mindspore.hooks import reset_caches

@@ -17,6 +17,7 @@ class NumpyBackend(Backend):
     name = "numpy"
     install = "pip install unicb"
     package = "unicb_numpy"
+    library = "unicb_numpy.pipelines"
     bases = ("ToyPipeline", "ToyUNet")
     distributions = ("numpy",)
 

@@ -108,3 +108,16 @@ def _set_random_states(module: Any, states: Any) -> None:
         module.set_rng_state_all(states)
     else:
         module.set_rng_state(states)
+
+
+_KINDS = ("cuda", "xpu", "npu", "mps")
+
+
+def devices() -> tuple[str, ...]:
+    """Return the devices that torch finds here: ``"cpu"``, ``"cuda:0"``, …"""
+    found = ["cpu"]
+    for kind in _KINDS:
+        module = _module_of(kind)
+        if module is not None and module.is_available():
+            found += [f"{kind}:{number}" for number in range(module.device_count())]
+    return tuple(found)

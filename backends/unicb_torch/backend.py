@@ -49,6 +49,11 @@ class TorchBackend(Backend):
 
         return hook(module, around)
 
+    def devices(self) -> Sequence[str]:
+        from unicb_torch.accelerators import devices
+
+        return devices()
+
     def reset_caches(self, module: Any, *, rehearse: bool = False) -> None:
         from unicb_torch.hooks import reset_caches
 

@@ -9,6 +9,7 @@ from mutants_modular import MODULAR
 from mutants_operations import OPERATIONS
 from mutants_ownership import OWNERSHIP
 from mutants_pipeline import PIPELINE
+from mutants_report import REPORT
 from mutants_schedules import SCHEDULES
 from mutants_subtle import SUBTLE
 from mutants_tensors import TENSORS
@@ -23,5 +24,5 @@ REFERENCES = (
 
 MUTANTS = (
     *(*OPERATIONS, *TENSORS, *PIPELINE, *CORE, *OWNERSHIP),
-    *(*SUBTLE, *CALLBACKS, *SCHEDULES, *LOOPS, *MODULAR),
+    *(*SUBTLE, *CALLBACKS, *SCHEDULES, *LOOPS, *MODULAR, *REPORT),
 )

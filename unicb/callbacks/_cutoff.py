@@ -45,11 +45,12 @@ class Cutoff:
         """
         cutoff = self._step(step.num_timesteps)
         if step.index == 0 and cutoff >= step.num_timesteps and self._index is not None:
-            warnings.warn(
+            message = (
                 f"{self._owner}(cutoff_step_index={cutoff}) never cuts: the run's last step is "
-                f"{step.num_timesteps - 1}",
-                stacklevel=3,
+                f"{step.num_timesteps - 1}"
             )
+            step.run.warned(message)
+            warnings.warn(message, stacklevel=3)
         return cutoff <= step.index < step.num_timesteps - 1 and step.is_whole
 
     def _step(self, num_timesteps: int) -> int:

@@ -90,11 +90,12 @@ class GuidanceInterval(GuidedSteps):
 
     def before_first_step(self, step: Step) -> None:
         if step.guidance_is_off:
-            warnings.warn(
+            message = (
                 f"GuidanceInterval changes nothing in this run: {type(step.pipeline).__name__} was "
-                "called with guidance off",
-                stacklevel=2,
+                "called with guidance off"
             )
+            step.run.warned(message)
+            warnings.warn(message, stacklevel=2)
         elif not self.begins_after(step):
             step.cut_guidance()
 

@@ -14,7 +14,7 @@ from unicb.errors import UnsupportedPipelineError
 from unicb.step import Step
 
 if TYPE_CHECKING:
-    from unicb import Target
+    from unicb import Run, Target
 
 
 @dataclass
@@ -89,23 +89,24 @@ class IPAdapterScale(_OnAdapters):
         held = self._held(step)
         if begins:
             _check_is_used(step.pipeline)
-            self._compare_first(held)
+            self._compare_first(held, step.run)
         if step.index + 1 < step.num_timesteps:
             scale = self._schedule.at(step.progress)
             held.adapters.check("IPAdapterScale", scale)
             held.assign(scale)
 
-    def _compare_first(self, held: HeldScales) -> None:
+    def _compare_first(self, held: HeldScales, run: Run) -> None:
         found, first = held.values(), self._schedule.at(0.0)
         held.adapters.check("IPAdapterScale", first)
         held.assign(first)
         if held.values() != found:
-            warnings.warn(
+            message = (
                 f"the schedule of IPAdapterScale starts with {first!r}, and the first step had "
                 f"another scale, that of the pipeline: call set_ip_adapter_scale({first!r}) "
-                "before the run",
-                stacklevel=3,
+                "before the run"
             )
+            run.warned(message)
+            warnings.warn(message, stacklevel=3)
 
 
 class IPAdapterCutoff(_OnAdapters):

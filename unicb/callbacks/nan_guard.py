@@ -95,6 +95,7 @@ class NaNGuard(Callback):
             step.interrupt(picture="latents")
             message += f"; stopped, and went back to the latents of step {checked.before[0]}"
         checked.before = None
+        step.run.warned(message)
         warnings.warn(message, RuntimeWarning, stacklevel=3)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -222,6 +222,12 @@ class Preview(Callback):
         sink = self._state(run).sink
         sink.ended(run.outcome or "failed", run.index + 1)
         sink.close()
+        for complaint in sink.warned:
+            run.warned(complaint)
+
+    def on_report(self, run: Run) -> Mapping[str, int]:
+        state: _RunState | None = run.kept(self)
+        return {} if state is None else {"shown": state.sink.shown, "dropped": state.sink.dropped}
 
     def _state(self, run: Run) -> _RunState:
         return run.state(self, self._begun)
@@ -238,7 +244,9 @@ class Preview(Callback):
                 self._show(step, state, ends=wish is not None)
             except Exception as error:
                 state.failed = True
-                _warn(f"previews are off for the rest of this run: {failure(error)}")
+                message = f"previews are off for the rest of this run: {failure(error)}"
+                step.run.warned(message)
+                _warn(message)
         if wish == "interrupt":
             step.interrupt(picture="denoised")  # which is what is shown
         elif wish == "cancel":

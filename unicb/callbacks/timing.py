@@ -165,7 +165,7 @@ class Progress(Callback):
         self._display = display
 
     def on_run_end(self, run: Run) -> None:
-        self._shown(run).close()
+        self._shown(run).close(run)
 
     def on_step_end(self, step: Step) -> None:
         self._shown(step.run).update(step, time.monotonic())
@@ -195,23 +195,21 @@ class _RunShown:
                 self._shown = self._make(step.num_timesteps)
             self._shown.update(state)
         except Exception as error:
-            self._fail(error)
+            self._fail(error, step.run)
 
-    def close(self) -> None:
+    def close(self, run: Run) -> None:
         shown, self._shown = self._shown, None
         if shown is not None:
             try:
                 shown.close()
             except Exception as error:
-                self._fail(error)
+                self._fail(error, run)
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: Exception, run: Run) -> None:
         self._failed = True
-        warnings.warn(
-            f"progress is not shown for the rest of this run: {type(error).__name__}: {error}",
-            RuntimeWarning,
-            stacklevel=4,
-        )
+        message = f"progress is not shown for the rest of this run: {type(error).__name__}: {error}"
+        run.warned(message)
+        warnings.warn(message, RuntimeWarning, stacklevel=4)
 
 
 def _maker(display: Any) -> Callable[[int], _Shown]:

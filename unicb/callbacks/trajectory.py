@@ -85,7 +85,7 @@ class Trajectory(Callback):
 
     def on_run_end(self, run: Run) -> None:
         if (recording := run.state(self, _Recordings).begun) is not None:
-            recording.finish()
+            recording.finish(run)
 
     def on_step_end(self, step: Step) -> None:
         kept = step.run.state(self, _Recordings)
@@ -138,29 +138,27 @@ class _Recording:
         self._thread.start()
 
     def record(self, step: Step) -> None:
-        self._tell()
+        self._tell(step.run)
         if not self._error:
             self._room.acquire()
             dtype = str(step["latents"].dtype).rpartition(".")[2].lower()
             sigma, result = self._sigma(step), _aside(step)
             self._queue.put(_Recorded(step.index, step.num_timesteps, sigma, dtype, result))
 
-    def finish(self) -> None:
+    def finish(self, run: Run) -> None:
         self._queue.put(None)
         # The end of a run may be noticed by the garbage collector, which runs in any thread.
         if self._thread is not threading.current_thread():
             self._thread.join()
-            self._tell()
+            self._tell(run)
 
-    def _tell(self) -> None:
+    def _tell(self, run: Run) -> None:
         if self._error and not self._warned:
             self._warned = True
-            warnings.warn(
-                f"the trajectory of this run is not written to {str(self._path)!r} any further: "
-                + self._error,
-                RuntimeWarning,
-                stacklevel=5,
-            )
+            where = f"is not written to {str(self._path)!r} any further"
+            message = f"the trajectory of this run {where}: {self._error}"
+            run.warned(message)
+            warnings.warn(message, RuntimeWarning, stacklevel=5)
 
     def _work(self) -> None:
         file: TrajectoryFile | None = None

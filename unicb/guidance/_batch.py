@@ -111,6 +111,7 @@ class BatchCut(Batched):
         out = self._verified.call(name, call, args, kwargs)
         if denoises:
             self._check_rows(name, out, blocks.kept * each)
+            self._models.note(blocks.kept * each, rows, by=name)
         return blocks.restore(out)
 
     def _check_rows(self, name: str, out: Any, rows: int) -> None:

@@ -79,9 +79,13 @@ class CallsCut(CountedCalls):
 
     def __init__(self, models: Models) -> None:
         self._verified = FirstStep(models)
+        self._left_out = 0
         super().__init__(models)
 
     def step_end(self) -> None:
+        calls, left_out = self._calls["denoiser"], self._left_out
+        self._models.note(calls - left_out, calls, "calls")
+        self._left_out = 0
         super().step_end()
         self._verified.over()
 
@@ -97,6 +101,8 @@ class CallsCut(CountedCalls):
     ) -> Any:
         if fills:
             call()  # what it fills is needed once guidance is back
+        elif key == "denoiser":
+            self._left_out += 1
         return self._of_conditional(name, key, shape)
 
     def _of_conditional(self, name: str, key: str, shape: tuple[int, ...]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ from unicb.pipelines import PipelineFacts
 if TYPE_CHECKING:
     from unicb.pipelines.target import Target
     from unicb.run.run import Run
+
+log = logging.getLogger("unicb")
 
 _ATTRIBUTE = "_guidance_scale"
 
@@ -68,6 +71,7 @@ class RunGuidance:
             self._look.step_end()
         if self._cut is not None:
             self._cut.step_end()
+            self._owner.record.rows.step_end()
         for made in (self._scaling, self._ruling):
             if made is not None:
                 made.step_end()
@@ -127,6 +131,7 @@ class RunGuidance:
             return False
         self._owner.on_finish(made.remove)
         self._cut = made
+        self._owner.record.cut(self._owner.index)
         self._owner.watch_steps(self._step_end)
         return True
 
@@ -136,6 +141,7 @@ class RunGuidance:
             return False
         made, self._cut = self._cut, None
         made.restore()
+        self._owner.record.restored(self._owner.index)
         if self._seen.is_to_be_seen_again and self._seen.facts is not None:
             self._seen.is_to_be_seen_again = False
             models = self._models(self._seen.facts)
@@ -153,7 +159,12 @@ class RunGuidance:
         made = ruling(*about, combine, lambda: self._cut is not None, self._seen)
         self._owner.on_finish(made.remove)
         self._ruling = made
+        self._log("a rule combines", self._owner.index)
         self._owner.watch_steps(self._step_end)
+
+    def _log(self, what: str, after_step: int) -> None:
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s: guidance: %s, after step %d", self._target.name, what, after_step)
 
     def _refuse_second_decision(self) -> None:
         if self._ruling is not None or self._scaling is not None:
@@ -172,6 +183,7 @@ class RunGuidance:
             made = scaling(*about)
             self._owner.on_finish(made.remove)
             self._scaling = made
+            self._log("the scale is set", self._owner.index)
             self._owner.watch_steps(self._step_end)
         if self._scaling.is_off(scale):
             self._scaling.set(None)

@@ -193,10 +193,14 @@ class GuiderCut:
         calls, self._calls = self._calls, 0
         self._conditional.clear()
         self._prepared.clear()
+        whole = sum(len(predictions(guider)) for guider in self._guiders)
+        with self._run.as_own():
+            left = {id(guider): predictions(guider) for guider in self._guiders}
+        wanted = {*map(len, left.values())}
+        answered = sum(UNCONDITIONAL in left[id(guider)] for guider in self._answered)
+        self._models.note(sum(map(len, left.values())) - answered, whole, "predictions")
         if not calls or self._answered:
             return
-        with self._run.as_own():
-            wanted = {len(predictions(guider)) for guider in self._guiders}
         if calls not in wanted:
             self.remove()
             self._models.mismatch(

@@ -127,6 +127,18 @@ class Models:
                 return value
         return None
 
+    def note(self, computed: int, whole: int, unit: str = "rows", by: str = "") -> None:
+        """Note a call of a denoiser, or all of a step, while guidance is cut, for the run's report.
+
+        Args:
+            computed: what the denoiser computed, in some unit.
+            whole: what the loop has got of it.
+            unit: which.
+            by: the denoiser's name; it may be any, without.
+        """
+        if self._run is not None:
+            self._run.record.called(by or "/".join(self.facts.denoisers), computed, whole, unit)
+
     def fills(self, kwargs: dict[str, Any]) -> bool:
         """Return whether a call with these arguments fills a cache for later ones, which may be
         guided."""

@@ -60,6 +60,8 @@ class SwitchCut:
             )
         self._verified.over()
         self._models.remove()
+        order = self._models.facts.order
+        self._models.note(len(order) - order.count("unconditional"), len(order), "calls")
 
     def restore(self) -> None:
         self._models.reset_all_caches()

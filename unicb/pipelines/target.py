@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from unicb._states import States
 from unicb.backend import Backend
@@ -105,6 +105,18 @@ class Target:
         if self.blocks is not None:
             return self.blocks.inner
         return scheduled_loop(type(self.pipeline))
+
+    @property
+    def noticed_by(self) -> Literal["callback", "loop_step", "scheduler"]:
+        """Return what tells of the ends of its steps: the callback that its loop calls,
+        ``loop_step`` of its loop blocks, or its scheduler.
+
+        Raises:
+            UnsupportedPipelineError: nothing does.
+        """
+        if self.modular is not None:
+            return "loop_step"
+        return "callback" if self.scheduled is None else "scheduler"
 
     @property
     def takes_callback(self) -> bool:

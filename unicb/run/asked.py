@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 
 from unicb._states import States
 from unicb.backend import Around
-from unicb.callback import Callback
+from unicb.callback import Callback, name_of
 from unicb.errors import UnsupportedPipelineError
 from unicb.ops import Tensor, TensorOps
 from unicb.pipelines.hookable import check_hookable
@@ -18,10 +18,12 @@ from unicb.run.first_call import models_to_watch
 from unicb.run.holds import Hold, hold
 from unicb.run.loop import Loop, loop_locals
 from unicb.run.model_hooks import ModelHooks
+from unicb.run.record import Record
 from unicb.step import DenoisedKind
 
 if TYPE_CHECKING:
     from unicb.pipelines.target import Target
+    from unicb.report import Report
     from unicb.run.run import Run
 
 T = TypeVar("T")
@@ -70,6 +72,7 @@ class AskedRun:
         ending: what is done at its end.
         denoised: the denoised latents of its steps.
         ops: the tensor operations of the pipeline's framework.
+        record: what is noted of it for its report.
     """
 
     loop: Loop
@@ -82,6 +85,7 @@ class AskedRun:
         self.ops: TensorOps = bound.target.backend.ops
         self._calls_back = False
         self._states = States()
+        self.record = Record(bound.target.name, times.called_at, self._notes)
 
     def owns_current_call(self) -> bool:
         """Return whether the caller is the run's own loop: not another pipeline, and not one of the
@@ -116,6 +120,28 @@ class AskedRun:
         return self._times.decode_seconds
 
     @property
+    def report(self) -> Report:
+        """Say what it has done so far; see :class:`unicb.Report`. From any thread."""
+        from unicb.report import Report
+
+        return Report.of(self.record, self.ending.outcome or "running")
+
+    def warned(self, message: str) -> None:
+        """Have the run's report name a warning, which whoever calls this has given or will."""
+        self.record.warned(message)
+
+    def _notes(self) -> dict[str, Mapping[str, Any]]:
+        """Ask the callbacks what they say of it; several of one name are numbered."""
+        found: dict[str, Mapping[str, Any]] = {}
+        for callback, _ in self._bound.callbacks:
+            if said := callback.on_report(cast("Run", self)):
+                name, number = name_of(callback), 2
+                while name in found:
+                    name, number = f"{name_of(callback)} {number}", number + 1
+                found[name] = dict(said)
+        return found
+
+    @property
     def denoised_kind(self) -> DenoisedKind:
         """Tell how good ``step.denoised()`` is on the run's scheduler, from the end of the first
         step on."""
@@ -129,6 +155,10 @@ class AskedRun:
     def state(self, callback: Callback, make: Callable[[], T]) -> T:
         """Return what ``callback`` keeps of this run; ``make`` gives it the first time."""
         return self._states.of(callback, make)
+
+    def kept(self, callback: Callback) -> Any:
+        """Return what ``callback`` keeps of this run by :meth:`state`; None if that is nothing."""
+        return self._states.get(callback)
 
     def is_tensor(self, value: object) -> bool:
         """Return whether the value is a tensor of the pipeline's framework."""

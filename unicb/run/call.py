@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import weakref
 from functools import partial
@@ -40,6 +41,8 @@ from unicb.run.sigint import Sigint
 from unicb.run.through_blocks import ThroughBlocks
 from unicb.run.waiting import Waiting
 from unicb.step import timestep_number
+
+log = logging.getLogger("unicb")
 
 
 class Call:
@@ -89,8 +92,9 @@ class Call:
             request = handle.last_step(run)
             if request is not None:
                 if request.what == "cancel":
+                    run.record.stopped(request.by, run.index)
                     raise _cancelled(run, outputs.get("latents"))
-                run.interrupt(request.picture)
+                run.interrupt(request.picture, request.by)
         except BaseException as error:
             self._fail(run, error)
             raise
@@ -149,6 +153,7 @@ class Call:
         if run is not None and not run.is_over:
             if not run.owns_current_call():
                 return
+            run.record.stopped(request.by, run.index)
             error = _cancelled(run, run.loop_locals(["latents"]).get("latents"))
             self._fail(run, error)
             raise self._for_loop(error)
@@ -221,6 +226,8 @@ class Call:
             self._run.finish()
         run = self._handle.begin(lambda: self._new_run(frame_id))
         self._run = run
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s: a run begins", self._bound.target.name)
         if self._scope is None:
             # What nobody has asked for before the call is asked for now, for others to see.
             lease = Lease(pipeline, User(run.is_executing))

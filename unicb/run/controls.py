@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+import threading
+from typing import TYPE_CHECKING, Any, get_args
 
 from unicb.checks import number, one_of
 from unicb.errors import UnicbError
 from unicb.run.asked import Bound
 from unicb.run.handle import Handle, Request, State
 from unicb.step import Picture
+
+if TYPE_CHECKING:
+    from unicb.report import Report
+
+
+def _from_thread(what: str) -> str:
+    return f"{what} in thread {threading.current_thread().name}"
 
 
 class Controls:
@@ -44,6 +52,21 @@ class Controls:
     def step(self) -> int | None:
         """Return the index of the last step that has ended, from 0; None before the first has."""
         return self._handle.step
+
+    @property
+    def report(self) -> Report:
+        """Say what the latest run has done, so far if it is under way. It is empty, and its outcome
+        ``"pending"``, before the first step. ``print(callbacks.report)`` shows it in one screen.
+
+        From any thread. Of several loops in one call, it is about the latest.
+        """
+        from unicb.report import Report
+
+        state = self._handle.look()
+        record = self._handle.record
+        if record is None:
+            return Report.empty(self._bound.target.name, state)
+        return Report.of(record, record.outcome or state)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the run has ended, however; also for one that has not begun.
@@ -84,7 +107,8 @@ class Controls:
             ValueError: ``picture`` is another word.
             UnsupportedPipelineError: the pipeline's loop can be stopped in neither way.
         """
-        request = Request("interrupt", one_of("picture", picture, get_args(Picture)))
+        picture = one_of("picture", picture, get_args(Picture))
+        request = Request("interrupt", _from_thread("interrupt()"), picture)
         self._bound.target.check_interruptible()
         return self._handle.ask(request)
 
@@ -100,7 +124,11 @@ class Controls:
         Returns:
             Whether there is a run to cancel.
         """
-        asked = self._handle.ask(Request("cancel"))
+        return self._cancel(_from_thread("cancel()"), now)
+
+    def _cancel(self, by: str, now: bool = False) -> bool:
+        """Cancel; ``by``: who asks for it, for the report."""
+        asked = self._handle.ask(Request("cancel", by))
         if asked and now:
             self._handle.put_gates(self._bound.target)
         return asked

@@ -172,12 +172,12 @@ class RunDenoised:
         try:
             x0 = self.compute(latents)
         except Exception as error:
-            warnings.warn(
+            message = (
                 "the picture of an interrupted run is of the latents as they are, since the "
-                f"denoised ones could not be computed: {type(error).__name__}: {error}",
-                RuntimeWarning,
-                stacklevel=5,
+                f"denoised ones could not be computed: {type(error).__name__}: {error}"
             )
+            self._run.record.warned(message)
+            warnings.warn(message, RuntimeWarning, stacklevel=5)
             return
         if x0 is not None:
             outputs["latents"] = x0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -17,7 +18,10 @@ from unicb.step import Picture
 if TYPE_CHECKING:
     from unicb.pipelines.target import Target
     from unicb.run.call import Call
+    from unicb.run.record import Record
     from unicb.run.run import Run
+
+log = logging.getLogger("unicb")
 
 #: What has become of a binding's run.
 State: TypeAlias = Literal["pending", "running", "finished", "interrupted", "cancelled", "failed"]
@@ -27,9 +31,11 @@ _LOOK_SECONDS = 0.05
 
 
 class Request(NamedTuple):
-    """A request says what is asked of a run; ``picture``: what an interrupted one decodes."""
+    """A request says what is asked of a run; ``by``: how, for the run's report; ``picture``: what
+    an interrupted one decodes."""
 
     what: Literal["interrupt", "cancel"]
+    by: str
     picture: Picture = "denoised"
 
 
@@ -42,6 +48,7 @@ class Handle:
         step: index of the last step that has ended, from 0; None before the first has.
         request: what is asked of the run that is under way, or of the next one.
         run: that is under way, or has ended and still has something to put back.
+        record: of the latest run; None before the first, and from a call to its first run.
         has_failed: whether a run has ever failed. Its loop may be a generator that is resumed.
         decode_seconds: what the last call took from its last step to its return, if that is known.
     """
@@ -51,11 +58,12 @@ class Handle:
         self.step: int | None = None
         self.request: Request | None = None
         self.run: Run | None = None
+        self.record: Record | None = None
         self.has_failed = False
         self.decode_seconds: float | None = None
         self._calls: WeakSet[Call] = WeakSet()
         self._count = 0
-        self._before: tuple[State, int | None] = ("pending", None)
+        self._before: tuple[State, int | None, Record | None] = "pending", None, None
         self._gates: Gates | None = None
         self._changed = threading.Condition()
 
@@ -67,11 +75,13 @@ class Handle:
                 return False
             if self.request is None or self.request.what != "cancel":
                 self.request = request
-            return True
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("asked to %s the run, by %s", request.what, request.by)
+        return True
 
     def ask_interrupt(self, frame: FrameType | None) -> bool:
         """Ask the run to finish with the picture so far, whatever this frame is executing."""
-        return self.ask(Request("interrupt"))
+        return self.ask(Request("interrupt", "Ctrl-C"))
 
     def add(self, call: Call) -> int:
         """Note what is handed out to the pipeline as its callback; returns its number. It is not
@@ -111,6 +121,7 @@ class Handle:
         with self._changed:
             if self.state != "pending":
                 self.state, self.step = "pending", None
+            self.record = None
             return self.request
 
     def begin(self, make: Callable[[], Run]) -> Run:
@@ -128,9 +139,10 @@ class Handle:
                 )
             if previous is not None:
                 previous.finish()
-            self._before = self.state, self.step
+            self._before = self.state, self.step, self.record
             self.state, self.step = "running", None
             self.run = run = make()
+            self.record = run.record
             self._changed.notify_all()
             return run
 
@@ -139,6 +151,8 @@ class Handle:
         ``time.monotonic``'s clock."""
         if call == self._count:  # what ends later was kept, by a traceback for example
             self.decode_seconds = time.monotonic() - began
+            if self.record is not None:
+                self.record.decode_seconds = self.decode_seconds
 
     def last_step(self, run: Run) -> Request | None:
         """Note that the run's last step has ended, or that something is asked of the run. Returns
@@ -162,7 +176,7 @@ class Handle:
                 return False
             if run is not None and run.index < 0 and self._before[0] == "finished":
                 # Not a loop's first step after all: the denoiser, called after the last one.
-                state, self.step = self._before
+                state, self.step, self.record = self._before
             self._settled(state)
             return True
 

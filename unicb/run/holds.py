@@ -9,10 +9,13 @@ another object.
 
 from __future__ import annotations
 
+import logging
 from types import MemberDescriptorType
 from typing import Any, Protocol
 
 from unicb.given_classes import OWN, below, lock, put, take
+
+log = logging.getLogger("unicb")
 
 
 class Owner(Protocol):
@@ -34,11 +37,14 @@ class Hold:
         """Let go. Idempotent; from any thread, and in any order where there are several."""
         with lock:
             stacks = _stacks[self._name]
-            left = tuple(one for one in stacks.get(id(self._obj), ()) if one is not self)
+            there = stacks.get(id(self._obj), ())
+            left = tuple(one for one in there if one is not self)
             if left:
                 stacks[id(self._obj)] = left
             elif stacks.pop(id(self._obj), None) is not None:
                 take(self._obj, self._name)
+        if len(left) < len(there) and log.isEnabledFor(logging.DEBUG):
+            log.debug("let go: %s.%s", type(self._obj).__name__, self._name)
 
 
 def hold(obj: Any, name: str, value: Any, owner: Owner) -> Hold:
@@ -69,6 +75,8 @@ def hold(obj: Any, name: str, value: Any, owner: Owner) -> Hold:
         except Exception as error:
             del stacks[id(obj)]  # there is none below: it would have had the same class
             raise TypeError(f"cannot hold {name!r} of a {type(obj).__name__}: {error}") from error
+    if log.isEnabledFor(logging.DEBUG):
+        log.debug("held: %s.%s", type(obj).__name__, name)
     return new
 
 

@@ -6,12 +6,15 @@ before a call answers that call, too, and who comes first does not hang on who w
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from unicb.backend import Around, Backend
 from unicb.method_hooks import inside
+
+log = logging.getLogger("unicb")
 
 Remove: TypeAlias = Callable[[], None]
 
@@ -66,6 +69,8 @@ class ModelHooks:
             if id(model) not in self._hooked:
                 hooked = Hooked()
                 self._hooked[id(model)] = hooked, self._backend.hook(model, hooked)
+                if log.isEnabledFor(logging.DEBUG):
+                    log.debug("hook put on %s", type(model).__name__)
             hooked, unhook = self._hooked[id(model)]
             setattr(hooked, place, (*getattr(hooked, place), what))
 
@@ -76,5 +81,7 @@ class ModelHooks:
                 if self._hooked.get(id(model)) == (hooked, unhook) and not hooked.has_any():
                     del self._hooked[id(model)]
                     unhook()
+                    if log.isEnabledFor(logging.DEBUG):
+                        log.debug("hook taken from %s", type(model).__name__)
 
         return remove

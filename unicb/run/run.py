@@ -4,6 +4,7 @@ last."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from time import monotonic
 from types import FrameType
 from typing import Any, get_args
 
@@ -53,6 +54,7 @@ class Run(AskedRun):
         #: Called at the end of each step with what the loop has handed over.
         self._watchers: list[Callable[[Mapping[str, Tensor]], None]] = []
         self.guidance = RunGuidance(bound.target, self)
+        self._note_step_end = self.record.step_ends.append
 
     # Whose calls are its own.
 
@@ -119,13 +121,14 @@ class Run(AskedRun):
         goes_on = index < self.num_timesteps and not self._out.interrupted
         self.next_index = index - self._offset if goes_on else None
         self.loop.handed(outputs)
+        self._note_step_end(monotonic())
         return outputs
 
     def _begin_pass(self, index: int, timestep: Any) -> None:
         """Begin a pass: the loop begins, or counts anew for the next part of a long video."""
         if index < self.index - self._offset:
             self._offset = self.index + 1
-        self.num_timesteps = self._count_timesteps()
+        self.num_timesteps = self.record.num_timesteps = self._count_timesteps()
         self.denoised.begin_pass()
         if self.index < 0:
             if self.denoised.begin(timestep, self.num_timesteps):
@@ -141,7 +144,7 @@ class Run(AskedRun):
 
     def before_first_step(self) -> None:
         """Call those of the callbacks that act before the first step."""
-        self.num_timesteps = self._count_timesteps()
+        self.num_timesteps = self.record.num_timesteps = self._count_timesteps()
         self._calls_back = True
         step = Step(self, -1, self.num_timesteps, None, {}, self.guidance.counted())
         try:
@@ -177,14 +180,15 @@ class Run(AskedRun):
 
     # Its end.
 
-    def interrupt(self, picture: Picture) -> None:
-        """Compute no further step, and decode this."""
+    def interrupt(self, picture: Picture, by: str) -> None:
+        """Compute no further step, and decode this; ``by``: who asks for it, for the report."""
         one_of("picture", picture, get_args(Picture))
         if stops_by_flag(self.pipeline):
             self.pipeline._interrupt = True
         else:
             self._bound.target.check_interruptible()
         self._out.interrupted, self.denoised.picture = True, picture
+        self.record.stopped(by, self.index)
 
     def settle(self, outputs: dict[str, Tensor], handed: Mapping[str, Tensor]) -> None:
         """End the run for its callbacks: its last step has ended, with these tensors handed over.
@@ -194,6 +198,7 @@ class Run(AskedRun):
         if self.interrupted and self.denoised.picture == "denoised" and is_early:
             self.denoised.put_into(outputs, handed)
         self.ending.outcome = "interrupted" if self.interrupted else "finished"
+        self.record.ended(self.ending.outcome, None)
         ends_unseen = self.loop.lets_go and self.index + 1 >= self._count_timesteps()
         if self.interrupted and not ends_unseen:
             self._out.stop(outputs)
@@ -216,12 +221,17 @@ class Run(AskedRun):
             return
         if self.ending.outcome is None:
             self.ending.outcome, self.ending.error = outcome, error
+            self.record.ended(outcome, error)
         self.next_index = None
         self.denoised.forget()
         self._out.forget()
         self.loop.forget()
         self._calls_back = True
         try:
-            self.ending.run(lambda: self._bound.on_over(self))
+            self.ending.run(self._over)
         finally:
             self._calls_back = False
+
+    def _over(self) -> None:
+        self.record.close()
+        self._bound.on_over(self)

@@ -8,6 +8,7 @@ stopped after.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -19,6 +20,8 @@ from unicb.errors import UnsupportedPipelineError
 
 if TYPE_CHECKING:
     from unicb.run.run import Run
+
+log = logging.getLogger("unicb")
 
 _STEP = -1, 0
 
@@ -149,10 +152,14 @@ class Gates:
                     except UnsupportedPipelineError:
                         continue  # what cannot be hooked runs on, to the end of its step at most
             self._undo = undo.pop_all()
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("hooks put before all blocks of the denoisers, to cancel at the next")
 
     def remove(self) -> None:
         """Take them away. Idempotent."""
         self._undo.close()
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("hooks before all blocks taken away")
 
 
 def _blocks(model: Any) -> Iterator[Any]:

@@ -81,4 +81,4 @@ class Waiting:
         """Interrupt the run at Ctrl-C, while this frame is executed. Returns whether it is the
         run's own."""
         ours = self._scope is not None or runs_code_of(self._pipeline_class, frame)
-        return ours and self._handle.ask(Request("interrupt"))
+        return ours and self._handle.ask(Request("interrupt", "Ctrl-C"))

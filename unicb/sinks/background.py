@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import logging
 import threading
 import time
 import warnings
@@ -16,6 +17,8 @@ from unicb.checks import number_within, whole_number
 from unicb.sinks.failures import failure, sink_name
 from unicb.sinks.frame import PreviewFrame
 from unicb.sinks.sink import Sink, SinkLike, Wish, as_sink
+
+log = logging.getLogger("unicb")
 
 _LONGEST_WAIT = 86400.0
 _LOOK_SECONDS = 0.05
@@ -48,6 +51,11 @@ class Background:
 
     Raises:
         TypeError, ValueError: as from :func:`as_sink`, or for a value out of range.
+
+    Attributes:
+        shown: how many frames the sink has been handed.
+        dropped: how many were not, because it was too slow, or has raised.
+        warned: the warnings that were given.
     """
 
     def __init__(
@@ -58,6 +66,8 @@ class Background:
         self._flush_timeout = number_within("flush_timeout", flush_timeout, 0.0, _LONGEST_WAIT)
         self._lock = threading.RLock()
         self._worker: _Worker | None = None
+        self._counts = _Counts()
+        self.warned: list[str] = []
 
     def __repr__(self) -> str:
         return f"Background({short(self.sink)})"
@@ -85,6 +95,14 @@ class Background:
             self.put(lambda: frame)
 
     @property
+    def shown(self) -> int:
+        return self._counts.shown
+
+    @property
+    def dropped(self) -> int:
+        return self._counts.dropped
+
+    @property
     def sink(self) -> Sink:
         """Return the sink that the frames are handed to."""
         return self._turn.sink
@@ -107,17 +125,16 @@ class Background:
         """
         with self._lock:
             if self._worker is None:
-                self._worker = _Worker(self._turn, self._maxsize)
+                self._worker = _Worker(self._turn, self._maxsize, self._counts)
             worker = self._worker
-        for complaint in worker.complaints():
-            _tell(complaint)
+        self._tell_of(worker)
         return not worker.is_off
 
     def put(self, make: Make) -> None:
         """Hand over a frame that the thread has yet to make."""
         with self._lock:
             if self._worker is None:
-                self._worker = _Worker(self._turn, self._maxsize)
+                self._worker = _Worker(self._turn, self._maxsize, self._counts)
             worker = self._worker
         worker.put(make)
 
@@ -133,13 +150,30 @@ class Background:
             worker, self._worker = self._worker, None
         if worker is not None:
             worker.finish(self._flush_timeout)
-            for complaint in worker.complaints():
-                _tell(complaint)
+            self._tell_of(worker)
+
+    def _tell_of(self, worker: _Worker) -> None:
+        complaints = worker.complaints()
+        self.warned += complaints
+        for complaint in complaints:
+            _tell(complaint)
 
 
 def _tell(complaint: str) -> None:
     # Outside of any lock: a filter may turn the warning into an exception.
-    warnings.warn(complaint, RuntimeWarning, stacklevel=4)
+    warnings.warn(complaint, RuntimeWarning, stacklevel=5)
+
+
+class _Counts:
+    """This counts frames; ``_Turn.changed`` guards it."""
+
+    def __init__(self) -> None:
+        self.shown = self.dropped = 0
+
+    def drop(self, count: int, why: str) -> None:
+        self.dropped += count
+        if count and log.isEnabledFor(logging.DEBUG):
+            log.debug("%d preview%s dropped: %s", count, "s" if count > 1 else "", why)
 
 
 class _Turn:
@@ -156,8 +190,8 @@ class _Worker:
     """A worker is the queue and the thread of one run. All of its state is guarded by
     ``_Turn.changed``."""
 
-    def __init__(self, turn: _Turn, maxsize: int | None) -> None:
-        self._turn = turn
+    def __init__(self, turn: _Turn, maxsize: int | None, counts: _Counts) -> None:
+        self._turn, self._counts = turn, counts
         self._queue: deque[Make] = deque(maxlen=maxsize)
         self._closing = False  # no more frames will come
         self._given_up = False
@@ -173,6 +207,8 @@ class _Worker:
     def put(self, make: Make) -> None:
         with self._turn.changed:
             if not self._closing:
+                is_full = len(self._queue) == self._queue.maxlen
+                self._counts.drop(int(is_full), "the sink is too slow")
                 self._queue.append(make)
                 self._turn.changed.notify_all()
 
@@ -201,6 +237,7 @@ class _Worker:
         with self._turn.changed:
             self._given_up = True
             waiting = len(self._queue)
+            self._counts.drop(waiting, "the sink was still busy at the end")
             self._queue.clear()
             self._turn.changed.notify_all()
             if not self.is_off:
@@ -241,11 +278,11 @@ class _Worker:
                     self._call(frame)
                 at = "a picture could not be made"
         except BaseException as error:
-            self._switch_off(at, error)
+            self._switch_off(at, error, lost=1)
         try:
             self._turn.sink.close()
         except BaseException as error:
-            self._switch_off(f"the sink {name} failed as it was closed", error)
+            self._switch_off(f"the sink {name} failed as it was closed", error, lost=0)
 
     def _call(self, frame: PreviewFrame) -> None:
         # Another run's thread may be in the sink, and may stay there.
@@ -256,15 +293,18 @@ class _Worker:
             self._turn.sink(frame)
         finally:
             self._turn.calling.release()
+        with self._turn.changed:
+            self._counts.shown += 1
 
     def _next(self) -> Make | None:
         with self._turn.changed:
             self._turn.changed.wait_for(lambda: self._queue or self._closing)
             return self._queue.popleft() if self._queue else None
 
-    def _switch_off(self, at: str, error: BaseException) -> None:
+    def _switch_off(self, at: str, error: BaseException, lost: int) -> None:
         with self._turn.changed:
             self._closing = True
+            self._counts.drop(len(self._queue) + lost, "the sink has raised")
             self._queue.clear()
             if not (self.is_off or self._given_up):
                 # Of the error, its text is kept: its traceback would keep the frame's pictures.

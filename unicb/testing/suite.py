@@ -17,6 +17,7 @@ from unicb.testing._ops import OpsChecks
 from unicb.testing._ownership import OwnershipChecks
 from unicb.testing._preview import PreviewChecks
 from unicb.testing._registry import RegistryChecks
+from unicb.testing._report import ReportChecks
 from unicb.testing._schedules import ScheduleChecks
 from unicb.testing._tensors import TensorsChecks
 from unicb.testing.harness import Harness, check_harness, kinds_of
@@ -35,6 +36,7 @@ class BackendSuite(
     CallbacksChecks,
     LoopChecks,
     ModularChecks,
+    ReportChecks,
 ):
     """The suite has every check that a backend has to pass. Derive, set ``harness``, and let pytest
     collect it:

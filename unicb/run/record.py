@@ -1,0 +1,172 @@
+"""A record holds what is noted of a run, for its report and for the log: numbers and words only."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from unicb.run.ending import Outcome
+
+log = logging.getLogger("unicb")
+
+#: What each callback says of a run, by its name.
+Notes: TypeAlias = Mapping[str, Mapping[str, Any]]
+
+_LONGEST_ERROR = 200
+
+
+class Stop(NamedTuple):
+    """A stop says who has ended a run early, and where.
+
+    Attributes:
+        by: a callback's name; or ``interrupt()``, ``cancel()``, ``Ctrl-C`` and the like, where it
+            was asked for from outside.
+        after_step: index of the last step that had ended, from 0; -1 if none had.
+    """
+
+    by: str
+    after_step: int
+
+
+class CutSpan(NamedTuple):
+    """Steps in which guidance was cut.
+
+    Attributes:
+        after_step: the first of them comes after this one; -1 for a cut from the first step on.
+        until_step: index of the last of them; None: to the end.
+    """
+
+    after_step: int
+    until_step: int | None = None
+
+
+class RowCount:
+    """The denoiser's rows in the steps in which guidance is cut.
+
+    Attributes:
+        computed: how many the denoiser was called with.
+        whole: how many the loop has got, as without the cut.
+        steps: in how many steps.
+    """
+
+    def __init__(self) -> None:
+        self.computed = self.whole = self.steps = 0
+        self._at_step = 0
+
+    def step_end(self) -> None:
+        """A step has ended in which guidance was cut, or was to be."""
+        self.steps += self.whole > self._at_step
+        self._at_step = self.whole
+
+    def saved(self, steps: int) -> float:
+        """Return the share of the rows of so many steps that were not computed: as if each of them
+        took as many, without a cut, as those in which there was one."""
+        if not self.steps or not steps:
+            return 0.0
+        return (self.whole - self.computed) * self.steps / (self.whole * steps)
+
+
+class Record:
+    """A record holds what is noted of one run. It keeps no tensor, and no frame; and the run only
+    until its end.
+
+    Args:
+        name: of the pipeline's class.
+        called_at: when the pipeline was called, in seconds on ``time.monotonic``'s clock.
+        notes: asks the callbacks what they have to say of the run so far.
+    """
+
+    def __init__(self, name: str, called_at: float, notes: Callable[[], Notes]) -> None:
+        self.name, self.called_at = name, called_at
+        #: When each step has ended, on that clock.
+        self.step_ends: list[float] = []
+        self.num_timesteps = 0
+        self.stop: Stop | None = None
+        self.cuts: list[CutSpan] = []
+        self.rows = RowCount()
+        self.warnings: list[str] = []
+        self.outcome: Outcome | None = None
+        self.error: str | None = None
+        #: From the last step's end to the call's return.
+        self.decode_seconds: float | None = None
+        self._notes: Callable[[], Notes] | Notes = notes
+        #: After which step a cut was asked for that has left nothing out so far.
+        self._asked_after: int | None = None
+
+    @property
+    def notes(self) -> Notes:
+        """Return what the callbacks say of the run."""
+        notes = self._notes
+        return notes() if callable(notes) else notes
+
+    def stopped(self, by: str, after_step: int) -> None:
+        """Note who ends the run early; the first who does counts."""
+        if self.stop is None:
+            self.stop = Stop(by, after_step)
+            if log.isEnabledFor(logging.DEBUG):
+                where = f"after step {after_step} of {self.num_timesteps}"
+                log.debug("%s: stopped %s by %s", self.name, where, by)
+
+    def cut(self, after_step: int) -> None:
+        """Note that guidance is to be cut from the next step on; once that leaves something out, it
+        is among :attr:`cuts`."""
+        self._asked_after = after_step
+
+    def restored(self, after_step: int) -> None:
+        """Note that guidance is back from the next step on."""
+        asked_after, self._asked_after = self._asked_after, None
+        if asked_after is not None or after_step + 1 >= self.num_timesteps:
+            return  # there was nothing to cut; or there is no next step
+        self.cuts[-1] = CutSpan(self.cuts[-1].after_step, after_step)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug(
+                "%s: guidance back after step %d of %d", self.name, after_step, self.num_timesteps
+            )
+
+    def called(self, model: str, computed: int, whole: int, unit: str = "rows") -> None:
+        """Note a call of a denoiser, or a step's calls, while guidance is cut.
+
+        Args:
+            model: the name that the pipeline has for it.
+            computed: rows that it was called with.
+            whole: rows that the loop gets of it.
+            unit: what is counted, for the log.
+        """
+        self.rows.computed += computed
+        self.rows.whole += whole
+        if self._asked_after is not None and computed < whole:
+            after, self._asked_after = self._asked_after, None
+            self.cuts.append(CutSpan(after))
+            if log.isEnabledFor(logging.DEBUG):
+                where = "before the first step" if after < 0 else f"after step {after}"
+                log.debug(
+                    *("%s: guidance cut %s of %d: %s %d → %d %s", self.name, where),
+                    *(self.num_timesteps, model, whole, computed, unit),
+                )
+
+    def warned(self, message: str) -> None:
+        """Note a warning."""
+        self.warnings.append(message)
+
+    def ended(self, outcome: Outcome, error: BaseException | None) -> None:
+        """Note how the run has ended, the first time it is said."""
+        if self.outcome is not None:
+            return
+        self.outcome = outcome
+        if error is not None:
+            self.error = _in_a_line(error)
+        if log.isEnabledFor(logging.DEBUG):
+            steps = f"{len(self.step_ends)} of {self.num_timesteps} steps"
+            why = f" ({self.error})" if self.error else ""
+            log.debug("%s: run %s after %s%s", self.name, outcome, steps, why)
+
+    def close(self) -> None:
+        """Have the callbacks say for the last time what there is to say. Idempotent."""
+        self._notes = self.notes
+
+
+def _in_a_line(error: BaseException) -> str:
+    text = f"{type(error).__name__}: {error}".splitlines()[0]
+    return text if len(text) <= _LONGEST_ERROR else text[: _LONGEST_ERROR - 1] + "…"
