@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         GenerationCancelled,
         LatentsNotFiniteError,
         PipelineBusyError,
+        RankError,
         UnicbError,
         UnsupportedPipelineError,
     )
@@ -89,6 +90,7 @@ else:
                 "GenerationCancelled",
                 "LatentsNotFiniteError",
                 "PipelineBusyError",
+                "RankError",
                 "UnicbError",
                 "UnsupportedPipelineError",
             ),
@@ -138,6 +140,7 @@ __all__ = [
     "Progress",
     "PromptSchedule",
     "PromptWeights",
+    "RankError",
     "Result",
     "RuleStep",
     "Run",

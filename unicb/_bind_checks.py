@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unicb._official import ObjectCallback, PlainCallback, is_guider, names_its_tensors
 from unicb.backend import backend_for
 from unicb.callback import Callback, PlainFunction, name_of
+from unicb.checks import one_of, seconds
 from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines import PipelineFacts, facts_for
 from unicb.pipelines.scheduled import check_scheduler
@@ -17,6 +18,9 @@ from unicb.run.first_call import check_watchable
 from unicb.run.run import Run
 from unicb.run.sigint import OnSigint, check_sigint
 
+if TYPE_CHECKING:
+    from unicb.run.sharing import Agree, Sharing
+
 
 def bound_to(
     pipeline: Any,
@@ -24,13 +28,16 @@ def bound_to(
     tensor_inputs: Sequence[str] | None,
     on_sigint: OnSigint | None,
     on_over: Callable[[Run], None],
+    ranks: AskedRanks,
 ) -> tuple[Bound, list[str]]:
     """Check what ``bind`` ties together; return it with the names of the tensors that the loop is
     asked for. :func:`unicb.bind` says what is raised.
 
     Args:
         on_over: called when nothing is left of a run.
+        ranks: with whom runs are shared.
     """
+    ranks.check()
     if on_sigint is not None:
         check_sigint(on_sigint)
     target = Target(pipeline, backend_for(pipeline), facts_for(pipeline))
@@ -55,14 +62,38 @@ def bound_to(
             f"{target.name} calls no callback itself: it hands it on to a pipeline inside it; "
             "bind that one"
         )
+    sharing = ranks.sharing(target, adapted)
+    target.is_shared = sharing is not None
     for callback in adapted:
         callback.on_bind(target)
     if on_sigint is not None:
         target.check_interruptible()
     if early := acting_early(adapted):
         check_watchable(target, name_of(early[0]))
-    bound = Bound(target, tuple(needs), early, on_over, set())
+    bound = Bound(target, tuple(needs), early, on_over, set(), sharing)
     return bound, [*with_batch(needed, offered, facts)]
+
+
+class AskedRanks(NamedTuple):
+    """With whom runs are to be shared, as ``bind`` is told."""
+
+    group: Any
+    agree: Agree
+    timeout: float
+
+    def check(self) -> None:
+        """Raise TypeError or ValueError for what it cannot be."""
+        one_of("agree", self.agree, ("later", "now"))
+        seconds("timeout", self.timeout)
+
+    def sharing(self, target: Target, callbacks: Sequence[Callback]) -> Sharing | None:
+        """With whom they are; see :func:`sharing_of` for what it raises."""
+        is_auto = isinstance(self.group, str) and self.group == "auto"
+        if self.group is None or (is_auto and target.backend.rank()[1] < 2):
+            return None
+        from unicb.run.sharing import sharing_of
+
+        return sharing_of(target, callbacks, *self)
 
 
 def offered_tensors(target: Target) -> tuple[str, ...]:

@@ -99,6 +99,6 @@ class Controls:
             Whether there is a run to cancel.
         """
         asked = self._handle.ask(Request("cancel"))
-        if asked and now:
+        if asked and now and self._bound.sharing is None:
             self._handle.put_gates(self._bound.target)
         return asked

@@ -56,6 +56,7 @@ class Handle:
         self._count = 0
         self._before: tuple[State, int | None] = ("pending", None)
         self._gates: Gates | None = None
+        self._is_deciding = False
         self._changed = threading.Condition()
 
     def ask(self, request: Request) -> bool:
@@ -64,9 +65,18 @@ class Handle:
         with self._changed:
             if self.state not in _OPEN and not self._awaits():
                 return False
+            if self._is_deciding:
+                return False  # too late
             if self.request is None or self.request.what != "cancel":
                 self.request = request
             return True
+
+    def asked(self, is_last: bool) -> Request | None:
+        """What is asked of the run, which other ranks are about to be told. Who asks more after
+        this, where it is the last time, is too late, and is told so."""
+        with self._changed:
+            self._is_deciding = is_last
+            return self.request
 
     def add(self, call: Call) -> int:
         """Note what is handed out to the pipeline as its callback; returns its number. It is not
@@ -162,7 +172,7 @@ class Handle:
             return True
 
     def _settled(self, state: State) -> None:
-        self.state, self.request = state, None
+        self.state, self.request, self._is_deciding = state, None, False
         self.has_failed |= state == "failed"
         self._changed.notify_all()
 

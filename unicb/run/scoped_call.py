@@ -78,7 +78,24 @@ def _called(bound: Bound, handle: Handle, sigint: bool, scope: Scope) -> Call:
     request = handle.calling()
     if request is not None and request.what == "cancel":
         raise GenerationCancelled(-1, None)
-    return Call(bound, handle, sigint, scope)
+    return call_of(bound, handle, sigint, scope)
+
+
+def call_of(bound: Bound, handle: Handle, sigint: bool, scope: Scope | None) -> Call:
+    """What is told of the ends of steps; see :class:`Call`."""
+    if bound.sharing is None:
+        return Call(bound, handle, sigint, scope)
+    from unicb.run.shared_call import SharedCall
+
+    return SharedCall(bound, handle, sigint, scope, bound.sharing)
+
+
+def _tell_ranks(bound: Bound, error: BaseException) -> None:
+    """There is no call, for this error: those that share the runs are told."""
+    if bound.sharing is not None:
+        from unicb.run.shared_call import leave_before
+
+        leave_before(bound.sharing, error)
 
 
 class _Opened:
@@ -103,6 +120,7 @@ class _Opened:
             if call is not None:
                 call.end(error)
             else:
+                _tell_ranks(bound, error)
                 handle.settle(None, state_after(error))
                 handle.remove_gates()
             lease.release()
