@@ -98,7 +98,9 @@ def on_each(group: ThreadGroup, work: Callable[[int, Any], Any]) -> list[Any]:
         except BaseException as error:
             found[own] = error
 
-    threads = [threading.Thread(target=begin, args=(own,)) for own in range(group.size)]
+    threads = [
+        threading.Thread(target=begin, args=(own,), name=f"rank {own}") for own in range(group.size)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,15 @@ from unicb import (
     Interrupt,
     NaNGuard,
     Preview,
+    Progress,
     RankError,
     Step,
+    Trajectory,
+    UnsupportedPipelineError,
     bind,
 )
+from unicb.sinks import Animation, ContactSheet
+from unicb_numpy.backend import NumpyBackend
 from unicb_numpy.pipelines import ToyPipeline
 
 __all__ = ["threads_as_ranks"]
@@ -321,7 +328,7 @@ def test_same_callbacks_are_the_same(tmp_path: Any) -> None:
 
     found = on_each(ThreadGroup(2), work)
     assert np.array_equal(*found)
-    assert [path.name for path in tmp_path.iterdir()] == ["0"]
+    assert [path.name for path in tmp_path.iterdir()] == ["0"]  # the first rank's
 
 
 def test_binding_used_on_one_rank_only() -> None:
@@ -486,3 +493,100 @@ def test_rows_of_the_star_form() -> None:
     expected = bind(ToyPipeline(), Interrupt(4))("x", STEPS, output_type="latent")
     for found in on_each(ThreadGroup(2), work):
         assert same(found, expected)
+
+
+# Sinks.
+
+
+def test_first_rank_shows_and_writes(tmp_path: Path) -> None:
+    frames: list[Any] = [[], []]
+    states: list[Any] = [[], []]
+
+    def work(own: int, group: Any) -> Any:
+        return bind(
+            ToyPipeline(),
+            Preview(str(tmp_path / "one-{step}.png")),
+            Preview(str(tmp_path / "each-{rank}-{step}.png")),
+            Preview(frames[own]),
+            Preview(ContactSheet(tmp_path / "sheet-{rank}.png")),
+            Preview(Animation(tmp_path / "run.gif")),
+            Trajectory(tmp_path / "run.npz"),
+            Trajectory(tmp_path / "run-{rank}.npz"),
+            Progress(states[own].append),
+            group=group,
+        )("x", 2, output_type="latent")
+
+    def rank(self: NumpyBackend) -> tuple[int, int]:
+        return int(threading.current_thread().name[-1]), 2
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NumpyBackend, "rank", rank)
+        on_each(ThreadGroup(2), work)
+    expected = [f"each-{rank}-{step}.png" for rank in range(2) for step in range(2)]
+    expected += ["one-0.png", "one-1.png", "run.gif", "run.npz"]
+    expected += [f"run-{rank}.npz" for rank in range(2)]
+    expected += [f"sheet-{rank}.png" for rank in range(2)]
+    assert {path.name for path in tmp_path.iterdir()} == {*expected}
+    assert [len(found) for found in frames] == [2, 0]
+    assert [len(found) for found in states] == [2, 0]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_decoder_is_called_on_every_rank(fails: bool) -> None:
+    calls: list[list[int]] = [[], []]
+
+    def work(own: int, group: Any) -> Any:
+        def decode(latents: Any) -> Any:
+            calls[own].append(1)
+            return np.zeros((len(latents.data), 8, 8, 3), dtype=np.uint8)
+
+        def show(frame: Any) -> None:
+            if fails and own == 0:
+                raise OSError("disk full")
+
+        return bind(ToyPipeline(), Preview(show, decoder=decode), group=group)("x", 4)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        on_each(ThreadGroup(2), work)
+    assert calls == [[1] * 4] * 2
+
+
+def test_decoder_with_a_clock_of_each_rank_is_refused() -> None:
+    def decode(latents: Any) -> Any:
+        return latents
+
+    for found in on_each(
+        ThreadGroup(2),
+        lambda own, group: bind(ToyPipeline(), Preview([], decoder=decode, max_fps=1), group=group),
+    ):
+        assert isinstance(found, UnsupportedPipelineError)
+        assert "clock of each" in str(found)
+
+
+def test_two_ranks_with_runs_of_their_own_write_no_common_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed: dict[str, int] = {}
+    own = 0
+    monkeypatch.setattr(NumpyBackend, "rank", lambda self: (own, 2))
+    monkeypatch.setattr(NumpyBackend, "claim", lambda self, name: claimed.setdefault(name, own))
+
+    def run(name: str) -> Any:
+        callbacks = Preview(str(tmp_path / f"{name}.png")), Trajectory(tmp_path / "{run}.npz")
+        return bind(ToyPipeline(), *callbacks)("x", 2, output_type="latent")
+
+    run("{step}")
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    own = 1
+    with pytest.warns(RuntimeWarning) as caught:
+        refused = run("{step}")
+        assert same(run("{rank}-{step}"), refused)
+    said = [str(warning.message) for warning in caught]
+    assert any("previews are off for this run" in each and "rank 0 writes" in each for each in said)
+    assert any("the trajectory of this run is not written" in each for each in said)
+    assert all(path.stat().st_mtime_ns == at for path, at in written.items())
+    assert {path.name for path in tmp_path.iterdir()} - {path.name for path in written} == {
+        "1-0.png",
+        "1-1.png",
+    }

@@ -151,7 +151,7 @@ class Progress(Callback):
     The frameworks' pipelines have a bar of their own, in the terminal; switch it off with
     ``pipe.set_progress_bar_config(disable=True)``, or use a function to show progress elsewhere.
     The device is not waited for, see :class:`StepTimer`. A display that fails is warned of once,
-    and is off for the rest of the run.
+    and is off for the rest of the run. Of several processes that share a run, the first shows it.
 
     Args:
         display: "tqdm", "rich", or "plain" lines on stderr: of a terminal, one that is written
@@ -171,7 +171,8 @@ class Progress(Callback):
         self._shown(run).close()
 
     def on_step_end(self, step: Step) -> None:
-        self._shown(step.run).update(step, time.monotonic())
+        if step.run.is_first_rank:
+            self._shown(step.run).update(step, time.monotonic())
 
     def _shown(self, run: Run) -> _RunShown:
         return run.state(self, lambda: _RunShown(_maker(self._display)))
