@@ -581,6 +581,8 @@ def test_two_ranks_with_runs_of_their_own_write_no_common_file(
     own = 1
     with pytest.warns(RuntimeWarning) as caught:
         refused = run("{step}")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="previews")
         assert same(run("{rank}-{step}"), refused)
     said = [str(warning.message) for warning in caught]
     assert any("previews are off for this run" in each and "rank 0 writes" in each for each in said)

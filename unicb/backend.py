@@ -57,6 +57,10 @@ class Ranks:
         """The number of a further run, from 0."""
         return next(self._runs)
 
+    def count_anew(self) -> None:
+        """The ranks have lost each other: the next run is the first again, on each of them."""
+        self._runs = count()
+
 
 class Backend(ABC):
     """A backend is one framework, as unicb sees it. A backend derives from this, and writes what

@@ -129,9 +129,10 @@ class Preview(Callback):
         to: a path template such as ``"steps/{step:03d}.png"``, a callable that takes a
             :class:`PreviewFrame`, a list to collect them in, or a sink of :mod:`unicb.sinks`. A
             template may use ``{step}``, ``{image}`` (index in the batch), ``{num_timesteps}``,
-            ``{run}`` and ``{rank}``; folders are made, and in a batch a template without ``{image}`` gets ``-0``,
-            ``-1``, … before its suffix. What is too slow for the run misses steps, the oldest of 16
-            that wait (a list misses none); see :class:`unicb.sinks.Background`.
+            ``{run}`` and ``{rank}``; folders are made, and in a batch a template without
+            ``{image}`` gets ``-0``, ``-1``, … before its suffix. What is too slow for the run
+            misses steps, the oldest of 16 that wait (a list misses none); see
+            :class:`unicb.sinks.Background`.
         every: show steps 0, ``every``, ``2 * every``, …, and the last.
         max_fps: at most so many a second; the last is shown whenever it comes.
         size: pixels, of the longer side or (width, height); None: one for each latent cell.

@@ -126,7 +126,8 @@ def _template(to: Any) -> str:
         named = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise ValueError(
-            f"path {template!r} cannot be filled in ({error}); its fields may be {{run}} and {{rank}}"
+            f"path {template!r} cannot be filled in ({error}); its fields may be {{run}} and "
+            "{rank}"
         ) from error
     if path.suffix.lower() not in SUFFIXES or named - {"run", "rank"}:
         raise ValueError(f"Trajectory writes {' and '.join(SUFFIXES)}, not {template!r}")

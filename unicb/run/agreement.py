@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,7 @@ class Agreement:
         """Say this before the first step, and wait for the others."""
         place = Place(self._run, Phase.BEFORE, -1, count)
         self._say(Own(own.word, own.text or self._sharing.bound, own.latents), place)
-        return self._ended(self._hear(place.step))
+        return self._ended(self._hear())
 
     def step_end(
         self, own: Callable[[bool], Own], step: int, count: int, no_step_follows: bool
@@ -60,7 +61,7 @@ class Agreement:
             RankError: a rank is gone, did not answer in time, or is doing something else.
         """
         if self._pending is not None:
-            before = self._hear(step - 1)
+            before = self._hear()
             if before.is_final:
                 return self._ended(before)
             self._decision.learn(before)
@@ -69,14 +70,14 @@ class Agreement:
         self._say(said, Place(self._run, Phase.STEP, step, count, no_step_follows))
         if not waits:
             return None
-        found = self._decision.heard(self._hear(step))
+        found = self._decision.heard(self._hear())
         return None if found is None else self._ended(found)
 
     def after_last_step(self, own: Own, step: int, count: int) -> Verdict | None:
         """Say this once the callbacks have been told of the run's end, and wait for the others."""
         place = Place(self._run, Phase.AFTER, step, count)
         self._say(own, place)
-        found = self._hear(step)
+        found = self._hear()
         self.is_over = True
         return self._ended(found)
 
@@ -89,7 +90,7 @@ class Agreement:
         try:
             self._send(Vote(word, place, leaves=True, digest=self._digest, text=text))
         except RankError:
-            return  # there is nobody to tell
+            self._ranks.count_anew()  # there is nobody to tell
 
     def _ended(self, found: Verdict) -> Verdict | None:
         """What has taken effect. None, if that is nothing."""
@@ -99,24 +100,27 @@ class Agreement:
 
     def _say(self, own: Own, place: Place) -> None:
         vote = Vote(own.word, place, False, own.latents, self._digest, own.text)
-        try:
+        with self._over_if_it_fails():
             self._pending = self._send(vote)
-        except BaseException:
-            self.is_over = True
-            raise
 
     def _send(self, vote: Vote) -> Callable[[], Sequence[Any]]:
         sharing = self._sharing
         heard = sharing.backend.agree(vote.packed(), vote.place.step, self._ranks.group)
         return lambda: heard(sharing.timeout)
 
-    def _hear(self, step: int) -> Verdict:
+    def _hear(self) -> Verdict:
         assert self._pending is not None
         heard, self._pending = self._pending, None
-        try:
+        with self._over_if_it_fails():
             return verdict([Vote.unpacked(raw) for raw in heard()], self._ranks.all)
+
+    @contextmanager
+    def _over_if_it_fails(self) -> Iterator[None]:
+        try:
+            yield
         except BaseException:
             self.is_over = True
+            self._ranks.count_anew()
             raise
 
 

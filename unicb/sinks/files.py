@@ -26,9 +26,9 @@ class FileSink:
     Args:
         template: a path with the fields ``{step}`` (needed), ``{image}`` (index in the batch),
             ``{num_timesteps}``, ``{run}`` (which of the Preview's runs, from 0) and ``{rank}``
-            (of several processes), and a suffix that pillow can write. Folders are made. Where a frame has several pictures, a template
-            without ``{image}`` gets ``-0``, ``-1``, … before its suffix. A file appears under its
-            name when it is complete.
+            (number of the process, of several), and a suffix that pillow can write. Folders are
+            made. Where a frame has several pictures, a template without ``{image}`` gets ``-0``,
+            ``-1``, … before its suffix. A file appears under its name when it is complete.
         fps: latent frames a second of an animation, 0.1..50. GIF counts hundredths of a second.
             The time of the video is its frame rate divided by the frames that a latent one stands
             for (4 for Wan, 8 for LTX, 1 for AnimateDiff); latents do not tell either.

@@ -1,0 +1,81 @@
+"""Starts a group of processes that make many cases, one after the other, and reads what they say.
+
+To import a framework takes eight seconds, so one process imports it, and the ranks are forked from
+that. What a rank finds is written to a file, line by line: a rank that is killed has said all that
+it had to say before.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+#: Seconds after which a group is given up, for each of its cases.
+LONGEST = 90.0
+
+Case = Callable[..., Any]
+
+
+def cases_of(registry: dict[str, Case]) -> Callable[[Case], Case]:
+    """A decorator that notes a case under its name."""
+
+    def note(case: Case) -> Case:
+        registry[case.__name__] = case
+        return case
+
+    return note
+
+
+def make(
+    registry: dict[str, Case], names: Sequence[str], folder: Path, rank: int, *about: Any
+) -> None:
+    """Make these cases on this rank."""
+    with open(folder / f"rank-{rank}.jsonl", "a", encoding="utf-8") as file:
+        for name in names:
+            began = time.perf_counter()
+            try:
+                found: dict[str, Any] = {"found": registry[name](rank, folder, *about)}
+            except BaseException as error:
+                found = {"error": f"{error}\n{traceback.format_exc()}"}
+            line = {"case": name, "seconds": time.perf_counter() - began, **found}
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+
+
+def run_ranks(
+    target: Callable[[int, int, Path, list[str]], None],
+    preload: str,
+    size: int,
+    folder: Path,
+    names: list[str],
+) -> list[dict[str, Any]]:
+    """Have ``size`` processes call ``target(rank, size, folder, names)``. Returns what each of them
+    has said of each case, by its name; ``preload``: the module that is imported before."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([preload])
+    ranks = [context.Process(target=target, args=(r, size, folder, names)) for r in range(size)]
+    for process in ranks:
+        process.start()
+    until = time.monotonic() + LONGEST + 4 * len(names)
+    for process in ranks:
+        process.join(max(0.0, until - time.monotonic()))
+    for process in ranks:
+        process.kill()
+    return [read(folder / f"rank-{rank}.jsonl") for rank in range(size)]
+
+
+def read(file: Path) -> dict[str, Any]:
+    lines = file.read_text("utf-8").splitlines() if file.exists() else []
+    return {said["case"]: said for said in map(json.loads, lines)}
+
+
+def what(said: dict[str, Any], name: str) -> Any:
+    """What a rank has found in a case; its error is the test's."""
+    assert name in said, f"this rank has said nothing of {name}: it hangs, or is gone"
+    assert "error" not in said[name], said[name]["error"]
+    return said[name]["found"]

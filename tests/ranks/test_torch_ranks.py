@@ -1,0 +1,89 @@
+"""Several processes that share a denoiser, on torch: each finds the same, and that is right.
+
+The processes make one case after the other (torch_cases.py); here, each is a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launched import run_ranks, what
+from torch_cases import CASES, FOUR, LAST, MORE, work
+
+Said = list[dict[str, Any]]
+
+
+def launched(
+    factory: pytest.TempPathFactory, size: int, names: list[str], name: str
+) -> Callable[[str], list[Any]]:
+    said = run_ranks(work, "torch_cases", size, factory.mktemp(name), names)
+    return lambda case: [what(each, case) for each in said]
+
+
+def chosen(request: pytest.FixtureRequest, names: dict[str, Any]) -> list[str]:
+    """Those that are to be made: of the tests that are run."""
+    asked = {item.callspec.params.get("case") for item in request.session.items if _has(item)}
+    return [name for name in names if name in asked]
+
+
+def _has(item: Any) -> bool:
+    return hasattr(item, "callspec")
+
+
+@pytest.fixture(scope="module")
+def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return launched(tmp_path_factory, 2, chosen(request, {**CASES, **MORE}), "two")
+
+
+@pytest.fixture(scope="module")
+def lost(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """All of them: each begins where the one before has left the ranks."""
+    return run_ranks(work, "torch_cases", 2, tmp_path_factory.mktemp("lost"), [*LAST])
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return launched(tmp_path_factory, 4, [*FOUR], "four")
+
+
+def check_same(found: list[Any]) -> None:
+    assert all(each == found[0] for each in found), found
+
+
+@pytest.mark.parametrize("case", [*CASES])
+def test_two_ranks(two: Callable[[str], list[Any]], case: str) -> None:
+    check_same(two(case))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("case", [*MORE])
+def test_two_ranks_at_length(two: Callable[[str], list[Any]], case: str) -> None:
+    check_same(two(case))
+
+
+@pytest.mark.parametrize("case", [name for name in LAST if name != "killed_rank"])
+def test_ranks_that_lose_each_other(lost: Said, case: str) -> None:
+    check_same([what(each, case) for each in lost])
+
+
+def test_rank_that_is_killed(lost: Said) -> None:
+    assert "one is gone" in what(lost[0], "killed_rank")
+    assert "killed_rank" not in lost[1]
+
+
+@pytest.mark.parametrize("case", [*FOUR])
+def test_four_ranks(four: Callable[[str], list[Any]], case: str) -> None:
+    found = four(case)
+    check_same(found[:2])
+    check_same(found[2:])
+
+
+def test_results_are_of_this_run(tmp_path: Path) -> None:
+    # A case that no rank has made is no success.
+    with pytest.raises(AssertionError, match="has said nothing of it"):
+        what({}, "it")
+    with pytest.raises(AssertionError, match="boom"):
+        what({"it": {"case": "it", "error": "boom"}}, "it")
