@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unicb._official import ObjectCallback, PlainCallback, is_guider, names_its_tensors
-from unicb.backend import backend_for
+from unicb.backend import Backend, backend_for
 from unicb.callback import Callback, PlainFunction, name_of
 from unicb.checks import one_of, seconds
-from unicb.errors import UnsupportedPipelineError
+from unicb.errors import BackendNotFoundError, UnsupportedPipelineError
 from unicb.pipelines import PipelineFacts, facts_for
 from unicb.pipelines.scheduled import check_scheduler
 from unicb.pipelines.target import Target
+from unicb.pipelines.wrapped import check_not_wrapped
 from unicb.run.asked import Bound
 from unicb.run.first_call import check_watchable
 from unicb.run.run import Run
@@ -40,7 +41,11 @@ def bound_to(
     ranks.check()
     if on_sigint is not None:
         check_sigint(on_sigint)
-    target = Target(pipeline, backend_for(pipeline), facts_for(pipeline))
+    target = Target(pipeline, _backend_of(pipeline), facts_for(pipeline))
+    if target.backend.rank()[1] > 1:
+        from unicb.guidance._engines import check_loop_calls_back
+
+        check_loop_calls_back(target.name, target.models)
     offered = offered_tensors(target)
     chosen = offered if tensor_inputs is None else tensor_names(tensor_inputs)
     adapted = tuple(as_callback(callback, chosen) for callback in callbacks)
@@ -72,6 +77,14 @@ def bound_to(
         check_watchable(target, name_of(early[0]))
     bound = Bound(target, tuple(needs), early, on_over, set(), sharing)
     return bound, [*with_batch(needed, offered, facts)]
+
+
+def _backend_of(pipeline: Any) -> Backend:
+    try:
+        return backend_for(pipeline)
+    except BackendNotFoundError as error:
+        check_not_wrapped(pipeline, error)
+        raise
 
 
 class AskedRanks(NamedTuple):
