@@ -13,12 +13,15 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 #: Seconds after which a group is given up, for each of its cases.
 LONGEST = 90.0
 
 Case = Callable[..., Any]
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def cases_of(registry: dict[str, Case]) -> Callable[[Case], Case]:
@@ -67,6 +70,13 @@ def run_ranks(
     for process in ranks:
         process.kill()
     return [read(folder / f"rank-{rank}.jsonl") for rank in range(size)]
+
+
+def asked_for(request: pytest.FixtureRequest, names: Sequence[str]) -> list[str]:
+    """Those of the cases whose tests are to be run."""
+    specs = [getattr(item, "callspec", None) for item in request.session.items]
+    asked = {spec.params.get("case") for spec in specs if spec is not None}
+    return [name for name in names if name in asked]
 
 
 def read(file: Path) -> dict[str, Any]:

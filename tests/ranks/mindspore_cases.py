@@ -170,6 +170,10 @@ class ToyLoop(DiffusionPipeline):
 
     _callback_tensor_inputs = ("latents",)
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_modules()
+
     @property
     def interrupt(self) -> bool:
         return self._interrupt

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launched import read, what
+from launched import asked_for, read, what
 
 SCRIPT = Path(__file__).with_name("mindspore_cases.py")
 #: Seconds after which the workers are given up.
@@ -36,14 +36,16 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def workers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def workers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("workers")
     msrun = shutil.which("msrun")
     assert msrun is not None, "msrun, which comes with mindspore, is not on the path"
     command = [msrun, "--worker_num=2", "--local_worker_num=2", f"--master_port={free_port()}"]
     command += ["--join=True", f"--log_dir={folder / 'log'}", str(SCRIPT), str(folder)]
     done = subprocess.run(
-        [*command, *case_names()],
+        [*command, *asked_for(request, case_names())],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": _path(), "GLOG_v": "3"},
         timeout=LONGEST,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launched import run_ranks, what
+from launched import asked_for, run_ranks, what
 from torch_cases import CASES, FOUR, LAST, MORE, work
 
 Said = list[dict[str, Any]]
@@ -23,19 +23,9 @@ def launched(
     return lambda case: [what(each, case) for each in said]
 
 
-def chosen(request: pytest.FixtureRequest, names: dict[str, Any]) -> list[str]:
-    """Those that are to be made: of the tests that are run."""
-    asked = {item.callspec.params.get("case") for item in request.session.items if _has(item)}
-    return [name for name in names if name in asked]
-
-
-def _has(item: Any) -> bool:
-    return hasattr(item, "callspec")
-
-
 @pytest.fixture(scope="module")
 def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return launched(tmp_path_factory, 2, chosen(request, {**CASES, **MORE}), "two")
+    return launched(tmp_path_factory, 2, asked_for(request, [*CASES, *MORE]), "two")
 
 
 @pytest.fixture(scope="module")
