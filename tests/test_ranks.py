@@ -23,6 +23,7 @@ from unicb import (
     Progress,
     RankError,
     Step,
+    StepTimer,
     Trajectory,
     UnsupportedPipelineError,
     bind,
@@ -329,6 +330,16 @@ def test_same_callbacks_are_the_same(tmp_path: Any) -> None:
     found = on_each(ThreadGroup(2), work)
     assert np.array_equal(*found)
     assert [path.name for path in tmp_path.iterdir()] == ["0"]  # the first rank's
+
+
+def test_what_a_callback_has_measured_may_differ() -> None:
+    def work(own: int, group: Any) -> Any:
+        timer, pipeline = StepTimer(), ToyPipeline()
+        if own == 0:
+            bind(pipeline, timer)("x", 3)
+        return bind(pipeline, timer, group=group)("x", 4)
+
+    assert np.array_equal(*on_each(ThreadGroup(2), work))
 
 
 def test_binding_used_on_one_rank_only() -> None:

@@ -87,6 +87,8 @@ class StepTimer(Callback):
         times: of the run that began last, as far as it has come; None before the first.
     """
 
+    _of_one_rank = ("times",)
+
     def __init__(self, wait: bool = True) -> None:
         self.tensors = ("latents",) if flag("wait", wait) else ()
         self.times: StepTimes | None = None

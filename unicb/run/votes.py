@@ -19,7 +19,7 @@ from unicb.errors import RankError
 #: Bytes of a vote.
 SIZE = 512
 _HEAD = struct.Struct("<8i8s")
-_TEXT = SIZE - _HEAD.size - 2
+_TEXT = SIZE - _HEAD.size
 
 
 class Word(IntEnum):
