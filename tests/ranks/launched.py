@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 #: Seconds after which a group is given up, for each of its cases.
-LONGEST = 90.0
+LONGEST = 300.0
 
 Case = Callable[..., Any]
 

@@ -172,7 +172,7 @@ class ToyLoop(DiffusionPipeline):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_modules()
+        self.register_to_config(kind="toy")  # of which its attributes are asked
 
     @property
     def interrupt(self) -> bool:
