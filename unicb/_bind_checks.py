@@ -88,7 +88,7 @@ def _backend_of(pipeline: Any) -> Backend:
 
 
 class AskedRanks(NamedTuple):
-    """With whom runs are to be shared, as ``bind`` is told."""
+    """Hold with whom runs are to be shared, as ``bind`` was asked."""
 
     group: Any
     agree: Agree
@@ -100,7 +100,7 @@ class AskedRanks(NamedTuple):
         seconds("timeout", self.timeout)
 
     def sharing(self, target: Target, callbacks: Sequence[Callback]) -> Sharing | None:
-        """With whom they are; see :func:`sharing_of` for what it raises."""
+        """Return with whom they are; see :func:`sharing_of` for what it raises."""
         is_auto = isinstance(self.group, str) and self.group == "auto"
         if self.group is None or (is_auto and target.backend.rank()[1] < 2):
             return None

@@ -54,7 +54,7 @@ class Ranks:
         self._runs = count()
 
     def begin_run(self) -> int:
-        """The number of a further run, from 0."""
+        """Return the number of a further run, from 0."""
         return next(self._runs)
 
     def count_anew(self) -> None:
@@ -178,16 +178,16 @@ class Backend(ABC):
         """
 
     def rank(self) -> tuple[int, int]:
-        """The number of this process among those that were started together, from 0, and how many
-        there are; whatever they share. Must import nothing to answer.
+        """Return the number of this process among those that were started together, from 0, and how
+        many there are; whatever they share. Must import nothing to answer.
 
         Unless overridden, 0 of 1.
         """
         return 0, 1
 
     def ranks(self, group: Any, models: Sequence[Any], timeout: float) -> Ranks | None:
-        """The ranks that share the runs of a denoiser; None where this process is alone. For one
-        group, it is always the same object. Nobody is waited for.
+        """Return the ranks that share the runs of a denoiser; None where this process is alone. For
+        one group, it is always the same object. Nobody is waited for.
 
         Unless overridden, there are none: for frameworks without groups of processes.
 
@@ -211,7 +211,7 @@ class Backend(ABC):
     def agree(
         self, word: npt.NDArray[np.uint8], step: int, group: Any
     ) -> Callable[[float], Sequence[npt.NDArray[Any]]]:
-        """Tell a group's ranks a word, and be told theirs. Called by each of them, and each time by
+        """Send a word to a group's ranks, and get theirs. Called by each of them, and each time by
         all with words of one length; nobody is waited for, and no device is.
 
         Unless overridden, there is nobody but this process.

@@ -21,14 +21,14 @@ _Words = Sequence[npt.NDArray[Any]]
 
 
 def _communication() -> Any:
-    """mindspore.communication, where it was begun; else None. Imports nothing."""
+    """Return mindspore.communication, where it was begun; else None. Imports nothing."""
     found = sys.modules.get("mindspore.communication")
     return found if found is not None and found.GlobalComm.INITED else None
 
 
 def rank() -> tuple[int, int]:
-    """The number of this process, and how many there are: of those that communicate, or of what has
-    started it (msrun says so in the environment)."""
+    """Return the number of this process, and how many there are: of those that communicate, or of
+    what has started it (msrun says so in the environment)."""
     if (communication := _communication()) is not None:
         return int(communication.get_rank()), int(communication.get_group_size())
     with suppress(KeyError, ValueError):

@@ -19,15 +19,15 @@ _Words = Sequence[npt.NDArray[Any]]
 
 
 def distributed() -> Any:
-    """torch.distributed, where there is a process group; else None. Imports nothing."""
+    """Return torch.distributed, where there is a process group; else None. Imports nothing."""
     found = sys.modules.get("torch.distributed")
     there_is = found is not None and found.is_available() and found.is_initialized()
     return found if there_is else None
 
 
 def rank() -> tuple[int, int]:
-    """The number of this process, and how many there are: of the process group, or of what has
-    started it (torchrun and accelerate say so in the environment)."""
+    """Return the number of this process, and how many there are: of the process group, or of what
+    has started it (torchrun and accelerate say so in the environment)."""
     if (dist := distributed()) is not None:
         return int(dist.get_rank()), int(dist.get_world_size())
     with suppress(KeyError, ValueError):
@@ -83,7 +83,7 @@ class GlooGroup:
         return self._group
 
     def _failed(self, step: int, error: Exception) -> RankError:
-        """What to raise; a further run begins with another group."""
+        """Return what to raise; a further run begins with another group."""
         group, self._group = self._group, None
         if group is not None and distributed() is not None:
             with suppress(Exception):
@@ -130,7 +130,7 @@ def ranks_of(group: Any, models: Sequence[Any], timeout: float) -> Ranks | None:
 
 
 def _members(dist: Any, group: Any) -> tuple[int, ...]:
-    """Numbers of the ranks of a process group, or of a mesh."""
+    """Return the numbers of the ranks of a process group, or of a mesh."""
     if group is dist.GroupMember.NON_GROUP_MEMBER:
         raise RankError(
             f"this process, rank {dist.get_rank()}, is not in the group that bind was given: bind "
@@ -161,7 +161,7 @@ def _of_mesh(mesh: Any) -> tuple[int, ...]:
 
 
 def _spread_over(dist: Any, models: Sequence[Any]) -> tuple[int, ...]:
-    """The ranks that these models say they are spread over."""
+    """Return the ranks that these models say they are spread over."""
     own = dist.get_rank()
     found = {numbers for model in models for numbers in _said_by(model) if own in numbers}
     if not found:
@@ -190,7 +190,7 @@ def _said_by(model: Any) -> Iterator[tuple[int, ...]]:
 
 
 def _of_wrapped(modules: Iterable[Any]) -> Iterator[tuple[int, ...]]:
-    """Of those that FSDP's first version has wrapped: their parameters are no DTensors."""
+    """Yield the ranks of what FSDP's first version has wrapped: its parameters are no DTensors."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
     wrapper = getattr(fsdp, "FullyShardedDataParallel", None)
     for module in modules:
@@ -199,7 +199,7 @@ def _of_wrapped(modules: Iterable[Any]) -> Iterator[tuple[int, ...]]:
 
 
 def _of_parameters(parameters: Iterable[Any]) -> Iterator[tuple[int, ...]]:
-    """Of DTensors: the ranks along those axes of their mesh over which they are split."""
+    """Yield the ranks along those axes of a mesh over which DTensors are split."""
     seen = set()
     for parameter in parameters:
         mesh = getattr(parameter, "device_mesh", None)
@@ -212,7 +212,7 @@ def _of_parameters(parameters: Iterable[Any]) -> Iterator[tuple[int, ...]]:
 
 
 def _along(mesh: Any, split: Sequence[bool]) -> tuple[int, ...]:
-    """The ranks of the mesh that differ from this one along these axes only."""
+    """Return the ranks of the mesh that differ from this one along these axes only."""
     own = mesh.get_coordinate()
     if own is None:
         return ()

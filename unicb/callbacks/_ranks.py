@@ -1,4 +1,4 @@
-"""What several processes would write."""
+"""Several processes may be about to write the same."""
 
 from __future__ import annotations
 

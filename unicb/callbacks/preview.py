@@ -249,11 +249,11 @@ class Preview(Callback):
 
     @staticmethod
     def _takes(state: _RunState) -> bool:
-        """Whether a picture of this run is shown in this process."""
+        """Return whether a picture of this run is shown in this process."""
         return state.is_shown and not state.failed
 
     def _decodes(self, step: Step) -> bool:
-        """Whether a picture is made in any case, since other processes may wait for their parts."""
+        """Return whether a picture is made in any case: other processes may wait for it."""
         return self._decoder is not None and step.run.is_shared
 
     def _pixels(

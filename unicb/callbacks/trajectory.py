@@ -103,7 +103,7 @@ class Trajectory(Callback):
             recording.record(step)
 
     def _begun(self, run: Run) -> _Recording | None:
-        """The recording of this run; None where it is another process's to write it."""
+        """Return the recording of this run; None where it is another process's to write it."""
         if not (run.is_first_rank or "{rank" in self._template):
             return None
         if (other := written_by_other_rank(run, self._template)) is not None:

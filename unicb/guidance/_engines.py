@@ -50,8 +50,8 @@ def check_loop_calls_back(name: str, models: Sequence[Any]) -> None:
 
 
 def _asked(model: Any, name: str) -> int:
-    """What an engine's function of this name answers to the code in the place of the model's call;
-    1 where that names none, or the engine was not begun."""
+    """Return what an engine's function of this name answers to the code in the place of the model's
+    call; 1 where that names none, or the engine was not begun."""
     for call in _calls(model):
         code, names = getattr(call, "__code__", None), getattr(call, "__globals__", {})
         ask = names.get(name)
@@ -75,6 +75,6 @@ def _calls(model: Any) -> Iterator[Any]:
 
 
 def _names(code: CodeType) -> set[str]:
-    """Names that the code uses, and those of the functions in it."""
+    """Return the names that the code uses, and those of the functions in it."""
     inner = [each for each in code.co_consts if isinstance(each, CodeType)]
     return {*code.co_names}.union(*map(_names, inner))

@@ -1,4 +1,4 @@
-"""How the ranks that share a run come to agree on its end: rounds of votes, one for each step."""
+"""The ranks that share a run agree on its end in rounds of votes, one for each step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unicb.run.votes import Decision, Phase, Place, Verdict, Vote, Word, verdict
 
 @dataclass(frozen=True)
 class Own:
-    """What this rank has to say.
+    """Hold what this rank has to say.
 
     Attributes:
         word: what it wants.
@@ -55,7 +55,7 @@ class Agreement:
         loop goes on.
 
         Args:
-            own: gives that; it is told whether the run ends with this step, whatever is said.
+            own: gives that; it is asked with whether the run ends with this step, whatever is said.
 
         Raises:
             RankError: a rank is gone, did not answer in time, or is doing something else.
@@ -74,7 +74,7 @@ class Agreement:
         return None if found is None else self._ended(found)
 
     def after_last_step(self, own: Own, step: int, count: int) -> Verdict | None:
-        """Say this once the callbacks have been told of the run's end, and wait for the others."""
+        """Say this once the callbacks know of the run's end, and wait for the others."""
         place = Place(self._run, Phase.AFTER, step, count)
         self._say(own, place)
         found = self._hear()
@@ -93,7 +93,7 @@ class Agreement:
             self._ranks.count_anew()  # there is nobody to tell
 
     def _ended(self, found: Verdict) -> Verdict | None:
-        """What has taken effect. None, if that is nothing."""
+        """Return what has taken effect. None, if that is nothing."""
         if found.is_final or found.word >= Word.CANCEL:
             self.is_over = True
         return None if found.word is Word.NONE else found
@@ -125,6 +125,6 @@ class Agreement:
 
 
 def text_of(error: BaseException) -> str:
-    """An error in one line."""
+    """Return an error in one line."""
     said = str(error).strip()
     return f"{type(error).__name__}: {said}" if said else type(error).__name__

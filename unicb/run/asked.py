@@ -129,25 +129,25 @@ class AskedRun:
 
     @property
     def rank(self) -> int:
-        """The number of this process among those that were started together, from 0."""
+        """Return the number of this process among those that were started together, from 0."""
         return self.target.backend.rank()[0]
 
     @property
     def is_first_rank(self) -> bool:
-        """Whether this process is the first of those that share the run, or the only one: what is
-        to be shown or written once is so there."""
+        """Return whether this process is the first of those that share the run, or the only one:
+        what is to be shown or written once is so there."""
         sharing = self._bound.sharing
         return sharing is None or sharing.is_first
 
     @property
     def is_shared(self) -> bool:
-        """Whether several ranks share the run."""
+        """Return whether several ranks share the run."""
         return self._bound.sharing is not None
 
     @property
     def stop_delay(self) -> int:
-        """How many more steps the run takes after the one in which one of several ranks asks for
-        its end; 0 where it has no others to ask."""
+        """Return how many more steps the run takes after the one in which one of several ranks asks
+        for its end; 0 where it has no others to ask."""
         sharing = self._bound.sharing
         return 0 if sharing is None else sharing.stop_delay
 

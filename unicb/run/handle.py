@@ -72,8 +72,8 @@ class Handle:
             return True
 
     def asked(self, is_last: bool) -> Request | None:
-        """What is asked of the run, which other ranks are about to be told. Who asks more after
-        this, where it is the last time, is too late, and is told so."""
+        """Return what is asked of the run, for other ranks to hear. Who asks more after this, where
+        it is the last time, is too late, and learns that."""
         with self._changed:
             self._is_deciding = is_last
             return self.request

@@ -82,7 +82,7 @@ def _called(bound: Bound, handle: Handle, sigint: bool, scope: Scope) -> Call:
 
 
 def call_of(bound: Bound, handle: Handle, sigint: bool, scope: Scope | None) -> Call:
-    """What is told of the ends of steps; see :class:`Call`."""
+    """Return what hears of the ends of steps; see :class:`Call`."""
     if bound.sharing is None:
         return Call(bound, handle, sigint, scope)
     from unicb.run.shared_call import SharedCall
@@ -91,7 +91,7 @@ def call_of(bound: Bound, handle: Handle, sigint: bool, scope: Scope | None) -> 
 
 
 def _tell_ranks(bound: Bound, error: BaseException) -> None:
-    """There is no call, for this error: those that share the runs are told."""
+    """Have those that share the runs know that there is no call, for this error."""
     if bound.sharing is not None:
         from unicb.run.shared_call import leave_before
 

@@ -21,7 +21,7 @@ from unicb.run.votes import Word
 
 
 class SharedCall(Call):
-    """What is handed to a pipeline as its step-end callback on each of the ranks.
+    """Stand for the callbacks of a pipeline at a step's end, on each of the ranks.
 
     Args:
         bound, handle, sigint, scope: as for :class:`Call`.

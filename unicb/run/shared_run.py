@@ -92,7 +92,7 @@ class SharedRun(Run):
     # What this rank says, and what all say.
 
     def own(self, is_last: bool) -> Own:
-        """What this rank has to say; ``is_last``: whether it is the last time that it is asked."""
+        """Return what this rank has to say; ``is_last``: whether it is asked for the last time."""
         request = self._asked(is_last)
         cancels = request is not None and request.what == "cancel"
         if self.held is not None and not isinstance(self.held, GenerationCancelled):
@@ -106,8 +106,8 @@ class SharedRun(Run):
         return Own()
 
     def agree(self) -> Verdict | None:
-        """The end of a step. Returns what takes effect, if the run is not to end in an error; None:
-        the loop goes on, or ends as it does.
+        """Agree with the other ranks at the end of a step. Returns what takes effect, if the run is
+        not to end in an error; None: the loop goes on, or ends as it does.
 
         Raises:
             RankError: a rank has failed, is gone, or is doing something else.
@@ -158,7 +158,7 @@ class SharedRun(Run):
             self._wish = picture
 
     def settle(self, outputs: dict[str, Tensor], handed: Mapping[str, Tensor]) -> None:
-        """As it does elsewhere; and it ends well if it does on every rank."""
+        """End the run as elsewhere; and it ends well if it does on every rank."""
         self._is_settling = True
         own = Own()
         try:

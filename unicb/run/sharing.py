@@ -1,4 +1,4 @@
-"""With which ranks a binding's runs are shared, and what has to be the same on each of them."""
+"""A binding's runs may be shared with other ranks: with which, and what each has to have alike."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Agree: TypeAlias = Literal["later", "now"]
 
 @dataclass(frozen=True)
 class Sharing:
-    """That a binding's runs are shared with other ranks.
+    """Say that a binding's runs are shared with other ranks, and how.
 
     Attributes:
         backend: which carries the votes.
@@ -42,23 +42,23 @@ class Sharing:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the group's first rank."""
+        """Return whether this is the group's first rank."""
         return self.ranks.own == self.ranks.all[0]
 
     @property
     def stop_delay(self) -> int:
-        """How many steps pass before a stop that only this rank asks for takes effect."""
+        """Return how many steps pass before a stop that only this rank asks for takes effect."""
         return 0 if self.agree == "now" else 1
 
     def digest(self) -> bytes:
-        """8 bytes that are the same where the settings are."""
+        """Return 8 bytes that are the same where the settings are."""
         return sha256(f"{self.agree} {self.settings}".encode()).digest()[:8]
 
 
 def sharing_of(
     target: Target, callbacks: Sequence[Callback], group: Any, agree: Agree, timeout: float
 ) -> Sharing | None:
-    """With whom the runs of a binding are shared; None where with nobody.
+    """Return with whom the runs of a binding are shared; None where with nobody.
 
     Raises:
         RankError, TypeError, UnsupportedPipelineError: as from :meth:`unicb.Backend.ranks`.
@@ -73,8 +73,8 @@ def sharing_of(
 
 
 def denoisers_of(target: Target) -> list[Any]:
-    """The models that may say that they are spread over ranks: those that the loop calls, or where
-    these are not known, all that the pipeline has."""
+    """Return the models that may say that they are spread over ranks: those that the loop calls, or
+    where these are not known, all that the pipeline has."""
     if models := target.models:
         return models
     components = getattr(target.pipeline, "components", {})
@@ -82,8 +82,8 @@ def denoisers_of(target: Target) -> list[Any]:
 
 
 def described(value: Any) -> str:
-    """A callback in words that are the same in every process, as far as it is one of unicb's own:
-    what else there is may keep whatever it likes."""
+    """Return a callback in words that are the same in every process, as far as it is one of unicb's
+    own: what else there is may keep whatever it likes."""
     kind = type(value)
     name = f"{kind.__module__}.{kind.__qualname__}"
     if isinstance(value, Callback):

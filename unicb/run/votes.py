@@ -1,4 +1,4 @@
-"""What each rank says at the end of a step, and what follows from what all have said.
+"""Each rank says a word at the end of a step, and this is what follows from what all have said.
 
 Nothing here talks to anybody: votes go in, a verdict comes out.
 """
@@ -23,7 +23,7 @@ _TEXT = SIZE - _HEAD.size
 
 
 class Word(IntEnum):
-    """What a rank wants of the run; of several, the highest wins."""
+    """Name what a rank wants of the run; of several, the highest wins."""
 
     NONE = 0
     INTERRUPT = 1
@@ -32,7 +32,7 @@ class Word(IntEnum):
 
 
 class Phase(IntEnum):
-    """When a rank says it."""
+    """Name the part of a run in which a rank says it."""
 
     BEFORE = 0  # the first step
     STEP = 1
@@ -41,7 +41,7 @@ class Phase(IntEnum):
 
 @dataclass(frozen=True)
 class Place:
-    """Where in its run a rank is.
+    """Tell where in its run a rank is.
 
     Attributes:
         run: which of the group's runs, from 0.
@@ -66,7 +66,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Vote:
-    """What one rank says.
+    """Hold what one rank says.
 
     Attributes:
         word: what it wants.
@@ -85,7 +85,7 @@ class Vote:
     text: str = ""
 
     def packed(self) -> npt.NDArray[np.uint8]:
-        """The vote as ``numpy.uint8 [SIZE]``. Of a longer text, the beginning is kept."""
+        """Return the vote as ``numpy.uint8 [SIZE]``. Of a longer text, the beginning is kept."""
         place = self.place
         flags = self.leaves | self.latents << 1 | place.is_last << 2
         text = self.text.encode()[:_TEXT]
@@ -95,7 +95,7 @@ class Vote:
 
     @classmethod
     def unpacked(cls, raw: npt.NDArray[Any]) -> Vote:
-        """The vote that :meth:`packed` has made this of."""
+        """Return the vote that :meth:`packed` has made this of."""
         data = raw.astype(np.uint8).tobytes()
         word, flags, run, phase, step, count, length, _, digest = _HEAD.unpack_from(data)
         text = data[_HEAD.size : _HEAD.size + length].decode(errors="replace")
@@ -105,7 +105,7 @@ class Vote:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a round of votes comes to.
+    """Hold what a round of votes comes to.
 
     Attributes:
         word: the highest.
@@ -125,7 +125,7 @@ class Verdict:
 
 
 def verdict(votes: Sequence[Vote], ranks: Sequence[int]) -> Verdict:
-    """What these come to; ``ranks``: whose they are, in their order.
+    """Return what these come to; ``ranks``: whose they are, in their order.
 
     Raises:
         RankError: the ranks are not doing the same.
@@ -170,7 +170,7 @@ def _where(vote: Vote, rank: int) -> str:
 
 
 class Decision:
-    """When a word takes effect, so that it does on every rank at the same step.
+    """Decide when a word takes effect, so that it does on every rank at the same step.
 
     Whoever has something to say waits to hear what the others say; the others go on, and hear of
     it at the end of the next step. So what every rank says takes effect at once, and anything else
@@ -186,22 +186,22 @@ class Decision:
         self._is_final = now
 
     def learn(self, before: Verdict) -> None:
-        """What a round that was not waited for has come to."""
+        """Take note of what a round has come to that was not waited for."""
         if before.word is not Word.NONE:
             self._due = before
 
     def ends(self, no_step_follows: bool) -> bool:
-        """Whether the run ends with this step, whatever is said at its end."""
+        """Return whether the run ends with this step, whatever is said at its end."""
         return no_step_follows or self._due is not None
 
     def waits(self, own: Word, no_step_follows: bool) -> bool:
-        """Whether whoever says this is to wait for what the others say. What was said once is to be
-        said again, until it takes effect."""
+        """Return whether whoever says this is to wait for what the others say. What was said once
+        is to be said again, until it takes effect."""
         self._is_final = self._now or self.ends(no_step_follows)
         return self._is_final or own is not Word.NONE
 
     def heard(self, found: Verdict) -> Verdict | None:
-        """What takes effect now, of a round that was waited for; None: nothing yet."""
+        """Return what takes effect now, of a round that was waited for; None: nothing yet."""
         due = self._due
         if self._is_final or found.is_final or found.is_known_to_all:
             return found if due is None or found.word > due.word else due

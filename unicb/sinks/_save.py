@@ -31,7 +31,7 @@ def format_of(path: Path) -> str:
 
 
 def of_rank(path: Path, rank: int) -> Path:
-    """The path with a process's number in the place of ``{rank}``."""
+    """Return the path with a process's number in the place of ``{rank}``."""
     return Path(str(path).replace("{rank}", str(rank)))
 
 

@@ -69,7 +69,7 @@ class Animation:
 
     @property
     def path(self) -> str:
-        """Where it writes, with its field."""
+        """Return the path that it writes to, with its field."""
         return os.path.abspath(self._path)
 
     def __call__(self, frame: PreviewFrame) -> None:

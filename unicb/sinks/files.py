@@ -64,7 +64,7 @@ class FileSink:
 
     @property
     def path(self) -> str:
-        """Where it writes, with its fields."""
+        """Return the path that it writes to, with its fields."""
         return os.path.abspath(self._single)
 
     def __call__(self, frame: PreviewFrame) -> None:
