@@ -7,13 +7,16 @@ it had to say before.
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import multiprocessing
+import os
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 #: Seconds after which a group is given up, for each of its cases.
 LONGEST = 300.0
@@ -34,15 +37,15 @@ def cases_of(registry: dict[str, Case]) -> Callable[[Case], Case]:
     return note
 
 
-def make(
-    registry: dict[str, Case], names: Sequence[str], folder: Path, rank: int, *about: Any
-) -> None:
-    """Make these cases on this rank."""
+def make(registry: dict[str, Case], names: Sequence[str], folder: Path, rank: int) -> None:
+    """Make these cases on this rank: by their names, or with an argument, ``name:argument``."""
     with open(folder / f"rank-{rank}.jsonl", "a", encoding="utf-8") as file:
         for name in names:
             began = time.perf_counter()
             try:
-                found: dict[str, Any] = {"found": registry[name](rank, folder, *about)}
+                function, _, argument = name.partition(":")
+                arguments = (argument,) if argument else ()
+                found: dict[str, Any] = {"found": registry[function](rank, folder, *arguments)}
             except BaseException as error:
                 found = {"error": f"{error}\n{traceback.format_exc()}"}
             line = {"case": name, "seconds": time.perf_counter() - began, **found}
@@ -50,18 +53,30 @@ def make(
             file.flush()
 
 
-def run_ranks(
-    target: Callable[[int, int, Path, list[str]], None],
-    preload: str,
-    size: int,
-    folder: Path,
-    names: list[str],
-) -> list[dict[str, Any]]:
-    """Have ``size`` processes call ``target(rank, size, folder, names)``. Returns what each of them
-    has said of each case, by its name; ``preload``: the module that is imported before."""
+def names_of(script: Path, decorator: str) -> list[str]:
+    """Names of the cases with this decorator, read off the file: to import it takes long."""
+    found = [node for node in ast.parse(script.read_text("utf-8")).body if _is_function(node)]
+    return [node.name for node in found if decorator in map(ast.unparse, node.decorator_list)]
+
+
+def _is_function(node: ast.stmt) -> TypeGuard[ast.FunctionDef]:
+    return isinstance(node, ast.FunctionDef)
+
+
+def _work(module: str, *about: Any) -> None:
+    importlib.import_module(module).work(*about)
+
+
+def run_ranks(module: str, size: int, folder: Path, names: list[str]) -> list[dict[str, Any]]:
+    """Have ``size`` processes call the module's ``work(rank, size, folder, names)``. Returns what
+    each of them has said of each case, by its name."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([preload])
-    ranks = [context.Process(target=target, args=(r, size, folder, names)) for r in range(size)]
+    context.set_forkserver_preload([module])
+    # Python 3.11 does not hand its path on to the process that imports it.
+    given = [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *given])
+    about = size, folder, names
+    ranks = [context.Process(target=_work, args=(module, r, *about)) for r in range(size)]
     for process in ranks:
         process.start()
     until = time.monotonic() + LONGEST + 4 * len(names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import shutil
 import socket
@@ -11,22 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launched import asked_for, read, what
+from launched import asked_for, names_of, read, what
 
 SCRIPT = Path(__file__).with_name("mindspore_cases.py")
+CASES = names_of(SCRIPT, "case")
 #: Seconds after which the workers are given up.
 LONGEST = 400.0
-
-
-def case_names() -> list[str]:
-    """Names of the cases, read off the file: to import it takes the framework."""
-    found = ast.parse(SCRIPT.read_text("utf-8")).body
-    functions = [node for node in found if isinstance(node, ast.FunctionDef)]
-    return [node.name for node in functions if any(map(_notes_a_case, node.decorator_list))]
-
-
-def _notes_a_case(decorator: ast.expr) -> bool:
-    return isinstance(decorator, ast.Name) and decorator.id == "case"
 
 
 def free_port() -> int:
@@ -45,7 +34,7 @@ def workers(
     command = [msrun, "--worker_num=2", "--local_worker_num=2", f"--master_port={free_port()}"]
     command += ["--join=True", f"--log_dir={folder / 'log'}", str(SCRIPT), str(folder)]
     done = subprocess.run(
-        [*command, *asked_for(request, case_names())],
+        [*command, *asked_for(request, CASES)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": _path(), "GLOG_v": "3"},
         timeout=LONGEST,
@@ -63,11 +52,11 @@ def _path() -> str:
     return os.pathsep.join([str(SCRIPT.parent), *given])
 
 
-@pytest.mark.parametrize("case", case_names())
+@pytest.mark.parametrize("case", CASES)
 def test_two_workers(workers: list[dict[str, Any]], case: str) -> None:
     found = [what(each, case) for each in workers]
     assert found[0] == found[1]
 
 
 def test_there_are_cases() -> None:
-    assert len(case_names()) > 5
+    assert len(CASES) > 5

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from engines import ENGINES, STEPS, Engine, allow_cpu, denoiser, latents
+from engines import STEPS, Engine, allow_cpu, denoiser, latents
 from launched import Case, cases_of, make
 
 from unicb import (
@@ -39,15 +39,15 @@ from unicb import (
     stream,
 )
 
-CASES: dict[str, Case] = {}
-MORE: dict[str, Case] = {}
-LAST: dict[str, Case] = {}
-FOUR: dict[str, Case] = {}
-case, more, last, four = (cases_of(each) for each in (CASES, MORE, LAST, FOUR))
+ALL: dict[str, Case] = {}
+#: The usual ones; those that take minutes; those after which the ranks are not what they were;
+#: those of four processes; and those of an engine, whose name follows.
+case = more = last = four = with_engine = cases_of(ALL)
 
 #: By how much a run over ranks may differ from one of a single process, in standard deviations.
 TOLERANCE = 1e-5
 _engines: dict[str, Engine] = {}
+_plain: dict[tuple[str, int], Any] = {}
 
 
 def engine(name: str) -> Engine:
@@ -80,8 +80,14 @@ def run(name: str, *callbacks: Any, steps: int = STEPS, **kwargs: Any) -> Any:
 
 
 def alone(name: str, *callbacks: Any, steps: int = STEPS) -> Any:
+    """What one process computes; without callbacks, once."""
+    if not callbacks and (name, steps) in _plain:
+        return _plain[name, steps]
     made = engine(name)
-    return latents(bind(made.alone, *callbacks, group=None)(**made.arguments(steps)))
+    found = latents(bind(made.alone, *callbacks, group=None)(**made.arguments(steps)))
+    if not callbacks:
+        _plain[name, steps] = found
+    return found
 
 
 class At(Callback):
@@ -172,28 +178,20 @@ def _stopped(name: str, word: str, do: Any, step: int, rank: int, ends: int, **k
 
 WORDS: dict[str, Any] = {"interrupt": interrupt, "cancel": None, "fail": fail}
 
-for _name in ("flux_ulysses", "wan_ulysses", "flux_tensor", "wan_fsdp2"):
 
-    def _case(rank: int, folder: Path, name: str = _name) -> Any:
-        return _equal(name)
+@with_engine
+def equal(rank: int, folder: Path, name: str) -> Any:
+    return _equal(name)
 
-    CASES[f"equal_{_name}"] = _case
-for _name in ("wan_heun_ulysses", "flux_fsdp2"):
 
-    def _case_more(rank: int, folder: Path, name: str = _name) -> Any:
-        return _equal(name)
+@with_engine
+def stops(rank: int, folder: Path, name: str) -> Any:
+    return _stops(name, WORDS, (0, 2, STEPS - 2, STEPS - 1))
 
-    MORE[f"equal_{_name}"] = _case_more
-for _name in ENGINES:
 
-    def _all_stops(rank: int, folder: Path, name: str = _name) -> Any:
-        return _stops(name, WORDS, (0, 2, STEPS - 2, STEPS - 1))
-
-    def _all_stops_now(rank: int, folder: Path, name: str = _name) -> Any:
-        return _stops(name, WORDS, (0, 2, STEPS - 1), agree="now")
-
-    MORE[f"stops_{_name}"] = _all_stops
-    MORE[f"stops_now_{_name}"] = _all_stops_now
+@with_engine
+def stops_now(rank: int, folder: Path, name: str) -> Any:
+    return _stops(name, WORDS, (0, 2, STEPS - 1), agree="now")
 
 
 @case
@@ -720,9 +718,6 @@ def begin(rank: int, size: int, folder: Path, name: str = "store") -> None:
         world_size=size,
         timeout=timedelta(seconds=30),
     )
-
-
-ALL = {**CASES, **MORE, **LAST, **FOUR}
 
 
 def work(rank: int, size: int, folder: Path, names: list[str]) -> None:
