@@ -462,7 +462,7 @@ def _deadlines(count: int) -> list[Any]:
     for _ in range(count):
         steps = At(lambda step: None, 0, 0)
         with _clock(random.uniform(-0.02, 0.02), random.uniform(0.7, 1.5)):
-            late = Interrupt(deadline=0.06, picture="latents")
+            late = Interrupt(deadline=0.03, picture="latents")
             latest = run("flux_ulysses", steps, late, steps=20)
         found.append((len(steps.seen), digest(latest)))
         stopped_there = alone("flux_ulysses", after(len(steps.seen) - 1), steps=20)
@@ -601,44 +601,52 @@ def cost_of_a_step(rank: int, folder: Path) -> Any:
 # Cases after which a rank, or a group, is not what it was: made last, in this order.
 
 
+#: Seconds to wait for another rank, where it will not come.
+SHORT = 3.0
+
+
 @last
 def one_rank_only(rank: int, folder: Path) -> Any:
     if rank == 0:
         # Nothing else waits for the other rank here.
-        said = _raises(RankError, lambda: run("flux_alone", timeout=1.0))
-        assert "has not called the pipeline within 1 s" in said, said
+        said = _raises(RankError, lambda: run("flux_alone", timeout=SHORT))
+        assert "has not called the pipeline within 3 s" in said, said
     dist.barrier()
-    return check_same(run("flux_alone", timeout=1.0), alone("flux_alone"))
+    return check_same(run("flux_alone", timeout=SHORT), alone("flux_alone"))
 
 
-def _hang(agree: str) -> Any:
-    hung = At(lambda step: time.sleep(3.0), 2, 1)
-    began = time.monotonic()
-    said = _raises(RankError, lambda: run("flux_alone", hung, timeout=1.0, agree=agree))
-    took = time.monotonic() - began
-    assert 0.9 < took < 10.0, took  # and not the thirty minutes of a gloo group
+def _hang(folder: Path, name: str, agree: str) -> str:
+    """Rank 1 hangs in a callback until rank 0 has given it up."""
+    given_up = folder / f"{name}-{agree}"
+
+    def hang(step: Step) -> None:
+        for _ in range(6000):
+            if given_up.exists():
+                return
+            time.sleep(0.01)
+
+    said = _raises(RankError, lambda: run(name, At(hang, 2, 1), timeout=SHORT, agree=agree))
     assert "does not hear from all of the ranks 0, 1" in said, said
+    if dist.get_rank() == 0:
+        given_up.touch()
     dist.barrier()
-    return check_same(run("flux_alone", timeout=1.0, agree=agree), alone("flux_alone"))
+    return check_same(run(name, timeout=SHORT, agree=agree), alone(name))
 
 
 @last
 def hung_rank(rank: int, folder: Path) -> Any:
-    return _hang("later")
+    return _hang(folder, "flux_alone", "later")
 
 
 @last
 def hung_rank_now(rank: int, folder: Path) -> Any:
-    return _hang("now")
+    return _hang(folder, "flux_alone", "now")
 
 
 @last
 def hung_rank_of_an_engine(rank: int, folder: Path) -> Any:
     # Where the denoiser's own collectives wait on the host, agree="now" notices it.
-    hung = At(lambda step: time.sleep(3.0), 2, 1)
-    _raises(RankError, lambda: run("flux_ulysses", hung, timeout=1.0, agree="now"))
-    dist.barrier()
-    return check_same(run("flux_ulysses", timeout=1.0), alone("flux_ulysses"))
+    return _hang(folder, "flux_ulysses", "now")
 
 
 @last
@@ -646,7 +654,7 @@ def process_group_destroyed_in_mid_run(rank: int, folder: Path) -> Any:
     def destroy(step: Step) -> None:
         dist.destroy_process_group()
 
-    said = _raises(RankError, lambda: run("flux_alone", At(destroy, 2, 0), timeout=3.0))
+    said = _raises(RankError, lambda: run("flux_alone", At(destroy, 2, 0), timeout=SHORT))
     assert rank == 1 or "the process group was destroyed" in said, said
     if rank == 1:
         dist.destroy_process_group()
@@ -660,9 +668,8 @@ def killed_rank(rank: int, folder: Path) -> Any:
     def die(step: Step) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    began = time.monotonic()
-    said = _raises(RankError, lambda: run("flux_alone", At(die, 2, 1), timeout=20.0))
-    assert time.monotonic() - began < 10.0
+    said = _raises(RankError, lambda: run("flux_alone", At(die, 2, 1)))
+    assert "timed out" not in said.lower(), said  # it is noticed at once
     return said
 
 
