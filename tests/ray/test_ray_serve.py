@@ -55,7 +55,7 @@ class Server:
         assert self.process.poll() is None
         try:
             return httpx.post(self.url, json={}, timeout=PATIENCE).status_code == 422
-        except httpx.ConnectError:
+        except httpx.TransportError:
             return False
 
     @contextmanager

@@ -89,7 +89,7 @@ class Server:
                 raise AssertionError(self.errors())
             try:
                 return self.get("/health")["running"] == 0
-            except httpx.ConnectError:
+            except httpx.TransportError:
                 return False
 
         self.wait_for(answers)
