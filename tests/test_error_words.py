@@ -102,7 +102,7 @@ MISTAKES: dict[str, tuple[Function[[], Any], type[Exception], str]] = {
     "a binding among the callbacks": (
         lambda: bind(ToyPipeline(), bind(ToyPipeline(), CFGCutoff(0.4))),
         TypeError,
-        "not <Binding of ToyPipeline: CFGCutoff>: give it the callbacks of both, in one call",
+        "not <Binding of ToyPipeline: CFGCutoff(0.4)>: give it the callbacks of both, in one call",
     ),
     "a binding for the pipeline": (
         lambda: bind(bind(ToyPipeline(), CFGCutoff(0.4)), Interrupt(2)),
@@ -112,7 +112,7 @@ MISTAKES: dict[str, tuple[Function[[], Any], type[Exception], str]] = {
     "a stream of a binding": (
         lambda: stream(bind(ToyPipeline(), CFGCutoff(0.4)), "x"),
         BackendNotFoundError,
-        "<Binding of ToyPipeline: CFGCutoff> is bound already",
+        "<Binding of ToyPipeline: CFGCutoff(0.4)> is bound already",
     ),
     "callbacks first": (
         lambda: bind(CFGCutoff(0.4), ToyPipeline()),  # type: ignore[arg-type]
