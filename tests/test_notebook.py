@@ -173,7 +173,7 @@ def test_several_pictures_are_shown_side_by_side(here: FakeKernel, pipe: ToyPipe
     bind(pipe, Preview())(["x", "y", "z"], num_inference_steps=2)
     html = here.displays[0].shown[-1]["text/html"]
     assert len(images(html)) == 3
-    assert html.count("width:160px") == 3
+    assert html.count("width:128px") == 3
 
 
 @pytest.mark.parametrize(

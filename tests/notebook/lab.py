@@ -194,6 +194,7 @@ class Lab:
         self.tab.emulate_media(color_scheme=scheme)
         light = "true" if scheme == "light" else "false"
         self.tab.locator(f"body[data-jp-theme-light={light}]").wait_for(state="attached")
+        self.tab.locator("#jupyterlab-splash").wait_for(state="detached")
 
     def told(self, name: str) -> dict[str, Any]:
         """What the cell has printed of its run."""

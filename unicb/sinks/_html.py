@@ -15,7 +15,7 @@ from unicb.sinks.shape import Size
 #: Pixels up to which a picture is written without loss. A preview has one for each latent cell.
 _SMALL = 128 * 128
 #: How long the longer side is on the screen where nobody says, in CSS pixels: of one, of several.
-_ALONE, _ONE_OF_SEVERAL = 256, 160
+_ALONE, _ONE_OF_SEVERAL = 256, 128
 _FILLING = "display:block;width:100%;height:100%;margin:0"
 
 
@@ -39,7 +39,7 @@ def gallery(
         shown: RGB pictures; of a video its frames.
         words: plain text, also for those who do not see pictures.
         size: on the screen, in CSS pixels: of the longer side, or (width, height). None: at least
-            256, or 160 where there are several; what has more pixels is shown in its own size.
+            256, or 128 where there are several; what has more pixels is shown in its own size.
         milliseconds: how long a frame of a video is shown.
     """
     least = _ALONE if len(shown) == 1 else _ONE_OF_SEVERAL
