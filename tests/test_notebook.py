@@ -281,12 +281,15 @@ STOP, DISCARD = 0, 1
 
 
 @pytest.mark.parametrize("how", ["received", "handled", "waiting"])
-def test_stop_gives_the_picture_so_far(here: FakeKernel, pipe: ToyPipeline, how: str) -> None:
+def test_stop_gives_the_picture_so_far(
+    here: FakeKernel, pipe: ToyPipeline, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if how == "waiting":  # a kernel that receives in the main thread only
         here.kernel.shell_channel_thread = None
         fake: Any = type(sys)("zmq")
         fake.POLLIN = 1
-        sys.modules.setdefault("zmq", fake)
+        monkeypatch.setitem(sys.modules, "zmq", fake)
+        monkeypatch.setattr("unicb.sinks._clicks._POLL_SECONDS", 0.0)
     callbacks = bind(pipe, Click(here, STOP, how=how), Preview(Notebook(stop=True)))
     output = callbacks("x", num_inference_steps=STEPS)
     assert (callbacks.state, callbacks.step) == ("interrupted", 2)
