@@ -241,6 +241,7 @@ INSTALLED = {
     "torch": ("[torch]", "torch", ["installed_package.py", "torch"]),
     "mindspore": ("[mindspore]", "mindspore", ["installed_package.py", "mindspore"]),
     "webui": ("[webui]", "webui", ["-c", "import gradio, unicb"]),
+    "notebook": ("[notebook]", "notebook", ["-c", "import ipykernel, ipywidgets, unicb"]),
     "testing": ("[testing]", "numpy", ["-m", "unicb.testing", "numpy", "-q", "-k", "chunk"]),
 }
 

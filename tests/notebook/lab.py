@@ -83,7 +83,7 @@ _STEPS_DONE = """([index, count]) => {
 
 #: Colours of the words below an image, and of the first thing around them that has one.
 _COLOURS = """image => {
-    const words = image.parentElement.nextElementSibling;
+    const words = image.parentElement.parentElement.nextElementSibling;
     let around = words;
     while (getComputedStyle(around).backgroundColor == 'rgba(0, 0, 0, 0)') {
         around = around.parentElement;
@@ -151,7 +151,8 @@ class Lab:
         self.tab.wait_for_function(_STEPS_DONE, arg=[list(CELLS).index(name), count])
 
     def buttons(self, name: str) -> list[str]:
-        return [text.strip() for text in self.cell(name).get_by_role("button").all_inner_texts()]
+        found = self.cell(name).locator(".jp-Cell-outputArea").get_by_role("button")
+        return [text.strip() for text in found.all_inner_texts()]
 
     def click(self, name: str, button: str) -> None:
         self.cell(name).get_by_role("button", name=button).click()
@@ -175,7 +176,10 @@ class Lab:
     def show(self, name: str, scheme: str = "light") -> Image.Image:
         """A picture of the cell, in light or dark colours."""
         self._set_scheme(scheme)
-        return Image.open(io.BytesIO(self.cell(name).screenshot())).convert("RGB")
+        self.cell(name).evaluate("cell => cell.scrollIntoView({block: 'center'})")
+        # Not the cell's own, which waits for it to change no more.
+        taken = self.tab.screenshot(clip=self.cell(name).bounding_box())
+        return Image.open(io.BytesIO(taken)).convert("RGB")
 
     def colours(self, name: str) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
         """Of the words below the pictures and what is behind them, in each scheme."""
@@ -189,7 +193,8 @@ class Lab:
     def _set_scheme(self, scheme: str) -> None:
         self.tab.emulate_media(color_scheme=scheme)
         light = "true" if scheme == "light" else "false"
-        self.tab.locator(f"body[data-jp-theme-light={light}]").wait_for()
+        self.tab.locator(f"body[data-jp-theme-light={light}]").wait_for(state="attached")
+        self.tab.locator("#jupyterlab-splash").wait_for(state="detached")
 
     def told(self, name: str) -> dict[str, Any]:
         """What the cell has printed of its run."""

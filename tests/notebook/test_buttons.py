@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def test_discard_raises(lab: Lab) -> None:
     assert told["state"] == "cancelled"
     assert told["size"] is None
     assert told["threads"], "threads are left"
-    assert f"discarded after step {told['step'] + 1}/{STEPS}" in words
+    assert re.search(rf"discarded after step \d+/{STEPS}", words)
     assert "GenerationCancelled: generation was cancelled after step" in words
     assert "Traceback" not in words
     assert lab.displays("DISCARD") == 1

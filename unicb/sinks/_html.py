@@ -15,8 +15,8 @@ from unicb.sinks.shape import Size
 #: Pixels up to which a picture is written without loss. A preview has one for each latent cell.
 _SMALL = 128 * 128
 #: How long the longer side is on the screen where nobody says, in CSS pixels: of one, of several.
-_ALONE, _ONE_OF_SEVERAL = 256, 160
-_STYLE = "max-width:100%;height:auto;margin:0"
+_ALONE, _ONE_OF_SEVERAL = 256, 128
+_FILLING = "display:block;width:100%;height:100%;margin:0"
 
 
 def png(picture: Image.Image) -> bytes:
@@ -39,7 +39,7 @@ def gallery(
         shown: RGB pictures; of a video its frames.
         words: plain text, also for those who do not see pictures.
         size: on the screen, in CSS pixels: of the longer side, or (width, height). None: at least
-            256, or 160 where there are several; what has more pixels is shown in its own size.
+            256, or 128 where there are several; what has more pixels is shown in its own size.
         milliseconds: how long a frame of a video is shown.
     """
     least = _ALONE if len(shown) == 1 else _ONE_OF_SEVERAL
@@ -66,9 +66,11 @@ def _tag(
         kind, data, first = *_animated(shown, milliseconds), shown[0]
     width, height = _on_screen(first, size, least)
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
-    # A height as well would be kept where the width has to give way, on a phone.
-    ratio = f"aspect-ratio:{width}/{height}"
-    return f'<img src="{source}" alt="{text}" width="{width}" style="{_STYLE};{ratio}">'
+    # The room has its size before the picture is there, so that nothing jumps when it is replaced;
+    # and keeps its proportions where the width has to give way, on a phone.
+    room = f"width:{width}px;max-width:100%;aspect-ratio:{width}/{height}"
+    image = f'<img src="{source}" alt="{text}" decoding="sync" style="{_FILLING}">'
+    return f'<div style="{room}">{image}</div>'
 
 
 def _on_screen(picture: Image.Image, size: Size | None, least: int) -> tuple[int, int]:

@@ -52,7 +52,7 @@ class Notebook:
             cell runs: Stop finishes with the picture so far, Discard raises
             :class:`unicb.GenerationCancelled`. It takes the package ipywidgets.
         size: of each picture on the screen, in CSS pixels: of the longer side, or (width, height).
-            None: 256, or 160 where there are several; what has more pixels has its own size.
+            None: 256, or 128 where there are several; what has more pixels has its own size.
         batch: which pictures, as for :func:`shape_images`.
         fps: latent frames of a video a second, 0.1..50.
 
