@@ -27,7 +27,8 @@ nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 nox.options.sessions = [
-    *("environments", "lint", "types", "tests", "conformance", "both", "webui(torch)"),
+    *("environments", "lint", "types", "tests", "conformance", "both", "service(torch)"),
+    *("webui(torch)", "notebook(torch)"),
 ]
 
 # MindSpore 2.7.0 has no wheel for a later Python.
@@ -79,6 +80,13 @@ TESTED_WITH = {framework: [*PLOTTING.get(framework, []), *RECIPES] for framework
 PACKAGES["both"] = [*PACKAGES["torch"], *PACKAGES["mindspore"]]
 PACKAGES["webui"] = [*PACKAGES["torch"], "playwright", "pytest"]
 PACKAGES["webui-mindspore"] = [*PACKAGES["mindspore"], "playwright", "pytest"]
+PACKAGES["service"] = [*PACKAGES["torch"], "httpx", "pytest"]
+PACKAGES["service-mindspore"] = [*PACKAGES["mindspore"], "httpx", "pytest"]
+PACKAGES["ray"] = [*PACKAGES["torch"], "httpx", "pytest"]
+for each_framework in FRAMEWORKS:
+    PACKAGES[f"notebook-{each_framework}"] = [
+        *(*PACKAGES[each_framework], "jupyterlab", "nbclient", "playwright", "pytest"),
+    ]
 
 #: What Chromium is called, where it is on the path.
 CHROMIUMS = [
@@ -154,8 +162,8 @@ def wheel(session: nox.Session) -> None:
 
 #: Sessions of plain nox whose environments take long to make, those that take longest first.
 LARGE_ENVIRONMENTS = [
-    *("both", "conformance(mindspore)", "conformance(torch)", "webui(torch)"),
-    *("conformance(third-party)", "tests", "conformance(numpy)"),
+    *("both", "conformance(mindspore)", "conformance(torch)", "webui(torch)", "notebook(torch)"),
+    *("service(torch)", "conformance(third-party)", "tests", "conformance(numpy)"),
 ]
 
 
@@ -538,6 +546,43 @@ def webui(session: nox.Session, framework: str) -> None:
     }
     install_wheel(session, "webui" if framework == "torch" else f"webui-{framework}", "webui")
     arguments = ["tests/webui", "--framework", framework, *session.posargs]
+    run_pytest(session, *arguments, options=[], env=env)
+
+
+@nox.session(python=PYTHON, requires=["wheel"])
+@nox.parametrize(
+    "framework",
+    [nox.param("torch", id="torch"), nox.param("mindspore", id="mindspore", tags=["more"])],
+)
+@noted
+def service(session: nox.Session, framework: str) -> None:
+    """Test examples/service.py by real HTTP clients: many at once, and those that go away."""
+    install_wheel(session, "service" if framework == "torch" else f"service-{framework}", "service")
+    arguments = ["tests/service", "--framework", framework, *session.posargs]
+    run_pytest(session, *arguments, options=[])
+
+
+@nox.session(python=PYTHON, requires=["wheel"], tags=["more"], name="ray")
+@noted
+def ray_session(session: nox.Session) -> None:
+    """Test examples/ray_serve.py on a Ray of this machine's own, by real HTTP clients."""
+    install_wheel(session, "ray", "ray")
+    run_pytest(session, "tests/ray", *session.posargs, options=[])
+
+
+@nox.session(python=PYTHON, requires=["wheel"])
+@nox.parametrize(
+    "framework",
+    [nox.param("torch", id="torch"), nox.param("mindspore", id="mindspore", tags=["more"])],
+)
+@noted
+def notebook(session: nox.Session, framework: str) -> None:
+    """Run examples/notebook.ipynb in a kernel, and click on its buttons in JupyterLab in Chromium,
+    without a window."""
+    env = {"CHROMIUM": find_chromium(session)}
+    backend = "notebook" if framework == "torch" else f"notebook-{framework}"
+    install_wheel(session, f"notebook-{framework}", "notebook", constraints=backend)
+    arguments = ["tests/notebook", "--framework", framework, *session.posargs]
     run_pytest(session, *arguments, options=[], env=env)
 
 

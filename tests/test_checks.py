@@ -63,13 +63,13 @@ def named(value: object) -> str:
 def test_no_numbers(check: Callable[..., Any], value: Any) -> None:
     says = said(check, value)
     assert re.match("TypeError: it must be (an int|a number)", says)
-    assert says.endswith(f"not {value!r}")
+    assert says.endswith(f"not {checks.shown(value)}")
 
 
 @pytest.mark.parametrize("value", [1.0, np.float64(1.0), np.float32(2.0), math.nan, math.inf])
 @pytest.mark.parametrize("check", INTS)
 def test_floats_are_no_ints(check: Callable[..., Any], value: float) -> None:
-    assert said(check, value) == f"TypeError: it must be an int, not {value!r}"
+    assert said(check, value) == f"TypeError: it must be an int, not {checks.shown(value)}"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float32("nan"), 10**400])
@@ -137,7 +137,10 @@ def test_share(value: float) -> None:
     if 0 <= value <= 1:
         assert checks.share("it", value) == value
     else:
-        assert said(checks.share, value) == f"ValueError: it must lie in 0..1, not {value!r}"
+        assert (
+            said(checks.share, value)
+            == f"ValueError: it must lie in 0..1, not {checks.shown(value)}"
+        )
 
 
 @given(value=FINITE | EDGES)
@@ -156,7 +159,7 @@ def test_signs(value: float) -> None:
         assert checks.number_from_0("it", value) == value
     else:
         assert said(checks.number_from_0, value) == (
-            f"ValueError: it must be 0 or more, not {value!r}"
+            f"ValueError: it must be 0 or more, not {checks.shown(value)}"
         )
     if value > 0:
         assert checks.number_above_0("it", value) == checks.seconds("it", value) == value
@@ -196,14 +199,17 @@ def test_what_a_caller_adds_to_a_message() -> None:
 )
 def test_one_of(words: tuple[str, ...], besides: tuple[str, ...], allowed: str, value: Any) -> None:
     assert said(checks.one_of, value, words, *besides) == (
-        f"ValueError: it must be {allowed}, not {value!r}"
+        f"ValueError: it must be {allowed}, not {checks.shown(value)}"
     )
     assert [checks.one_of("it", word, words, *besides) for word in words] == [*words]
 
 
 @pytest.mark.parametrize("value", [0, 1, None, "True", np.True_, [True]], ids=named)
 def test_flag(value: Any) -> None:
-    assert said(checks.flag, value) == f"TypeError: it must be True or False, not {value!r}"
+    assert (
+        said(checks.flag, value)
+        == f"TypeError: it must be True or False, not {checks.shown(value)}"
+    )
     assert checks.flag("it", True) is True
     assert checks.flag("it", False) is False
 

@@ -8,71 +8,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
+from toy_vae import MEAN, MIX, STD, MomentsVAE, OwnedVAE, ToyVAE, VideoVAE, pipeline_with
 
 from unicb import BackendNotFoundError, LatentFormat, UnsupportedPipelineError
 from unicb.latents import fit_rgb_factors
 from unicb.latents._drawings import drawings
 from unicb_numpy.ops import StrictTensor
 from unicb_numpy.pipelines import ToyPipeline
-
-Array = npt.NDArray[Any]
-MIX = np.array([[1.0, 0.2, -0.1], [-0.3, 0.8, 0.4], [0.1, -0.5, 0.9], [0.4, 0.4, 0.4]])
-MEAN, STD = np.array([0.5, -1.0, 2.0, 0.1]), np.array([2.0, 0.5, 1.5, 3.0])
-
-
-class ToyVAE:
-    """Averages 4x4 pixels, mixes their colours, and decodes the same way back."""
-
-    video = False
-
-    def __init__(self, **config: Any) -> None:
-        self.config = SimpleNamespace(latent_channels=4, **config)
-        self.calls: list[tuple[int, ...]] = []
-
-    def parameters(self) -> list[StrictTensor]:
-        return [StrictTensor(np.zeros((4, 3, *(1,) * (2 + self.video)), np.float32))]
-
-    def encode(self, x: StrictTensor, return_dict: bool = True) -> tuple[Any]:
-        assert not return_dict
-        self.calls.append(x.shape)
-        data = x.data[:, :3, 0] if self.video else x.data[:, :3]
-        n, c, h, w = data.shape
-        cells = data.reshape(n, c, h // 4, 4, w // 4, 4).mean(axis=(3, 5))
-        mixed = np.einsum("ncij,dc->ndij", cells, MIX)
-        return (self.distribution(mixed[:, :, None] if self.video else mixed),)
-
-    def distribution(self, mixed: Array) -> Any:
-        return SimpleNamespace(mode=lambda: StrictTensor(mixed))
-
-    def decode(self, z: StrictTensor, return_dict: bool = True) -> tuple[StrictTensor]:
-        data = z.data[:, :, 0] if self.video else z.data
-        colours = np.einsum("ndij,cd->ncij", data, np.linalg.pinv(MIX))
-        picture = colours.repeat(4, axis=2).repeat(4, axis=3)
-        return (StrictTensor(picture[:, :, None] if self.video else picture),)
-
-
-class OwnedVAE(ToyVAE, ToyPipeline):
-    """A model of the reference backend's, which goes by the names of base classes."""
-
-
-class VideoVAE(ToyVAE):
-    video = True
-
-
-class MomentsVAE(ToyVAE):
-    """Returns means and variances in one tensor, as mindone's do."""
-
-    def distribution(self, mixed: Array) -> Any:
-        return StrictTensor(np.concatenate([mixed, mixed - 5], axis=1))
-
-
-def pipeline_with(vae: Any) -> Any:
-    pipe: Any = ToyPipeline()
-    pipe.vae = vae
-    return pipe
 
 
 @pytest.mark.parametrize(
@@ -177,6 +121,34 @@ def test_vae_of_videos_alone_is_refused() -> None:
         fit_rgb_factors(pipeline_with(vae), samples=4, held_out=2)
 
 
+def test_vae_that_has_tiles_of_several_frames() -> None:
+    """Each picture is a video that stands still, of the size of a tile."""
+
+    class AutoencoderKLAllegro(VideoVAE):
+        kernel, use_tiling = (6, 80, 80), False
+
+        def encode(self, x: StrictTensor, return_dict: bool = True) -> tuple[Any]:
+            assert self.use_tiling
+            assert x.shape == (1, 3, 6, 80, 80)
+            assert (x.data == x.data[:, :, :1]).all()
+            [made] = super().encode(x, return_dict)
+            mixed = made.mode().data
+            frames = np.concatenate([mixed * 0, mixed, mixed * 0], axis=2)  # that in the middle
+            return (SimpleNamespace(mode=lambda: StrictTensor(frames)),)
+
+        def decode(self, z: StrictTensor, return_dict: bool = True) -> tuple[StrictTensor]:
+            [made] = super().decode(StrictTensor(z.data[:, :, 1:2]), return_dict)
+            return (made.swapaxes(1, 2),)
+
+    vae = AutoencoderKLAllegro()
+    fit = fit_rgb_factors(pipeline_with(vae), samples=4, held_out=2)
+    assert "use_tiling" not in vars(vae)
+    assert fit.minimum > 0.999
+    assert fit.form.spatial_scale == 4
+    with pytest.raises(ValueError, match="multiple of 4 pixels, at least 80 pixels, not 64"):
+        fit_rgb_factors(pipeline_with(vae), samples=4, held_out=2, size=64)
+
+
 def test_own_pictures_of_any_size() -> None:
     pictures: list[Any] = [np.full((9, 30, 3), shade, np.uint8) for shade in range(0, 250, 50)]
     pictures += [Image.effect_noise((40, 20), 60) for _ in range(8)]
@@ -225,8 +197,9 @@ def test_bad_arguments(arguments: dict[str, Any], said: str) -> None:
 def test_examples_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (Path(__file__).parents[1] / "docs" / "latents.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert len(blocks) >= 3
+    assert len(blocks) >= 4
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for number in range(20):
         (tmp_path / "pictures").mkdir(exist_ok=True)
         Image.effect_noise((20, 16), 5 * number + 5).save(tmp_path / "pictures" / f"{number}.png")

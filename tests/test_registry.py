@@ -71,7 +71,7 @@ def test_found_from_pipeline_and_its_subclasses(pipe: ToyPipeline) -> None:
     assert backend_for(pipe) is backend_for(Mine()) is unicb_numpy.backend
 
 
-@pytest.mark.parametrize("thing", ["a lighthouse", None, 3, object()])
+@pytest.mark.parametrize("thing", [None, 3, object()])
 def test_no_pipeline(thing: object) -> None:
     with pytest.raises(BackendNotFoundError, match="is no pipeline that an installed backend"):
         bind(thing)

@@ -522,9 +522,13 @@ def test_failing_sink_is_told_once_in_the_callers_thread_and_off_for_its_run() -
             assert len(caught) == 1
             background(frame(3))
             background.close()
-        assert [str(each.message) for each in caught] == [
-            "previews are off for the rest of this run: OSError: [Errno 28] No space left on device"
-        ]
+        [said] = [str(each.message) for each in caught]
+        assert re.fullmatch(
+            r"previews are off for the rest of this run: the sink fail_at.<locals>.sink failed at "
+            r"step 1: OSError: \[Errno 28\] No space left on device "
+            r"\(.*test_sinks.py, line \d+, in sink: raise OSError\(errno.ENOSPC, .*\)\)",
+            said,
+        )
         assert caught[0].category is RuntimeWarning
         assert caught[0].filename == __file__
     assert calls == [0, 1, 0, 1]

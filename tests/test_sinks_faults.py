@@ -69,10 +69,10 @@ class _Videos:
         ("preview.png", r"has no \{step\}"),
         ("{image}.png", r"has no \{step\}"),
         ("", r"has no \{step\}"),
-        ("steps/{step}", "goes by the suffix"),
-        ("steps/{step}/.png", "goes by the suffix"),
-        ("{step}.txt", "goes by the suffix"),
-        ("{step:.0f}", "goes by the suffix"),
+        ("steps/{step}", "end it in .png"),
+        ("steps/{step}/.png", "end it in .png"),
+        ("{step}.txt", "end it in .png"),
+        ("{step:.0f}", "end it in .png"),
     ],
 )
 @pytest.mark.parametrize("make", [as_sink, FileSink, Background])
@@ -86,7 +86,7 @@ def test_formats_that_pillow_registers_but_cannot_write_in_colour(suffix: str) -
     Image.init()
     assert Image.EXTENSION[f".{suffix}"] in Image.SAVE
     for make in (FileSink, ContactSheet):
-        with pytest.raises(ValueError, match=f"0.{suffix}.*goes by the suffix"):
+        with pytest.raises(ValueError, match=f"0.{suffix}.*end it in .png"):
             make(f"{{step}}.{suffix}" if make is FileSink else f"0.{suffix}")
 
 

@@ -85,7 +85,7 @@ def test_moments_are_shaped_as_pictures_are(rows: int, length: int, size: Any, b
         ({"batch": "some"}, ValueError, "batch must be 'all', 'first', 'grid' or an index"),
         ({"batch": 3}, IndexError, "batch=3: there is no such picture among 3"),
         ({"size": 0}, ValueError, "size must be at least 1, not 0"),
-        ({"size": "64"}, TypeError, "size must be an int"),
+        ({"size": "64"}, TypeError, "size must be the longer side in pixels, an int"),
         ({"videos": [], "batch": "grid"}, ValueError, r"at least one video.*\[\]"),
         (
             {"videos": [video(0, 2), video(1, 3)], "batch": "grid"},

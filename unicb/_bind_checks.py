@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from unicb._mistakes import (
+    check_function,
+    check_no_pipeline,
+    check_pipeline,
+    check_written,
+    no_callback,
+)
 from unicb._official import ObjectCallback, PlainCallback, is_guider, names_its_tensors
-from unicb.backend import backend_for
+from unicb.backend import Backend, backend_for
 from unicb.callback import Callback, PlainFunction, name_of
 from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines import PipelineFacts, facts_for
@@ -15,8 +22,7 @@ from unicb.pipelines.target import Target
 from unicb.run.asked import Bound
 from unicb.run.first_call import check_watchable
 from unicb.run.run import Run
-from unicb.run.sigint import OnSigint, check_sigint
-from unicb.step import Declared
+from unicb.run.sigint import OnSigint, Sigint, check_sigint
 
 
 def bound_to(
@@ -25,20 +31,21 @@ def bound_to(
     tensor_inputs: Sequence[str] | None,
     on_sigint: OnSigint | None,
     on_over: Callable[[Run], None],
-) -> tuple[Bound, list[str]]:
+) -> tuple[Bound, list[str], Sigint]:
     """Check what ``bind`` ties together; return it with the names of the tensors that the loop is
-    asked for. :func:`unicb.bind` says what is raised.
+    asked for, and what Ctrl-C does. :func:`unicb.bind` says what is raised.
 
     Args:
         on_over: called when nothing is left of a run.
     """
     if on_sigint is not None:
         check_sigint(on_sigint)
+    check_pipeline(pipeline)
     target = Target(pipeline, backend_for(pipeline), facts_for(pipeline))
     offered = offered_tensors(target)
     chosen = offered if tensor_inputs is None else tensor_names(tensor_inputs)
-    adapted = tuple(as_callback(callback, chosen) for callback in callbacks)
-    needs = [(each, Declared(each.needs(target), name_of(each))) for each in adapted]
+    adapted = tuple(as_callback(callback, chosen, target.backend) for callback in callbacks)
+    needs = [(callback, tuple(callback.needs(target))) for callback in adapted]
     # A mapping's order is its insertion order: this drops duplicates and keeps the order.
     needed = tuple(dict.fromkeys(name for _, names in needs for name in names))
     missing = [name for name in (*needed, *chosen) if name not in offered]
@@ -62,8 +69,22 @@ def bound_to(
         target.check_interruptible()
     if early := acting_early(adapted):
         check_watchable(target, name_of(early[0]))
-    bound = Bound(target, tuple(needs), early, on_over, set())
-    return bound, [*with_batch(needed, offered, facts)]
+    hides_bar = any(callback.hides_progress_bar for callback in adapted)
+    bound = Bound(target, tuple(needs), early, on_over, set(), hides_bar)
+    sigint: Sigint = "asked" if on_sigint is not None else _offered_sigint(target, adapted)
+    return bound, [*with_batch(needed, offered, facts)], sigint
+
+
+def _offered_sigint(target: Target, callbacks: tuple[Callback, ...]) -> Sigint:
+    """Return what Ctrl-C does where nobody has said it: what a callback offers, if the pipeline
+    can."""
+    if all(callback.on_sigint is None for callback in callbacks):
+        return "no"
+    try:
+        target.check_interruptible()
+    except UnsupportedPipelineError:
+        return "no"
+    return "offered"
 
 
 def offered_tensors(target: Target) -> tuple[str, ...]:
@@ -93,7 +114,7 @@ def tensor_names(tensor_inputs: Sequence[str]) -> tuple[str, ...]:
     return tuple(tensor_inputs)
 
 
-def as_callback(callback: Any, tensors: tuple[str, ...]) -> Callback:
+def as_callback(callback: Any, tensors: tuple[str, ...], backend: Backend) -> Callback:
     """Return a Callback as it is; make one of a function, which gets these tensors, or of an object
     of the frameworks' own kind."""
     if isinstance(callback, Callback):
@@ -102,6 +123,7 @@ def as_callback(callback: Any, tensors: tuple[str, ...]) -> Callback:
                 f"{type(callback).__name__}.tensors is the string {callback.tensors!r}; "
                 f"it must be a tuple of names: ({callback.tensors!r},)"
             )
+        check_written(callback)
         return callback
     if isinstance(callback, type):
         raise TypeError(
@@ -113,12 +135,11 @@ def as_callback(callback: Any, tensors: tuple[str, ...]) -> Callback:
 
         return GuiderRule(callback)
     if not callable(callback):
-        raise TypeError(
-            f"bind() takes Callback objects and functions, not a {type(callback).__qualname__} "
-            f"({callback!r})"
-        )
+        raise no_callback(callback)
+    check_no_pipeline(callback, backend.owns)
     if names_its_tensors(callback):
         return ObjectCallback(callback)
+    check_function(callback)
     return PlainCallback(callback, tensors)
 
 

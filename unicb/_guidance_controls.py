@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from unicb.checks import number
 from unicb.errors import UnsupportedPipelineError
 from unicb.ops import Tensor
 
@@ -41,7 +42,7 @@ class GuidanceControls:
 
     @guidance_scale.setter
     def guidance_scale(self, value: float) -> None:
-        self.run.guidance.set_scale_attribute(value)
+        self.run.guidance.set_scale_attribute(number("guidance_scale", value))
 
     @property
     def guidance_is_off(self) -> bool:
@@ -78,7 +79,7 @@ class GuidanceControls:
             UnsupportedPipelineError: the class has no CFG; how it works, or how its loop combines
                 the two halves, is not known; the pipeline was called without guidance.
         """
-        self.run.guidance.set(scale, self._handed)
+        self.run.guidance.set(number("scale", scale), self._handed)
 
     def combine_guidance(self, combine: Combine) -> None:
         """Have ``combine(unconditional, conditional, step)`` make what the loop combines of what

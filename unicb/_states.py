@@ -18,6 +18,11 @@ class States:
         """Return the value of ``callback``; ``make`` gives it the first time."""
         kept = self._kept.get(id(callback))
         if kept is None:
+            if not callable(make):
+                raise TypeError(
+                    "state(self, make) takes a function that makes what is kept, such as list or "
+                    f"dict, not a {type(make).__name__}"
+                )
             kept = self._kept[id(callback)] = callback, make()
         return cast(T, kept[1])
 

@@ -60,7 +60,8 @@ async def run_async(
     within = contextvars.copy_context().run
     running = asyncio.get_running_loop().run_in_executor(executor, within, call)
     try:
-        return await asyncio.shield(running)
+        with binding._awaited():
+            return await asyncio.shield(running)
     except asyncio.CancelledError:
         if call.prevent():
             running.cancel()

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from unicb._bind_checks import bound_to
-from unicb.callback import Callback, PlainFunction, name_of
+from unicb.callback import Callback, PlainFunction
 from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines.by_hand import Loop
 from unicb.pipelines.source import CALLBACK
@@ -21,7 +21,7 @@ from unicb.run.call import Call
 from unicb.run.controls import Controls
 from unicb.run.handle import Handle, State
 from unicb.run.scoped_call import block_in_scope, call_in_scope
-from unicb.run.sigint import OnSigint
+from unicb.run.sigint import OnSigint, Sigint, interrupting
 from unicb.run.sources import TENSOR_INPUTS
 
 log = logging.getLogger("unicb")
@@ -48,7 +48,8 @@ def bind(
             every tensor that the pipeline offers.
         on_sigint: ``"interrupt"``: the first Ctrl-C during a run interrupts it, the second raises
             KeyboardInterrupt; after the run, Ctrl-C does what it did before. The pipeline has to
-            be called in the main thread then. None leaves Ctrl-C alone.
+            be called in the main thread then. None leaves Ctrl-C alone, unless a
+            callback offers this (:attr:`Callback.on_sigint`), as a display in a notebook does.
 
     Raises:
         BackendNotFoundError, BackendLoadError: no backend for ``pipeline``, or it fails to load.
@@ -60,8 +61,8 @@ def bind(
         UnicbError: ``on_sigint`` in another thread than the main one.
     """
     handle = Handle()
-    bound, tensors = bound_to(pipeline, callbacks, tensor_inputs, on_sigint, handle.over)
-    made = Binding(bound, handle, tensors, on_sigint is not None)
+    bound, tensors, sigint = bound_to(pipeline, callbacks, tensor_inputs, on_sigint, handle.over)
+    made = Binding(bound, handle, tensors, sigint)
     if log.isEnabledFor(logging.DEBUG):
         log.debug("bound: %r; its steps are noticed by its %s", made, bound.target.noticed_by)
     return made
@@ -81,7 +82,7 @@ class Binding(Controls, Mapping[str, Any]):
 
     """
 
-    def __init__(self, bound: Bound, handle: Handle, tensors: list[str], sigint: bool) -> None:
+    def __init__(self, bound: Bound, handle: Handle, tensors: list[str], sigint: Sigint) -> None:
         super().__init__(bound, handle)
         self._tensors, self._sigint = tensors, sigint
         self._used = False
@@ -102,6 +103,12 @@ class Binding(Controls, Mapping[str, Any]):
         """
         if isinstance(self.pipeline, Loop):
             raise UnsupportedPipelineError(f"a loop of one's own cannot be called: {_WITH}")
+        if args and self._bound.target.backend.owns(args[0]):
+            raise TypeError(
+                "a binding is called in the pipeline's place, with what the pipeline would be "
+                "called with, as in callbacks(prompt); as its argument, it is unpacked, as in "
+                "pipe(prompt, **callbacks)"
+            )
         return self._call(self._lease(User()), args, kwargs)
 
     def _lease(self, holder: Holder) -> Lease:
@@ -119,6 +126,11 @@ class Binding(Controls, Mapping[str, Any]):
             )
         about = self._bound, self._handle, lease, self._tensors, self._sigint
         return call_in_scope(*about, args, kwargs)
+
+    def _awaited(self) -> AbstractContextManager[None]:
+        """Return a block in which another thread calls the pipeline, and Ctrl-C in this one
+        interrupts the run, where a callback offers that."""
+        return interrupting(self._sigint, self._handle.ask_interrupt)
 
     def _check_unpacks(self) -> None:
         """Raise UnsupportedPipelineError if the pipeline's call takes no callback."""
@@ -158,7 +170,7 @@ class Binding(Controls, Mapping[str, Any]):
     __hash__ = object.__hash__
 
     def __repr__(self) -> str:
-        names = ", ".join(name_of(callback) for callback, _ in self._bound.callbacks)
+        names = ", ".join(repr(callback) for callback, _ in self._bound.callbacks)
         return f"<Binding of {self._bound.target.name}: {names or 'no callbacks'}>"
 
     def __reduce__(self) -> NoReturn:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
+from unicb._described import arguments
 from unicb.ops import Tensor
 from unicb.step import Step
 
 if TYPE_CHECKING:
     from unicb.pipelines.target import Target
     from unicb.run.run import Run
+    from unicb.run.sigint import OnSigint
 
 #: The frameworks' own signature: (pipeline, step index, timestep, tensors) -> tensors or None.
 PlainFunction: TypeAlias = Callable[[Any, int, Any, dict[str, Tensor]], dict[str, Tensor] | None]
@@ -37,6 +40,27 @@ class Callback(ABC):
 
     #: What no other callback of the same binding may own, such as ``"guidance"``.
     owns: Sequence[str] = ()
+
+    #: Whether the pipeline's own progress bar is not shown in calls with this callback: it has
+    #: one of its own.
+    hides_progress_bar: bool = False
+
+    #: ``"interrupt"``: what the first Ctrl-C of a run does, if ``bind`` is not told otherwise, the
+    #: pipeline can be interrupted, and it is called in the main thread.
+    on_sigint: OnSigint | None = None
+
+    if not TYPE_CHECKING:  # to which it would say that a callback takes any arguments
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+            """Note what it was made with, in a line, for its ``repr``."""
+            if (args or kwargs) and cls.__init__ is object.__init__:
+                raise TypeError(f"{cls.__name__}() takes no arguments")
+            made = super().__new__(cls)
+            object.__setattr__(made, "_given", arguments(args, kwargs))
+            return made
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({getattr(self, '_given', '')})"
 
     @abstractmethod
     def on_step_end(self, step: Step) -> None:
@@ -66,6 +90,19 @@ class Callback(ABC):
     def on_run_start(self, run: Run) -> None:  # noqa: B027
         """Prepare for a run, at the end of its first step, before :meth:`on_step_end`."""
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Raise TypeError: a callback is no function for a pipeline to call. A subclass may be."""
+        name = type(self).__name__
+        raise TypeError(
+            f"a {name} is no function that a pipeline can call at the end of a step: write "
+            f"callbacks = bind(pipe, {name}(...)), and callbacks(prompt)"
+        )
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = _naming_arguments(cls.__init__)  # type: ignore[method-assign]
+
     def on_run_end(self, run: Run) -> None:  # noqa: B027
         """Act when a run is over: ``run.outcome`` says how, and ``run.error`` why if it has
         failed. A run that was abandoned has failed.
@@ -86,6 +123,33 @@ class Callback(ABC):
         return type(self).__name__
 
 
+def _naming_arguments(init: Callable[..., None]) -> Callable[..., None]:
+    """Make a callback's ``__init__`` say what arguments there are, if it is given another."""
+
+    @wraps(init)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            init(self, *args, **kwargs)
+        except TypeError as error:
+            unknown = "unexpected keyword argument" in str(error)
+            if unknown and error.__traceback__ is not None and error.__traceback__.tb_next is None:
+                raise _unknown_argument(self, init, kwargs) from None
+            raise
+
+    return __init__
+
+
+def _unknown_argument(callback: Any, init: Any, given: dict[str, Any]) -> TypeError:
+    from difflib import get_close_matches
+    from inspect import signature
+
+    known = [*signature(init).parameters][1:]
+    name = next((each for each in given if each not in known), "?")
+    near = get_close_matches(name, known, 1)
+    instead = f"write {near[0]}=" if near else f"it takes {', '.join(known)}"
+    return TypeError(f"{type(callback).__name__} has no argument {name}=; {instead}")
+
+
 def name_of(callback: Callback) -> str:
     """Return the name by which messages call the callback."""
     return callback._name_in_messages()
@@ -104,6 +168,7 @@ class FunctionCallback(Callback):
         self.tensors = tuple(tensors)
 
     def on_step_end(self, step: Step) -> None:
+        before = step._tensors.get("latents")
         handed = {name: step._tensors[name] for name in self.tensors}
         returned = self.function(step.pipeline, step.index, step._timestep, handed)
         if returned is not None and not isinstance(returned, dict):
@@ -116,6 +181,11 @@ class FunctionCallback(Callback):
         step._tensors.update(handed)
         if returned is not None and returned is not handed:
             step._tensors.update(returned)
+        if (latents := step._tensors.get("latents")) is not before and before is not None:
+            step._check_written("latents", latents, before)
+
+    def __repr__(self) -> str:
+        return self._name()
 
     def _name_in_messages(self) -> str:
         return self._name()

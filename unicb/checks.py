@@ -10,12 +10,14 @@ Some take words for the message: the ``kind`` of value, what it ``must`` be, a `
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Collection
 from numbers import Integral, Real
-from typing import TypeVar
+from typing import Any, TypeVar
 
 __all__ = [
     "flag",
+    "names",
     "number",
     "number_above_0",
     "number_from_0",
@@ -23,11 +25,36 @@ __all__ = [
     "one_of",
     "seconds",
     "share",
+    "shown",
     "step_index",
     "whole_number",
 ]
 
 T = TypeVar("T")
+
+
+def shown(value: object) -> str:
+    """Return what a message has for a value: its ``repr``, within limits. Of a tensor, which may be
+    on a device and large, its shape and dtype and no number, in lists and dicts, too."""
+    return _SHOWN.repr(value)
+
+
+class _Shown(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring, self.maxother, self.maxlong, self.maxlevel = 120, 200, 500, 3
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        shape, dtype = getattr(x, "shape", None), getattr(x, "dtype", None)
+        is_scalar = shape == () and type(x).__module__ == "numpy"
+        if not (isinstance(x, type) or shape is None or dtype is None or is_scalar):
+            return f"a {type(x).__name__} of shape {tuple(shape)} and dtype {dtype}"
+        text = super().repr_instance(x, level)
+        # Of what has tensors in it.
+        return f"a {type(x).__name__}" if "tensor(" in text.lower() else text
+
+
+_SHOWN = _Shown()
 
 
 def whole_number(name: str, value: object, least: int = 1) -> int:
@@ -70,7 +97,7 @@ def number(name: str, value: object, kind: str = "a number") -> float:
     """
     found = _real(name, value, kind)
     if not math.isfinite(found):
-        raise ValueError(f"{name} must be finite, not {value!r}")
+        raise ValueError(f"{name} must be finite, not {shown(value)}")
     return found
 
 
@@ -96,7 +123,7 @@ def number_from_0(name: str, value: object, must: str = "must be 0 or more") -> 
     """
     found = number(name, value)
     if found < 0:
-        raise ValueError(f"{name} {must}, not {value!r}")
+        raise ValueError(f"{name} {must}, not {shown(value)}")
     return found
 
 
@@ -115,7 +142,7 @@ def number_above_0(
     """
     found = _real(name, value, kind)
     if not 0 < found < math.inf:
-        raise ValueError(f"{name} {must}, not {value!r}{hint}")
+        raise ValueError(f"{name} {must}, not {shown(value)}{hint}")
     return found
 
 
@@ -145,7 +172,7 @@ def share(
     """
     found = _real(name, value, kind)
     if not 0 <= found <= 1:
-        raise ValueError(f"{name} {must}, not {value!r}{hint}")
+        raise ValueError(f"{name} {must}, not {shown(value)}{hint}")
     return found
 
 
@@ -164,8 +191,22 @@ def one_of(name: str, value: T, words: Collection[str], *besides: str) -> T:
     if not (isinstance(value, str) and value in words):
         *first, last = (*map(repr, words), *besides)
         allowed = f"{', '.join(first)} or {last}" if first else last
-        raise ValueError(f"{name} must be {allowed}, not {value!r}")
+        raise ValueError(f"{name} must be {allowed}, not {shown(value)}")
     return value
+
+
+def names(name: str, value: object) -> tuple[str, ...]:
+    """Return ``value`` as a tuple, if it is a list or another collection of names.
+
+    Raises:
+        TypeError: it is one name, or something else.
+    """
+    if isinstance(value, str):
+        raise TypeError(f"{name} takes names, not one: write ({value!r},)")
+    is_list = isinstance(value, Collection) and all(isinstance(one, str) for one in value)
+    if not is_list:
+        raise TypeError(f"{name} must be a list of names, not {shown(value)}")
+    return tuple(value)  # type: ignore[arg-type]
 
 
 def flag(name: str, value: object) -> bool:
@@ -175,20 +216,20 @@ def flag(name: str, value: object) -> bool:
         TypeError: it is something else, be it 0 or 1.
     """
     if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, not {value!r}")
+        raise TypeError(f"{name} must be True or False, not {shown(value)}")
     return value
 
 
 def _integer(name: str, value: object) -> int:
     # numpy's integers are among Python's numbers.Integral, as bool is; numpy's bool is not.
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an int, not {value!r}")
+        raise TypeError(f"{name} must be an int, not {shown(value)}")
     return int(value)
 
 
 def _real(name: str, value: object, kind: str = "a number") -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be {kind}, not {value!r}")
+        raise TypeError(f"{name} must be {kind}, not {shown(value)}")
     try:
         return float(value)
     except OverflowError:  # an int or a fraction beyond the largest float, which no check lets pass

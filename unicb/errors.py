@@ -60,6 +60,10 @@ class GenerationCancelled(UnicbError):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.step, self.timestep, self.latents)
 
+    def _render_traceback_(self) -> list[str]:
+        """Return the one line that a notebook shows: who has asked for it needs no traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class LatentsNotFiniteError(UnicbError, ArithmeticError):
     """The latents have NaN or infinities in them; the message says when, how many, and probably

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from unicb._guidance_controls import GuidanceControls
 from unicb.ops import Tensor, TensorOps
 
 if TYPE_CHECKING:
+    from unicb.callback import Callback
     from unicb.latents.denoised import LazyDenoised
     from unicb.run.run import Run
 
@@ -20,21 +21,6 @@ DenoisedKind: TypeAlias = Literal["exact", "estimate", "none"]
 Picture: TypeAlias = Literal["denoised", "latents"]
 
 T = TypeVar("T")
-
-
-class Declared(tuple[str, ...]):
-    """The names of the tensors that a callback has declared, and whose they are.
-
-    Attributes:
-        owner: what messages call the callback.
-    """
-
-    owner: str
-
-    def __new__(cls, names: Iterable[str], owner: str) -> Self:
-        made = super().__new__(cls, names)
-        made.owner = owner
-        return made
 
 
 def timestep_number(timestep: Any, ops: TensorOps) -> float:
@@ -61,7 +47,7 @@ class Step(GuidanceControls):
     """
 
     __slots__ = (
-        *("_handed", "_names", "_tensors", "_timestep", "run"),
+        *("_current", "_handed", "_tensors", "_timestep", "run"),
         *("index", "num_timesteps", "ops"),
     )
 
@@ -81,7 +67,8 @@ class Step(GuidanceControls):
         self._timestep = timestep
         # What goes back into the loop, and what it has handed over.
         self._tensors, self._handed = tensors, handed
-        self._names: Sequence[str] = ()
+        #: The callback that it is handed to, and the names of the tensors that this may read.
+        self._current: tuple[Callback | None, Sequence[str]] = (None, ())
 
     @property
     def timestep(self) -> float:
@@ -151,7 +138,7 @@ class Step(GuidanceControls):
         if picture is None:
             written = self._tensors.get("latents") is not self._handed.get("latents")
             picture = "latents" if written else "denoised"
-        self.run.interrupt(picture, getattr(self._names, "owner", "a callback"))
+        self.run.interrupt(picture, self._callback_name)
 
     def denoised(self) -> Tensor | None:
         """Compute what the model takes the finished latents to be (x0), as a Preview shows it; at
@@ -191,19 +178,46 @@ class Step(GuidanceControls):
         return self.run.denoised.lazy(self._handed.get("latents"))
 
     def __getitem__(self, name: str) -> Tensor:
-        if name not in self._names:
+        if name not in self._current[1]:
             raise self._undeclared(name)
         return self._tensors[name]
 
     def __setitem__(self, name: str, value: Tensor) -> None:
-        if name not in self._names:
+        if name not in self._current[1]:
             raise self._undeclared(name)
+        self._check_written(name, value, self._tensors[name])
+        self._tensors[name] = value
+
+    def _check_written(self, name: str, value: Any, before: Any) -> None:
+        """Check what a callback writes over a tensor of the loop.
+
+        Raises:
+            TypeError: it is no tensor of the pipeline's framework.
+            ValueError: its shape is not one that the loop can go on with. That of latents stays as
+                it is; of others, the number of rows may change, and of embeddings with three axes
+                that of tokens.
+        """
         if not (self.run.is_tensor(value) or self._are_tensors(value)):
             raise TypeError(
-                f"step[{name!r}] takes a tensor of the pipeline's framework, not a "
-                f"{type(value).__qualname__}; step.ops.from_numpy turns a host array into one"
+                f"{self._callback_name}: step[{name!r}] takes a tensor of the pipeline's "
+                f"framework, not a {type(value).__qualname__}; step.ops.from_numpy turns a host "
+                "array into one"
             )
-        self._tensors[name] = value
+        mine, theirs = getattr(value, "shape", None), getattr(before, "shape", None)
+        if mine is None or theirs is None or mine == theirs:
+            return
+        free = 0 if name == "latents" else 2 if len(theirs) < 4 else 1
+        if len(mine) != len(theirs) or tuple(mine)[free:] != tuple(theirs)[free:]:
+            raise ValueError(
+                f"{self._callback_name} writes {name} of shape {tuple(mine)} into the loop, which "
+                f"works with {tuple(theirs)}"
+            )
+
+    @property
+    def _callback_name(self) -> str:
+        """Return what messages call the callback that it is handed to."""
+        callback = self._current[0]
+        return "a callback" if callback is None else callback._name_in_messages()
 
     def handed(self, name: str) -> Tensor | None:
         """Return a tensor as the loop has handed it over, before any callback of this step changed
@@ -233,8 +247,17 @@ class Step(GuidanceControls):
     def _undeclared(self, name: str) -> LookupError:
         if self.index < 0:
             return LookupError(f"step[{name!r}]: before the first step, there are no tensors")
-        declared = ", ".join(self._names) or "none"
+        declared = ", ".join(self._current[1]) or "none"
+        from difflib import get_close_matches
+
+        offered = self.run.target.offered
+        near = get_close_matches(str(name), self._current[1], 1)
+        if name in offered:
+            instead = f"name it there, as in tensors = ({name!r},)"
+        elif near:
+            instead = f"write step[{near[0]!r}]"
+        else:
+            instead = f"the pipeline offers {', '.join(offered)}"
         return LookupError(
-            f"step[{name!r}]: this callback declares {declared}; name what it reads or "
-            "writes in its `tensors`"
+            f"step[{name!r}]: {self._callback_name} declares {declared} in its `tensors`; {instead}"
         )

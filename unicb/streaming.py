@@ -1,4 +1,5 @@
-"""Generate as an iterator: previews while it runs, then what the pipeline returned."""
+"""Generate as an iterator, for ``for`` and ``async for``: previews while it runs, and the progress
+of every step where one asks for it, then what the pipeline returned."""
 
 from __future__ import annotations
 
@@ -9,16 +10,18 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from unicb.binding import Binding, bind
 from unicb.callback import Callback, PlainFunction
 from unicb.callbacks.preview import Preview, Source
-from unicb.checks import whole_number
+from unicb.callbacks.timing import Progress, ProgressState
+from unicb.checks import flag, whole_number
 from unicb.errors import GenerationCancelled
 from unicb.latents import Frames, LatentFormat
 from unicb.run.busy import Lease
@@ -44,6 +47,13 @@ class Result:
 
     output: Any
 
+    def __repr__(self) -> str:
+        return f"<Result: {type(self.output).__name__}>"
+
+
+#: An item of a :class:`Stream`. A ProgressState comes only where ``progress=True`` asks for it.
+Event: TypeAlias = PreviewFrame | ProgressState | Result
+
 
 def stream(
     pipeline: Any,
@@ -58,6 +68,7 @@ def stream(
     factors: LatentFormat | str | os.PathLike[str] | None = None,
     decoder: Decoder | None = None,
     backlog: int = 1,
+    progress: bool = False,
     callbacks: Sequence[Callback | PlainFunction] = (),
     **kwargs: Any,
 ) -> Stream:
@@ -65,13 +76,18 @@ def stream(
 
     Example:
         >>> for event in stream(pipe, "a red star", num_inference_steps=30, size=256):
-        ...     if isinstance(event, Result):
-        ...         picture = event.output.images[0]
-        ...     else:
-        ...         show(event.images[0], event.step)
+        ...     match event:
+        ...         case PreviewFrame(step=step, images=images):
+        ...             show(images[0], step)
+        ...         case Result(output=output):
+        ...             picture = output.images[0]
+
+    ``async for`` gets the same items, and the event loop goes on meanwhile. What is refused is
+    refused here, before there is anything to iterate.
 
     The pipeline runs in a thread of its own and never waits for who iterates: previews that are
-    not taken in time are dropped, the oldest first. The result is never dropped.
+    not taken in time are dropped, the oldest first. Neither the result nor the progress of a step
+    is ever dropped.
 
     Args:
         pipeline: as for :func:`unicb.bind`.
@@ -81,6 +97,8 @@ def stream(
         video_frames: its ``frames``; there are pipelines that take ``frames`` themselves.
         backlog: how many previews wait for who iterates, from 1. With 1 it is always the newest
             that is next. To get each and every one, give at least the number of steps.
+        progress: whether there is a :class:`unicb.callbacks.ProgressState` for every step besides,
+            as it ends, and so before its preview.
         callbacks: further callbacks, called before the preview is made.
 
     Raises:
@@ -95,6 +113,7 @@ def stream(
     if callable(callbacks) or isinstance(callbacks, Callback):
         raise TypeError(f"callbacks takes a list of callbacks; write [{callbacks!r}]")
     job = _Job(whole_number("backlog", backlog))
+    counted = [Progress(job.put)] if flag("progress", progress) else []
     preview = Preview(
         Background(job.put, maxsize=None),  # it never waits, and drops what is too much itself
         every,
@@ -106,13 +125,13 @@ def stream(
         factors=factors,
         decoder=decoder,
     )
-    job.binding = bind(pipeline, *callbacks, preview, _StopWhenCancelled(job))
+    job.binding = bind(pipeline, *callbacks, *counted, preview, _StopWhenCancelled(job))
     lease = job.binding._lease(job)
     return Stream(job, partial(job.binding._call, lease, args, kwargs), lease)
 
 
-class Stream(Iterator[PreviewFrame | Result]):
-    """A stream is a generation under way; made by :func:`stream`.
+class Stream(Iterator[Event], AsyncIterator[Event]):
+    """A stream is a generation under way, for ``for`` or ``async for``; made by :func:`stream`.
 
     Nothing runs before the first item is asked for; but the pipeline is this stream's from the
     beginning. After the last item there is no thread any more, and the pipeline is free. An error
@@ -123,6 +142,10 @@ class Stream(Iterator[PreviewFrame | Result]):
     waiting for an item, and once a loop over it was left by ``break`` or by an error and the
     pipeline is called again, or given to a next stream; that one waits by itself. Who wants to
     wait writes ``with stream(...) as events:``.
+
+    An ``async for`` that is left cancels at once, and so does a task that is cancelled while it
+    waits for an item: this task is over when the thread has ended. ``async with stream(...) as
+    events:`` waits for that whatever the reason is, and never holds up the event loop.
     """
 
     def __init__(self, job: _Job, call: Callable[[], Any], lease: Lease) -> None:
@@ -134,17 +157,35 @@ class Stream(Iterator[PreviewFrame | Result]):
         # may be in the middle of anything, so it waits for nobody's run.
         weakref.finalize(self, job.drop, lease).atexit = False
 
-    def __iter__(self) -> Iterator[PreviewFrame | Result]:
+    def __iter__(self) -> Iterator[Event]:
         return _Iteration(self)
 
-    def __next__(self) -> PreviewFrame | Result:
-        """Return the next preview, or at last the result; wait for it.
+    def __next__(self) -> Event:
+        """Return the next preview or progress, or at last the result; wait for it.
 
         Raises:
             Exception: whatever the pipeline's call raised.
         """
         self._start()
         return self._job.next()
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return _AsyncIteration(self)
+
+    async def __anext__(self) -> Event:
+        """Await the next item, as :meth:`__next__` waits for it.
+
+        Raises:
+            asyncio.CancelledError: the task was cancelled, and so is the run, which has ended.
+            Exception: whatever the pipeline's call raised.
+        """
+        from unicb._awaited_stream import next_event
+
+        self._start()
+        return await next_event(self._job)
+
+    def __repr__(self) -> str:
+        return f"<Stream of {type(self._lease.pipeline).__name__}: {self._job.state}>"
 
     def __enter__(self) -> Self:
         return self
@@ -156,6 +197,17 @@ class Stream(Iterator[PreviewFrame | Result]):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
 
     def interrupt(self, *, picture: Picture = "denoised") -> bool:
         """Finish at the end of the step, and decode what there is: the result comes early.
@@ -177,12 +229,25 @@ class Stream(Iterator[PreviewFrame | Result]):
 
     def close(self) -> None:
         """Cancel, and wait until the run and its thread have ended. Any thread may call it."""
+        self._leave()
+        self._job.join()
+
+    async def aclose(self) -> None:
+        """Cancel, and await the end of the run and its thread.
+
+        A task that is cancelled meanwhile is so after that end: who awaits it may use the pipeline.
+        """
+        from unicb._awaited_stream import until_ended
+
+        self._leave()
+        await until_ended(self._job)
+
+    def _leave(self) -> None:
         self._job.cancel()
         with self._lock:  # not while the thread is being started
             call, self._call = self._call, None
         if call is not None:
             self._lease.release()
-        self._job.join()
 
     def _start(self) -> None:
         with self._lock:
@@ -191,18 +256,32 @@ class Stream(Iterator[PreviewFrame | Result]):
                 self._job.start(call, self._lease)
 
 
-class _Iteration(Iterator[PreviewFrame | Result]):
+class _Iteration(Iterator[Event]):
     """An iteration is one loop over a stream. It dies when the loop is left."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         stream._job.is_left = False
 
-    def __next__(self) -> PreviewFrame | Result:
+    def __next__(self) -> Event:
         return next(self._stream)
 
     def __del__(self) -> None:
         self._stream._job.is_left = True
+
+
+class _AsyncIteration(AsyncIterator[Event]):
+    """An iteration is one ``async for`` over a stream. It dies when the loop is left, where nothing
+    can be awaited: so the run is cancelled, and whoever wants the pipeline next waits."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    async def __anext__(self) -> Event:
+        return await self._stream.__anext__()
+
+    def __del__(self) -> None:
+        self._stream._job.cancel()
 
 
 class _StopWhenCancelled(Callback):
@@ -241,7 +320,9 @@ class _Job:
         #: Whether a loop over the stream was left before its end.
         self.is_left = False
         self._changed = threading.Condition()
-        self._frames: deque[PreviewFrame] = deque(maxlen=backlog)
+        self._backlog = backlog
+        self._events: deque[PreviewFrame | ProgressState] = deque()
+        self._watchers: set[Callable[[], object]] = set()
         #: How many previews nobody has taken in time.
         self.dropped = 0
         self._outcome: Result | BaseException | None = None
@@ -265,6 +346,17 @@ class _Job:
             self._thread = thread  # first: the run's callbacks may ask whose thread it is
             thread.start()
 
+    @property
+    def state(self) -> str:
+        """Return in a few words how far it is."""
+        if self._thread is None:
+            return "closed" if self.cancelled else "not begun"
+        state = self.binding.state
+        if self._ended and state not in ("pending", "running"):
+            return state
+        done = self.binding.step
+        return "under way" if done is None else f"under way, {done + 1} steps done"
+
     def is_executing(self) -> bool:
         """Return whether the pipeline is in use: from the stream's beginning, unless it was dropped
         before its first item."""
@@ -282,39 +374,81 @@ class _Job:
         if self._thread is None:
             lease.release()  # which has kept the pipeline
 
-    def put(self, frame: PreviewFrame) -> None:
+    def put(self, event: PreviewFrame | ProgressState) -> None:
         with self._changed:
-            self.dropped += len(self._frames) == self._frames.maxlen
-            self._frames.append(frame)
-            self._changed.notify_all()
+            self._events.append(event)
+            if isinstance(event, PreviewFrame):
+                frames = [kept for kept in self._events if isinstance(kept, PreviewFrame)]
+                if len(frames) > self._backlog:
+                    self._events.remove(frames[0])
+                    self.dropped += 1
+            self._tell()
 
     def finish(self, outcome: Result | BaseException | None) -> None:
         with _jobs_lock:
             _jobs.discard(self)
         with self._changed:
             self._outcome, self._ended = outcome, True
-            self._changed.notify_all()
+            self._tell()
 
-    def next(self) -> PreviewFrame | Result:
-        if self._thread is None:
-            raise StopIteration  # cancelled before it began
+    def _tell(self) -> None:
+        self._changed.notify_all()
+        for tell in self._watchers:
+            tell()
+
+    @contextmanager
+    def watched(self, tell: Callable[[], object]) -> Iterator[None]:
+        """Have ``tell`` called, in the run's threads, at each item and at the end."""
+        with self._changed:
+            self._watchers.add(tell)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._watchers.discard(tell)
+
+    def is_alive(self) -> bool:
+        """Return whether it has a thread, other than the one that asks."""
+        with _jobs_lock:  # which is held until it has started
+            thread = self._thread
+        return thread is not None and thread.is_alive() and thread is not threading.current_thread()
+
+    def has_ended(self) -> bool:
+        """Return whether no further item will be put."""
+        return self._ended or self._thread is None  # which is cancelled before it began
+
+    def has_events(self) -> bool:
+        """Return whether there is an item to take."""
+        return bool(self._events) and not self.cancelled
+
+    def take(self) -> Event | None:
+        """Take the next item, but for the last; None if there is none now."""
+        with self._changed:
+            return self._events.popleft() if self.has_events() else None
+
+    def next(self) -> Event:
         with self._changed:
             try:
-                self._changed.wait_for(lambda: self._ended or (self._frames and not self.cancelled))
+                with self.binding._awaited():
+                    self._changed.wait_for(lambda: self.has_ended() or self.has_events())
             except BaseException:
                 self.cancel()  # Ctrl-C: nobody waits for the rest
                 raise
-            if self._frames and not self.cancelled:
-                return self._frames.popleft()
-            outcome, self._outcome = self._outcome, None
+            event = self.take()
+        return self.last() if event is None else event
+
+    def last(self) -> Result:
+        """Return the last item, of a run that has ended; wait for its thread."""
+        outcome, self._outcome = self._outcome, None
         self.join()
         if self.cancelled or outcome is None:
             raise StopIteration
         if isinstance(outcome, Result):
             return outcome
         try:
-            if isinstance(outcome, StopIteration):  # it would pass for the end of this iterator
-                raise RuntimeError("the pipeline raised StopIteration") from outcome
+            if isinstance(outcome, StopIteration | StopAsyncIteration):
+                # It would pass for the end of this iterator.
+                raise RuntimeError(f"the pipeline raised {type(outcome).__name__}") from outcome
             raise outcome
         finally:
             del outcome  # or this frame and the error's traceback would keep each other alive

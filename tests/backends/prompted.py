@@ -23,15 +23,7 @@ def with_text(kind: str) -> Any:
     """Text to image with a text encoder, and with the tokenizer of the example's checkpoint."""
     pipe = harness.build(kind)
     tokenizer = CLIPTokenizer.from_pretrained(CHECKPOINT / "tokenizer")
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=8,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        projection_dim=POOLED_WIDTH,
-        max_position_embeddings=tokenizer.model_max_length,
-    )
+    config = _config(tokenizer, TEXT_WIDTH)
     fx = ways.framework(NAME)
     fx.seed()
     if kind == "text2img":
@@ -41,6 +33,31 @@ def with_text(kind: str) -> Any:
         encoder = fx.text_model("CLIPTextModelWithProjection", config)
         pipe.register_modules(tokenizer_2=tokenizer, text_encoder_2=encoder)
     return pipe
+
+
+def with_two_encoders() -> Any:
+    """Stable Diffusion XL, each of whose two text encoders makes a half of the embeddings."""
+    pipe = with_text("xl-text2img")
+    fx, config = ways.framework(NAME), _config(pipe.tokenizer_2, TEXT_WIDTH // 2)
+    fx.seed()
+    pipe.register_modules(
+        tokenizer=pipe.tokenizer_2,
+        text_encoder=fx.text_model("CLIPTextModel", config),
+        text_encoder_2=fx.text_model("CLIPTextModelWithProjection", config),
+    )
+    return pipe
+
+
+def _config(tokenizer: Any, width: int) -> Any:
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        projection_dim=POOLED_WIDTH,
+        max_position_embeddings=tokenizer.model_max_length,
+    )
 
 
 def run(pipe: Any, prompt: Any, *callbacks: Any, guidance: float = 5.0, **keywords: Any) -> Any:

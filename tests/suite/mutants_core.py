@@ -77,7 +77,7 @@ def _separate_tensors(step_end: Any) -> Any:
         for callback, names in bound.callbacks:
             outputs = Outputs(tensors)
             step = Step(self, index, self.pipeline.num_timesteps, timestep, outputs, tensors)
-            step._names = names
+            step._current = callback, names
             callback.on_step_end(step)
         self._bound = bound
         return outputs

@@ -8,24 +8,20 @@ has the extra `webui`, playwright and pytest:
 
 from __future__ import annotations
 
-import os
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from headless import HOST, answers, chromium, free_port
 from pages import PATIENCE, WebPage
-from playwright.sync_api import sync_playwright
 
 from unicb import Interrupt, bind
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-HOST = "127.0.0.1"
 WINDOW = {"width": 900, "height": 720}
 
 Visit = Callable[[str], WebPage]
@@ -64,12 +60,12 @@ def webui() -> Any:
 @pytest.fixture(scope="session")
 def url(webui: Any, framework: str) -> str:
     """Where the example answers, started by its command line. It runs until the process ends."""
-    port = _free_port()
+    port = free_port()
     arguments = ["--framework", framework, "--host", HOST, "--port", str(port)]
     main = threading.Thread(target=webui.main, args=[arguments], daemon=True)
     main.start()
     deadline = time.monotonic() + PATIENCE / 1000
-    while not _answers(port):
+    while not answers(port):
         assert main.is_alive(), "examples/webui.py has ended: see above"
         assert time.monotonic() < deadline, "examples/webui.py does not answer"
         time.sleep(0.1)
@@ -88,7 +84,7 @@ def turns_url(webui: Any, framework: str, url: str, pipe: Any) -> Iterator[str]:
     if framework == "mindspore":
         yield url
         return
-    port = _free_port()
+    port = free_port()
     page = webui.build(webui.sibling(pipe), at_once=False)
     page.launch(server_name=HOST, server_port=port, prevent_thread_lock=True, quiet=True)
     yield f"http://{HOST}:{port}"
@@ -114,20 +110,8 @@ def draw(webui: Any, pipe: Any) -> Draw:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """Chromium without a window, that finds no other machine than this one."""
-    path = os.environ.get("CHROMIUM")
-    if not path:
-        pytest.exit("set CHROMIUM to the path of a Chromium, or run: nox -s webui", 1)
-    arguments = [
-        "--disable-dev-shm-usage",
-        f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {HOST}",
-    ]
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        arguments.append("--no-sandbox")  # which Chromium refuses to have as root
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=arguments)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -161,14 +145,3 @@ def wait_until_no_run() -> None:
     while running := [t for t in threading.enumerate() if t.name == "unicb-stream"]:
         assert time.monotonic() < deadline, f"still running: {running}"
         time.sleep(0.05)
-
-
-def _free_port() -> int:
-    with closing(socket.socket()) as taken:
-        taken.bind((HOST, 0))
-        return int(taken.getsockname()[1])
-
-
-def _answers(port: int) -> bool:
-    with closing(socket.socket()) as tried:
-        return tried.connect_ex((HOST, port)) == 0

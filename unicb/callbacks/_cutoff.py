@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import warnings
 
-from unicb.checks import share, step_index
+from unicb.checks import share, shown, step_index
 from unicb.step import Step
+
+_HINT = "; to cut after a given step, pass cutoff_step_index"
 
 
 class Cutoff:
@@ -23,12 +25,14 @@ class Cutoff:
 
     def __init__(self, owner: str, ratio: float | None, index: int | None) -> None:
         if (ratio is None) == (index is None):
+            found = "neither" if ratio is None else f"{shown(ratio)} and {shown(index)}"
             raise ValueError(
                 f"{owner} takes exactly one of cutoff_step_ratio and cutoff_step_index, not "
-                f"{ratio!r} and {index!r}"
+                f"{found}: write {owner}(0.4), or {owner}(cutoff_step_index=8)"
             )
         self._owner = owner
-        hint = "; to cut after a given step, pass cutoff_step_index"
+        hint = f"; to cut after step {shown(ratio)}, write {owner}(cutoff_step_index="
+        hint = f"{hint}{shown(ratio)})" if type(ratio) is int and ratio > 1 else _HINT
         self._ratio = None if ratio is None else share("cutoff_step_ratio", ratio, hint=hint)
         self._index = None if index is None else step_index("cutoff_step_index", index)
 

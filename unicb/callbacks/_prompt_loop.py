@@ -28,6 +28,8 @@ _ENCODED = re.compile(r"embeds|mask$")
 _PER_PROMPT = re.compile(r"num_\w+_per_prompt$")
 #: Positions of tokens: the same for all prompts of one length.
 _POSITIONS = re.compile(r"_ids$")
+#: What a tensor's attributes tell of it without its numbers.
+_OF_ITS_KIND = ("dtype", "device", "shape", "ndim")
 #: Stable Diffusion XL's loops have the pooled embeddings under another name.
 _ALIASES = {"pooled_prompt_embeds": "add_text_embeds"}
 
@@ -65,7 +67,8 @@ class EncoderCall:
             values: the loop's locals that :meth:`locals` names.
             prompts: texts, one a row.
             negative: negative prompts, one a row; None leaves guidance out.
-            others: what the further prompts are ("prompt_2"), where not the same.
+            others: what the further prompts are ("prompt_2", "negative_prompt_2"), where not the
+            same.
         """
         given = {name: _value(source, pipeline, values) for name, source in self.arguments.items()}
         given |= {name: 1 for name in given if _PER_PROMPT.match(name)}
@@ -141,6 +144,17 @@ class PromptLoop:
     kept: tuple[str, ...]
 
 
+def own_results(loop: PromptLoop) -> list[str]:
+    """Return the names of what ``encode_prompt`` makes of a prompt, in its order."""
+    every = (name for call in loop.calls for name in call.results)
+    return [*dict.fromkeys(name for name in every if _is_own(name))]
+
+
+def _is_own(result: str) -> bool:
+    """Return whether it is made of the prompt, and not of a negative one, or of its length."""
+    return bool(result) and not (result.startswith("negative_") or _POSITIONS.search(result))
+
+
 def prompt_loop(kind: type) -> PromptLoop:
     """Return how ``kind`` encodes prompts.
 
@@ -161,7 +175,7 @@ def _read(kind: type, source: CallSource) -> PromptLoop:
     slots, kept = [], []
     for index, call in enumerate(calls):
         for result in call.results:
-            if not result or result.startswith("negative_") or _POSITIONS.search(result):
+            if not _is_own(result):
                 continue
             names = [n for n in (result, _ALIASES.get(result, "")) if n in taken]
             slots += [Slot(n, index, result) for n in names]
@@ -245,7 +259,9 @@ def _taken(tree: ast.FunctionDef) -> Iterator[str]:
         for node in ast.walk(inner)
         if isinstance(node, ast.Assign) and "callback_kwargs" in ast.unparse(node.targets[0])
     ]
-    inside = {id(node) for part in [*popped.values(), *handing] for node in ast.walk(part)}
+    # Nor is it to ask for its dtype.
+    about = [n for n in ast.walk(inner) if isinstance(n, ast.Attribute) and n.attr in _OF_ITS_KIND]
+    inside = {id(n) for part in [*popped.values(), *handing, *about] for n in ast.walk(part)}
     names = (node for node in ast.walk(inner) if isinstance(node, ast.Name))
     for name in names:
         if isinstance(name.ctx, ast.Load) and name.id in popped and id(name) not in inside:

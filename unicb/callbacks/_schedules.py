@@ -46,7 +46,13 @@ class Scheduled(Generic[V]):
             self._starts = _starts(name, table)
             self._values = [check(f"{name} at progress {p:g}", value) for p, value in table]
         else:
-            self._values = [check(name, schedule)]
+            try:
+                self._values = [check(name, schedule)]
+            except TypeError as error:
+                raise TypeError(
+                    f"{error}; a schedule is a value, a function of the progress in 0..1, or a "
+                    "list of (progress, value) tuples"
+                ) from None
 
     def at(self, progress: float) -> V:
         """Return the value at ``progress`` in 0..1.

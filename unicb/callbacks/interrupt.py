@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -12,11 +13,11 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from unicb.callback import Callback
-from unicb.checks import one_of, seconds, step_index
+from unicb.checks import names, one_of, seconds, shown, step_index
 from unicb.step import Picture, Step
 
 if TYPE_CHECKING:
-    from unicb import Target
+    from unicb import Run, Target
 
 
 class Interrupt(Callback):
@@ -25,7 +26,8 @@ class Interrupt(Callback):
     Of several conditions, the one that comes first counts.
 
     Args:
-        step: index of the last step to run, from 0. One at or beyond the last changes nothing.
+        step: index of the last step to run, from 0. The run's last changes nothing, and of one
+            beyond it a warning says so.
         when: asked at the end of every step; stop if it says so. It answers with a bool, or with a
             tensor of one element, which costs one wait for the device a step. It may change the
             tensors; latents that it writes as it stops are decoded. What it raises ends the run
@@ -57,17 +59,37 @@ class Interrupt(Callback):
         picture: Picture = "denoised",
     ) -> None:
         if step is None and when is None and deadline is None:
-            raise ValueError("Interrupt needs a step, when=... or deadline=...")
+            raise ValueError(
+                "Interrupt needs a condition: Interrupt(12) stops after step 12, "
+                "Interrupt(when=lambda step: ...) by an answer, Interrupt(deadline=5.0) in time"
+            )
+        if callable(step):
+            raise TypeError("a condition is given by name: write Interrupt(when=...)")
+        if isinstance(step, float) and 0 < step < 1:
+            raise TypeError(
+                f"step is the index of the last step, an int, and not a share of the steps; for "
+                f"this, write Interrupt(when=lambda step: step.progress >= {step})"
+            )
         self._step = None if step is None else step_index("step", step)
         if when is not None and not callable(when):
-            raise TypeError(f"when must be a function of a Step, not {when!r}")
+            raise TypeError(f"when must be a function of a Step, not {shown(when)}")
         self._when = when
         self._deadline = None if deadline is None else seconds("deadline", deadline)
-        self.tensors = tuple(tensors) if when is not None else ()
+        self.tensors = names("tensors", tensors) if when is not None else ()
         self._picture: Picture = one_of("picture", picture, get_args(Picture))
 
     def on_bind(self, target: Target) -> None:
         target.check_interruptible()
+
+    def on_run_end(self, run: Run) -> None:
+        # Only now: a loop over several windows of a video goes on counting after one pass.
+        if self._step is not None and run.outcome == "finished" and self._step > run.index:
+            warnings.warn(
+                f"Interrupt({self._step}) has stopped nothing: the run's last step was "
+                f"{run.index}, for steps are counted from 0. A share of the steps is "
+                "Interrupt(when=lambda step: step.progress >= 0.5)",
+                stacklevel=2,
+            )
 
     def on_step_end(self, step: Step) -> None:
         before = step["latents"] if "latents" in self.tensors else None
@@ -101,6 +123,6 @@ def _truth(answer: Any, step: Step) -> bool:
     if isinstance(answer, bool | np.bool_):
         return bool(answer)
     raise TypeError(
-        f"when must answer with a bool, or with a tensor of one element, not {answer!r} "
+        f"when must answer with a bool, or with a tensor of one element, not {shown(answer)} "
         f"({type(answer).__name__})"
     )

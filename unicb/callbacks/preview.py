@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,8 @@ from PIL import Image
 
 from unicb.callback import Callback
 from unicb.callbacks._numbers import Numbers
-from unicb.checks import one_of
+from unicb.checks import one_of, shown
+from unicb.errors import GenerationCancelled
 from unicb.latents import (
     ColourMap,
     Frames,
@@ -23,6 +24,7 @@ from unicb.latents import (
     size_of_latents,
 )
 from unicb.latents.denoised import LazyDenoised
+from unicb.latents.formats import check_is_for, load_format, named_format
 from unicb.latents.rgb import as_shown
 from unicb.latents.shown import ShownPart
 from unicb.ops import Tensor, TensorOps
@@ -41,11 +43,13 @@ from unicb.sinks import (
     shape_videos,
 )
 from unicb.sinks.background import Make
+from unicb.sinks.failures import failure
 from unicb.step import Step, timestep_number
 
 if TYPE_CHECKING:
     from unicb import Run, Target
     from unicb.latents.decoders import Decoder, PictureDecoder
+    from unicb.latents.fit import Fit
 
 #: What to show: the picture that the model sees coming, or the latents as they are.
 Source: TypeAlias = Literal["denoised", "noisy"]
@@ -116,19 +120,25 @@ class Preview(Callback):
 
     Args:
         to: a path template such as ``"steps/{step:03d}.png"``, a callable that takes a
-            :class:`PreviewFrame`, a list to collect them in, or a sink of :mod:`unicb.sinks`. A
-            template may use ``{step}``, ``{image}`` (index in the batch), ``{num_timesteps}`` and
-            ``{run}``; folders are made, and in a batch a template without ``{image}`` gets ``-0``,
-            ``-1``, … before its suffix. What is too slow for the run misses steps, the oldest of 16
-            that wait (a list misses none); see :class:`unicb.sinks.Background`.
+            :class:`PreviewFrame`, a list to collect them in, or a sink of :mod:`unicb.sinks`. None,
+            in Jupyter: one display of the cell that is updated in place, as
+            :class:`unicb.sinks.Notebook` makes it. A template may use ``{step}``, ``{image}``
+            (index in the batch), ``{num_timesteps}`` and ``{run}``; folders are made, and in a
+            batch a template without ``{image}`` gets ``-0``, ``-1``, … before its suffix. What is
+            too slow for the run misses steps, the oldest of 16 that wait (a list misses none); see
+            :class:`unicb.sinks.Background`.
         every: show steps 0, ``every``, ``2 * every``, …, and the last.
         max_fps: at most so many a second; the last is shown whenever it comes.
         size: pixels, of the longer side or (width, height); None: one for each latent cell.
         batch: ``"all"`` pictures, the ``"first"``, the one of an index from 0, or a ``"grid"``.
         frames: of a video, the latent frame in the ``"middle"``, a ``"strip"`` of all, or an
-            ``"animation"``: see ``PreviewFrame.videos``.
+            ``"animation"``: see ``PreviewFrame.videos``. None: an animation in Jupyter's display,
+            where it need not be decoded, and else the middle.
         source: ``"denoised"`` where it can be had, or ``"noisy"``.
-        factors: a :class:`LatentFormat`, or a TOML file with one; without it, that of the
+        factors: a :class:`LatentFormat`, what :func:`unicb.latents.fit_rgb_factors` returns, a TOML
+            file with a format, or the name of one, such as ``"sd15"`` or ``"flux"``. ``"fit"``:
+            they are fitted to the pipeline's VAE by ``bind``, the first time, and kept
+            beside the checkpoint or in the user's cache (docs/latents.md). Without it, those of the
             checkpoint's ``preview.toml``, of the pipeline's class, or of its VAE.
         decoder: in place of the linear map, ``"vae"`` for the pipeline's own; an AutoencoderTiny
             or another model of its framework with a ``decode`` for these latents; or a function.
@@ -137,8 +147,10 @@ class Preview(Callback):
     Raises:
         ValueError: the template has an unknown field or none for the step, or cannot hold an
             animation; an argument is out of range; both ``factors`` and ``decoder`` are given.
-        TypeError: ``to`` is none of these, or an argument is of a wrong type.
-        OSError, ValueError: the file ``factors`` cannot be read, or holds no format.
+        TypeError: ``to`` is none of these, or None outside of Jupyter; or an argument is of a wrong
+            type.
+        OSError, ValueError: the file ``factors`` cannot be read, or holds no format; ``factors`` is
+            a word that names none.
         UnsupportedPipelineError: from ``bind``, where the format of the latents is not known, they
             are no picture and no video, or the decoder is not for them.
     """
@@ -147,33 +159,43 @@ class Preview(Callback):
 
     def __init__(
         self,
-        to: SinkLike,
+        to: SinkLike | None = None,
         every: int = 1,
         *,
         max_fps: float | None = None,
         size: Size | None = None,
         batch: Batch = "all",
-        frames: Frames = "middle",
+        frames: Frames | None = None,
         source: Source = "denoised",
-        factors: LatentFormat | str | os.PathLike[str] | None = None,
+        factors: LatentFormat | Fit | str | os.PathLike[str] | None = None,
         decoder: Decoder | None = None,
     ) -> None:
-        self._sink = _beside_the_run(to)
+        self._sink = _beside_the_run(_here(size) if to is None else to)
+        sink: Any = self._sink.sink
+        self.on_sigint = getattr(sink, "on_sigint", None)
+        self.hides_progress_bar = getattr(sink, "hides_progress_bar", False)
+        self._asks = bool(getattr(sink, "asks", False))
         self._every, self._max_fps = every, max_fps
         Throttle(every, max_fps)  # which says what is wrong with them
         self._count = Numbers()
         self._size, self._batch = check_size(size), check_batch(batch)
-        self._frames: Frames = one_of("frames", frames, get_args(Frames))
+        if frames is None:
+            own: Frames = getattr(sink, "video_frames", "middle")
+            frames = own if decoder is None else "middle"
+        self._frames = one_of("frames", frames, get_args(Frames))
         self._denoises = one_of("source", source, get_args(Source)) == "denoised"
         if self._frames == "animation":
             _check_animates(self._sink.sink)
         if factors is not None and decoder is not None:
             raise ValueError("Preview takes factors or a decoder, not both")
-        if factors is not None and not isinstance(factors, LatentFormat):
-            factors = LatentFormat.load(factors)
-        self._factors, self._decoder = factors, decoder
+        if isinstance(decoder, str):
+            one_of("decoder", decoder, ("vae",), "a model", "a function")
+        self._factors, self._decoder = _colours(factors), decoder
+        self._by_name = isinstance(factors, str) and named_format(factors) is not None
 
     def on_bind(self, target: Target) -> None:
+        if self._asks:
+            target.check_interruptible()
         target.state(self, lambda: self._shown_by(target))
 
     def _shown_by(self, target: Target) -> _Bound:
@@ -183,10 +205,22 @@ class Preview(Callback):
 
             decoder = decoder_for(self._decoder, pipeline, facts, layout, target.backend)
             return _Bound(None, decoder, facts)
-        return _Bound(ColourMap(self._factors or find_format(pipeline, facts), layout), None, facts)
+        return _Bound(ColourMap(self._form(target), layout), None, facts)
+
+    def _form(self, target: Target) -> LatentFormat:
+        if isinstance(self._factors, LatentFormat):
+            if self._by_name:
+                check_is_for(self._factors, target.pipeline)
+            return self._factors
+        if self._factors == "fit":
+            from unicb.latents.fitted import fitted_format
+
+            return fitted_format(target.pipeline, target.backend)
+        return find_format(target.pipeline, target.facts)
 
     def on_run_end(self, run: Run) -> None:
         sink = self._state(run).sink
+        sink.ended(run.outcome or "failed", run.index + 1)
         sink.close()
         for complaint in sink.warned:
             run.warned(complaint)
@@ -204,21 +238,27 @@ class Preview(Callback):
 
     def on_step_end(self, step: Step) -> None:
         state = self._state(step.run)
-        if state.failed:
-            return
-        try:
-            self._show(step, state)
-        except Exception as error:
-            state.failed = True
-            message = f"previews are off for the rest of this run: {type(error).__name__}: {error}"
-            step.run.warned(message)
-            _warn(message)
+        wish = state.sink.asked() if self._asks else None
+        if not state.failed:
+            try:
+                self._show(step, state, ends=wish is not None)
+            except Exception as error:
+                state.failed = True
+                message = f"previews are off for the rest of this run: {failure(error)}"
+                step.run.warned(message)
+                _warn(message)
+        if wish == "interrupt":
+            step.interrupt(picture="denoised")  # which is what is shown
+        elif wish == "cancel":
+            latents = step.ops.to_numpy(step["latents"])
+            raise GenerationCancelled(step.index, step.timestep, latents)
 
-    def _show(self, step: Step, state: _RunState) -> None:
+    def _show(self, step: Step, state: _RunState, ends: bool) -> None:
         last = step.index + 1 == step.num_timesteps
         kind = step.run.denoised_kind if self._denoises else "none"
         between = kind != "none" and not step.is_whole
-        if (between and not last) or not state.throttle.shows(step.index, step.num_timesteps):
+        due = state.throttle.shows(step.index, step.num_timesteps) or ends
+        if (between and not last) or not due:
             return
         if not state.sink.wants_more():
             state.failed = True
@@ -347,6 +387,35 @@ def _size(step: Step, facts: PipelineFacts | None) -> tuple[int, ...] | None:
     if facts is None or not facts.size_from:
         return None
     return size_of_latents(step.pipeline, facts, step.run.loop_locals(facts.size_from))
+
+
+def _colours(factors: Any) -> LatentFormat | Literal["fit"] | None:
+    if factors is None or isinstance(factors, LatentFormat):
+        return factors
+    if isinstance(factors, str) and factors == "fit":
+        return "fit"
+    if isinstance(factors, str | os.PathLike):
+        return load_format(factors)
+    form = getattr(factors, "form", None)
+    if not isinstance(form, LatentFormat):
+        raise TypeError(
+            "factors must be a LatentFormat, the name of a format, a TOML file with one, or 'fit', "
+            f"not {shown(factors)}"
+        )
+    return form
+
+
+def _here(size: Size | None) -> SinkLike:
+    """Return the sink of where one is."""
+    from unicb import jupyter
+    from unicb.sinks.notebook import FORMS, Notebook
+
+    if jupyter.shell() is None:
+        raise TypeError(
+            "Preview() shows previews in a Jupyter notebook, which this is not; say where they go: "
+            f"{FORMS}"
+        )
+    return Notebook(size=size)
 
 
 def _beside_the_run(to: SinkLike) -> Background:

@@ -9,10 +9,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from unicb.callback import Callback
-from unicb.callbacks._prompt_encoding import Encoded, Encoder, Prompt
+from unicb.callbacks._prompt_embeddings import named_embeddings
+from unicb.callbacks._prompt_encoding import Encoded, Encoder
+from unicb.callbacks._prompt_given import Embeddings, Given, Prompt, Texts, given_prompt
 from unicb.callbacks._prompt_loop import PromptLoop, prompt_loop
 from unicb.callbacks._prompt_rows import Rows
-from unicb.checks import number, share
+from unicb.checks import number, share, shown
 from unicb.errors import UnsupportedPipelineError
 from unicb.ops import Tensor
 from unicb.pipelines import Part, PipelineFacts
@@ -34,13 +36,13 @@ class _Wanted:
     """Hold which prompts are wanted, and when.
 
     Attributes:
-        texts: the prompts.
+        prompts: texts or embeddings.
         weights: of each, as a function of progress. What they lack to 1 is of the call's own.
         starts: whether the first is what the pipeline has to be called with.
         mixes: whether several may have a weight at once.
     """
 
-    texts: tuple[Prompt, ...]
+    prompts: tuple[Given, ...]
     weights: Callable[[float], _Weights]
     starts: bool
     mixes: bool
@@ -80,15 +82,7 @@ class _Prompts(Callback):
                 f"nothing back but {target.scheduled.latents}"
             )
         loop = prompt_loop(type(pipeline))
-        encoders = [part for part in vars(pipeline) if part.startswith("text_encoder")]
-        if encoders and all(getattr(pipeline, part) is None for part in encoders):
-            raise UnsupportedPipelineError(
-                f"{mine} encodes prompts, and this {name} was loaded without a text encoder"
-            )
-        if lacks_tokenizer(pipeline):
-            raise UnsupportedPipelineError(
-                f"{mine} encodes prompts, and this {name} was loaded without a tokenizer"
-            )
+        self._check_encodes(pipeline, loop)
         if facts is not None and facts.listed:
             raise UnsupportedPipelineError(
                 f"{mine} does not work on {name}: its embeddings are a list, each of its own length"
@@ -108,6 +102,40 @@ class _Prompts(Callback):
             raise UnsupportedPipelineError(
                 f"{name} does not take the embeddings of its negative prompt back from a callback"
             )
+        for wanted, negative in self._both():
+            for prompt in wanted.prompts:
+                if isinstance(prompt, Embeddings):
+                    named_embeddings(prompt, loop, target.backend, name, negative=negative)
+
+    def _both(self) -> list[tuple[_Wanted, bool]]:
+        """Return what is wanted of prompts, and of negative ones."""
+        both = [(self._positive, False), (self._negative, True)]
+        return [(wanted, negative) for wanted, negative in both if wanted is not None]
+
+    def _check_encodes(self, pipeline: Any, loop: PromptLoop) -> None:
+        """Raise UnsupportedPipelineError if the pipeline cannot encode what is given as text."""
+        name, mine = type(pipeline).__name__, type(self).__name__
+        texts = [
+            (prompt, negative)
+            for wanted, negative in self._both()
+            for prompt in wanted.prompts
+            if isinstance(prompt, Texts)
+        ]
+        if not texts:
+            return
+        if (lacks := _why_no_texts(pipeline)) is not None:
+            raise UnsupportedPipelineError(
+                f"{mine} encodes prompts, and this {name} was loaded without a {lacks}; give it "
+                "embeddings in place of texts"
+            )
+        takes = {"prompt", *(parameter for call in loop.calls for parameter in call.parameters)}
+        for prompt, negative in texts:
+            for one in prompt.names[1:] if prompt.names[0] == "prompt" else prompt.names:
+                full = f"negative_{one}" if negative and one != "prompt" else one
+                if full not in takes:
+                    raise UnsupportedPipelineError(
+                        f"{mine} is given {prompt}, and encode_prompt of {name} takes no {full}"
+                    )
 
     def on_step_end(self, step: Step) -> None:
         if step.index + 1 >= step.num_timesteps:
@@ -125,20 +153,19 @@ class _Prompts(Callback):
         encoder = Encoder(step, type(self).__name__)
         state = _State()
         started: list[_Weights] = [None, None]
-        for index, wanted in enumerate((self._positive, self._negative)):
-            if wanted is None:
-                continue
+        for wanted, negative in self._both():
+            encoded = encoder.encode(wanted.prompts, negative)
             if wanted.starts:
-                encoder.check_called_with(wanted.texts[0], negative=index == 1)
-                started[index] = wanted.weights(0.0)
-            encoded = encoder.encode(wanted.texts, negative=index == 1)
-            encoded.append(encoder.called(negative=index == 1))
-            if index == 0:
-                state.positive = encoded
-            else:
+                encoder.check_called_with(wanted.prompts[0], encoded[0], negative)
+                started[negative] = wanted.weights(0.0)
+            encoded.append(encoder.called(negative))
+            if negative:
                 state.negative = encoded
+            else:
+                state.positive = encoded
         state.applied = (started[0], started[1])
-        step.run.target.state(self, lambda: encoder.verify())
+        if _why_no_texts(step.pipeline) is None:
+            step.run.target.state(self, lambda: encoder.verify())
         return state
 
     def _write(self, step: Step, state: _State) -> None:
@@ -178,7 +205,11 @@ class PromptSchedule(_Prompts):
     Args:
         schedule: pairs of a progress in 0..1, ascending, and a prompt: a text for all pictures of
             the batch, or a list with one for each prompt of the call. With several images per
-            prompt, all of a prompt get the same.
+            prompt, all of a prompt get the same. A ``prompt_2`` stays the call's, unless a dict
+            such as ``{"prompt": "a cat", "prompt_2": "an oil painting"}`` gives another.
+            Or embeddings: what the pipeline's ``encode_prompt`` or compel returns, or a dict of
+            tensors by diffusers' names (``prompt_embeds``, ``pooled_prompt_embeds``), of one row
+            for all pictures, or of one for each prompt of the call. They are not encoded.
         interpolate: go over from one prompt to the next in a straight line between their
             embeddings, anew at each step, instead of at once.
         negative: the same for negative prompts. Nothing in a run without guidance.
@@ -219,7 +250,8 @@ class PromptWeights(_Prompts):
 
     Args:
         weights: for each prompt a number, or a function of the progress in 0..1 that gives one.
-            Negative ones push away from a prompt.
+            Negative ones push away from a prompt. A dict, or a list of pairs of a prompt, as for
+            :class:`PromptSchedule`, and its weight.
         partly: as for :class:`PromptSchedule`.
 
     Raises:
@@ -230,43 +262,49 @@ class PromptWeights(_Prompts):
 
     def __init__(
         self,
-        weights: Mapping[str, float | Callable[[float], float]],
+        weights: Mapping[Any, float | Callable[[float], float]]
+        | Sequence[tuple[Prompt, float | Callable[[float], float]]],
         *,
         partly: bool = False,
     ) -> None:
-        if not isinstance(weights, Mapping):
-            raise TypeError(f"PromptWeights takes a dict of prompts and weights, not {weights!r}")
-        if not weights:
+        pairs = [*weights.items()] if isinstance(weights, Mapping) else weights
+        if isinstance(pairs, str) or not isinstance(pairs, Sequence):
+            raise TypeError(
+                f"PromptWeights takes a dict of prompts and weights, not {shown(weights)}"
+            )
+        if not pairs:
             raise ValueError("PromptWeights needs at least one prompt")
-        for text, weight in weights.items():
-            if not isinstance(text, str):
-                raise TypeError(f"PromptWeights: a prompt must be a text, not {text!r}")
-            if not callable(weight):
-                number(f"the weight of {text!r}", weight)
-        if not any(callable(weight) for weight in weights.values()):
-            _shares(weights, 0.0)
-        self._weights = dict(weights)
-        several = len(weights) > 1
-        super().__init__(_Wanted(tuple(weights), self._shares, False, several), None, partly)
+        self._weights = tuple(_weighted(pair) for pair in pairs)
+        if not any(callable(weight) for _, weight in self._weights):
+            self._shares(0.0)
+        prompts = tuple(prompt for prompt, _ in self._weights)
+        super().__init__(_Wanted(prompts, self._shares, False, len(prompts) > 1), None, partly)
 
     def _shares(self, progress: float) -> _Weights:
-        return _shares(self._weights, progress)
+        given = [
+            number(f"the weight of {prompt}", weight(progress) if callable(weight) else weight)
+            for prompt, weight in self._weights
+        ]
+        total = sum(given)
+        if total <= 0:
+            each = zip(self._weights, given, strict=True)
+            raise ValueError(
+                f"the weights of a blend must sum to more than 0, not {total:g} "
+                f"({', '.join(f'{prompt}: {w:g}' for (prompt, _), w in each)})"
+            )
+        return tuple(weight / total for weight in given)
 
 
-def _shares(
-    weights: Mapping[str, float | Callable[[float], float]], progress: float
-) -> tuple[float, ...]:
-    given = [
-        number(f"the weight of {text!r}", weight(progress) if callable(weight) else weight)
-        for text, weight in weights.items()
-    ]
-    total = sum(given)
-    if total <= 0:
-        raise ValueError(
-            f"the weights of a blend must sum to more than 0, not {total:g} "
-            f"({', '.join(f'{t!r}: {w:g}' for t, w in zip(weights, given, strict=True))})"
+def _weighted(pair: Any) -> tuple[Given, float | Callable[[float], float]]:
+    if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+        raise TypeError(
+            "PromptWeights takes a dict of prompts and weights, or a list of pairs like "
+            f"('a cat', 0.5), not one of {shown(pair)}"
         )
-    return tuple(weight / total for weight in given)
+    prompt, weight = given_prompt("PromptWeights: a prompt", pair[0]), pair[1]
+    if not callable(weight):
+        number(f"the weight of {prompt}", weight)
+    return prompt, weight
 
 
 class _Knots:
@@ -274,7 +312,9 @@ class _Knots:
 
     def __init__(self, name: str, schedule: Any, interpolate: bool) -> None:
         if isinstance(schedule, str | Mapping) or not isinstance(schedule, Sequence):
-            raise TypeError(f"{name} must be a list of pairs like (0.5, 'a cat'), not {schedule!r}")
+            raise TypeError(
+                f"{name} must be a list of pairs like (0.5, 'a cat'), not {shown(schedule)}"
+            )
         if not schedule:
             raise ValueError(f"{name} is empty; it needs at least one pair like (0.5, 'a cat')")
         pairs = [_knot(name, item) for item in schedule]
@@ -284,8 +324,9 @@ class _Knots:
                 raise ValueError(
                     f"{name} must be sorted by progress, and {after:g} follows {before:g}"
                 )
-        self.texts = tuple(text for _, text in pairs)
-        lengths = {len(text) for text in self.texts if not isinstance(text, str)}
+        self.prompts = tuple(prompt for _, prompt in pairs)
+        texts = [prompt for prompt in self.prompts if isinstance(prompt, Texts)]
+        lengths = {length for prompt in texts for length in prompt.lengths}
         if len(lengths) > 1:
             raise ValueError(
                 f"{name} has lists of {' and '.join(map(str, sorted(lengths)))} prompts; all must "
@@ -294,7 +335,7 @@ class _Knots:
         self.interpolate = bool(interpolate)
 
     def wanted(self) -> _Wanted:
-        return _Wanted(self.texts, self.weights, self.at[0] == 0.0, self.interpolate)
+        return _Wanted(self.prompts, self.weights, self.at[0] == 0.0, self.interpolate)
 
     def weights(self, progress: float) -> _Weights:
         """Return the weights of the prompts. The rest, up to 1, is the weight of the call's own
@@ -313,18 +354,26 @@ class _Knots:
         return tuple(found)
 
 
-def _knot(name: str, item: Any) -> tuple[float, Prompt]:
+def _knot(name: str, item: Any) -> tuple[float, Given]:
     if isinstance(item, str) or not isinstance(item, Sequence) or len(item) != 2:
-        raise TypeError(f"{name} must consist of pairs like (0.5, 'a cat'), not {item!r}")
-    progress, text = item
+        raise TypeError(f"{name} must consist of pairs like (0.5, 'a cat'), not {shown(item)}")
+    progress, prompt = item
+    if isinstance(progress, str):
+        raise TypeError(
+            f"{name}: a pair is the progress and then the prompt, as in (0.5, 'a cat'), not "
+            f"{shown(item)}"
+        )
     progress = share(f"{name}: a progress", progress, kind="a number in 0..1")
-    if isinstance(text, str):
-        return progress, text
-    if not isinstance(text, Sequence) or not all(isinstance(one, str) for one in text):
-        raise TypeError(f"{name}: a prompt must be a text or a list of texts, not {text!r}")
-    if not text:
-        raise ValueError(f"{name}: the list of prompts at {progress:g} is empty")
-    return progress, tuple(text)
+    what = f"{name}: the prompt at {progress:g}"
+    return progress, given_prompt(what, prompt, negative=name == "negative")
+
+
+def _why_no_texts(pipeline: Any) -> str | None:
+    """Return what the pipeline lacks to encode texts; None if nothing."""
+    encoders = [part for part in vars(pipeline) if part.startswith("text_encoder")]
+    if encoders and all(getattr(pipeline, part) is None for part in encoders):
+        return "text encoder"
+    return "tokenizer" if lacks_tokenizer(pipeline) else None
 
 
 def _takes_negative(loop: PromptLoop, facts: PipelineFacts | None) -> bool:

@@ -7,14 +7,13 @@ import statistics
 import sys
 import time
 import warnings
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from unicb.callback import Callback
 from unicb.checks import flag, one_of
+from unicb.pace import Pace, words
 from unicb.step import Step
 
 if TYPE_CHECKING:
@@ -128,11 +127,7 @@ class ProgressState:
     remaining: float | None
 
     def __str__(self) -> str:
-        done = f"step {self.step + 1}/{self.num_timesteps}"
-        if self.seconds_per_step is None or self.remaining is None:
-            return done
-        minutes, seconds = divmod(round(self.remaining), 60)
-        return f"{done}, {self.seconds_per_step:.3g} s a step, {minutes}:{seconds:02d} left"
+        return words(self.step, self.num_timesteps, self.seconds_per_step, self.remaining)
 
 
 #: The way to show progress: a name, or a function that is called after every step.
@@ -148,8 +143,8 @@ class _Shown(Protocol):
 class Progress(Callback):
     """Show how far a run is, how long a step takes, and when the last will be done.
 
-    The frameworks' pipelines have a bar of their own, in the terminal; switch it off with
-    ``pipe.set_progress_bar_config(disable=True)``, or use a function to show progress elsewhere.
+    It takes the place of the bar that the frameworks' pipelines have: in a call with this callback
+    that is not shown, however progress is displayed, and in other calls of the pipeline it is.
     The device is not waited for, see :class:`StepTimer`. A display that fails is warned of once,
     and is off for the rest of the run.
 
@@ -162,6 +157,8 @@ class Progress(Callback):
         TypeError, ValueError: ``display`` is none of these.
         ModuleNotFoundError: the package asked for is not installed.
     """
+
+    hides_progress_bar = True
 
     def __init__(self, display: Display | None = None) -> None:
         _maker(display)  # which says what is wrong with it
@@ -184,17 +181,13 @@ class _RunShown:
         self._make = make
         self._shown: _Shown | None = None
         self._failed = False
-        self._ends: deque[float] = deque(maxlen=9)
+        self._pace = Pace()
 
     def update(self, step: Step, now: float) -> None:
-        self._ends.append(now)
+        self._pace.add(step.index, now)
         if self._failed:
             return
-        ends = list(self._ends)
-        lasted = [after - before for before, after in pairwise(ends)]
-        pace = statistics.median(lasted) if lasted else None
-        left = step.num_timesteps - step.index - 1
-        remaining = None if pace is None else pace * left
+        pace, remaining = self._pace.seconds_per_step, self._pace.remaining(step.num_timesteps)
         elapsed = now - step.run.called_at
         state = ProgressState(step.index, step.num_timesteps, pace, elapsed, remaining)
         try:

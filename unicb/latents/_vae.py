@@ -18,7 +18,7 @@ from unicb.ops import Tensor
 from unicb.pipelines import facts_for
 
 #: Where pipelines have what decodes their latents.
-VAE_NAMES = ("vae", "movq", "vqgan")
+VAE_NAMES = ("vae", "movq", "vqgan", "vqvae")
 INSTEAD = (
     "Leave decoder= out for colours of the latents, or pass a model or a function that decodes them"
 )
@@ -150,15 +150,20 @@ def colour_channels(vae: Any) -> int:
     return channels
 
 
+def offloading(model: Any) -> Any:
+    """accelerate's hook that offloads the model; None if it stays where it is."""
+    hook = getattr(model, "_hf_hook", None)
+    # A hook that only places the inputs says that it offloads nothing.
+    return hook if getattr(hook, "offload", hook is not None) else None
+
+
 def refuse_offloaded(model: Any) -> None:
     """Raise where a call of the model would move models about, in the middle of the denoising.
 
     Raises:
         UnsupportedPipelineError: a hook of accelerate offloads it.
     """
-    hook = getattr(model, "_hf_hook", None)
-    # A hook that only places the inputs says that it offloads nothing.
-    if hook is not None and getattr(hook, "offload", True):
+    if offloading(model) is not None:
         raise UnsupportedPipelineError(
             f"no preview by this {type(model).__name__}, which is offloaded: a call would take the "
             f"denoiser from the device in the middle of the run. {INSTEAD} and is not offloaded"

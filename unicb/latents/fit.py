@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -23,6 +24,8 @@ from unicb.latents._vae import (
     compute_like,
     is_of_video,
     latent_channels,
+    offloading,
+    pipeline_decoding,
     vae_decoding,
 )
 from unicb.latents.formats import LatentFormat
@@ -73,6 +76,7 @@ def fit_rgb_factors(
     held_out: int = 16,
     size: int | None = None,
     seed: int = 0,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Fit:
     """Fit colours to the latents of a VAE, by least squares with a bias.
 
@@ -80,7 +84,7 @@ def fit_rgb_factors(
     configuration (or its own statistics) says. The colours are the pictures', averaged to the
     latents' size. The VAE is called, and left as it is; no gradients are recorded, and nobody's
     random numbers are drawn, since the mean of what it encodes is taken. For VAEs of video, each
-    picture is a video of one frame.
+    picture is a video of one frame; where the VAE encodes none so short, of as many as it needs.
 
     Args:
         vae: a model that encodes and decodes, of diffusers or mindone; or a pipeline that has one,
@@ -94,10 +98,11 @@ def fit_rgb_factors(
         size: width and height in pixels that pictures have, or get; a multiple of the VAE's
             pixels per cell. Without it, 16 cells.
         seed: of the drawings.
+        progress: called with how many pictures are done, and how many there are.
 
     Raises:
-        UnsupportedPipelineError: the VAE is of no kind that this can call, or the pipeline has
-            none; says why.
+        UnsupportedPipelineError: the VAE is of no kind that this can call, its weights are not in
+            memory, it makes numbers that are not finite, or the pipeline has none; says why.
         TypeError: a number is no int.
         ValueError: there are too few pictures, the size is no multiple of a cell's, or a number is
             out of range.
@@ -108,8 +113,9 @@ def fit_rgb_factors(
     seed = whole_number("seed", seed, least=0)
     backend = backend_for(vae)
     coder = _Coder(backend, vae)
-    with backend.fork_rng(), left_as_it_was(coder.vae, vae_decoding(coder.vae).kept):
-        return _fit(coder, images, name, samples, held_out, size, seed)
+    kept = vae_decoding(coder.vae).kept
+    with backend.fork_rng(), left_as_it_was(coder.vae, kept), _offloaded_again(coder.vae):
+        return _fit(coder, images, name, samples, held_out, size, seed, progress)
 
 
 def _fit(
@@ -120,11 +126,13 @@ def _fit(
     held_out: int,
     size: int | None,
     seed: int,
+    progress: Callable[[int, int], object] | None,
 ) -> Fit:
     scale, unit = coder.pixels_per_cell()
-    edge = _CELLS * scale if size is None else size
-    if edge < 2 * scale or edge % unit:
-        raise ValueError(f"size must be a multiple of {unit} pixels, at least two, not {size}")
+    edge = max(_CELLS * scale, coder.least_edge) if size is None else size
+    if edge < max(2 * scale, coder.least_edge) or edge % unit:
+        least = f"{coder.least_edge} pixels" if coder.least_edge else "two"
+        raise ValueError(f"size must be a multiple of {unit} pixels, at least {least}, not {size}")
     if images is None:
         pictures, source = drawings(samples + held_out, edge, seed), f"drawings, seed {seed}"
     else:
@@ -133,7 +141,12 @@ def _fit(
     if count < 1:
         raise ValueError(f"{len(pictures)} pictures cannot be fitted with {held_out} held out")
 
-    latents, decoded = coder.latents_and_decoded(pictures, decode_from=count)
+    latents, decoded = coder.latents_and_decoded(pictures, decode_from=count, progress=progress)
+    if not (np.isfinite(latents).all() and np.isfinite(decoded).all()):
+        raise UnsupportedPipelineError(
+            f"the {type(coder.vae).__name__} makes numbers that are not finite of pictures, in "
+            f"{coder.dtype}: load it in float32, or one that does not overflow"
+        )
     factors, bias = _least_squares(latents[:count], _cells_of(pictures[:count], scale))
     r = _correlations(latents[count:] @ factors + bias, _cells_of(decoded, scale))
     measure = f"r with the full decode: mean {r.mean():.4f}, minimum {r.min():.4f}"
@@ -175,7 +188,7 @@ class _Coder:
     """
 
     def __init__(self, backend: Backend, owner: Any) -> None:
-        self.vae = _vae_of(owner)
+        self.vae = vae_of(owner)
         self._backend = backend
         self._pipeline = None if self.vae is owner else owner
         kind = type(self.vae).__name__
@@ -183,34 +196,67 @@ class _Coder:
         self._like = compute_like(self.vae)
         if self._like is None:
             raise UnsupportedPipelineError(f"the {kind} has no parameters of a floating dtype")
+        if str(getattr(self._like, "device", "")) == "meta":
+            raise UnsupportedPipelineError(
+                f"the weights of the {kind} are not in memory: it is offloaded layer by layer. Fit "
+                "before that is enabled, fit_rgb_factors(pipe).save('preview.toml'), and pass "
+                "Preview(factors='preview.toml')"
+            )
+        # One that has tiles of several frames encodes nothing smaller than one.
+        self._tile: tuple[int, ...] = ()
         if self._about.whole:
-            raise UnsupportedPipelineError(f"the {kind} encodes videos alone, no single picture")
+            self._tile = tuple(getattr(self.vae, "kernel", ()))
+            if not self._tile:
+                raise UnsupportedPipelineError(
+                    f"the {kind} encodes videos alone, no single picture"
+                )
+        #: Pixels along a side that a picture has to have, at least.
+        self.least_edge: int = max(self._tile[1:], default=0)
         self._video = is_of_video(self.vae)
-        channels = colour_channels(self.vae)
-        if channels not in (3, 4):
+        channels, about = colour_channels(self.vae), pipeline_decoding(self._pipeline)
+        if about.refused:
+            raise UnsupportedPipelineError(
+                f"no colours can be fitted for {type(owner).__name__}: {about.refused}"
+            )
+        if channels not in (3, 4) and not (about.more_than_colours and channels > 3):
             raise UnsupportedPipelineError(
                 f"the {kind} encodes pictures of {channels} channels, not RGB"
             )
-        self._opaque = channels == 4
+        self._opaque, self._depths = channels == 4, channels - 3 if channels > 4 else 0
+
+    @property
+    def dtype(self) -> str:
+        """Return the name of the dtype that the VAE computes in."""
+        return str(getattr(self._like, "dtype", "")).rpartition(".")[2]
 
     def pixels_per_cell(self) -> tuple[int, int]:
         """Return the pixels along a cell's side, and those that a picture's sides have to be
         multiples of."""
-        encoded = self._encode(np.zeros((1, 3, _PROBE, _PROBE), np.float32))
-        scale = _PROBE // int(encoded.shape[-1])
+        probe = max(_PROBE, self.least_edge)
+        encoded = self._encode(np.zeros((1, 3, probe, probe), np.float32))
+        scale = probe // int(encoded.shape[-1])
         return scale, scale * self._affine(int(encoded.shape[1])).scale.shape[-1]
 
-    def latents_and_decoded(self, pictures: _Array, decode_from: int) -> tuple[_Array, _Array]:
+    def latents_and_decoded(
+        self,
+        pictures: _Array,
+        decode_from: int,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> tuple[_Array, _Array]:
         """Encode pictures to latents ``[pictures, height, width, channels]`` as the sampler sees
         them; and decode those from one index on in full, to ``[pictures, 3, height, width]``."""
         latents, decoded = [], []
         low, high = self._about.output_range
-        for start in range(0, len(pictures), _CHUNK):
-            encoded = self._encode(pictures[start : start + _CHUNK])
+        chunk = 1 if self._tile else _CHUNK
+        for start in range(0, len(pictures), chunk):
+            encoded = self._encode(pictures[start : start + chunk])
             if start + encoded.shape[0] > decode_from:
-                whole = self._picture(decode(self.vae, encoded, 1, self._backend.ops))
+                whole = decode(self.vae, encoded, 1, self._backend.ops)
+                whole = self._picture(whole.swapaxes(1, 2) if self._about.frames_first else whole)
                 decoded.append(whole[max(0, decode_from - start) :])
             latents.append(self._picture(encoded))
+            if progress is not None:
+                progress(min(start + chunk, len(pictures)), len(pictures))
         joined = np.concatenate(latents)
         seen = self._affine(joined.shape[1]).to_sampler(joined)
         colours = np.concatenate(decoded)[:, :3]
@@ -220,14 +266,23 @@ class _Coder:
         return affine_of(self.vae, self._backend, channels, self._pipeline)
 
     def _encode(self, pictures: _Array) -> Any:
-        """Return the mean of what the VAE encodes, ``[pictures, channels, (1,) height, width]``."""
+        """Return the mean of what the VAE encodes, ``[pictures, channels, (frames,) height,
+        width]``."""
         low, high = self._about.output_range
         pictures = (pictures + 1) / 2 * (high - low) + low
         if self._opaque:
             pictures = np.concatenate([pictures, np.full_like(pictures[:, :1], high)], axis=1)
+        if self._depths:  # of anything but these colours, which are not to be known by it
+            depth = pictures[:, :, ::-1, ::-1].mean(axis=1, keepdims=True)
+            pictures = np.concatenate([pictures, *[depth] * self._depths], axis=1)
         if self._video:
             pictures = pictures[:, :, None]
+        if self._tile:  # a video that stands still
+            pictures = pictures.repeat(self._tile[0], axis=2)
+            self.vae.use_tiling = True  # which is put back with all else
         tensor = self._backend.ops.from_numpy(pictures.astype(np.float32), self._like)
+        if (hook := offloading(self.vae)) is not None:
+            tensor = hook.pre_forward(self.vae, tensor)[0][0]  # both on its device now
         encoded = self.vae.encode(tensor, return_dict=False)[0]
         if not self._backend.is_tensor(encoded):
             return encoded.mode()  # a distribution
@@ -237,12 +292,22 @@ class _Coder:
         return encoded
 
     def _picture(self, tensor: Any) -> _Array:
-        """Return the picture on the host, without the axis of frames."""
+        """Return the picture on the host; of a video, the frame in the middle."""
         array = self._backend.ops.to_numpy(tensor).astype(np.float64)
-        return array[:, :, 0] if array.ndim == 5 else array
+        return array[:, :, array.shape[2] // 2] if array.ndim == 5 else array
 
 
-def _vae_of(owner: Any) -> Any:
+@contextmanager
+def _offloaded_again(vae: Any) -> Iterator[None]:
+    """Have an offloaded VAE leave the device after the block, as it had."""
+    try:
+        yield
+    finally:
+        if (hook := offloading(vae)) is not None:
+            hook.init_hook(vae)
+
+
+def vae_of(owner: Any) -> Any:
     """Return the object itself if it encodes and decodes, or that of its attributes which does."""
     parts = (getattr(owner, name, None) for name in VAE_NAMES)
     for vae in (owner, *parts):

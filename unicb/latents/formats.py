@@ -6,6 +6,7 @@ import json
 import math
 import os
 import tomllib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
@@ -19,6 +20,17 @@ from unicb.pipelines import PipelineFacts
 
 #: A checkpoint folder may carry its own format in a file of this name.
 CHECKPOINT_FILE = "preview.toml"
+#: The format of latents that are the picture itself.
+PIXELS = "pixels"
+#: What formats are called besides: by the models that have them.
+_ALSO_CALLED = {
+    "sd15": "sd",
+    "sd1": "sd",
+    "sd2": "sd",
+    "sd21": "sd",
+    "sd35": "sd3",
+    "flux1": "flux",
+}
 
 
 @dataclass(frozen=True)
@@ -113,9 +125,13 @@ class LatentFormat:
         Raises:
             OSError: the file cannot be written.
         """
+        Path(path).write_text(self.to_toml(), encoding="utf-8")
+
+    def to_toml(self) -> str:
+        """Return the text of that file."""
         values = ((field.name, getattr(self, field.name)) for field in fields(self))
         lines = [f"{name} = {_toml(value)}\n" for name, value in values if value not in (None, ())]
-        Path(path).write_text("".join(lines), encoding="utf-8")
+        return "".join(lines)
 
 
 def _frozen(value: Any) -> Any:
@@ -146,6 +162,38 @@ def _from_entry(name: str, entry: dict[str, Any]) -> LatentFormat:
     return LatentFormat.from_mapping({"name": name, **entry})
 
 
+_INSTEAD = (
+    "Preview(factors='fit') fits colours to its VAE, once, and keeps them; "
+    "unicb.latents.fit_rgb_factors(pipe) gives them to look at and to save, for factors= a "
+    "LatentFormat or a TOML file; decoder='vae' shows full pictures, and decoder= takes a function "
+    "of yours where there is no VAE"
+)
+
+
+def named_format(name: str) -> LatentFormat | None:
+    """Return the format of that name, such as ``"sdxl"``, or of a model, such as ``"sd15"``; None
+    if there is none."""
+    return builtin_formats().get(_ALSO_CALLED.get(name.lower(), name.lower()))
+
+
+def load_format(path: str | os.PathLike[str]) -> LatentFormat:
+    """Return the format of that name, or else the one in a TOML file of that path.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds no format; or a word names neither a format nor a file.
+    """
+    if isinstance(path, str):
+        if (found := named_format(path)) is not None:
+            return found
+        if not (os.path.splitext(path)[1] or os.path.dirname(path) or os.path.exists(path)):
+            raise ValueError(
+                f"factors={path!r} is no format and no file. Write 'fit', the name of a format "
+                f"({', '.join(builtin_formats())}), or the path of a TOML file with one"
+            )
+    return LatentFormat.load(path)
+
+
 def find_format(pipeline: Any, facts: PipelineFacts | None) -> LatentFormat:
     """Return the format of a pipeline's latents: its checkpoint's own, or that of its class, or
     that of its VAE.
@@ -166,20 +214,18 @@ def find_format(pipeline: Any, facts: PipelineFacts | None) -> LatentFormat:
         return LatentFormat.load(own)
     known = None if facts is None or facts.latents is None else builtin_formats()[facts.latents]
     vae = getattr(pipeline, "vae", None)
-    mismatch = None if known is None else _vae_mismatch(vae, known)
+    mismatch = None if known is None else vae_mismatch(vae, known)
     if known is not None and mismatch is None:
         return known
     if facts is not None and (found := format_of_vae(vae)):
         return found
     if known is None:
         raise UnsupportedPipelineError(
-            f"no preview for {name}: the format of its latents is not known. "
-            "Pass Preview(factors=...) a LatentFormat, or a TOML file with one"
+            f"no preview for {name}: the format of its latents is not known. {_INSTEAD}"
         )
     raise UnsupportedPipelineError(
         f"no preview for this {name}: its VAE has {mismatch}, so it is not the one that the "
-        f"{known.name!r} colours were fitted to. Pass Preview(factors=...) a LatentFormat, "
-        "or a TOML file with one"
+        f"{known.name!r} colours were fitted to. {_INSTEAD}"
     )
 
 
@@ -188,7 +234,7 @@ def format_of_vae(vae: Any) -> LatentFormat | None:
     none."""
     kind = type(vae).__name__
     for form in builtin_formats().values():
-        if kind in form.vae_classes and _vae_mismatch(vae, form) is None:
+        if kind in form.vae_classes and vae_mismatch(vae, form) is None:
             return form
     return None
 
@@ -202,8 +248,30 @@ def latent_channels_of(vae: Any) -> int | None:
     return found
 
 
-def _vae_mismatch(vae: Any, known: LatentFormat) -> str | None:
-    """Say in words how the VAE differs from the one of the format; None if it does not."""
+def check_is_for(form: LatentFormat, pipeline: Any) -> None:
+    """Check that colours that a user names are those of the pipeline's VAE; warn where they are
+    another's of as many channels.
+
+    Raises:
+        UnsupportedPipelineError: its latents have another number of channels.
+    """
+    vae = getattr(pipeline, "vae", None)
+    mismatch = vae_mismatch(vae, form)
+    if mismatch is None:
+        return
+    differs = f"the colours of {form.name!r} were fitted to another VAE than this "
+    differs += f"{type(pipeline).__name__} has, which has {mismatch}"
+    if latent_channels_of(vae) not in (None, form.latent_channels):
+        raise UnsupportedPipelineError(f"{differs}; Preview(factors='fit') fits colours to it")
+    warnings.warn(
+        f"{differs}: they may show other colours; Preview(factors='fit') fits its own",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+def vae_mismatch(vae: Any, known: LatentFormat) -> str | None:
+    """Return how the VAE differs from the one of the format, in words; None if it does not."""
     config = getattr(vae, "config", None)
     if config is None:
         return None

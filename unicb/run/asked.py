@@ -40,6 +40,7 @@ class Bound(NamedTuple):
         early: those that act before the first step.
         on_over: called when nothing is left of a run.
         tensor_types: of what has been found to be a tensor.
+        hides_bar: whether the pipeline's own progress bar is not shown.
     """
 
     target: Target
@@ -47,6 +48,7 @@ class Bound(NamedTuple):
     early: tuple[Callback, ...]
     on_over: Callable[[Run], None]
     tensor_types: set[type]
+    hides_bar: bool = False
 
 
 class CallTimes(NamedTuple):

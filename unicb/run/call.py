@@ -33,9 +33,11 @@ from unicb.run.loop import (
     loop_locals,
 )
 from unicb.run.model_hooks import ModelHooks
+from unicb.run.own_bar import hide_bar
 from unicb.run.rounds import note_rounds, stepping_frame
 from unicb.run.run import Run
 from unicb.run.scope import Scope, innermost
+from unicb.run.sigint import Sigint
 from unicb.run.through_blocks import ThroughBlocks
 from unicb.run.waiting import Waiting
 from unicb.step import timestep_number
@@ -59,7 +61,7 @@ class Call:
     """
 
     def __init__(
-        self, bound: Bound, handle: Handle, sigint: bool = False, scope: Scope | None = None
+        self, bound: Bound, handle: Handle, sigint: Sigint = "no", scope: Scope | None = None
     ) -> None:
         self._bound, self._handle, self._scope = bound, handle, scope
         self._called_at = time.monotonic()
@@ -67,6 +69,7 @@ class Call:
         self._is_over = False
         self._hooks = ModelHooks(bound.target.backend)
         self._waiting = Waiting(bound, handle, sigint, scope, self._hooks, self.loop_begins)
+        self._show_bar = hide_bar(bound.target, _Calling(self)) if bound.hides_bar else None
         self._decoding = Decoding(handle, handle.add(self))
 
     def __call__(
@@ -102,6 +105,13 @@ class Call:
     def has_run(self, run: Run) -> bool:
         """Return whether the run is one of this call."""
         return self._run is run
+
+    def is_calling(self) -> bool:
+        """Return whether who is calling is the pipeline's call that was given this, and not a
+        callback in it."""
+        if self._run is not None and self._run.calls_back:
+            return False
+        return innermost() is self._scope if self._scope is not None else is_given(self)
 
     @property
     def is_awaited(self) -> bool:
@@ -257,8 +267,22 @@ class Call:
         return outputs
 
     def release(self) -> None:
-        """Take away what waits for the call's first step, or for Ctrl-C. Idempotent."""
+        """Take away what waits for the call's first step, or for Ctrl-C, and what the call changes.
+        Idempotent."""
         self._waiting.release()
+        if self._show_bar is not None:
+            self._show_bar()
+
+
+class _Calling:
+    """Says which calls are a call's own, and does not keep that alive."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = weakref.ref(call)
+
+    def owns_current_call(self) -> bool:
+        call = self._call()
+        return call is not None and call.is_calling()
 
 
 def _loop_calling(call: Call, target: Target, scope: Scope | None) -> FrameId | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, get_args
 
-from unicb.checks import one_of
+from unicb.checks import number, one_of
 from unicb.errors import UnicbError
 from unicb.run.asked import Bound
 from unicb.run.handle import Handle, Request, State
@@ -80,6 +80,8 @@ class Controls:
         Raises:
             UnicbError: this is the thread that the run is in, such as in a callback.
         """
+        if timeout is not None:
+            timeout = number("timeout", timeout)
         run = self._handle.run
         if run is not None and run.is_calling():
             raise UnicbError("a run cannot wait for its own end: call wait() in another thread")

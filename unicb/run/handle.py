@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 from weakref import WeakSet
 
@@ -77,6 +78,10 @@ class Handle:
         if log.isEnabledFor(logging.DEBUG):
             log.debug("asked to %s the run, by %s", request.what, request.by)
         return True
+
+    def ask_interrupt(self, frame: FrameType | None) -> bool:
+        """Ask the run to finish with the picture so far, whatever this frame is executing."""
+        return self.ask(Request("interrupt", "Ctrl-C"))
 
     def add(self, call: Call) -> int:
         """Note what is handed out to the pipeline as its callback; returns its number. It is not

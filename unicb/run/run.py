@@ -8,6 +8,7 @@ from time import monotonic
 from types import FrameType
 from typing import Any, get_args
 
+from unicb._mistakes import check_returned, say_what_to_write
 from unicb.callback import name_of
 from unicb.checks import one_of
 from unicb.guidance._guided import RunGuidance
@@ -19,7 +20,7 @@ from unicb.run.ending import Outcome
 from unicb.run.loop import Loop, Outputs
 from unicb.run.model_hooks import ModelHooks
 from unicb.run.running_out import RunningOut
-from unicb.step import Declared, Picture, Step
+from unicb.step import Picture, Step
 
 
 class Run(AskedRun):
@@ -105,9 +106,15 @@ class Run(AskedRun):
             for watch in self._watchers:
                 watch(tensors)
             self.index, self.timestep = index, timestep
-            for callback, names in self._bound.callbacks:
-                step._names = names
-                callback.on_step_end(step)
+            for current in self._bound.callbacks:
+                step._current = current
+                # To be told of the mistake of those who return what they mean to write.
+                returned: object = current[0].on_step_end(step)
+                if returned is not None:
+                    check_returned(name_of(current[0]), returned, self.is_tensor)
+        except AttributeError as error:
+            say_what_to_write(error, step._callback_name, step)
+            raise
         finally:
             self._calls_back = False
         index += 1
@@ -144,8 +151,11 @@ class Run(AskedRun):
             self.guidance.look_on()
             for callback in self._bound.early:
                 self.ending.callbacks.callback(callback.on_run_end, self)
-                step._names = Declared((), name_of(callback))
+                step._current = callback, ()
                 callback.before_first_step(step)
+        except AttributeError as error:
+            say_what_to_write(error, step._callback_name, step)
+            raise
         finally:
             self._calls_back = False
 

@@ -14,6 +14,7 @@ from unicb.run.busy import Lease
 from unicb.run.call import Call, state_after
 from unicb.run.handle import Handle
 from unicb.run.scope import Scope
+from unicb.run.sigint import Sigint
 from unicb.run.sources import Source, source_of
 from unicb.run.through_blocks import past_blocks
 
@@ -23,7 +24,7 @@ def call_in_scope(
     handle: Handle,
     lease: Lease,
     tensors: list[str],
-    sigint: bool,
+    sigint: Sigint,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
@@ -56,7 +57,7 @@ def call_in_scope(
 
 @contextmanager
 def block_in_scope(
-    bound: Bound, handle: Handle, lease: Lease, tensors: list[str], sigint: bool
+    bound: Bound, handle: Handle, lease: Lease, tensors: list[str], sigint: Sigint
 ) -> Iterator[None]:
     """Run a loop of one's own in the block, as a pipeline's runs in its call.
 
@@ -74,7 +75,7 @@ def block_in_scope(
     opened.end(None)
 
 
-def _called(bound: Bound, handle: Handle, sigint: bool, scope: Scope) -> Call:
+def _called(bound: Bound, handle: Handle, sigint: Sigint, scope: Scope) -> Call:
     request = handle.calling()
     if request is not None and request.what == "cancel":
         raise GenerationCancelled(-1, None)
@@ -89,7 +90,7 @@ class _Opened:
 
     @classmethod
     def of(
-        cls, bound: Bound, handle: Handle, lease: Lease, tensors: list[str], sigint: bool
+        cls, bound: Bound, handle: Handle, lease: Lease, tensors: list[str], sigint: Sigint
     ) -> Self:
         """Begin a call. Raises what waiting for others, or what the callbacks need, raises."""
         scope = Scope()

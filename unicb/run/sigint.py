@@ -5,14 +5,20 @@ from __future__ import annotations
 import signal
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
+from unicb import jupyter
 from unicb.checks import one_of
 from unicb.errors import UnicbError
 
 OnSigint: TypeAlias = Literal["interrupt"]
+
+#: Whether the first Ctrl-C interrupts a run: no; as ``bind`` was told to, in the main thread; as a
+#: callback offers it, wherever that is possible, and once in a cell of a notebook.
+Sigint: TypeAlias = Literal["no", "asked", "offered"]
 
 
 def check_sigint(on_sigint: str) -> None:
@@ -26,12 +32,23 @@ def check_sigint(on_sigint: str) -> None:
 
 
 class SigintHandler:
-    """Interrupt a run at the first Ctrl-C, and be gone at the second."""
+    """Interrupt a run at the first Ctrl-C, and be gone at the second.
 
-    def __init__(self, interrupt: Callable[[FrameType | None], bool]) -> None:
-        """Take ``interrupt``: a bound method, not kept alive. It is called with the frame that was
-        executed, and returns whether there is a run to interrupt."""
+    Args:
+        interrupt: a bound method, not kept alive. It is called with the frame that was executed,
+            and returns whether there is a run to interrupt.
+        once: whether it leaves alone what is pressed again in the same cell of a notebook, also in
+            a further run: who presses twice wants out of the cell.
+    """
+
+    #: The cell in which one of those with ``once`` has interrupted a run.
+    _used_in: ClassVar[int | None] = None
+
+    def __init__(
+        self, interrupt: Callable[[FrameType | None], bool], *, once: bool = False
+    ) -> None:
         self._interrupt = weakref.WeakMethod(interrupt)
+        self._once = once
         self._before: Any = None
 
     def install(self) -> None:
@@ -62,7 +79,36 @@ class SigintHandler:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         before, interrupt = self._before, self._interrupt()
         self.remove()
-        if interrupt is not None and interrupt(frame):
+        cell = jupyter.cell() if self._once else None
+        used = cell is not None and SigintHandler._used_in == cell
+        if interrupt is not None and not used and interrupt(frame):
+            SigintHandler._used_in = cell
             return
         if callable(before):
             before(number, frame)
+
+
+def handler_for(
+    sigint: Sigint, interrupt: Callable[[FrameType | None], bool]
+) -> SigintHandler | None:
+    """Return what interrupts a run at Ctrl-C; None where that is not wanted, or only offered and
+    not possible, since this is not the main thread."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if sigint == "no" or (sigint == "offered" and not in_main_thread):
+        return None
+    return SigintHandler(interrupt, once=sigint == "offered")
+
+
+@contextmanager
+def interrupting(sigint: Sigint, interrupt: Callable[[FrameType | None], bool]) -> Iterator[None]:
+    """Return a block in which Ctrl-C interrupts a run that is another thread's; for ``interrupt``
+    see :class:`SigintHandler`."""
+    handler = handler_for(sigint, interrupt) if sigint == "offered" else None
+    if handler is None:
+        yield
+        return
+    handler.install()
+    try:
+        yield
+    finally:
+        handler.remove()

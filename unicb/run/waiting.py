@@ -12,7 +12,7 @@ from unicb.run.handle import Handle, Request
 from unicb.run.loop import runs_code_of
 from unicb.run.model_hooks import ModelHooks
 from unicb.run.scope import Scope
-from unicb.run.sigint import SigintHandler
+from unicb.run.sigint import Sigint, handler_for
 
 
 class Waiting:
@@ -36,7 +36,7 @@ class Waiting:
         self,
         bound: Bound,
         handle: Handle,
-        sigint: bool,
+        sigint: Sigint,
         scope: Scope | None,
         hooks: ModelHooks,
         first_call: Callable[[], None],
@@ -44,7 +44,7 @@ class Waiting:
         self._pipeline_class = type(bound.target.pipeline)
         self._handle, self._scope = handle, scope
         self._first_calls: FirstCalls | None = None
-        self._sigint = SigintHandler(self._interrupted) if sigint else None
+        self._sigint = handler_for(sigint, self._interrupted)
         self.begin()
         # The loop blocks of a modular pipeline tell themselves of a step that begins.
         watched = bound.target.modular is None

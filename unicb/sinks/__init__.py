@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from unicb.sinks.background import Background
     from unicb.sinks.files import FileSink
     from unicb.sinks.frame import PreviewFrame
+    from unicb.sinks.notebook import Notebook
     from unicb.sinks.shape import (
         Batch,
         Size,
@@ -34,6 +35,7 @@ else:
             "unicb.sinks.background": ("Background",),
             "unicb.sinks.files": ("FileSink",),
             "unicb.sinks.frame": ("PreviewFrame",),
+            "unicb.sinks.notebook": ("Notebook",),
             "unicb.sinks.shape": (
                 "Batch",
                 "Size",
@@ -55,6 +57,7 @@ __all__ = [
     "Batch",
     "ContactSheet",
     "FileSink",
+    "Notebook",
     "PreviewFrame",
     "Sink",
     "SinkLike",

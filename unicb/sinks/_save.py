@@ -26,7 +26,11 @@ def format_of(path: Path) -> str:
         Image.init()  # loads every plugin, for the rarer formats
     form = Image.EXTENSION.get(suffix)
     if form is None or not _writes(form):
-        raise ValueError(f"pillow can write no picture to {str(path)!r}: it goes by the suffix")
+        what = f"the suffix {suffix!r}" if suffix else "no suffix"
+        raise ValueError(
+            f"pillow can write no picture to {str(path)!r}, which has {what}: end it in .png, "
+            ".webp or .jpg, and an animation in .webp or .gif"
+        )
     return form
 
 

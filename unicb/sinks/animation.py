@@ -68,6 +68,9 @@ class Animation:
         pictures = shape_images(frame.images, self._size, self._batch)
         self._frames.add(frame.step, pictures[0] if len(pictures) == 1 else grid(pictures))
 
+    def __repr__(self) -> str:
+        return f"Animation({os.fspath(self._path)!r})"
+
     def close(self) -> None:
         """Write the file, if there were any frames."""
         pictures = [shown.picture for shown in self._frames.take()]

@@ -10,11 +10,13 @@ import warnings
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
+from unicb._described import short
 from unicb.checks import number_within, whole_number
+from unicb.sinks.failures import failure, sink_name
 from unicb.sinks.frame import PreviewFrame
-from unicb.sinks.sink import Sink, SinkLike, as_sink
+from unicb.sinks.sink import Sink, SinkLike, Wish, as_sink
 
 log = logging.getLogger("unicb")
 
@@ -67,6 +69,9 @@ class Background:
         self._counts = _Counts()
         self.warned: list[str] = []
 
+    def __repr__(self) -> str:
+        return f"Background({short(self.sink)})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         made = partial(type(self), flush_timeout=self._flush_timeout)
         return made, (self.sink, self._maxsize)
@@ -101,6 +106,17 @@ class Background:
     def sink(self) -> Sink:
         """Return the sink that the frames are handed to."""
         return self._turn.sink
+
+    def asked(self) -> Wish | None:
+        """Return what the sink asks of the run, if it is one that asks."""
+        asked = getattr(self.sink, "asked", None)
+        return None if asked is None else cast(Wish | None, asked())
+
+    def ended(self, outcome: str, done: int) -> None:
+        """Tell the sink how the run has ended, if it is one that wants to know."""
+        ended = getattr(self.sink, "ended", None)
+        if ended is not None:
+            ended(outcome, done)
 
     def wants_more(self) -> bool:
         """Return whether the sink takes frames; False from when it raised to the end of the run.
@@ -252,18 +268,21 @@ class _Worker:
 
     def _hand_over(self) -> None:
         # Whatever a sink raises, SystemExit too, is warned of in the thread that the user looks at.
+        name, at = sink_name(self._turn.sink), "a picture could not be made"
         try:
             while (make := self._next()) is not None:
                 frame = make()
                 del make  # it keeps tensors on the device
                 if frame is not None:
+                    at = f"the sink {name} failed at step {frame.step}"
                     self._call(frame)
+                at = "a picture could not be made"
         except BaseException as error:
-            self._switch_off(error, lost=1)
+            self._switch_off(at, error, lost=1)
         try:
             self._turn.sink.close()
         except BaseException as error:
-            self._switch_off(error, lost=0)
+            self._switch_off(f"the sink {name} failed as it was closed", error, lost=0)
 
     def _call(self, frame: PreviewFrame) -> None:
         # Another run's thread may be in the sink, and may stay there.
@@ -282,14 +301,12 @@ class _Worker:
             self._turn.changed.wait_for(lambda: self._queue or self._closing)
             return self._queue.popleft() if self._queue else None
 
-    def _switch_off(self, error: BaseException, lost: int) -> None:
+    def _switch_off(self, at: str, error: BaseException, lost: int) -> None:
         with self._turn.changed:
             self._closing = True
             self._counts.drop(len(self._queue) + lost, "the sink has raised")
             self._queue.clear()
             if not (self.is_off or self._given_up):
                 # Of the error, its text is kept: its traceback would keep the frame's pictures.
-                self.complain(
-                    f"previews are off for the rest of this run: {type(error).__name__}: {error}"
-                )
+                self.complain(f"previews are off for the rest of this run: {at}: {failure(error)}")
             self.is_off = True

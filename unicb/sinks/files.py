@@ -81,6 +81,9 @@ class FileSink:
             else:
                 save_animation(each, path, [self._milliseconds] * len(each))
 
+    def __repr__(self) -> str:
+        return f"FileSink({self._single!r})"
+
     def close(self) -> None:
         """Do nothing: each file is written when its frame comes."""
 

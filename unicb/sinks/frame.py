@@ -32,3 +32,17 @@ class PreviewFrame:
     source: str = "noisy"
     videos: list[list[Image.Image]] = field(default_factory=list)
     run: int = 0
+
+    def _repr_png_(self) -> bytes:
+        """Return the pictures as a PNG file for notebooks, several in a grid."""
+        from unicb.sinks._html import png
+        from unicb.sinks.shape import grid
+
+        return png(self.images[0] if len(self.images) == 1 else grid(self.images, gap=2))
+
+    def _repr_html_(self) -> str:
+        """Return the pictures side by side for notebooks, or the videos as they play."""
+        from unicb.sinks._html import gallery
+
+        words = f"step {self.step + 1}/{self.num_timesteps}"
+        return gallery(self.videos or self.images, words)

@@ -89,6 +89,10 @@ def check_size(size: Size | None) -> Size | None:
         if len(size) != 2:
             raise TypeError(f"size must be an int or (width, height), not {size!r}")
         return whole_number("width", size[0]), whole_number("height", size[1])
+    if isinstance(size, str | float):
+        raise TypeError(
+            f"size must be the longer side in pixels, an int, or (width, height), not {size!r}"
+        )
     return whole_number("size", size)
 
 

@@ -67,6 +67,9 @@ class ContactSheet:
         pictures = shape_images(frame.images, self._size, self._batch)
         self._frames.add(frame.step, pictures[0] if len(pictures) == 1 else grid(pictures))
 
+    def __repr__(self) -> str:
+        return f"ContactSheet({os.fspath(self._path)!r})"
+
     def close(self) -> None:
         """Write the file, if there were any frames."""
         cells = [

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Literal, Protocol, TypeAlias, cast
 
+from unicb._described import short
 from unicb.sinks.files import FileSink
 from unicb.sinks.frame import PreviewFrame
+
+#: What a sink may ask of a run: to finish with the picture so far, or without any.
+Wish: TypeAlias = Literal["interrupt", "cancel"]
 
 
 class Sink(Protocol):
@@ -16,6 +20,11 @@ class Sink(Protocol):
     ``close`` is optional in a sink that is handed to :func:`as_sink`; what comes out has it.
     After ``close`` a sink may be called again: that is the next run. One that keeps something of a
     run, and is to serve several at once, has a method ``for_run()`` that returns a sink for one.
+
+    One by which who looks on may end a run has ``asks = True``, and a method ``asked()``: called at
+    the end of each step, in the run's thread, it returns ``"interrupt"``, ``"cancel"`` or None. One
+    with a method ``ended(outcome, done)`` hears before ``close`` how the run has ended (as in
+    ``Run.outcome``) and after how many steps.
     """
 
     def __call__(self, frame: PreviewFrame, /) -> object:
@@ -71,6 +80,11 @@ def as_sink(to: SinkLike) -> Sink:
     return _Plain(append)
 
 
+def function_of(sink: Sink) -> Callable[[PreviewFrame], object] | None:
+    """Return the function that a sink stands for; None where it is an object of its own."""
+    return sink._function if isinstance(sink, _Plain) else None
+
+
 def _holds_paths(collector: Any) -> bool:
     """Return whether a list holds paths: a template in brackets was meant as a path, and would
     silently become a collector."""
@@ -90,3 +104,6 @@ class _Plain:
 
     def close(self) -> None:
         pass
+
+    def __repr__(self) -> str:
+        return short(self._function)

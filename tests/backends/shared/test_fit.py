@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
+import here
 import numpy as np
+import pytest
 from here import backend, diffusers, harness, layers, weights
 from shapes_model import CHECKPOINT, VAEPipeline, drawings, load
 
-from unicb import LatentFormat
+from unicb import LatentFormat, Preview, PreviewFrame, bind
 from unicb.latents import Fit, fit_rgb_factors
 from unicb.latents.fit import _cells_of, _Coder, _correlations
+from unicb.latents.fitted import fitted_format
+from unicb.testing import Case
 
 
 @cache
@@ -72,3 +76,57 @@ def test_nothing_is_left_changed() -> None:
     assert [layer.training for layer in layers(vae)] == modes
     assert vars(vae) == attributes
     assert np.array_equal(harness.draw(), random)
+
+
+def encodings(monkeypatch: pytest.MonkeyPatch, vae: Any) -> list[Any]:
+    calls, own = [], vae.encode
+
+    @wraps(own)
+    def encode(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args[0].shape)
+        return own(*args, **kwargs)
+
+    monkeypatch.setattr(vae, "encode", encode)
+    return calls
+
+
+def test_factors_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fitted at the first bind, read at the second, fitted anew for other weights; nothing of the
+    VAE and nobody's random numbers are changed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    pipe = VAEPipeline(load("AutoencoderKL", "vae"), diffusers.DDIMScheduler())
+    pipe.set_progress_bar_config(disable=True)
+    learnt = weights(pipe.vae)
+    with backend.fork_rng():
+        random = harness.draw()
+    with monkeypatch.context() as patched:
+        calls = encodings(patched, pipe.vae)
+        form = fitted_format(pipe, backend)
+        assert len(calls) > 10
+        del calls[:]
+        assert fitted_format(pipe, backend) == form
+        assert calls == []
+    np.testing.assert_equal(weights(pipe.vae), learnt)
+    assert np.array_equal(harness.draw(), random)
+    assert form == fit_rgb_factors(pipe).form
+    [kept] = tmp_path.glob("unicb/*")
+    layer = pipe.vae.decoder.conv_out
+    layer.bias.set_data(layer.bias + 0.1) if here.NAME == "mindspore" else layer.bias.data.add_(0.1)
+    fitted_format(pipe, backend)
+    assert len([*tmp_path.glob("unicb/*")]) == 2
+    assert kept.exists()
+
+
+def test_previews_of_a_pipeline_by_factors_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    pipe = harness.build("text2img")
+    frames: list[PreviewFrame] = []
+    case = Case("text2img", prompts=2, steps=3)
+    plain = harness.run(pipe, case)
+    # Its weights are random, and no colours can show much of what it decodes to.
+    with pytest.warns(RuntimeWarning, match="show little of its pictures"):
+        callbacks = bind(pipe, Preview(frames, factors="fit"))
+    assert np.array_equal(harness.run(pipe, case, **callbacks), plain)
+    assert [len(frame.images) for frame in frames] == [2, 2, 2]

@@ -131,3 +131,26 @@ def test_vae_with_statistics_in_its_weights() -> None:
             (patches - vae.bn.running_mean.view(1, -1, 1, 1)) / std
         )
     np.testing.assert_allclose(found, wanted.numpy().transpose(0, 2, 3, 1), atol=1e-5)
+
+
+def test_vae_of_videos_alone() -> None:
+    """Allegro's has tiles of 24 frames, and encodes nothing smaller than one."""
+    from diffusers import AutoencoderKLAllegro
+
+    torch.manual_seed(0)
+    blocks = {
+        "down_block_types": ("AllegroDownBlock3D",) * 4,
+        "up_block_types": ("AllegroUpBlock3D",) * 4,
+        "block_out_channels": (8,) * 4,
+        "temporal_downsample_blocks": (True, True, False, False),
+        "temporal_upsample_blocks": (False, True, True, False),
+    }
+    vae = AutoencoderKLAllegro(
+        latent_channels=4, layers_per_block=1, norm_num_groups=4, sample_size=128, **blocks
+    ).eval()
+    attributes = dict(vars(vae))
+    fit = fit_rgb_factors(vae, samples=2, held_out=1)
+    assert vars(vae) == attributes
+    assert (fit.form.latent_channels, fit.form.spatial_scale) == (4, 8)
+    assert np.isfinite(fit.form.factors).all()
+    assert not vae.use_tiling

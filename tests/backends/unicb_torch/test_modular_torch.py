@@ -14,9 +14,11 @@ from unicb import (
     AdaptiveProjectedGuidance,
     CFGCutoff,
     GuidanceInterval,
+    Progress,
     UnsupportedPipelineError,
     bind,
 )
+from unicb.pipelines.modular import blocks_of
 from zoo.entry import Request
 from zoo.framework import Torch
 from zoo.measure import error
@@ -185,3 +187,25 @@ def test_adaptive_projected_guidance_is_that_of_the_guider(parts: dict[str, Any]
     pipe = SDXL.build(FX, **parts, guider=guiders.ClassifierFreeGuidance(3.0))
     rule = AdaptiveProjectedGuidance(5.0, eta=0.5, norm=2.0, momentum=-0.5)
     assert error(called(bind(pipe, rule)), expected) < 1e-5
+
+
+def test_progress_takes_the_place_of_the_loop_blocks_bar(
+    parts: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    def bars() -> int:
+        return capfd.readouterr().err.count(f"{STEPS}/{STEPS}")
+
+    pipe = SDXL.build(FX, **parts)
+    waiting = [blocks_of(pipe)]
+    while waiting:
+        block = waiting.pop()
+        waiting.extend((getattr(block, "sub_blocks", None) or {}).values())
+        if hasattr(block, "set_progress_bar_config"):
+            block.set_progress_bar_config()
+    states: list[Any] = []
+    plain = called(pipe)
+    assert bars() == 1
+    assert np.array_equal(called(bind(pipe, Progress(states.append))), plain)
+    assert (bars(), len(states)) == (0, STEPS)
+    called(pipe)
+    assert bars() == 1

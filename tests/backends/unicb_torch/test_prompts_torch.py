@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import ways
 from PIL import Image
 from prompted import embeddings_seen, with_text
 from scripts import run_script
 
-from unicb import CFGCutoff, UnsupportedPipelineError, bind
+from unicb import Callback, CFGCutoff, UnsupportedPipelineError, bind
 from unicb.callbacks.prompts import PromptSchedule
+from zoo.entry import Request
 
 ROOT = Path(__file__).parents[3]
 ONE, OTHER = "a red circle", "a green square"
@@ -74,3 +77,56 @@ def test_the_example_draws_a_blue_star(tmp_path: Path) -> None:
     found = {float(at): (float(first), float(then)) for at, first, then in rows}
     assert found[1.0][0] == 0.0  # there is no step left that it would be for
     assert found[0.3][0] > 5.0 < found[0.3][1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["CogVideoXPipeline", "FluxPipeline", "StableDiffusion3Pipeline", "WanPipeline"],
+)
+def test_what_encode_prompt_returns(name: str) -> None:
+    """The bits of the call's own embeddings; others change the picture; and without a part of them
+    they are refused by name, at bind."""
+    entry, fx, request = ways.all_entries("torch")[name], ways.framework("torch"), Request(2)
+    pipe = ways.pipeline("torch", name)
+    made: list[Any] = []
+
+    def latents(*callbacks: Any) -> Any:
+        found: list[Any] = []
+
+        class Recorder(Callback):
+            tensors = ("latents",)
+
+            def on_step_end(self, step: Any) -> None:
+                found.append(step["latents"].clone())
+
+        arguments = entry.arguments(fx, pipe, request)
+        own = pipe.encode_prompt
+
+        def encode_prompt(*args: Any, **kwargs: Any) -> Any:
+            made.append(own(*args, **kwargs))
+            return made[-1]
+
+        pipe.encode_prompt = encode_prompt
+        try:
+            pipe(**arguments, **bind(pipe, *callbacks, Recorder()))
+        finally:
+            pipe.encode_prompt = own
+        return found[-1]
+
+    plain = latents()
+    returned = made[0]
+    again = PromptSchedule([(0.0, returned), (0.3, tuple(returned))], partly=True)
+    assert torch.equal(latents(again), plain)
+    others = tuple(part if part is None else part * 0.5 + 0.25 for part in returned)
+    assert not torch.equal(latents(PromptSchedule([(0.3, others)], partly=True)), plain)
+    if name == "StableDiffusion3Pipeline":
+        with pytest.raises(ValueError, match=r"shape \(2, \d, \d\) lack pooled_prompt_embeds"):
+            bind(pipe, PromptSchedule([(0.3, returned[0])]))
+
+
+def test_a_loop_that_asks_embeddings_for_their_dtype_alone_is_refused() -> None:
+    """LTX-2's takes them back, and goes on with what its connectors made of them before."""
+    from diffusers import LTX2Pipeline
+
+    with pytest.raises(UnsupportedPipelineError, match="takes no prompt embeddings back"):
+        bind(object.__new__(LTX2Pipeline), PromptSchedule([(0.5, ONE)], partly=True))
