@@ -22,7 +22,7 @@ def test_each_act_is_told(pipe: ToyPipeline, caplog: pytest.LogCaptureFixture) -
     callbacks = bind(pipe, CFGCutoff(cutoff_step_index=8))
     callbacks("a", num_inference_steps=20)
     assert messages(caplog) == [
-        "bound: <Binding of ToyPipeline: CFGCutoff>; its steps are noticed by its callback",
+        f"bound: {callbacks!r}; its steps are noticed by its callback",
         "ToyPipeline: a run begins",
         "hook put on ToyUNet",
         "ToyPipeline: guidance cut after step 8 of 20: unet 2 → 1 rows",
