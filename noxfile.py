@@ -17,7 +17,7 @@ import nox
 
 sys.path.insert(0, str(Path(__file__).parent / "instruments"))
 
-from environments import WHEEL_IS_BUILT
+from environments import WHEEL_IS_BUILT, environment_of, make_environment
 from installed_python import is_installed
 from one_at_a_time import one_at_a_time
 from session_table import SessionTable
@@ -27,8 +27,8 @@ nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 nox.options.sessions = [
-    *("environments", "lint", "types", "tests", "conformance", "both", "service(torch)"),
-    *("webui(torch)", "notebook(torch)"),
+    *("environments", "lint", "types", "tests", "conformance", "ranks", "both"),
+    *("service(torch)", "webui(torch)", "notebook(torch)"),
 ]
 
 # MindSpore 2.7.0 has no wheel for a later Python.
@@ -452,6 +452,36 @@ def both(session: nox.Session) -> None:
     install_wheel(session, "both", "testing")
     by_group = [*workers("both"), "--dist", "loadgroup"]
     run_pytest(session, *(session.posargs or ["tests/both"]), options=by_group)
+
+
+def run_ranks(session: nox.Session, framework: str, *options: str) -> None:
+    """Test several processes that share a run, in the environment of the conformance suite."""
+    folder, name = Path(session.cache_dir).parent, f"conformance({framework})"
+    with TABLE.row(session.name):
+        # Whatever is there, it is brought up to what that session installs.
+        if not make_environment(folder, name):
+            session.error(f"the environment is that of nox -s '{name}', which says what is wrong")
+        programs = environment_of(folder, name) / "bin"
+        with one_at_a_time(programs.parent, session.log):
+            python = str(programs.resolve() / "python")
+            # One process of pytest, which starts the others; msrun is looked for on the path.
+            env = {"PATH": os.pathsep.join((str(programs.resolve()), os.environ.get("PATH", "")))}
+            tests = session.posargs or [f"tests/ranks/test_{framework}_ranks.py"]
+            command = [python, "-P", "-m", "pytest"]
+            run_pytest(session, *options, *tests, command=command, options=[], env=env)
+
+
+@nox.session(venv_backend="none", requires=["wheel"])
+@nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+def ranks(session: nox.Session, framework: str) -> None:
+    """Test several processes that share a run: they stop, fail and show as one."""
+    run_ranks(session, framework)
+
+
+@nox.session(venv_backend="none", requires=["wheel"], tags=["more"], name="ranks-long")
+def ranks_long(session: nox.Session) -> None:
+    """Test more of them: every engine with every stop, and three hundred deadlines (minutes)."""
+    run_ranks(session, "torch", "--long")
 
 
 @nox.session(python=PYTHON, requires=["wheel"], tags=["more"])

@@ -20,12 +20,12 @@ AT_ONCE = 3
 WHEEL_IS_BUILT = "UNICB_WHEEL_IS_BUILT"
 
 
-def folder_of(folder: Path, session: str) -> Path:
+def environment_of(folder: Path, session: str) -> Path:
     """Return the folder where nox has the environment of a session."""
     return folder / session.replace("(", "-").rstrip(")")
 
 
-def make(folder: Path, session: str) -> bool:
+def make_environment(folder: Path, session: str) -> bool:
     """Have nox do what the session does before its first command; returns whether it could."""
     nox = [sys.executable, "-m", "nox", "--envdir", str(folder), "--install-only", "-s", session]
     env = {**os.environ, WHEEL_IS_BUILT: "1"}
@@ -34,9 +34,9 @@ def make(folder: Path, session: str) -> bool:
 
 def main(folder: Path, sessions: list[str]) -> None:
     """Make those that are not there yet."""
-    missing = [name for name in sessions if not folder_of(folder, name).exists()]
+    missing = [name for name in sessions if not environment_of(folder, name).exists()]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        outcomes = pool.map(lambda name: make(folder, name), missing)
+        outcomes = pool.map(lambda name: make_environment(folder, name), missing)
         for name, made in zip(missing, outcomes, strict=True):
             print(f"{name}: {'made' if made else 'not made, its session will say why'}", flush=True)
 

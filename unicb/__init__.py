@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         GenerationCancelled,
         LatentsNotFiniteError,
         PipelineBusyError,
+        RankError,
         UnicbError,
         UnsupportedPipelineError,
     )
@@ -91,6 +92,7 @@ else:
                 "GenerationCancelled",
                 "LatentsNotFiniteError",
                 "PipelineBusyError",
+                "RankError",
                 "UnicbError",
                 "UnsupportedPipelineError",
             ),
@@ -143,6 +145,7 @@ __all__ = [
     "Progress",
     "PromptSchedule",
     "PromptWeights",
+    "RankError",
     "Report",
     "Result",
     "RuleStep",

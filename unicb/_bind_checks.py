@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unicb._mistakes import (
     check_function,
@@ -15,14 +15,19 @@ from unicb._mistakes import (
 from unicb._official import ObjectCallback, PlainCallback, is_guider, names_its_tensors
 from unicb.backend import Backend, backend_for
 from unicb.callback import Callback, PlainFunction, name_of
-from unicb.errors import UnsupportedPipelineError
+from unicb.checks import one_of, seconds
+from unicb.errors import BackendNotFoundError, UnsupportedPipelineError
 from unicb.pipelines import PipelineFacts, facts_for
 from unicb.pipelines.scheduled import check_scheduler
 from unicb.pipelines.target import Target
+from unicb.pipelines.wrapped import check_not_wrapped
 from unicb.run.asked import Bound
 from unicb.run.first_call import check_watchable
 from unicb.run.run import Run
 from unicb.run.sigint import OnSigint, Sigint, check_sigint
+
+if TYPE_CHECKING:
+    from unicb.run.sharing import Agree, Sharing
 
 
 def bound_to(
@@ -31,17 +36,25 @@ def bound_to(
     tensor_inputs: Sequence[str] | None,
     on_sigint: OnSigint | None,
     on_over: Callable[[Run], None],
+    ranks: AskedRanks | None = None,
 ) -> tuple[Bound, list[str], Sigint]:
     """Check what ``bind`` ties together; return it with the names of the tensors that the loop is
     asked for, and what Ctrl-C does. :func:`unicb.bind` says what is raised.
 
     Args:
         on_over: called when nothing is left of a run.
+        ranks: with whom runs are shared; None: with nobody.
     """
+    if ranks is not None:
+        ranks.check()
     if on_sigint is not None:
         check_sigint(on_sigint)
     check_pipeline(pipeline)
-    target = Target(pipeline, backend_for(pipeline), facts_for(pipeline))
+    target = Target(pipeline, _backend_of(pipeline), facts_for(pipeline))
+    if target.backend.rank()[1] > 1:
+        from unicb.guidance._engines import check_loop_calls_back
+
+        check_loop_calls_back(target.name, target.models)
     offered = offered_tensors(target)
     chosen = offered if tensor_inputs is None else tensor_names(tensor_inputs)
     adapted = tuple(as_callback(callback, chosen, target.backend) for callback in callbacks)
@@ -63,6 +76,8 @@ def bound_to(
             f"{target.name} calls no callback itself: it hands it on to a pipeline inside it; "
             "bind that one"
         )
+    sharing = None if ranks is None else ranks.sharing(target, adapted)
+    target.is_shared = sharing is not None
     for callback in adapted:
         callback.on_bind(target)
     if on_sigint is not None:
@@ -70,7 +85,7 @@ def bound_to(
     if early := acting_early(adapted):
         check_watchable(target, name_of(early[0]))
     hides_bar = any(callback.hides_progress_bar for callback in adapted)
-    bound = Bound(target, tuple(needs), early, on_over, set(), hides_bar)
+    bound = Bound(target, tuple(needs), early, on_over, set(), hides_bar, sharing)
     sigint: Sigint = "asked" if on_sigint is not None else _offered_sigint(target, adapted)
     return bound, [*with_batch(needed, offered, facts)], sigint
 
@@ -85,6 +100,36 @@ def _offered_sigint(target: Target, callbacks: tuple[Callback, ...]) -> Sigint:
     except UnsupportedPipelineError:
         return "no"
     return "offered"
+
+
+def _backend_of(pipeline: Any) -> Backend:
+    try:
+        return backend_for(pipeline)
+    except BackendNotFoundError as error:
+        check_not_wrapped(pipeline, error)
+        raise
+
+
+class AskedRanks(NamedTuple):
+    """Hold with whom runs are to be shared, as ``bind`` was asked."""
+
+    group: Any
+    agree: Agree
+    timeout: float
+
+    def check(self) -> None:
+        """Raise TypeError or ValueError for what it cannot be."""
+        one_of("agree", self.agree, ("later", "now"))
+        seconds("timeout", self.timeout)
+
+    def sharing(self, target: Target, callbacks: Sequence[Callback]) -> Sharing | None:
+        """Return with whom they are; see :func:`sharing_of` for what it raises."""
+        is_auto = isinstance(self.group, str) and self.group == "auto"
+        if self.group is None or (is_auto and target.backend.rank()[1] < 2):
+            return None
+        from unicb.run.sharing import sharing_of
+
+        return sharing_of(target, callbacks, *self)
 
 
 def offered_tensors(target: Target) -> tuple[str, ...]:

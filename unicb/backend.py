@@ -12,10 +12,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
+import numpy as np
+import numpy.typing as npt
+
 from unicb.call_hooks import hook_call
-from unicb.errors import BackendLoadError, BackendNotFoundError
+from unicb.errors import BackendLoadError, BackendNotFoundError, UnsupportedPipelineError
 from unicb.method_hooks import hook_method
 from unicb.ops import Tensor, TensorOps
 
@@ -30,8 +34,32 @@ T = TypeVar("T")
 ENTRY_POINT_GROUP = "unicb.backends"
 
 _HOOKS = ("hook", "is_built_in", "reset_caches")
-_VERBS = ("owns", "is_tensor", "in_dtype", "aside", "fork_rng", *_HOOKS, "versions")
+_RANKS = ("rank", "ranks", "agree", "claim")
+_VERBS = ("owns", "is_tensor", "in_dtype", "aside", "fork_rng", *_HOOKS, *_RANKS, "versions")
 _PARTS = ("name", "install", "ops", *_VERBS)
+
+
+class Ranks:
+    """The processes, or ranks, that share a run: its denoiser is spread over them.
+
+    Attributes:
+        all: their numbers, as their framework counts them; the first of them shows and writes what
+            is to be shown or written once.
+        own: that of this process, which is one of them.
+        group: what :meth:`Backend.agree` takes.
+    """
+
+    def __init__(self, all_ranks: Sequence[int], own: int, group: Any) -> None:
+        self.all, self.own, self.group = tuple(all_ranks), own, group
+        self._runs = count()
+
+    def begin_run(self) -> int:
+        """Return the number of a further run, from 0."""
+        return next(self._runs)
+
+    def count_anew(self) -> None:
+        """The ranks have lost each other: the next run is the first again, on each of them."""
+        self._runs = count()
 
 
 class Backend(ABC):
@@ -157,6 +185,68 @@ class Backend(ABC):
         Unless overridden, the host alone.
         """
         return ("cpu",)
+
+    def rank(self) -> tuple[int, int]:
+        """Return the number of this process among those that were started together, from 0, and how
+        many there are; whatever they share. Must import nothing to answer.
+
+        Unless overridden, 0 of 1.
+        """
+        return 0, 1
+
+    def ranks(self, group: Any, models: Sequence[Any], timeout: float) -> Ranks | None:
+        """Return the ranks that share the runs of a denoiser; None where this process is alone. For
+        one group, it is always the same object. Nobody is waited for.
+
+        Unless overridden, there are none: for frameworks without groups of processes.
+
+        Args:
+            group: the framework's own; or ``"auto"``: those that the denoiser itself says it is
+                spread over.
+            models: the denoisers, and those that are called with them.
+            timeout: seconds after which :meth:`agree` is to give up.
+
+        Raises:
+            RankError: this process is not in the group.
+            TypeError: it is no group.
+            UnsupportedPipelineError: the framework has none, or what a model says is not enough.
+        """
+        if isinstance(group, str) and group == "auto":
+            return None
+        raise UnsupportedPipelineError(
+            f"backend {self.name!r} knows no groups of ranks; leave out group={group!r}"
+        )
+
+    def agree(
+        self, word: npt.NDArray[np.uint8], step: int, group: Any
+    ) -> Callable[[float], Sequence[npt.NDArray[Any]]]:
+        """Send a word to a group's ranks, and get theirs. Called by each of them, and each time by
+        all with words of one length; nobody is waited for, and no device is.
+
+        Unless overridden, there is nobody but this process.
+
+        Args:
+            word: ``numpy.uint8 [n]``.
+            step: index of the step that has ended, for messages; -1 before the first.
+            group: as in :class:`Ranks`.
+
+        Returns:
+            A function that waits for so many seconds at most and returns the words of all ranks, in
+            their order: arrays ``[n]`` of numbers in 0..255. To be called once or never.
+
+        Raises:
+            RankError: the group is not there any more. From the function: a rank is gone, or has
+                not come in time.
+        """
+        return lambda timeout: [word]
+
+    def claim(self, name: str) -> int:
+        """Claim a name, such as a file's, for this process; returns the number of the one that has
+        claimed it first, of those that were started together.
+
+        Unless overridden, that is this one.
+        """
+        return self.rank()[0]
 
     def versions(self) -> Mapping[str, str]:
         """Return the names and versions of the packages that the backend stands on, for reports."""

@@ -8,21 +8,23 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from unicb._bind_checks import bound_to
+from unicb._bind_checks import AskedRanks, bound_to
 from unicb.callback import Callback, PlainFunction
 from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines.by_hand import Loop
 from unicb.pipelines.source import CALLBACK
 from unicb.run.asked import Bound
 from unicb.run.busy import Holder, Lease, User
-from unicb.run.call import Call
 from unicb.run.controls import Controls
 from unicb.run.handle import Handle, State
-from unicb.run.scoped_call import block_in_scope, call_in_scope
+from unicb.run.scoped_call import block_in_scope, call_in_scope, call_of
 from unicb.run.sigint import OnSigint, Sigint, interrupting
 from unicb.run.sources import TENSOR_INPUTS
+
+if TYPE_CHECKING:
+    from unicb.run.sharing import Agree
 
 log = logging.getLogger("unicb")
 
@@ -34,6 +36,9 @@ def bind(
     *callbacks: Callback | PlainFunction,
     tensor_inputs: Sequence[str] | None = None,
     on_sigint: OnSigint | None = None,
+    group: Any = "auto",
+    agree: Agree = "later",
+    timeout: float = 60.0,
 ) -> Binding:
     """Tie callbacks to a pipeline: ``callbacks = bind(pipe, CFGCutoff(0.4))``, and then
     ``callbacks(prompt)`` in place of ``pipe(prompt)``, or ``pipe(prompt, **callbacks)``.
@@ -50,18 +55,29 @@ def bind(
             KeyboardInterrupt; after the run, Ctrl-C does what it did before. The pipeline has to
             be called in the main thread then. None leaves Ctrl-C alone, unless a
             callback offers this (:attr:`Callback.on_sigint`), as a display in a notebook does.
+        group: the ranks that share the runs, as their denoiser is spread over them
+            (docs/devices.md): ``"auto"``, those that the denoiser itself tells of; a group or mesh
+            of the framework that this process is in; or None, none. All of them bind the same
+            callbacks and make the same calls, and stop at the same step, whichever is asked to.
+        agree: when a stop that not all of these ask for takes effect: ``"later"``, at the end of
+            the next step, and no step waits for the others; ``"now"``, at once.
+        timeout: seconds to wait for the others before it is an error.
 
     Raises:
         BackendNotFoundError, BackendLoadError: no backend for ``pipeline``, or it fails to load.
         UnsupportedPipelineError: the ends of the pipeline's steps cannot be noticed, it does not
             offer a tensor that is asked for, or cannot do what a callback needs.
-        TypeError: something among ``callbacks`` is neither a Callback nor callable.
-        ValueError: ``on_sigint`` is another word; two callbacks decide on the same thing, or are
-            the same object.
+        RankError: this process is none of the group's ranks.
+        TypeError: something among ``callbacks`` is neither a Callback nor callable; ``group`` is
+            no group.
+        ValueError: ``on_sigint`` or ``agree`` is another word; two callbacks decide on the same
+            thing, or are the same object.
         UnicbError: ``on_sigint`` in another thread than the main one.
     """
     handle = Handle()
-    bound, tensors, sigint = bound_to(pipeline, callbacks, tensor_inputs, on_sigint, handle.over)
+    ranks = AskedRanks(group, agree, timeout)
+    about = pipeline, callbacks, tensor_inputs, on_sigint, handle.over, ranks
+    bound, tensors, sigint = bound_to(*about)
     made = Binding(bound, handle, tensors, sigint)
     if log.isEnabledFor(logging.DEBUG):
         log.debug("bound: %r; its steps are noticed by its %s", made, bound.target.noticed_by)
@@ -151,7 +167,7 @@ class Binding(Controls, Mapping[str, Any]):
             return self._tensors
         self._used = True
         try:
-            return Call(self._bound, self._handle, self._sigint)
+            return call_of(self._bound, self._handle, self._sigint, None)
         except (AttributeError, KeyError) as error:
             # While it unpacks a mapping, Python says something else in their place.
             raise UnsupportedPipelineError(

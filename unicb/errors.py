@@ -5,6 +5,7 @@
     ├── BackendLoadError            the backend is there, its framework is not (or is broken)
     ├── UnsupportedPipelineError    the pipeline cannot do what a callback asks
     ├── PipelineBusyError           the pipeline, or its scheduler, is in use by another run
+    ├── RankError                   the ranks that share a run cannot go on together
     ├── GenerationCancelled         a run was ended by ``Binding.cancel()``
     └── LatentsNotFiniteError       a ``NaNGuard`` found NaN or infinities (an ArithmeticError, too)
 
@@ -36,6 +37,11 @@ class UnsupportedPipelineError(UnicbError):
 class PipelineBusyError(UnicbError):
     """The pipeline object, or a scheduler object that it shares with another pipeline, is in use by
     a run that has not ended; the message says which, and how to get a pipeline of its own."""
+
+
+class RankError(UnicbError):
+    """The ranks that share a run cannot go on together: a callback of another rank failed, a rank
+    is gone or did not answer in time, or they do not do the same; the message says which."""
 
 
 class GenerationCancelled(UnicbError):

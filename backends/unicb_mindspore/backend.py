@@ -7,7 +7,10 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, cast
 
-from unicb.backend import Around, Backend, T
+import numpy as np
+import numpy.typing as npt
+
+from unicb.backend import Around, Backend, Ranks, T
 from unicb.call_hooks import hook_call
 from unicb.ops import Tensor, TensorOps
 
@@ -69,3 +72,19 @@ class MindSporeBackend(Backend):
         from unicb_mindspore.hooks import reset_caches
 
         reset_caches(module, rehearse)
+
+    def rank(self) -> tuple[int, int]:
+        from unicb_mindspore.ranks import rank
+
+        return rank()
+
+    def ranks(self, group: Any, models: Sequence[Any], timeout: float) -> Ranks | None:
+        from unicb_mindspore.ranks import ranks_of
+
+        return ranks_of(group)
+
+    def agree(
+        self, word: npt.NDArray[np.uint8], step: int, group: Any
+    ) -> Callable[[float], Sequence[npt.NDArray[Any]]]:
+        heard: Callable[[float], Sequence[npt.NDArray[Any]]] = group.agree(word, step)
+        return heard

@@ -7,7 +7,10 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, cast
 
-from unicb.backend import Around, Backend, T
+import numpy as np
+import numpy.typing as npt
+
+from unicb.backend import Around, Backend, Ranks, T
 from unicb.ops import Tensor, TensorOps
 
 
@@ -58,3 +61,24 @@ class TorchBackend(Backend):
         from unicb_torch.hooks import reset_caches
 
         reset_caches(module, rehearse)
+
+    def rank(self) -> tuple[int, int]:
+        from unicb_torch.ranks import rank
+
+        return rank()
+
+    def ranks(self, group: Any, models: Sequence[Any], timeout: float) -> Ranks | None:
+        from unicb_torch.ranks import ranks_of
+
+        return ranks_of(group, models, timeout)
+
+    def agree(
+        self, word: npt.NDArray[np.uint8], step: int, group: Any
+    ) -> Callable[[float], Sequence[npt.NDArray[Any]]]:
+        heard: Callable[[float], Sequence[npt.NDArray[Any]]] = group.agree(word, step)
+        return heard
+
+    def claim(self, name: str) -> int:
+        from unicb_torch.ranks import claim
+
+        return claim(name)

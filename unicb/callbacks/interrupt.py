@@ -109,6 +109,8 @@ class Interrupt(Callback):
         ends.append(now)
         lasted = [after - before for before, after in pairwise(ends)]
         longest = max(lasted, default=now - run.called_at)
+        # Where several ranks share the run, one more step passes until all of them know.
+        longest *= 1 + run.stop_delay
         return now + longest + (run.decode_seconds or 0.0) > run.called_at + deadline
 
 

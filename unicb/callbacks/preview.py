@@ -14,8 +14,9 @@ from PIL import Image
 
 from unicb.callback import Callback
 from unicb.callbacks._numbers import Numbers
+from unicb.callbacks._ranks import written_by_other_rank
 from unicb.checks import one_of, shown
-from unicb.errors import GenerationCancelled
+from unicb.errors import GenerationCancelled, UnsupportedPipelineError
 from unicb.latents import (
     ColourMap,
     Frames,
@@ -69,6 +70,8 @@ class _RunState:
 
     Attributes:
         sink: where its frames go.
+        is_shown: whether that is so in this process, of several that share the run.
+        rank: of this process.
         throttle: which of its steps are shown.
         number: which of the Preview's runs it is, from 0.
         cells: the latents' shape, and their size where that does not follow from it.
@@ -76,6 +79,8 @@ class _RunState:
     """
 
     sink: Background
+    is_shown: bool
+    rank: int
     throttle: Throttle
     number: int
     failed: bool = False
@@ -118,14 +123,20 @@ class Preview(Callback):
     works on them beside the run. (On MindSpore, the run waits until the colours have left the
     device.)
 
+    Where several processes share the run (docs/devices.md), the first of them shows it; each does,
+    with a ``{rank}`` in the template. A decoder is called in each, for it may be spread over them.
+    Of processes with runs of their own, each needs a template of its own, such as one with
+    ``{rank}``: what another writes already is refused, with a warning, and previews are off.
+
     Args:
         to: a path template such as ``"steps/{step:03d}.png"``, a callable that takes a
             :class:`PreviewFrame`, a list to collect them in, or a sink of :mod:`unicb.sinks`. None,
             in Jupyter: one display of the cell that is updated in place, as
             :class:`unicb.sinks.Notebook` makes it. A template may use ``{step}``, ``{image}``
-            (index in the batch), ``{num_timesteps}`` and ``{run}``; folders are made, and in a
-            batch a template without ``{image}`` gets ``-0``, ``-1``, … before its suffix. What is
-            too slow for the run misses steps, the oldest of 16 that wait (a list misses none); see
+            (index in the batch), ``{num_timesteps}``, ``{run}`` and ``{rank}``; folders are made,
+            and in a batch a template without ``{image}`` gets ``-0``, ``-1``, … before its suffix.
+            What is too slow for the run misses steps, the oldest of 16 that wait (a list misses
+            none); see
             :class:`unicb.sinks.Background`.
         every: show steps 0, ``every``, ``2 * every``, …, and the last.
         max_fps: at most so many a second; the last is shown whenever it comes.
@@ -152,10 +163,12 @@ class Preview(Callback):
         OSError, ValueError: the file ``factors`` cannot be read, or holds no format; ``factors`` is
             a word that names none.
         UnsupportedPipelineError: from ``bind``, where the format of the latents is not known, they
-            are no picture and no video, or the decoder is not for them.
+            are no picture and no video, or the decoder is not for them; or with ``max_fps`` and a
+            decoder, where several processes share its runs, and each has a clock of its own.
     """
 
     tensors = ("latents",)
+    _of_one_rank = ("_sink", "_count")
 
     def __init__(
         self,
@@ -196,6 +209,12 @@ class Preview(Callback):
     def on_bind(self, target: Target) -> None:
         if self._asks:
             target.check_interruptible()
+        if target.is_shared and self._decoder is not None and self._max_fps is not None:
+            raise UnsupportedPipelineError(
+                "Preview with max_fps and a decoder goes by the clock of each of the processes "
+                "that share this run, and the decoder is to be called by all of them or by none: "
+                "take every= in place of max_fps=, or leave out the decoder"
+            )
         target.state(self, lambda: self._shown_by(target))
 
     def _shown_by(self, target: Target) -> _Bound:
@@ -230,16 +249,23 @@ class Preview(Callback):
         return {} if state is None else {"shown": state.sink.shown, "dropped": state.sink.dropped}
 
     def _state(self, run: Run) -> _RunState:
-        return run.state(self, self._begun)
+        return run.state(self, lambda: self._begun(run))
 
-    def _begun(self) -> _RunState:
+    def _begun(self, run: Run) -> _RunState:
         throttle = Throttle(self._every, self._max_fps)
-        return _RunState(self._sink.for_run(), throttle, next(self._count))
+        path = str(getattr(self._sink.sink, "path", ""))
+        is_shown = run.is_first_rank or "{rank" in path
+        sink = self._sink.for_run()
+        state = _RunState(sink, is_shown, run.rank, throttle, next(self._count))
+        if path and is_shown and (other := written_by_other_rank(run, path)) is not None:
+            state.failed = True
+            _warn(f"previews are off for this run: {other}")
+        return state
 
     def on_step_end(self, step: Step) -> None:
         state = self._state(step.run)
         wish = state.sink.asked() if self._asks else None
-        if not state.failed:
+        if self._takes(state) or self._decodes(step):
             try:
                 self._show(step, state, ends=wish is not None)
             except Exception as error:
@@ -257,15 +283,28 @@ class Preview(Callback):
         last = step.index + 1 == step.num_timesteps
         kind = step.run.denoised_kind if self._denoises else "none"
         between = kind != "none" and not step.is_whole
-        due = state.throttle.shows(step.index, step.num_timesteps) or ends
+        due = state.throttle.shows(step.index, step.num_timesteps)
+        # What only this process knows decides about nothing that others wait for.
+        due = due or (ends and not self._decodes(step))
         if (between and not last) or not due:
             return
-        if not state.sink.wants_more():
-            state.failed = True
+        takes = self._takes(state) and state.sink.wants_more()
+        state.failed |= self._takes(state) and not takes
+        if not (takes or self._decodes(step)):
             return
         pixels = self._pixels(step, state, step.lazy_denoised() if self._denoises else None)
         shown = "noisy" if kind == "none" else kind
-        state.sink.put(self._maker(step.index, step.num_timesteps, shown, pixels, state))
+        if takes:
+            state.sink.put(self._maker(step.index, step.num_timesteps, shown, pixels, state))
+
+    @staticmethod
+    def _takes(state: _RunState) -> bool:
+        """Return whether a picture of this run is shown in this process."""
+        return state.is_shown and not state.failed
+
+    def _decodes(self, step: Step) -> bool:
+        """Return whether a picture is made in any case: other processes may wait for it."""
+        return self._decoder is not None and step.run.is_shared
 
     def _pixels(
         self, step: Step, state: _RunState, lazy: LazyDenoised | None
@@ -297,7 +336,8 @@ class Preview(Callback):
                 )
             source = kind if made.denoised or index + 1 == count else "noisy"
             images, videos = self._shaped(made.pixels)
-            return PreviewFrame(index, count, made.timestep, images, source, videos, state.number)
+            about = index, count, made.timestep
+            return PreviewFrame(*about, images, source, videos, state.number, state.rank)
 
         return make
 

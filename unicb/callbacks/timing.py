@@ -86,6 +86,8 @@ class StepTimer(Callback):
         times: of the run that began last, as far as it has come; None before the first.
     """
 
+    _of_one_rank = ("times",)
+
     def __init__(self, wait: bool = True) -> None:
         self.tensors = ("latents",) if flag("wait", wait) else ()
         self.times: StepTimes | None = None
@@ -146,7 +148,7 @@ class Progress(Callback):
     It takes the place of the bar that the frameworks' pipelines have: in a call with this callback
     that is not shown, however progress is displayed, and in other calls of the pipeline it is.
     The device is not waited for, see :class:`StepTimer`. A display that fails is warned of once,
-    and is off for the rest of the run.
+    and is off for the rest of the run. Of several processes that share a run, the first shows it.
 
     Args:
         display: "tqdm", "rich", or "plain" lines on stderr: of a terminal, one that is written
@@ -168,7 +170,8 @@ class Progress(Callback):
         self._shown(run).close(run)
 
     def on_step_end(self, step: Step) -> None:
-        self._shown(step.run).update(step, time.monotonic())
+        if step.run.is_first_rank:
+            self._shown(step.run).update(step, time.monotonic())
 
     def _shown(self, run: Run) -> _RunShown:
         return run.state(self, lambda: _RunShown(_maker(self._display)))

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from unicb.callback import Callback
 from unicb.callbacks._numbers import Numbers
+from unicb.callbacks._ranks import written_by_other_rank
 from unicb.callbacks._trajectory_files import (
     SUFFIXES,
     RecordedLatents,
@@ -59,7 +60,9 @@ class Trajectory(Callback):
 
     Args:
         to: a path that ends in .npz or .safetensors. Each run overwrites the file of the one
-            before, unless it has the field ``{run}``, which counts this object's runs from 0.
+            before, unless it has the field ``{run}``, which counts this object's runs from 0. Of
+            several processes that share a run, the first writes it; each does, to its own file,
+            with the field ``{rank}``.
         every: record steps 0, ``every``, ``2 * every``, …, and the last.
 
     Raises:
@@ -70,6 +73,7 @@ class Trajectory(Callback):
     """
 
     tensors = ("latents",)
+    _of_one_rank = ("_template", "_count")
 
     def __init__(self, to: str | os.PathLike[str], every: int = 1) -> None:
         self._template = _template(to)
@@ -78,7 +82,7 @@ class Trajectory(Callback):
 
     def on_bind(self, target: Target) -> None:
         # Empty, it leaves nothing behind; what is wrong with the folder comes out now.
-        path = self._path(0)
+        path = self._path(0, target.backend.rank()[0])
         if path.is_dir():
             raise IsADirectoryError(f"Trajectory cannot write {str(path)!r}: it is a folder")
         TrajectoryFile(path).close()
@@ -89,15 +93,28 @@ class Trajectory(Callback):
 
     def on_step_end(self, step: Step) -> None:
         kept = step.run.state(self, _Recordings)
-        if kept.begun is None:
-            kept.begun = _Recording(self._path(next(self._count)))
+        if not kept.asked:
+            kept.asked, kept.begun = True, self._begun(step.run)
         recording = kept.begun
+        if recording is None:
+            return
         last = step.index + 1 == step.num_timesteps
         if step.index % self._every == 0 or last:
             recording.record(step)
 
-    def _path(self, run: int) -> Path:
-        return Path(self._template.format(run=run))
+    def _begun(self, run: Run) -> _Recording | None:
+        """Return the recording of this run; None where it is another process's to write it."""
+        if not (run.is_first_rank or "{rank" in self._template):
+            return None
+        if (other := written_by_other_rank(run, self._template)) is not None:
+            warnings.warn(
+                f"the trajectory of this run is not written: {other}", RuntimeWarning, stacklevel=5
+            )
+            return None
+        return _Recording(self._path(next(self._count), run.rank))
+
+    def _path(self, run: int, rank: int) -> Path:
+        return Path(self._template.format(run=run, rank=rank))
 
 
 def _template(to: Any) -> str:
@@ -105,21 +122,24 @@ def _template(to: Any) -> str:
         raise TypeError(f"Trajectory takes a path, not a {type(to).__qualname__}")
     template = os.fsdecode(to)
     try:
-        path = Path(template.format(run=0))
+        path = Path(template.format(run=0, rank=0))
         named = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise ValueError(
-            f"path {template!r} cannot be filled in ({error}); its one field may be {{run}}"
+            f"path {template!r} cannot be filled in ({error}); its fields may be {{run}} and "
+            "{rank}"
         ) from error
-    if path.suffix.lower() not in SUFFIXES or named - {"run"}:
+    if path.suffix.lower() not in SUFFIXES or named - {"run", "rank"}:
         raise ValueError(f"Trajectory writes {' and '.join(SUFFIXES)}, not {template!r}")
     return template
 
 
 @dataclass
 class _Recordings:
-    """Hold what one run has begun to record; None before its first step has ended."""
+    """Hold what one run has begun to record: nothing before its first step has ended, or where
+    another process writes it."""
 
+    asked: bool = False
     begun: _Recording | None = None
 
 

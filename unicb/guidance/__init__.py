@@ -22,6 +22,7 @@ from unicb.backend import Backend, backend_for
 from unicb.errors import UnsupportedPipelineError
 from unicb.guidance._batch import BatchCut
 from unicb.guidance._calls import CallsCut
+from unicb.guidance._engines import check_halves_are_together
 from unicb.guidance._form import check_form
 from unicb.guidance._guider import GuiderCut, GuiderScale, guiders_of, is_on
 from unicb.guidance._guider import check as check_guiders
@@ -123,6 +124,8 @@ class Guidance:
     def check_cut(self) -> None:
         """Raise UnsupportedPipelineError if guidance cannot be cut on this pipeline."""
         check(self._pipeline, self._known, self._offered)
+        denoisers = [getattr(self._pipeline, name, None) for name in self.facts.denoisers]
+        check_halves_are_together(type(self._pipeline).__name__, denoisers)
         self._note()
 
     def check_scale(self) -> PipelineFacts:

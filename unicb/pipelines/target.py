@@ -47,6 +47,8 @@ class Target:
         self.step_arguments: Mapping[str, Any] | None = None
         self._states = States()
         self._hookable: list[int] = []
+        #: Whether several ranks share its runs.
+        self.is_shared = False
 
     def state(self, callback: object, make: Callable[[], T]) -> T:
         """Return what ``callback`` keeps of this binding; ``make`` gives it the first time. What it

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from unicb.pipelines.target import Target
     from unicb.report import Report
     from unicb.run.run import Run
+    from unicb.run.sharing import Sharing
 
 T = TypeVar("T")
 #: Called in place of a model, with the model, its own call, its arguments, its keywords.
@@ -41,6 +42,7 @@ class Bound(NamedTuple):
         on_over: called when nothing is left of a run.
         tensor_types: of what has been found to be a tensor.
         hides_bar: whether the pipeline's own progress bar is not shown.
+        sharing: with which ranks their runs are shared; None where with none.
     """
 
     target: Target
@@ -49,6 +51,7 @@ class Bound(NamedTuple):
     on_over: Callable[[Run], None]
     tensor_types: set[type]
     hides_bar: bool = False
+    sharing: Sharing | None = None
 
 
 class CallTimes(NamedTuple):
@@ -151,6 +154,30 @@ class AskedRun:
     def target(self) -> Target:
         """Return what is known of the pipeline."""
         return self._bound.target
+
+    @property
+    def rank(self) -> int:
+        """Return the number of this process among those that were started together, from 0."""
+        return self.target.backend.rank()[0]
+
+    @property
+    def is_first_rank(self) -> bool:
+        """Return whether this process is the first of those that share the run, or the only one:
+        what is to be shown or written once is so there."""
+        sharing = self._bound.sharing
+        return sharing is None or sharing.is_first
+
+    @property
+    def is_shared(self) -> bool:
+        """Return whether several ranks share the run."""
+        return self._bound.sharing is not None
+
+    @property
+    def stop_delay(self) -> int:
+        """Return how many more steps the run takes after the one in which one of several ranks asks
+        for its end; 0 where it has no others to ask."""
+        sharing = self._bound.sharing
+        return 0 if sharing is None else sharing.stop_delay
 
     def state(self, callback: Callback, make: Callable[[], T]) -> T:
         """Return what ``callback`` keeps of this run; ``make`` gives it the first time."""

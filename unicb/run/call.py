@@ -93,7 +93,7 @@ class Call:
             if request is not None:
                 if request.what == "cancel":
                     run.record.stopped(request.by, run.index)
-                    raise _cancelled(run, outputs.get("latents"))
+                    raise cancelled(run, outputs.get("latents"))
                 run.interrupt(request.picture, request.by)
         except BaseException as error:
             self._fail(run, error)
@@ -154,7 +154,7 @@ class Call:
             if not run.owns_current_call():
                 return
             run.record.stopped(request.by, run.index)
-            error = _cancelled(run, run.loop_locals(["latents"]).get("latents"))
+            error = cancelled(run, run.loop_locals(["latents"]).get("latents"))
             self._fail(run, error)
             raise self._for_loop(error)
         if innermost() is self._scope if self._scope is not None else is_given(self):
@@ -176,7 +176,8 @@ class Call:
     @property
     def awaits_first_step(self) -> bool:
         """Return whether somebody acts before a run's first step."""
-        return bool(self._bound.early) or self._bound.target.is_to_be_seen
+        bound = self._bound
+        return bool(bound.early) or bound.target.is_to_be_seen or bound.sharing is not None
 
     def _run_of(self, pipeline: Any, frame: FrameType) -> Run:
         """Return the run whose loop is the frame, or has called it; begin one if there is none."""
@@ -239,7 +240,7 @@ class Call:
 
     def _new_run(self, frame_id: FrameId) -> Run:
         times = CallTimes(self._called_at, self._handle.decode_seconds)
-        return Run(self._bound, partial(_loop_of, frame_id, self._scope), times, self._hooks)
+        return Run(self._bound, partial(loop_of, frame_id, self._scope), times, self._hooks)
 
     def _fail(self, run: Run, error: BaseException | None) -> None:
         state = state_after(error)
@@ -312,7 +313,7 @@ def _loop_stepping(target: Target, pipeline: Any, frame: FrameType) -> FrameId:
     return found or loop_frame_id(pipeline, frame)
 
 
-def _loop_of(frame_id: FrameId, scope: Scope | None, run: Run) -> Loop:
+def loop_of(frame_id: FrameId, scope: Scope | None, run: Run) -> Loop:
     if scope is not None:
         return ScopedLoop(frame_id, scope)
     return WatchedLoop(frame_id, run.finish)
@@ -343,7 +344,7 @@ def state_after(error: BaseException | None) -> State:
     return "cancelled" if isinstance(error, GenerationCancelled) else "failed"
 
 
-def _cancelled(run: Run, latents: Tensor | None) -> GenerationCancelled:
+def cancelled(run: Run, latents: Tensor | None) -> GenerationCancelled:
     if run.index < 0:
         return GenerationCancelled(-1, None)
     host = run.ops.to_numpy(latents) if run.is_tensor(latents) else None

@@ -129,6 +129,6 @@ class Controls:
     def _cancel(self, by: str, now: bool = False) -> bool:
         """Cancel; ``by``: who asks for it, for the report."""
         asked = self._handle.ask(Request("cancel", by))
-        if asked and now:
+        if asked and now and self._bound.sharing is None:
             self._handle.put_gates(self._bound.target)
         return asked

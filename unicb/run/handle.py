@@ -65,6 +65,7 @@ class Handle:
         self._count = 0
         self._before: tuple[State, int | None, Record | None] = "pending", None, None
         self._gates: Gates | None = None
+        self._is_deciding = False
         self._changed = threading.Condition()
 
     def ask(self, request: Request) -> bool:
@@ -73,6 +74,8 @@ class Handle:
         with self._changed:
             if self.state not in _OPEN and not self._awaits():
                 return False
+            if self._is_deciding:
+                return False  # too late
             if self.request is None or self.request.what != "cancel":
                 self.request = request
         if log.isEnabledFor(logging.DEBUG):
@@ -82,6 +85,13 @@ class Handle:
     def ask_interrupt(self, frame: FrameType | None) -> bool:
         """Ask the run to finish with the picture so far, whatever this frame is executing."""
         return self.ask(Request("interrupt", "Ctrl-C"))
+
+    def asked(self, is_last: bool) -> Request | None:
+        """Return what is asked of the run, for other ranks to hear. Who asks more after this, where
+        it is the last time, is too late, and learns that."""
+        with self._changed:
+            self._is_deciding = is_last
+            return self.request
 
     def add(self, call: Call) -> int:
         """Note what is handed out to the pipeline as its callback; returns its number. It is not
@@ -181,7 +191,7 @@ class Handle:
             return True
 
     def _settled(self, state: State) -> None:
-        self.state, self.request = state, None
+        self.state, self.request, self._is_deciding = state, None, False
         self.has_failed |= state == "failed"
         self._changed.notify_all()
 

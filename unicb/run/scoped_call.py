@@ -79,7 +79,24 @@ def _called(bound: Bound, handle: Handle, sigint: Sigint, scope: Scope) -> Call:
     request = handle.calling()
     if request is not None and request.what == "cancel":
         raise GenerationCancelled(-1, None)
-    return Call(bound, handle, sigint, scope)
+    return call_of(bound, handle, sigint, scope)
+
+
+def call_of(bound: Bound, handle: Handle, sigint: Sigint, scope: Scope | None) -> Call:
+    """Return what hears of the ends of steps; see :class:`Call`."""
+    if bound.sharing is None:
+        return Call(bound, handle, sigint, scope)
+    from unicb.run.shared_call import SharedCall
+
+    return SharedCall(bound, handle, sigint, scope, bound.sharing)
+
+
+def _tell_ranks(bound: Bound, error: BaseException) -> None:
+    """Have those that share the runs know that there is no call, for this error."""
+    if bound.sharing is not None:
+        from unicb.run.shared_call import leave_before
+
+        leave_before(bound.sharing, error)
 
 
 class _Opened:
@@ -104,6 +121,7 @@ class _Opened:
             if call is not None:
                 call.end(error)
             else:
+                _tell_ranks(bound, error)
                 handle.settle(None, state_after(error))
                 handle.remove_gates()
             lease.release()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 from unicb.callback import name_of
+from unicb.errors import UnsupportedPipelineError
 from unicb.run.asked import Bound
 from unicb.run.first_call import FirstCalls, models_to_watch
 from unicb.run.handle import Handle, Request
@@ -52,6 +54,11 @@ class Waiting:
             who = name_of(bound.early[0]) if bound.early else "what changes its guidance"
             models = models_to_watch(bound.target, who)
             self._first_calls = FirstCalls(hooks, models, first_call)
+        elif watched and bound.sharing is not None:
+            # Where they are not known, the ranks agree at the first step's end.
+            with suppress(UnsupportedPipelineError):
+                models = models_to_watch(bound.target, "what several ranks share")
+                self._first_calls = FirstCalls(hooks, models, first_call)
 
     def begin(self) -> None:
         """Wait for Ctrl-C: the call begins, or another of its loops."""

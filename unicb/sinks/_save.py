@@ -34,6 +34,11 @@ def format_of(path: Path) -> str:
     return form
 
 
+def of_rank(path: Path, rank: int) -> Path:
+    """Return the path with a process's number in the place of ``{rank}``."""
+    return Path(str(path).replace("{rank}", str(rank)))
+
+
 @functools.cache
 def _writes(form: str) -> bool:
     # That it is registered for writing does not tell: some formats have no colours, and some a

@@ -9,6 +9,7 @@ from typing import Self
 
 from unicb.checks import number_within, whole_number
 from unicb.sinks._animated import can_animate, save_animation
+from unicb.sinks._save import of_rank
 from unicb.sinks._thinned import Thinned
 from unicb.sinks.frame import PreviewFrame
 from unicb.sinks.shape import Batch, Size, check_batch, check_size, grid, shape_images
@@ -26,7 +27,8 @@ class Animation:
     It shows the middle latent frame of a video at each step: its time is that of the run.
 
     Args:
-        path: where to; ``.webp`` or ``.gif``. Folders are made, and the file appears under its
+        path: where to; ``.webp`` or ``.gif``; ``{rank}`` in it is the number of the process, of
+            several. Folders are made, and the file appears under its
             name when it is complete.
         duration: how long each frame is shown, in seconds, 0.01..60. GIF counts in hundredths.
             Of neighbours that are alike, pillow may make one frame of their time together.
@@ -55,6 +57,7 @@ class Animation:
         self._duration = number_within("duration", duration, 0.01, _LONGEST)
         self._hold = number_within("hold", hold, 0.01, _LONGEST)
         self._size, self._batch = check_size(size), check_batch(batch)
+        self._rank = 0
         self._frames = Thinned(whole_number("max_frames", max_frames, least=2))
 
     def for_run(self) -> Self:
@@ -64,7 +67,13 @@ class Animation:
         other._frames = self._frames.empty()
         return other
 
+    @property
+    def path(self) -> str:
+        """Return the path that it writes to, with its field."""
+        return os.path.abspath(self._path)
+
     def __call__(self, frame: PreviewFrame) -> None:
+        self._rank = frame.rank
         pictures = shape_images(frame.images, self._size, self._batch)
         self._frames.add(frame.step, pictures[0] if len(pictures) == 1 else grid(pictures))
 
@@ -77,7 +86,9 @@ class Animation:
         if not pictures:
             return
         seconds = [self._duration] * (len(pictures) - 1) + [self._hold]
-        save_animation(pictures, self._path, [round(1000 * each) for each in seconds])
+        save_animation(
+            pictures, of_rank(self._path, self._rank), [round(1000 * each) for each in seconds]
+        )
 
 
 def _check_format(path: Path) -> None:

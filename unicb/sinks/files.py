@@ -14,7 +14,7 @@ from unicb.sinks._animated import can_animate, save_animation
 from unicb.sinks._save import save
 from unicb.sinks.frame import PreviewFrame
 
-_EXAMPLE = {"step": 0, "image": 0, "num_timesteps": 1, "run": 0}
+_EXAMPLE = {"step": 0, "image": 0, "num_timesteps": 1, "run": 0, "rank": 0}
 
 
 class FileSink:
@@ -25,10 +25,10 @@ class FileSink:
 
     Args:
         template: a path with the fields ``{step}`` (needed), ``{image}`` (index in the batch),
-            ``{num_timesteps}`` and ``{run}`` (which of the Preview's runs, from 0), and a suffix
-            that pillow can write. Folders are made. Where a frame has several pictures, a template
-            without ``{image}`` gets ``-0``, ``-1``, … before its suffix. A file appears under its
-            name when it is complete.
+            ``{num_timesteps}``, ``{run}`` (which of the Preview's runs, from 0) and ``{rank}``
+            (number of the process, of several), and a suffix that pillow can write. Folders are
+            made. Where a frame has several pictures, a template without ``{image}`` gets ``-0``,
+            ``-1``, … before its suffix. A file appears under its name when it is complete.
         fps: latent frames a second of an animation, 0.1..50. GIF counts hundredths of a second.
             The time of the video is its frame rate divided by the frames that a latent one stands
             for (4 for Wan, 8 for LTX, 1 for AnimateDiff); latents do not tell either.
@@ -62,6 +62,11 @@ class FileSink:
         ``.apng``."""
         return self._animates
 
+    @property
+    def path(self) -> str:
+        """Return the path that it writes to, with its fields."""
+        return os.path.abspath(self._single)
+
     def __call__(self, frame: PreviewFrame) -> None:
         shown: Sequence[Image.Image | Sequence[Image.Image]] = frame.images
         if self._animates and frame.videos:
@@ -74,6 +79,7 @@ class FileSink:
                     image=index,
                     num_timesteps=frame.num_timesteps,
                     run=frame.run,
+                    rank=frame.rank,
                 )
             )
             if isinstance(each, Image.Image):

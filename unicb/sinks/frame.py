@@ -23,6 +23,7 @@ class PreviewFrame:
         videos: with ``Preview(frames="animation")``, for each row all of its latent frames, in
             order, as ``images`` has its middle one; otherwise empty. (With ``batch="grid"``, one
             video of grids.) How long a latent frame lasts is not known of it.
+        rank: of the process that has made it, among those that were started together, from 0.
     """
 
     step: int
@@ -32,6 +33,7 @@ class PreviewFrame:
     source: str = "noisy"
     videos: list[list[Image.Image]] = field(default_factory=list)
     run: int = 0
+    rank: int = 0
 
     def _repr_png_(self) -> bytes:
         """Return the pictures as a PNG file for notebooks, several in a grid."""

@@ -10,7 +10,7 @@ from typing import Self
 from PIL import Image, ImageDraw, ImageFont
 
 from unicb.checks import whole_number
-from unicb.sinks._save import format_of, save
+from unicb.sinks._save import format_of, of_rank, save
 from unicb.sinks._thinned import Thinned
 from unicb.sinks.frame import PreviewFrame
 from unicb.sinks.shape import Batch, Size, check_batch, check_size, grid, shape_images
@@ -26,8 +26,9 @@ class ContactSheet:
     latent frame of each step.
 
     Args:
-        path: where to, with a suffix that pillow can write. Folders are made, and the file
-            appears under its name when it is complete.
+        path: where to, with a suffix that pillow can write; ``{rank}`` in it is the number of the
+            process, of several. Folders are made, and the file appears under its name when it is
+            complete.
         columns: steps side by side, from 1; None: about as many as there are rows.
         label: write each step's index, from 0, above its picture.
         size, batch: as for :func:`shape_images`; several pictures of a batch go into a grid.
@@ -54,6 +55,7 @@ class ContactSheet:
         self._columns = None if columns is None else whole_number("columns", columns)
         self._label = bool(label)
         self._size, self._batch = check_size(size), check_batch(batch)
+        self._rank = 0
         self._frames = Thinned(whole_number("max_frames", max_frames, least=2))
 
     def for_run(self) -> Self:
@@ -63,7 +65,13 @@ class ContactSheet:
         other._frames = self._frames.empty()
         return other
 
+    @property
+    def path(self) -> str:
+        """Return the path that it writes to, with its field."""
+        return os.path.abspath(self._path)
+
     def __call__(self, frame: PreviewFrame) -> None:
+        self._rank = frame.rank
         pictures = shape_images(frame.images, self._size, self._batch)
         self._frames.add(frame.step, pictures[0] if len(pictures) == 1 else grid(pictures))
 
@@ -77,7 +85,10 @@ class ContactSheet:
             for shown in self._frames.take()
         ]
         if cells:
-            save(grid(cells, self._columns, gap=_GAP, background="white"), self._path)
+            save(
+                grid(cells, self._columns, gap=_GAP, background="white"),
+                of_rank(self._path, self._rank),
+            )
 
 
 def _labelled(picture: Image.Image, text: str) -> Image.Image:

@@ -1,0 +1,30 @@
+"""Several processes may be about to write the same."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from unicb import Run
+
+
+def written_by_other_rank(run: Run, path: str) -> str | None:
+    """Claim the path of a file, or of a template, for this process. Where one of those that were
+    started together with it writes there already: what to tell its user; else None.
+
+    Args:
+        run: which is to be written.
+        path: with its fields; one that has ``{rank}`` is nobody else's.
+    """
+    backend = run.target.backend
+    own, size = backend.rank()
+    if size < 2 or "{rank" in path:
+        return None
+    other = backend.claim(os.path.abspath(path))
+    if other == own:
+        return None
+    return (
+        f"{path!r} is what rank {other} writes, and this is rank {own} with a run of its own; put "
+        "{rank} into the template, or bind this callback on one rank"
+    )

@@ -1,0 +1,130 @@
+"""The ranks that share a run agree on its end in rounds of votes, one for each step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from unicb.errors import RankError
+from unicb.run.sharing import Sharing
+from unicb.run.votes import Decision, Phase, Place, Verdict, Vote, Word, verdict
+
+
+@dataclass(frozen=True)
+class Own:
+    """Hold what this rank has to say.
+
+    Attributes:
+        word: what it wants.
+        text: why it failed.
+        latents: whether an interrupted run decodes the latents as they are.
+    """
+
+    word: Word = Word.NONE
+    text: str = ""
+    latents: bool = False
+
+
+class Agreement:
+    """The rounds of one run.
+
+    Attributes:
+        is_over: whether this rank takes no further part.
+    """
+
+    def __init__(self, sharing: Sharing) -> None:
+        self.is_over = False
+        self._sharing, self._ranks = sharing, sharing.ranks
+        self._decision = Decision(sharing.agree == "now")
+        self._digest = sharing.digest()
+        self._run = self._ranks.begin_run()
+        self._pending: Callable[[], Sequence[Any]] | None = None
+
+    def before_first_step(self, own: Own, count: int) -> Verdict | None:
+        """Say this before the first step, and wait for the others."""
+        place = Place(self._run, Phase.BEFORE, -1, count)
+        self._say(Own(own.word, own.text or self._sharing.bound, own.latents), place)
+        return self._ended(self._hear())
+
+    def step_end(
+        self, own: Callable[[bool], Own], step: int, count: int, no_step_follows: bool
+    ) -> Verdict | None:
+        """Say at a step's end what this rank has to say. Returns what takes effect there; None: the
+        loop goes on.
+
+        Args:
+            own: gives that; it is asked with whether the run ends with this step, whatever is said.
+
+        Raises:
+            RankError: a rank is gone, did not answer in time, or is doing something else.
+        """
+        if self._pending is not None:
+            before = self._hear()
+            if before.is_final:
+                return self._ended(before)
+            self._decision.learn(before)
+        said = own(self._decision.ends(no_step_follows))
+        waits = self._decision.waits(said.word, no_step_follows)
+        self._say(said, Place(self._run, Phase.STEP, step, count, no_step_follows))
+        if not waits:
+            return None
+        found = self._decision.heard(self._hear())
+        return None if found is None else self._ended(found)
+
+    def after_last_step(self, own: Own, step: int, count: int) -> Verdict | None:
+        """Say this once the callbacks know of the run's end, and wait for the others."""
+        place = Place(self._run, Phase.AFTER, step, count)
+        self._say(own, place)
+        found = self._hear()
+        self.is_over = True
+        return self._ended(found)
+
+    def leave(self, word: Word, text: str, step: int) -> None:
+        """Say this, and take no further part: nobody is waited for, and nothing is raised."""
+        if self.is_over:
+            return
+        self.is_over, self._pending = True, None
+        place = Place(self._run, Phase.STEP, step, 0)
+        try:
+            self._send(Vote(word, place, leaves=True, digest=self._digest, text=text))
+        except RankError:
+            self._ranks.count_anew()  # there is nobody to tell
+
+    def _ended(self, found: Verdict) -> Verdict | None:
+        """Return what has taken effect. None, if that is nothing."""
+        if found.is_final or found.word >= Word.CANCEL:
+            self.is_over = True
+        return None if found.word is Word.NONE else found
+
+    def _say(self, own: Own, place: Place) -> None:
+        vote = Vote(own.word, place, False, own.latents, self._digest, own.text)
+        with self._over_if_it_fails():
+            self._pending = self._send(vote)
+
+    def _send(self, vote: Vote) -> Callable[[], Sequence[Any]]:
+        sharing = self._sharing
+        heard = sharing.backend.agree(vote.packed(), vote.place.step, self._ranks.group)
+        return lambda: heard(sharing.timeout)
+
+    def _hear(self) -> Verdict:
+        assert self._pending is not None
+        heard, self._pending = self._pending, None
+        with self._over_if_it_fails():
+            return verdict([Vote.unpacked(raw) for raw in heard()], self._ranks.all)
+
+    @contextmanager
+    def _over_if_it_fails(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.is_over = True
+            self._ranks.count_anew()
+            raise
+
+
+def text_of(error: BaseException) -> str:
+    """Return an error in one line."""
+    said = str(error).strip()
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
