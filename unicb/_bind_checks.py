@@ -36,16 +36,17 @@ def bound_to(
     tensor_inputs: Sequence[str] | None,
     on_sigint: OnSigint | None,
     on_over: Callable[[Run], None],
-    ranks: AskedRanks,
+    ranks: AskedRanks | None = None,
 ) -> tuple[Bound, list[str], Sigint]:
     """Check what ``bind`` ties together; return it with the names of the tensors that the loop is
     asked for, and what Ctrl-C does. :func:`unicb.bind` says what is raised.
 
     Args:
         on_over: called when nothing is left of a run.
-        ranks: with whom runs are shared.
+        ranks: with whom runs are shared; None: with nobody.
     """
-    ranks.check()
+    if ranks is not None:
+        ranks.check()
     if on_sigint is not None:
         check_sigint(on_sigint)
     check_pipeline(pipeline)
@@ -75,7 +76,7 @@ def bound_to(
             f"{target.name} calls no callback itself: it hands it on to a pipeline inside it; "
             "bind that one"
         )
-    sharing = ranks.sharing(target, adapted)
+    sharing = None if ranks is None else ranks.sharing(target, adapted)
     target.is_shared = sharing is not None
     for callback in adapted:
         callback.on_bind(target)

@@ -76,9 +76,8 @@ def bind(
     """
     handle = Handle()
     ranks = AskedRanks(group, agree, timeout)
-    bound, tensors, sigint = bound_to(
-        pipeline, callbacks, tensor_inputs, on_sigint, handle.over, ranks
-    )
+    about = pipeline, callbacks, tensor_inputs, on_sigint, handle.over, ranks
+    bound, tensors, sigint = bound_to(*about)
     made = Binding(bound, handle, tensors, sigint)
     if log.isEnabledFor(logging.DEBUG):
         log.debug("bound: %r; its steps are noticed by its %s", made, bound.target.noticed_by)

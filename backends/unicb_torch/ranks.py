@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,9 @@ from unicb.backend import Ranks
 from unicb.errors import RankError, UnsupportedPipelineError
 
 _Words = Sequence[npt.NDArray[Any]]
+#: How often ranks look whether the others have come; and how long they take to join then.
+_LOOK_SECONDS = 0.002
+_LONGEST_TO_JOIN = timedelta(seconds=10)
 
 
 def distributed() -> Any:
@@ -56,8 +61,10 @@ class GlooGroup:
         own = torch.from_numpy(word)
         found = [torch.empty_like(own) for _ in self._ranks]
         try:
-            group = self._made()
-            work = self._dist.all_gather(found, own, group=group, async_op=True)
+            if distributed() is None:
+                raise RuntimeError("the process group was destroyed")
+            self._group = self._group or self._met()
+            work = self._group.allgather([found], [own])
         except (RuntimeError, ValueError) as error:
             raise self._failed(step, error) from error
 
@@ -70,24 +77,41 @@ class GlooGroup:
 
         return heard
 
-    def _made(self) -> Any:
-        if distributed() is None:
-            raise RuntimeError("the process group was destroyed")
-        if self._group is None:
-            self._group = self._dist.new_group(
-                list(self._ranks),
-                timeout=self._timeout,
-                backend="gloo",
-                use_local_synchronization=True,
-            )
-        return self._group
+    def _met(self) -> Any:
+        """Return a group of those who have come, made without torch's list of groups: its names for
+        them depend on how many a process has, which need not be the same on each.
+
+        Each rank writes that it is there, by a token that is new each time, and takes it back when
+        the group is made, or is not: so nobody meets what is left of an earlier attempt.
+        """
+        dist = self._dist
+        place = "unicb/" + "-".join(map(str, self._ranks)) + f"/{self._timeout.total_seconds():g}/"
+        store = dist.PrefixStore(place, dist.distributed_c10d._get_default_store())
+        own = self._ranks.index(dist.get_rank())
+        names = [f"token-{number}" for number in range(len(self._ranks))]
+        store.set(names[own], uuid4().hex)
+        until = time.monotonic() + self._timeout.total_seconds()
+        try:
+            while time.monotonic() < until:
+                if store.check(names):
+                    with suppress(RuntimeError):  # others have seen other tokens
+                        return self._joined(store, "-".join(map(str, map(store.get, names))), own)
+                time.sleep(_LOOK_SECONDS)
+            raise RuntimeError("not all have come")
+        finally:
+            with suppress(RuntimeError):
+                store.delete_key(names[own])
+
+    def _joined(self, store: Any, name: str, own: int) -> Any:
+        joining = self._dist.PrefixStore(name + "/", store)
+        longest = min(self._timeout, _LONGEST_TO_JOIN)
+        group = self._dist.ProcessGroupGloo(joining, own, len(self._ranks), longest)
+        group._set_default_timeout(self._timeout)
+        return group
 
     def _failed(self, step: int, error: Exception) -> RankError:
         """Return what to raise; a further run begins with another group."""
-        group, self._group = self._group, None
-        if group is not None and distributed() is not None:
-            with suppress(Exception):
-                self._dist.destroy_process_group(group)
+        self._group = None
         when = f"at the end of step {step}" if step >= 0 else "before the first step"
         said = str(error).strip().partition("\n")[0]
         return RankError(

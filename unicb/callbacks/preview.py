@@ -283,7 +283,9 @@ class Preview(Callback):
         last = step.index + 1 == step.num_timesteps
         kind = step.run.denoised_kind if self._denoises else "none"
         between = kind != "none" and not step.is_whole
-        due = state.throttle.shows(step.index, step.num_timesteps) or ends
+        due = state.throttle.shows(step.index, step.num_timesteps)
+        # What only this process knows decides about nothing that others wait for.
+        due = due or (ends and not self._decodes(step))
         if (between and not last) or not due:
             return
         takes = self._takes(state) and state.sink.wants_more()

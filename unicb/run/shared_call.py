@@ -57,7 +57,7 @@ class SharedCall(Call):
                 run.denoised.goes_on_with(outputs.get("latents"))
                 return outputs
             if found is not None and found.word is Word.CANCEL:
-                run.record.stopped(run.asked_by(found), run.index)
+                run.record.stopped(run.stopped_by(found), run.index)
                 raise run.held or cancelled(run, outputs.get("latents"))
             if found is not None:
                 run.take_effect(found, outputs)

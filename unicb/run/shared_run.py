@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
+from unicb._mistakes import check_returned, say_what_to_write
 from unicb.callback import Callback, name_of
 from unicb.checks import one_of
 from unicb.errors import GenerationCancelled, RankError
@@ -32,20 +33,29 @@ class _Guarded(Callback):
 
     def on_step_end(self, step: Step) -> None:
         if not self._is_off:
-            self._do(self._callback.on_step_end, step, f"in step {step.index}")
+            self._do(lambda: self._step_end(step), f"in step {step.index}")
+
+    def _step_end(self, step: Step) -> None:
+        try:
+            returned: object = self._callback.on_step_end(step)
+        except AttributeError as error:
+            say_what_to_write(error, name_of(self._callback), step)
+            raise
+        if returned is not None:
+            check_returned(name_of(self._callback), returned, step.run.is_tensor)
 
     def before_first_step(self, step: Step) -> None:
-        self._do(self._callback.before_first_step, step, "before the first step")
+        self._do(lambda: self._callback.before_first_step(step), "before the first step")
 
     def on_run_start(self, run: Run) -> None:
-        self._do(self._callback.on_run_start, run, "at the run's start")
+        self._do(lambda: self._callback.on_run_start(run), "at the run's start")
 
     def on_run_end(self, run: Run) -> None:
         self._callback.on_run_end(run)
 
-    def _do(self, method: Callable[[Any], None], about: Any, when: str) -> None:
+    def _do(self, work: Callable[[], None], when: str) -> None:
         try:
-            method(about)
+            work()
         except BaseException as error:
             self._is_off = True
             self._failed(error, f"{when}: {name_of(self._callback)}: {text_of(error)}")
@@ -80,11 +90,11 @@ class SharedRun(Run):
         self._text = ""
         #: What a callback wants decoded, where one has interrupted the run.
         self._wish: Picture | None = None
-        #: Which that was, for the report.
-        self._by = ""
         #: The latents that it has written as it did so.
         self._kept: Tensor | None = None
         self._is_settling = False
+        #: Who has asked for the run's end on this rank.
+        self._by = ""
 
     def _hold(self, error: BaseException, text: str) -> None:
         if self.held is None:
@@ -96,6 +106,8 @@ class SharedRun(Run):
     def own(self, is_last: bool) -> Own:
         """Return what this rank has to say; ``is_last``: whether it is asked for the last time."""
         request = self._asked(is_last)
+        if request is not None:
+            self._by = self._by or request.by
         cancels = request is not None and request.what == "cancel"
         if self.held is not None and not isinstance(self.held, GenerationCancelled):
             return Own(Word.FAILED, self._text)
@@ -143,12 +155,12 @@ class SharedRun(Run):
         if self._kept is not None:
             outputs["latents"] = self._kept
         picture: Picture = "latents" if found.latents or self._kept is not None else "denoised"
-        super().interrupt(picture, self.asked_by(found))
+        super().interrupt(picture, self.stopped_by(found))
 
-    def asked_by(self, found: Verdict) -> str:
-        """Return who has asked for what all have agreed on, for the report."""
-        own = found.rank == self._sharing.ranks.own
-        return self._by if own and self._by else f"rank {found.rank}"
+    def stopped_by(self, found: Verdict) -> str:
+        """Return who ends the run, for its report."""
+        is_own = found.rank == self._sharing.ranks.own
+        return self._by if is_own and self._by else f"rank {found.rank}"
 
     # What a run does otherwise than one that is not shared.
 
@@ -160,9 +172,9 @@ class SharedRun(Run):
         return outputs
 
     def interrupt(self, picture: Picture, by: str) -> None:
+        self._by = self._by or by
         one_of("picture", picture, get_args(Picture))
         self._bound.target.check_interruptible()
-        self._by = self._by or by
         if self._wish is None or picture == "latents":
             self._wish = picture
 

@@ -90,7 +90,8 @@ def described(value: Any) -> str:
         name = f"{name} {name_of(value)}"
     if not kind.__module__.startswith("unicb."):
         return name
-    skipped = getattr(value, "_of_one_rank", ())
+    # What it was made with, as one may write it, has what differs by rank.
+    skipped = ("_given", *getattr(value, "_of_one_rank", ()))
     own = {key: each for key, each in vars(value).items() if key not in skipped}
     return f"{name}({_pairs(own)})"
 
