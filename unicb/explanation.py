@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
-from unicb._bind_checks import AskedRanks, bound_to
+from unicb._bind_checks import bound_to
 from unicb._explained import (
     Guided,
     caches_of,
@@ -179,14 +179,10 @@ def explained(pipeline: Any, basis: Basis) -> Explanation:
     )
 
 
-#: What is asked of a run that this process shares with none.
-_ALONE = AskedRanks(None, "later", 60.0)
-
-
 def refusal(pipeline: Any, callbacks: Sequence[Callback]) -> str | None:
     """Return the error with which ``bind`` refuses these callbacks; None if it takes them."""
     try:
-        bound_to(pipeline, callbacks, None, None, lambda run: None, _ALONE)
+        bound_to(pipeline, callbacks, None, None, lambda run: None)
     except (BackendNotFoundError, BackendLoadError):
         raise
     except Exception as error:
