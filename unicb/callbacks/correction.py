@@ -50,8 +50,8 @@ class LatentCorrection(Callback):
         clamp: bound, above 0; ``math.inf`` is off.
         stretch: range, from 0; 0 is off.
 
-        Each is a number for the whole run, a function of progress in 0..1 (of the step that ends),
-        or a table of ``(progress, value)`` such as ``[(0.0, 0.0), (0.8, 4.0)]``.
+    Each is a number for the whole run, a function of progress in 0..1 (of the step that ends), or a
+    table of ``(progress, value)`` such as ``[(0.0, 0.0), (0.8, 4.0)]``.
 
     Raises:
         ValueError: all three are None; a value is out of range, a table unsorted.

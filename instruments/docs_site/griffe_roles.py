@@ -1,0 +1,25 @@
+"""The roles of unicb's docstrings (``:class:`unicb.Preview```) as mkdocstrings' links."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import griffe
+
+_ROLE = re.compile(r":(?:class|func|meth|attr|data|exc|mod|obj):`(~?)\.?([^`]+)`")
+_LITERAL = re.compile(r"``([^`]+)``")
+
+
+def _short(match: re.Match[str]) -> str:
+    tilde, name = match.groups()
+    return f"`{name.rsplit('.', 1)[-1] if tilde else name}`"
+
+
+class Roles(griffe.Extension):
+    """Rewrites the docstrings of every object."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        if obj.docstring is not None:
+            text = _ROLE.sub(_short, obj.docstring.value)
+            obj.docstring.value = _LITERAL.sub(r"`\1`", text)
