@@ -70,13 +70,15 @@ CUTS = (0.8, 0.6, 0.4, 0.2, 0.0)
 
 
 def guided(cut: float) -> int:
-    """Rows that are computed: two in each step to that of the cut, one in each after it."""
+    """Return the rows that are computed: two in each step to that of the cut, then one in each."""
     return STEPS + min(STEPS, int(STEPS * cut) + 1)
 
 
 def guidance_interval(draw: Draw) -> Row:
     parts = [(0.0, 1.0), (0.0, 0.4), (0.1, 0.5), (0.2, 0.6), (0.3, 0.7), (0.5, 0.9)]
-    return [(f"{start:g} to {stop:g}", draw(GuidanceInterval(start, stop))) for start, stop in parts]
+    return [
+        (f"{start:g} to {stop:g}", draw(GuidanceInterval(start, stop))) for start, stop in parts
+    ]
 
 
 def guidance_schedule(draw: Draw) -> Row:
@@ -86,7 +88,7 @@ def guidance_schedule(draw: Draw) -> Row:
 
 
 class Plain(GuidanceRule):
-    """What the pipeline itself does."""
+    """Does what the pipeline itself does."""
 
     def combine(self, unconditional: Any, conditional: Any, scale: Any, step: RuleStep) -> Any:
         return unconditional + (conditional - unconditional) * scale
@@ -121,7 +123,7 @@ def interrupt(draw: Draw) -> Row:
 
 
 def trajectory(draw: Draw) -> Row:
-    """The latents of a file, decoded by the pipeline's VAE."""
+    """Draw the latents of a file, decoded by the pipeline's VAE."""
     with TemporaryDirectory() as folder:
         file = Path(folder, "run.npz")
         draw(Trajectory(file, every=4))

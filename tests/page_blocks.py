@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 _BLOCK = re.compile(
-    r'^=== "(?P<tab>[^"]+)"$|^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=indent)```$',
+    r'^=== "(?P<tab>[^"]+)"$|'
+    r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
 #: What a Python block prints stands in the block after it, in one of these.

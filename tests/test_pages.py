@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -69,9 +69,9 @@ ELSEWHERE = {
 
 
 @pytest.fixture
-def names(pipe: ToyPipeline, request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+def names(pipe: ToyPipeline, request: pytest.FixtureRequest) -> dict[str, Any]:
     more = HERE[request.getfixturevalue("page")]
-    yield {"pipe": pipe, **(more(pipe) if more else {})}
+    return {"pipe": pipe, **(more(pipe) if more else {})}
 
 
 @pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
@@ -105,7 +105,9 @@ def test_what_is_printed_is_compared(tmp_path: Path) -> None:
 
 
 def test_tabs_are_run_one_at_a_time(tmp_path: Path) -> None:
-    one, other = ('=== "{}"\n\n    ```python\n    x = {}\n    ```\n\n'.format(*t) for t in "A1 B2".split())
+    one, other = (
+        '=== "{}"\n\n    ```python\n    x = {}\n    ```\n\n'.format(*t) for t in ["A1", "B2"]
+    )
     page = write(tmp_path, one + other + "```python\nprint(x)\n```\n\n```\n2\n```\n")
     assert run(page, {}, tab="B") == 2
     assert [block.tab for block in blocks(page)] == ["A", "B", "", ""]

@@ -1,1 +1,1 @@
-"""What builds the documentation site and checks it: ``nox -s docs``."""
+"""Builds the documentation site and checks it: ``nox -s docs``."""

@@ -39,7 +39,7 @@ def assemble(to: Path, root: Path = ROOT) -> None:
 
 
 def _pages(root: Path) -> Iterator[tuple[str, bytes]]:
-    """Each file of the site by its path in it."""
+    """Yield each file of the site by its path in it."""
     docs = root / "docs"
     # Of a file of the repository, its place in the site; those that are yet to be made.
     places = {f"docs/{path}": path for path in _files(docs)}
@@ -73,14 +73,14 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def _place(path: str) -> str:
-    """Where in the site a file is that is not of ``docs/``."""
+    """Return where in the site a file is that is not of ``docs/``."""
     is_text = PurePosixPath(path).suffix in _LANGUAGES or path.endswith(".txt")
     # No second dot: what stands before ".md" is taken for a language.
     return f"project/{path.replace('.', '_')}.md" if is_text else f"project/{path}"
 
 
 def _relinked(text: str, path: str, to: str, place: Callable[[str], str | None]) -> str:
-    """The page with its links as they are in the site."""
+    """Return the page with its links as they are in the site."""
     here, there = posixpath.dirname(path), posixpath.dirname(to)
 
     def link(match: re.Match[str]) -> str:
@@ -100,7 +100,7 @@ def _relinked(text: str, path: str, to: str, place: Callable[[str], str | None])
 
 
 def _shown(text: str, path: str) -> str:
-    """A page that shows a file."""
+    """Return a page that shows a file."""
     fence = "`" * (3 + max(map(len, re.findall(r"`{3,}", text)), default=0))
     language = _LANGUAGES.get(PurePosixPath(path).suffix, "text")
     return f"# {path}\n\n{fence}{language}\n{text.rstrip()}\n{fence}\n"
@@ -111,4 +111,3 @@ def _write(file: Path, data: bytes) -> None:
     if not file.is_file() or file.read_bytes() != data:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)
-

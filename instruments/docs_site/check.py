@@ -26,7 +26,7 @@ _ELSEWHERE = re.compile(r"(https?:)?//")
 
 
 class Page(HTMLParser):
-    """What a page loads, what it links to, and what links to it may end in."""
+    """Reads what a page loads, what it links to, and what links to it may end in."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Page(HTMLParser):
 
 
 def faults(site: Path) -> Iterator[str]:
-    """What is wrong with the site, a line for each."""
+    """Yield what is wrong with the site, a line for each."""
     site = site.resolve()
     texts = {file: file.read_text("utf-8") for file in sorted(site.rglob("*.html"))}
     pages = {file: Page(text) for file, text in texts.items()}

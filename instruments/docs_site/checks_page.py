@@ -1,4 +1,4 @@
-"""The page of the conformance suite's checks, from their docstrings."""
+"""Makes the page of the conformance suite's checks from their docstrings."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 def checks_page(root: Path) -> str:
-    """Each check of the conformance suite, by its docstring."""
+    """Return the page: each check of the conformance suite, by its docstring."""
     lines = [
         "# The checks\n",
-        "`python -m unicb.testing NAME` makes these checks of a backend ([how](porting.md)). Each has",
-        "mutants that prove that it can fail. This page is made from their docstrings.\n",
+        "`python -m unicb.testing NAME` makes these checks of a backend ([how](porting.md)).",
+        "Each has mutants that prove that it can fail. This page is made from their docstrings.\n",
     ]
     for file in sorted((root / "unicb" / "testing").glob("_*.py")):
         tree = ast.parse(file.read_text("utf-8"))

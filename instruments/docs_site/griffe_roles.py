@@ -1,4 +1,4 @@
-"""The roles of unicb's docstrings (``:class:`unicb.Preview```) as mkdocstrings' links."""
+"""Turns the roles of unicb's docstrings (``:class:`unicb.Preview```) into Markdown."""
 
 from __future__ import annotations
 

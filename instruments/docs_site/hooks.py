@@ -1,4 +1,4 @@
-"""mkdocs' hooks: what the site needs and its plugins do not do."""
+"""Does as hooks of mkdocs what the site needs and its plugins do not do."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from docs_site.translations import notes
 _START = re.compile(r'href="/(zh/)?"( hreflang=)')
 _ALTERNATE = re.compile(r'\s*<link rel="alternate" [^>]*hreflang=[^>]*>')
 _MERMAID = re.compile(r'\s*<script src="[^"]*mermaid[^"]*"></script>')
-UNTRANSLATED = '!!! note ""\n    本页尚无中文版，以下为英文原文。\n\n'
-BEHIND = '!!! note ""\n    英文版已更新，本页尚缺：{missing}\n\n'
+UNTRANSLATED = '!!! note ""\n    本页尚无中文版，以下为英文原文。\n\n'  # noqa: RUF001
+BEHIND = '!!! note ""\n    英文版已更新，本页尚缺：{missing}\n\n'  # noqa: RUF001
 
 
 def on_config(config: Any) -> Any:
-    """Put the pages together, and leave out of the navigation the optional ones that are not there."""
+    """Put the pages together, and leave optional ones that are not there out of the navigation."""
     docs = Path(config.docs_dir)
     assemble(docs)
     config.nav = _there(config.nav, {*config.extra["optional"]}, docs)
@@ -33,7 +33,7 @@ def on_pre_build(config: Any) -> None:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Say of a page among the Chinese ones that it is English, or behind the English one."""
+    """Note on a page among the Chinese ones that it is English, or behind the English one."""
     if not page.file.dest_uri.startswith("zh/"):
         return markdown
     if not page.file.src_uri.endswith(".zh.md"):
@@ -55,7 +55,7 @@ def on_post_page(output: str, page: Any, **_: Any) -> str:
 
 
 def _there(entries: list[Any], optional: set[str], docs: Path) -> list[Any]:
-    """The entries of a navigation without those optional ones whose page is not there."""
+    """Return the entries of a navigation without those optional ones whose page is not there."""
     kept: list[Any] = []
     for entry in entries:
         ((title, target),) = entry.items()

@@ -1,6 +1,7 @@
-"""Looks at the pages of a built site in headless Chromium, on a screen and on a telephone, light and
-dark: at all of one language, and at the translated ones of the others. What the console calls an error, a request to another host, an answer that is none, a page
-wider than its window, and a diagram that is not drawn are faults.
+"""Looks at the pages of a built site in headless Chromium, on a screen and on a telephone, in light
+and in dark: at all of one language, and at the translated ones of the others. Faults are: what the
+console calls an error, a request to another host, an answer that is none, a page wider than its
+window, and a diagram that is not drawn.
 
     CHROMIUM=/usr/bin/chromium python -m docs_site.look build/site [--pictures FOLDER] [PAGE ...]
 """
@@ -20,7 +21,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, TimeoutError, sync_playwright
 
 SIZES = {"screen": (1280, 900), "telephone": (390, 844)}
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
@@ -40,12 +41,12 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         return super().translate_path(path.removeprefix(f"/{BELOW}"))
 
     def log_message(self, *_: Any) -> None:
-        """Nothing: who looks tells what was not found."""
+        """Say nothing: who looks tells what was not found."""
 
 
 @contextmanager
 def served(site: Path) -> Iterator[str]:
-    """The address of the site while it is served on this machine."""
+    """Serve the site on this machine; gives its address."""
     handler = functools.partial(_Handler, directory=str(site))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -56,7 +57,7 @@ def served(site: Path) -> Iterator[str]:
 
 
 def pages_of(site: Path) -> list[str]:
-    """Paths of the pages, each ending in a slash; of those that are alike, the first."""
+    """Return paths of the pages, each ending in a slash; of those that are alike, the first."""
     paths: dict[str, str] = {}
     for file in sorted(site.rglob("index.html")):
         path = file.parent.relative_to(site).as_posix()
@@ -79,6 +80,7 @@ class Look:
 
     def visit(self, path: str, pictures: Path | None = None) -> None:
         self.way = "loading"
+        self.page.set_viewport_size({"width": 1280, "height": 900})
         self.page.goto(self.base + path, wait_until="load")
         if self.page.locator(".mermaid").count():
             self.page.wait_for_function(f"!({_UNDRAWN})", timeout=20_000)
@@ -86,8 +88,10 @@ class Look:
             self.way = f"{size}, {scheme}"
             self.page.set_viewport_size({"width": width, "height": height})
             self.page.emulate_media(color_scheme=scheme)
-            if wider := self.page.evaluate(_WIDER):
-                self._note(f"{wider} pixels wider than the window")
+            try:  # a drawer may still be moving
+                self.page.wait_for_function(f"{_WIDER} <= 0", timeout=3000)
+            except TimeoutError:
+                self._note(f"{self.page.evaluate(_WIDER)} pixels wider than the window")
             if pictures is not None:
                 name = path.strip("/").replace("/", "-") or "index"
                 file = pictures / f"{name}-{size}-{scheme}.png"

@@ -1,4 +1,4 @@
-"""The messages of unicb's own errors, read from its code, and the page that says what to do.
+"""Reads the messages of unicb's own errors from its code, and makes the page on what to do.
 
     python instruments/docs_site/messages.py    writes docs/errors.md
 
@@ -27,12 +27,12 @@ GAP = "…"
 INTRODUCTION = """\
 # Errors
 
-Every message that unicb raises on its own account, with its cause and what to do. Search this page for
-the words of yours: … stands for a name or a number. Errors of the frameworks are in
+Every message that unicb raises on its own account, with its cause and what to do. Search this page
+for the words of yours: … stands for a name or a number. Errors of the frameworks are in
 [troubleshooting](troubleshooting.md).
 
-Wrong arguments (a ratio of 1.5, a string where a callback belongs) raise `ValueError` or `TypeError`,
-whose messages say what was given and what is allowed; they are not listed here.
+Wrong arguments (a ratio of 1.5, a string where a callback belongs) raise `ValueError` or
+`TypeError`, whose messages say what was given and what is allowed; they are not listed here.
 
 Made by `python instruments/docs_site/messages.py` from the code; the causes and remedies are in
 `instruments/docs_site/remedies.toml`.
@@ -41,7 +41,7 @@ Made by `python instruments/docs_site/messages.py` from the code; the causes and
 
 @dataclass(frozen=True, order=True)
 class Message:
-    """A message, with gaps, and the error that has it."""
+    """Holds a message, with gaps, and the error that has it."""
 
     text: str
     error: str
@@ -49,7 +49,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Remedy:
-    """An entry: what messages it is about, by words in them; the cause, and what to do."""
+    """Holds an entry: words in the messages that it is about, the cause, and what to do."""
 
     title: str
     words: tuple[str, ...]
@@ -61,7 +61,7 @@ class Remedy:
 
 
 def messages(root: Path = ROOT) -> list[Message]:
-    """All messages, once each; the conformance suite's are its own."""
+    """Return all messages, once each; the conformance suite's are its own."""
     folders = [root / "unicb", root / "backends"]
     files = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
     own = (file for file in files if "testing" not in file.parts)
@@ -80,7 +80,7 @@ def _of(tree: ast.Module) -> Iterator[Message]:
 
 
 def _texts(node: ast.expr, functions: dict[str, ast.FunctionDef]) -> Iterator[str]:
-    """The texts that an argument may be; of a call of a function of the file, what that returns."""
+    """Yield the texts that an argument may be; of a call of a function, what that returns."""
     if isinstance(node, ast.Call) and ast.unparse(node.func) in functions:
         for made in ast.walk(functions[ast.unparse(node.func)]):
             if isinstance(made, ast.Return) and made.value is not None:
@@ -104,7 +104,7 @@ def _text(node: ast.expr) -> str:
 
 
 def remedies(file: Path = REMEDIES) -> list[Remedy]:
-    """The entries, in their order on the page."""
+    """Return the entries, in their order on the page."""
     entries = tomllib.loads(file.read_text("utf-8"))
     return [
         Remedy(title, tuple(entry["words"]), entry["cause"], entry["remedy"])
@@ -113,7 +113,7 @@ def remedies(file: Path = REMEDIES) -> list[Remedy]:
 
 
 def page() -> str:
-    """The page in Markdown."""
+    """Return the page in Markdown."""
     parts, every = [INTRODUCTION], messages()
     for remedy in remedies():
         mine = [message for message in every if remedy.is_about(message)]

@@ -1,7 +1,7 @@
-"""Whether a translated page has what the English one says now.
+"""Tells of each translated page whether it has what the English one says now.
 
-A translation ``page.zh.md`` begins with a note of the English page that it was made from, and, where
-that has changed since, of what is missing:
+A translation ``page.zh.md`` begins with a note of the English page that it was made from, and,
+where that has changed since, of what is missing:
 
     <!-- translates: 0123456789ab -->
     <!-- missing: the section on Ctrl-C -->
@@ -25,31 +25,31 @@ _BLOCK = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTA
 
 
 class Notes(NamedTuple):
-    """What a translation says of itself: the hash of the English page, and what is missing."""
+    """Holds what a translation says of itself: the English page's hash, and what is missing."""
 
     translates: str
     missing: str
 
 
 def notes(text: str) -> Notes:
-    """The notes at the top of a translation; empty where there is none."""
+    """Return the notes at the top of a translation; empty where there is none."""
     translates, missing = _TRANSLATES.search(text), _MISSING.search(text)
     return Notes(translates[1] if translates else "", missing[1] if missing else "")
 
 
 def hash_of(text: str) -> str:
-    """What a translation of this page notes."""
+    """Return what a translation of this page notes."""
     return sha256(text.encode("utf-8")).hexdigest()[:12]
 
 
 def translations(root: Path) -> Iterator[tuple[Path, Path]]:
-    """Each translation in the repository, with its English page."""
+    """Yield each translation in the repository, with its English page."""
     for page in sorted([*root.glob("*.zh.md"), *(root / "docs").rglob("*.zh.md")]):
         yield page, page.with_name(page.name.removesuffix(".zh.md") + ".md")
 
 
 def faults(page: Path, english: Path) -> list[str]:
-    """What is wrong with a translation: nothing, or sentences that say what to do."""
+    """Return what is wrong with a translation: nothing, or sentences that say what to do."""
     if not english.is_file():
         return [f"{page.name} translates {english.name}, which is not there"]
     text, original = page.read_text("utf-8"), english.read_text("utf-8")
@@ -57,12 +57,14 @@ def faults(page: Path, english: Path) -> list[str]:
     current = translates == hash_of(original)
     if not current and not missing:
         found.append(
-            f"{english.name} has changed since {page.name} was made from it: translate what is new, "
-            f"and run python instruments/docs_site/translations.py {page.name}; or note what is "
-            "missing: <!-- missing: ... -->"
+            f"{english.name} has changed since {page.name} was made from it: translate what is "
+            f"new, and run python instruments/docs_site/translations.py {page.name}; or note what "
+            "is missing: <!-- missing: ... -->"
         )
     if current and missing:
-        found.append(f"{page.name} is of today's {english.name}, and notes that {missing} is missing")
+        found.append(
+            f"{page.name} is of today's {english.name}, and notes that {missing} is missing"
+        )
     if not missing and _code(text) != _code(original):
         found.append(f"the code of {page.name} is not that of {english.name}")
     return found
@@ -76,8 +78,10 @@ def mark(page: Path, english: Path) -> None:
 
 
 def _code(text: str) -> list[tuple[str, str]]:
-    """The code of a page, without its comments, which may be translated; and what it prints."""
-    blocks = ((language, body) for _, language, body in _BLOCK.findall(text) if language != "mermaid")
+    """Return the code of a page without its comments, which may be translated, and what it prints."""
+    blocks = (
+        (language, body) for _, language, body in _BLOCK.findall(text) if language != "mermaid"
+    )
     return [(language, re.sub(r"\s*#.*", "", body)) for language, body in blocks]
 
 

@@ -1,5 +1,5 @@
-"""Each class in one line: what works on it, how exactly, and why not. A file for machines, and the
-page that is searched for "Does it work on my pipeline?"."""
+"""Says of each class in one line what works on it, how exactly, and why not: in a file for
+machines, and on the page that is searched for "Does it work on my pipeline?"."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ COLUMNS = {
 }
 #: Where a reason's facts were read, which the family's page says, too.
 _FACTS = re.compile(r"\.? Facts from: [^;]*")
+#: A cell of what was not run.
+NOT_RUN = "\N{EN DASH}"
 _RIGHT = ("exact", "right")
 INTRODUCTION = """\
 # Does it work on my pipeline?
@@ -47,14 +49,16 @@ the verdict. Without JavaScript, and below, the same stands in a table for each 
 
 <div id="unicb-lookup"></div>
 
-Each class was built small, of random weights, and run with unicb and without (`nox -s coverage-cfg`,
-`coverage-guidance`, `coverage-previews`, `coverage-stops`, `coverage-steps`, `coverage-modular`; on
-diffusers and on mindone, on a CPU). [What works](coverage.md) says what was asked of each, with every figure.
+Each class was built small, of random weights, and run with unicb and without, on diffusers and on
+mindone, on a CPU (`nox -s coverage-cfg`, `coverage-guidance`, `coverage-previews`,
+`coverage-stops`, `coverage-steps`, `coverage-modular`). [What works](coverage.md) says
+what was asked of each, with every figure.
 
 - **cut** is `CFGCutoff`, **interval** `GuidanceInterval`, **scale** `GuidanceSchedule`, **rule**
   `GuidanceRule`, **preview** `Preview`, **stop** `Interrupt`.
 - **exact**: what comes out equals a run that computes everything and leaves it unused, up to the
-  rounding of float32; **to** is the largest difference of the cut, in standard deviations of the latents.
+  rounding of float32; **to** is the largest difference of the cut, in standard deviations of the
+  latents.
 - **right**: the preview shows the picture that comes of it.
 - **otherwise**: it works, and does something else than on most pipelines; the reason says what.
 - **refused**: `bind` raises an error with the reason, before anything runs.
@@ -63,8 +67,9 @@ diffusers and on mindone, on a CPU). [What works](coverage.md) says what was ask
   ([how](without_callback.md)), or its loop's blocks ([modular pipelines](modular.md)).
 - A verdict is the worst of a class's variants; *in 1 of 2* counts them. A dash: not run.
 
-A class that is not here (of your own, of the community, of a newer release) is served where its code, or
-its first step, shows what it does, and refused otherwise: `bind(pipe, ...)` says which, before the run.
+A class that is not here (of your own, of the community, of a newer release) is served where its
+code, or its first step, shows what it does, and refused otherwise: `bind(pipe, ...)` says which,
+before the run.
 The same data for machines: [pipelines.json](pipelines.json).
 
 ## The classes of each family
@@ -72,7 +77,7 @@ The same data for machines: [pipelines.json](pipelines.json).
 
 
 def lookup(found: Found, folder: Path) -> list[dict[str, Any]]:
-    """A row for each class and framework; ``folder`` has the files on modular pipelines."""
+    """Return a row for each class and framework; ``folder`` has the files on modular pipelines."""
     rows = [
         _row(family, framework, kind, of)
         for family in families(found)
@@ -86,10 +91,8 @@ def lookup(found: Found, folder: Path) -> list[dict[str, Any]]:
     )
 
 
-def _classes(
-    found: Found, family: str, framework: str
-) -> Iterator[tuple[str, dict[str, Rows]]]:
-    """Each class of the family, with its rows of every measure."""
+def _classes(found: Found, family: str, framework: str) -> Iterator[tuple[str, dict[str, Rows]]]:
+    """Yield each class of the family, with its rows of every measure."""
     of = {
         name: [row for row in measure.rows(found, framework) if family_of(row) == family]
         for name, measure in COLUMNS.items()
@@ -113,7 +116,7 @@ def _row(family: str, framework: str, kind: str, of: dict[str, Rows]) -> dict[st
 
 
 def _verdict(rows: Rows) -> dict[str, str] | None:
-    """The worst of the class's variants, in how many of them, and why; None where it was not run."""
+    """Return the worst of the class's variants, in how many, and why; None where it was not run."""
     ran = [row for row in rows if row["verdict"] != "impossible"]
     if not ran:
         return None
@@ -126,7 +129,7 @@ def _verdict(rows: Rows) -> dict[str, str] | None:
 
 
 def _modular(folder: Path, framework: str) -> Iterator[dict[str, Any]]:
-    """A row for each modular pipeline; its titles are a class and a variant."""
+    """Yield a row for each modular pipeline; its titles are a class and a variant."""
     file = folder / f"modular-{framework}.json"
     if not file.is_file():
         return
@@ -156,7 +159,7 @@ def _modular_verdict(runs: Iterable[dict[str, Any]], what: str) -> dict[str, str
 
 
 def page(rows: list[dict[str, Any]]) -> str:
-    """The page: a table for each family."""
+    """Return the page: a table for each family."""
     parts = [INTRODUCTION]
     for family, of in groupby(rows, lambda row: row["family"]):
         says = "Pipelines of blocks." if family == MODULAR else about(family)
@@ -177,18 +180,18 @@ def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 def _cell(found: dict[str, str] | None) -> str:
     if found is None:
-        return "–"
+        return NOT_RUN
     return f"{found['verdict']} in {found['in']}" if found["in"] else found["verdict"]
 
 
 def _exactness(difference: float | None) -> str:
     if difference is None:
-        return "–"
+        return NOT_RUN
     return f"{difference:.0e}" if difference else "0"
 
 
 def _reasons(row: dict[str, Any]) -> str:
-    """Each reason once, after what it is the reason of."""
+    """Return each reason once, after what it is the reason of."""
     of: dict[str, list[str]] = {}
     for name in COLUMNS:
         found = row[name]
@@ -200,7 +203,7 @@ def _reasons(row: dict[str, Any]) -> str:
 
 
 def files(found: Found, folder: Path) -> dict[str, str]:
-    """The texts of the page and of the file for machines, by their names."""
+    """Return the texts of the page and of the file for machines, by their names."""
     rows = lookup(found, folder)
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     return {PAGE: page(rows), FILE: f"[\n{lines}\n]\n"}

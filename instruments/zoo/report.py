@@ -37,9 +37,9 @@ INTRODUCTION = """\
 Here is every pipeline class of diffusers, and of mindone.diffusers, that has a denoising loop:
 built small, and run with unicb's callbacks. Most call a step-end callback; in the others, a step's
 end is told [by their scheduler](without_callback.md). Look for a class in the
-[list of classes](#classes), or [look it up](pipelines.md). Its name leads to the page of its family,
-with a verdict for each callback on each framework, the reason where it is not *exact* or *right*,
-and the figures of each variant.
+[list of classes](#classes), or [look it up](pipelines.md). Its name leads to the page of its
+family, with a verdict for each callback on each framework, the reason where it is not *exact* or
+*right*, and the figures of each variant.
 What came of the same loops as if unicb knew none of them: [observed.md](observed.md).
 
 Made by `nox -s coverage-report` from the [files](#the-files) that measuring writes; not written by

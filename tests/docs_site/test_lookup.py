@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from docs_site.look import served
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from docs_site.look import served
 
 SITE = Path(__file__).parents[2] / "build" / "site"
 ANSWER = ".unicb-verdict"

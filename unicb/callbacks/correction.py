@@ -58,6 +58,10 @@ class LatentCorrection(Callback):
         TypeError: a value is no number. (Of a function: in the run.)
         UnsupportedPipelineError: from ``bind``: the latents are not ``[rows, channels, height,
             width]``, or not offered.
+
+    Example:
+        >>> late = LatentCorrection(centre=0.5, clamp=[(0.0, 9.0), (0.8, 3.5)])
+        >>> image = bind(pipe, late)("a red star")[0]
     """
 
     tensors = ("latents",)

@@ -153,6 +153,13 @@ class Preview(Callback):
             a word that names none.
         UnsupportedPipelineError: from ``bind``, where the format of the latents is not known, they
             are no picture and no video, or the decoder is not for them.
+
+    Example:
+        >>> frames = []
+        >>> image = bind(pipe, Preview(frames.append, every=5))("a red star")[0]
+        >>> [frame.step for frame in frames]
+        [0, 5, 9]
+        >>> image = bind(pipe, Preview("steps/{step:03d}.png"))("a red star")[0]
     """
 
     tensors = ("latents",)
