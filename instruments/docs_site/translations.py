@@ -78,7 +78,7 @@ def mark(page: Path, english: Path) -> None:
 
 
 def _code(text: str) -> list[tuple[str, str]]:
-    """Return the code of a page without its comments, which may be translated, and what it prints."""
+    """Return the code of a page without its comments, which are translated, and what it prints."""
     blocks = (
         (language, body) for _, language, body in _BLOCK.findall(text) if language != "mermaid"
     )
