@@ -91,7 +91,7 @@ for each_framework in FRAMEWORKS:
 #: Of the documentation site.
 DOCS = [
     *("mkdocs", "mkdocs-material", "mkdocs-static-i18n", "mkdocstrings", "mkdocstrings-python"),
-    *("jieba", "ruff", "playwright", "pytest"),
+    *("jieba", "ruff", "playwright", "pytest", "numpy", "pillow"),
 ]
 
 #: What Chromium is called, where it is on the path.
@@ -607,8 +607,12 @@ def docs(session: nox.Session) -> None:
     session.run("python", "-P", "-m", "docs_site.translations", env=env)
     session.run("mkdocs", "build", "--quiet", env=env)
     session.run("python", "-P", "-m", "docs_site.check", "build/site", env=env)
-    run_pytest(session, "tests/docs_site", options=[], env={"CHROMIUM": find_chromium(session)})
     env["CHROMIUM"] = find_chromium(session)
+    # From the sources, of which the pages are made, too.
+    path = os.pathsep.join(
+        [INSTRUMENTS, *(str(Path(part).resolve()) for part in (".", "backends"))]
+    )
+    run_pytest(session, "tests/docs_site", options=[], env={**env, "PYTHONPATH": path})
     session.run("python", "-P", "-m", "docs_site.look", "build/site", *session.posargs, env=env)
 
 

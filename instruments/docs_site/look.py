@@ -32,6 +32,8 @@ ALIKE = re.compile(r"(?<=^coverage)/.+|(?<=^project)/.+")
 #: What the pages of another language say that are not translated (hooks.py).
 UNTRANSLATED = "本页尚无中文版"
 _WIDER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+#: What the buttons for light and dark do.
+_PALETTE = "s => document.querySelectorAll('[name=__palette]')[+(s === 'dark')].click()"
 _UNDRAWN = """[...document.querySelectorAll('pre.mermaid, .mermaid')]
     .filter(e => e.tagName === 'PRE' || e.getBoundingClientRect().height < 20).length"""
 
@@ -83,19 +85,23 @@ class Look:
         self.page.set_viewport_size({"width": 1280, "height": 900})
         self.page.goto(self.base + path, wait_until="load")
         if self.page.locator(".mermaid").count():
-            self.page.wait_for_function(f"!({_UNDRAWN})", timeout=20_000)
+            self._wait(f"!({_UNDRAWN})", "a diagram is not drawn")
         for (size, (width, height)), scheme in product(SIZES.items(), SCHEMES):
             self.way = f"{size}, {scheme}"
             self.page.set_viewport_size({"width": width, "height": height})
-            self.page.emulate_media(color_scheme=scheme)
-            try:  # a drawer may still be moving
-                self.page.wait_for_function(f"{_WIDER} <= 0", timeout=3000)
-            except TimeoutError:
-                self._note(f"{self.page.evaluate(_WIDER)} pixels wider than the window")
+            self.page.evaluate(_PALETTE, scheme)
+            self._wait(f"{_WIDER} <= 0", "the page is wider than the window")
             if pictures is not None:
                 name = path.strip("/").replace("/", "-") or "index"
                 file = pictures / f"{name}-{size}-{scheme}.png"
-                self.page.screenshot(path=file, full_page=True)
+                self.page.screenshot(path=file)
+
+    def _wait(self, condition: str, fault: str) -> None:
+        """Wait for what may take a moment, such as a drawer that moves; else note a fault."""
+        try:
+            self.page.wait_for_function(condition, timeout=5000)
+        except TimeoutError:
+            self._note(fault)
 
     def _requested(self, url: str) -> None:
         if not url.startswith((self.base, "data:", "blob:")):
@@ -114,8 +120,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("site", type=Path)
     parser.add_argument("pages", nargs="*", help="paths of pages; all, if none is given")
-    parser.add_argument("--pictures", type=Path, help="where to keep a picture of each page")
-    options = parser.parse_args()
+    parser.add_argument(
+        "--pictures", type=Path, help="where to keep pictures of what is seen first of each"
+    )
+    options = parser.parse_intermixed_args()
     paths = options.pages or pages_of(options.site)
     with served(options.site) as base, sync_playwright() as playwright:
         chromium = playwright.chromium
