@@ -60,6 +60,7 @@ ELSEWHERE = {
     "docs/without_callback.md": "tests/backends/unicb_torch/test_pages.py",
     "examples/shapes/README.md": "tests/backends/unicb_torch/test_pages.py",
     "docs/previews.md": "tests/test_sinks.py",
+    "docs/recipes.md": "tests/test_recipes.py",
     "docs/latents.md": "tests/test_fit.py",
     "docs/porting.md": "tests/porting/test_porting_page.py",
     "docs/callbacks/guidance.md": "tests/test_guidance_page.py",
