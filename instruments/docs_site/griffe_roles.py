@@ -8,6 +8,7 @@ from typing import Any
 import griffe
 
 _ROLE = re.compile(r":(?:class|func|meth|attr|data|exc|mod|obj):`(~?)\.?([^`]+)`")
+_EXAMPLE = re.compile(r"^( *)Example:$", re.MULTILINE)
 _LITERAL = re.compile(r"``([^`]+)``")
 
 
@@ -22,4 +23,6 @@ class Roles(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:
             text = _ROLE.sub(_short, obj.docstring.value)
+            # As sessions, which they are, and not as text with links.
+            text = _EXAMPLE.sub(r"\1Examples:", text)
             obj.docstring.value = _LITERAL.sub(r"`\1`", text)
