@@ -28,7 +28,7 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 nox.options.sessions = [
     *("environments", "lint", "types", "tests", "conformance", "ranks", "both"),
-    *("service(torch)", "webui(torch)", "notebook(torch)"),
+    *("service(torch)", "webui(torch)", "notebook(torch)", "docs"),
 ]
 
 # MindSpore 2.7.0 has no wheel for a later Python.
@@ -87,6 +87,12 @@ for each_framework in FRAMEWORKS:
     PACKAGES[f"notebook-{each_framework}"] = [
         *(*PACKAGES[each_framework], "jupyterlab", "nbclient", "playwright", "pytest"),
     ]
+
+#: Of the documentation site.
+DOCS = [
+    *("mkdocs", "mkdocs-material", "mkdocs-static-i18n", "mkdocstrings", "mkdocstrings-python"),
+    *("jieba", "ruff", "playwright", "pytest", "numpy", "pillow"),
+]
 
 #: What Chromium is called, where it is on the path.
 CHROMIUMS = [
@@ -615,6 +621,37 @@ def notebook(session: nox.Session, framework: str) -> None:
     install_wheel(session, f"notebook-{framework}", "notebook", constraints=backend)
     arguments = ["tests/notebook", "--framework", framework, *session.posargs]
     run_pytest(session, *arguments, options=[], env=env)
+
+
+def install_docs(session: nox.Session) -> dict[str, str]:
+    """Install what builds the documentation site; returns what tells it where things are."""
+    install(session, "docs", *DOCS)
+    Path("build", "docs").mkdir(parents=True, exist_ok=True)  # mkdocs wants it to be there
+    return {"PYTHONPATH": INSTRUMENTS, "NO_MKDOCS_2_WARNING": "1"}
+
+
+@nox.session(python=PYTHON)
+@noted
+def docs(session: nox.Session) -> None:
+    """Build the documentation site in build/site, check its links, and look at it in Chromium."""
+    env = install_docs(session)
+    session.run("python", "-P", "-m", "docs_site.translations", env=env)
+    session.run("mkdocs", "build", "--quiet", env=env)
+    session.run("python", "-P", "-m", "docs_site.check", "build/site", env=env)
+    env["CHROMIUM"] = find_chromium(session)
+    # From the sources, of which the pages are made, too.
+    path = os.pathsep.join(
+        [INSTRUMENTS, *(str(Path(part).resolve()) for part in (".", "backends"))]
+    )
+    run_pytest(session, "tests/docs_site", options=[], env={**env, "PYTHONPATH": path})
+    session.run("python", "-P", "-m", "docs_site.look", "build/site", *session.posargs, env=env)
+
+
+@nox.session(python=PYTHON, name="docs-serve")
+@noted
+def docs_serve(session: nox.Session) -> None:
+    """Show the documentation site at http://127.0.0.1:8000, and build it anew as you write."""
+    session.run("mkdocs", "serve", *session.posargs, env=install_docs(session))
 
 
 def run_zoo(session: nox.Session, framework: str, *arguments: str) -> None:

@@ -1,4 +1,5 @@
-"""Puts the project's addresses into its metadata: those of the place that this clone comes from.
+"""Puts the project's addresses into its metadata: those of the place that this clone comes from;
+and the README, with links that work there.
 
 hatchling asks for them when it builds (``tool.hatch.metadata.hooks`` in pyproject.toml). So they
 are true of a fork, too, and no address has to be known here. What is built from an sdist has those
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +19,10 @@ try:
     from hatchling.metadata.plugin.interface import MetadataHookInterface
 except ImportError:  # the check of what was built needs no hatchling
     MetadataHookInterface = object  # type: ignore[assignment, misc]
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from readme_for_index import readme_for_index
 
 #: As in git@host:owner/name.git
 _SCP = re.compile(r"(?:[^@/]+@)?([^:/]+):(?!//)(.+)")
@@ -62,4 +68,8 @@ class ProjectURLs(MetadataHookInterface):
     """Answers hatchling, which asks it by ``update``."""
 
     def update(self, metadata: dict[str, Any]) -> None:
-        metadata["urls"] = urls_of(Path(self.root))
+        root = Path(self.root)
+        metadata["urls"] = urls_of(root)
+        text = (root / "README.md").read_text("utf-8")
+        shown = readme_for_index(text, metadata["urls"].get("Source", ""))
+        metadata["readme"] = {"content-type": "text/markdown", "text": shown}

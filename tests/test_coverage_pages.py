@@ -60,8 +60,10 @@ def test_pages_are_made_again_from_the_files_alone(tmp_path: Path) -> None:
     path = os.pathsep.join([*sys.path, str(ROOT / "instruments")])
     command = [sys.executable, "-P", "-m", "zoo", "report", "--docs", str(tmp_path)]
     subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=True)
-    made = {p.relative_to(tmp_path): p.read_text("utf-8") for p in tmp_path.rglob("*.md")}
-    committed = [DOCS / "coverage.md", DOCS / "observed.md", *(DOCS / "coverage").glob("*.md")]
+    written = [*tmp_path.rglob("*.md"), tmp_path / "pipelines.json"]
+    made = {p.relative_to(tmp_path): p.read_text("utf-8") for p in written}
+    names = ("coverage.md", "observed.md", "pipelines.md", "pipelines.json")
+    committed = [*(DOCS / name for name in names), *(DOCS / "coverage").glob("*.md")]
     assert made == {p.relative_to(DOCS): p.read_text("utf-8") for p in committed}
 
 
@@ -206,7 +208,7 @@ def test_reason_of_several_classes_is_there_once(tmp_path: Path) -> None:
 
 def test_what_was_not_measured_is_not_told(tmp_path: Path) -> None:
     made = made_of(tmp_path, stop("", "exact"))
-    assert set(made) == {"coverage.md", "coverage/flux.md"}
+    assert set(made) == {"coverage.md", "coverage/flux.md", "pipelines.md", "pipelines.json"}
     assert "## Stops" in made["coverage.md"]
     assert "## Previews" not in made["coverage.md"]
     assert "mindone has none of these classes." in made["coverage/flux.md"]
@@ -225,3 +227,40 @@ def test_what_is_seen_of_loops_is_never_wrong() -> None:
         for row in guided:
             if "refused" in (row["verdict"], (row["first"] or {}).get("verdict")):
                 assert f"| `{row['class']}` | {row['variant']} |" in page
+
+
+def test_lookup_has_every_class_of_each_library_with_its_verdicts() -> None:
+    rows = json.loads((DOCS / "pipelines.json").read_text("utf-8"))
+    listed = {(row["class"], row["framework"]): row for row in rows}
+    assert len(listed) == len(rows)
+    page = (DOCS / "pipelines.md").read_text("utf-8")
+    seen = 0
+    for file in FILES:
+        measure, _, framework = file.stem.rpartition("-")
+        name = {"": "cut", "rules": "rule", "previews": "preview", "stops": "stop"}.get(measure)
+        for found in rows_of(file):
+            row = listed[found["class"], framework]
+            assert f"| `{row['class']}` | {row['library']} |" in page
+            if name is None or found["verdict"] == "impossible":
+                continue
+            worst = row[name]
+            if found["verdict"] not in ("exact", "right"):
+                # Nobody is told that something works which does not on a variant.
+                assert worst["verdict"] not in ("exact", "right"), row
+            if worst["verdict"] == found["verdict"]:
+                seen += 1
+                assert " ".join(found["why"].split()) in worst["why"]
+                assert (found.get("difference") or 0) <= (row["exactness"] or 0) or name != "cut"
+    assert seen > 1000
+
+
+def test_lookup_has_modular_pipelines() -> None:
+    rows = json.loads((DOCS / "pipelines.json").read_text("utf-8"))
+    modular = [row for row in rows if row["family"] == "modular"]
+    named = {row["class"] for row in modular if row["framework"] == "torch"}
+    file = DOCS / "coverage" / "modular-torch.json"
+    titles = json.loads(file.read_text("utf-8"))["classes"]
+    assert named == {title.partition(" ")[0] for title in titles}
+    (ltx,) = (row for row in modular if row["class"] == "LTX2ModularPipeline")
+    assert ltx["cut"]["verdict"] == "exact"
+    assert "more predictions than the two" in ltx["rule"]["why"]

@@ -9,19 +9,22 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
-CODE = re.compile(r"^```.*?^```$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"^( *)```.*?^\1```$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)|^\[[^\]^]+\]: (\S+)$", re.MULTILINE)
 REFERENCE = re.compile(r"\]\[([^\]]+)\]|(\[\^\d+\])(?!:)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+#: Where the site puts a name's docstring, with an anchor of that name.
+DOCUMENTED = re.compile(r"^::: (\S+)$", re.MULTILINE)
 
 
 def anchors(page: Path) -> set[str]:
     """What links to headings of the page end in, as GitHub makes them."""
     text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
-    return {
+    headings = {
         re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
         for heading in HEADING.findall(text)
     }
+    return {*headings, *DOCUMENTED.findall(text)}
 
 
 def dead(page: Path) -> list[str]:

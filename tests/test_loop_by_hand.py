@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -344,3 +346,26 @@ def test_what_the_loop_hands_to_the_step_is_known() -> None:
             latents = scheduler.step(noise, t, latents, eta=0.5).prev_sample
     assert found == [{"eta": 0.5}] * 2
     assert callbacks._bound.target.step_arguments is None
+
+
+SCRIPT = """\
+from unicb import Loop, StepTimer, bind
+from test_loop_by_hand import Scheduler, ToyUNet, start
+
+unet, scheduler, timer = ToyUNet(), Scheduler(), StepTimer(wait=False)
+latents, embeds = start()
+scheduler.set_timesteps(6)
+with bind(Loop(unet=unet, scheduler=scheduler), timer) as callbacks:
+    for t in scheduler.timesteps:
+        noise = unet(latents, t, encoder_hidden_states=embeds)
+        latents = scheduler.step(noise, t, latents).prev_sample
+print(callbacks.state, len(timer.times.seconds))
+"""
+
+
+def test_loop_of_a_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It stands in no function, after other statements."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    runpy.run_path(str(script), run_name="__main__")
+    assert capsys.readouterr().out == "finished 5\n"

@@ -32,8 +32,12 @@ async def run_async(
     the pipeline. Whatever else the pipeline raises is raised here.
 
     Example:
-        >>> task = asyncio.create_task(run_async(pipe, "a red star", [CFGCutoff(0.4)]))
-        >>> task.cancel()
+        >>> async def draw():
+        ...     async with asyncio.timeout(60):  # cancels the run where it takes longer
+        ...         return await run_async(pipe, "a red star", [CFGCutoff(0.4)])
+        >>> import asyncio
+        >>> asyncio.run(draw())[0].shape
+        (8, 8, 4)
 
     Args:
         pipeline: as for :func:`unicb.bind`.

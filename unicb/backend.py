@@ -64,7 +64,13 @@ class Ranks:
 
 class Backend(ABC):
     """A backend is one framework, as unicb sees it. A backend derives from this, and writes what
-    differs."""
+    differs.
+
+    Example:
+        >>> from unicb.backend import backend_for
+        >>> backend_for(pipe).name
+        'numpy'
+    """
 
     #: The name of the entry point, e.g. ``"torch"``.
     name: str

@@ -73,6 +73,12 @@ def bind(
         ValueError: ``on_sigint`` or ``agree`` is another word; two callbacks decide on the same
             thing, or are the same object.
         UnicbError: ``on_sigint`` in another thread than the main one.
+
+    Example:
+        >>> callbacks = bind(pipe, CFGCutoff(0.4), Interrupt(5))
+        >>> image = callbacks("a red star", num_inference_steps=10)[0]
+        >>> callbacks.state, callbacks.step
+        ('interrupted', 5)
     """
     handle = Handle()
     ranks = AskedRanks(group, agree, timeout)
@@ -96,6 +102,12 @@ class Binding(Controls, Mapping[str, Any]):
     callback. To read it as a mapping changes nothing. It serves for one run after another, not for
     two at once.
 
+    Example:
+        >>> callbacks = bind(pipe, CFGCutoff(0.4))
+        >>> image = callbacks("a red star")[0]
+        >>> image = pipe("a red star", **callbacks)[0]
+        >>> list(callbacks)
+        ['callback_on_step_end', 'callback_on_step_end_tensor_inputs']
     """
 
     def __init__(self, bound: Bound, handle: Handle, tensors: list[str], sigint: Sigint) -> None:

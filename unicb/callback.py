@@ -33,6 +33,7 @@ class Callback(ABC):
         ...     tensors = ("latents",)
         ...     def on_step_end(self, step):
         ...         step["latents"] = step.ops.clamp(step["latents"], -4.0, 4.0)
+        >>> image = bind(pipe, ClampLatents())("a red star")[0]
     """
 
     #: Names of tensors, as the pipeline offers them in ``_callback_tensor_inputs``.

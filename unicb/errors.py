@@ -19,24 +19,70 @@ from typing import Any
 
 
 class UnicbError(Exception):
-    """``UnicbError`` is the base of everything that unicb raises on its own account."""
+    """``UnicbError`` is the base of everything that unicb raises on its own account.
+
+    Example:
+        >>> try:
+        ...     bind("a path is no pipeline")
+        ... except UnicbError as error:
+        ...     print(type(error).__name__)
+        BackendNotFoundError
+    """
 
 
 class BackendNotFoundError(UnicbError):
-    """No installed backend has the name asked for, or none owns the object handed to ``bind``."""
+    """No installed backend has the name asked for, or none owns the object handed to ``bind``.
+
+    Example:
+        >>> try:
+        ...     bind("a path is no pipeline", CFGCutoff(0.4))
+        ... except BackendNotFoundError as error:
+        ...     print("bind() takes a pipeline object" in str(error))
+        True
+    """
 
 
 class BackendLoadError(UnicbError):
-    """A backend that was named or needed failed to load; the cause is chained to this error."""
+    """A backend that was named or needed failed to load; the cause is chained to this error.
+
+    Example:
+        >>> from unicb.backend import get_backend
+        >>> try:
+        ...     print("numpy" in get_backend("numpy").versions())
+        ... except BackendLoadError as error:
+        ...     print("to install:", error)
+        True
+    """
 
 
 class UnsupportedPipelineError(UnicbError):
-    """The pipeline cannot do what was asked of it; the message says what, and what it offers."""
+    """The pipeline cannot do what was asked of it; the message says what, and what it offers.
+
+    Example:
+        >>> class Wants(Callback):
+        ...     tensors = ("depth",)
+        ...     def on_step_end(self, step): ...
+        >>> try:
+        ...     bind(pipe, Wants())
+        ... except UnsupportedPipelineError as error:
+        ...     print(str(error).partition(";")[0])
+        ToyPipeline offers no tensor called 'depth' to callbacks
+    """
 
 
 class PipelineBusyError(UnicbError):
     """The pipeline object, or a scheduler object that it shares with another pipeline, is in use by
-    a run that has not ended; the message says which, and how to get a pipeline of its own."""
+    a run that has not ended; the message says which, and how to get a pipeline of its own.
+
+    Example:
+        >>> def again(pipeline, step_index, timestep, callback_kwargs):
+        ...     bind(pipeline)("a ring")  # while its own run has not ended
+        >>> try:
+        ...     bind(pipe, again)("a red star")
+        ... except PipelineBusyError:
+        ...     print("wait for its end, or take sibling(pipe)")
+        wait for its end, or take sibling(pipe)
+    """
 
 
 class RankError(UnicbError):
@@ -52,6 +98,16 @@ class GenerationCancelled(UnicbError):
         timestep: the scheduler's timestep of that step; None if there was none.
         latents: host copy of the latents after that step (``numpy.ndarray``, bfloat16 widened to
             float32), or None where the pipeline offers no latents.
+
+    Example:
+        >>> def discard(pipeline, step_index, timestep, callback_kwargs):
+        ...     callbacks.cancel()
+        >>> callbacks = bind(pipe, discard)
+        >>> try:
+        ...     callbacks("a red star")
+        ... except GenerationCancelled as cancelled:
+        ...     print(cancelled.step, cancelled.latents.shape)
+        0 (1, 4, 8, 8)
     """
 
     def __init__(self, step: int, timestep: float | None, latents: Any = None) -> None:
@@ -78,6 +134,16 @@ class LatentsNotFiniteError(UnicbError, ArithmeticError):
     Attributes:
         step: index of the step after which they were found, from 0.
         share: of the values, how many are not finite; above 0, up to 1.
+
+    Example:
+        >>> def spoil(pipeline, step_index, timestep, callback_kwargs):
+        ...     if step_index == 3:
+        ...         return {"latents": callback_kwargs["latents"] * float("nan")}
+        >>> try:
+        ...     bind(pipe, spoil, NaNGuard())("a red star")
+        ... except LatentsNotFiniteError as error:
+        ...     print(error.step, error.share)
+        3 1.0
     """
 
     def __init__(self, message: str, step: int, share: float) -> None:

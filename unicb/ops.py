@@ -25,6 +25,14 @@ class TensorOps(Protocol):
 
     No verb changes its argument. Every verb but :meth:`to_uint8` keeps dtype and device. Only
     :meth:`to_uint8` and :meth:`to_numpy` wait for the device.
+
+    Example:
+        >>> class Halves(Callback):
+        ...     tensors = ("latents",)
+        ...     def on_step_end(self, step):
+        ...         first, second = step.ops.chunk(step["latents"], 2)
+        ...         step["latents"] = step.ops.concat([first, step.ops.clamp(second, -4.0, 4.0)])
+        >>> images = bind(pipe, Halves())(["a red star", "a green ring"])
     """
 
     def chunk(self, x: Tensor, n: int) -> tuple[Tensor, ...]:

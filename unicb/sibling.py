@@ -25,8 +25,13 @@ def sibling(pipeline: P) -> P:
     Runtime or OpenVINO is another object on the same weights, since one serves one call at a time.
 
     Example:
+        >>> from threading import Thread
         >>> other = sibling(pipe)
-        >>> threads = [Thread(target=bind(p), args=(prompt,)) for p in (pipe, other)]
+        >>> threads = [Thread(target=bind(p), args=("a red star",)) for p in (pipe, other)]
+        >>> for thread in threads:
+        ...     thread.start()
+        >>> for thread in threads:
+        ...     thread.join()
 
     Args:
         pipeline: a pipeline of a framework for which a backend is installed.

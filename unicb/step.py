@@ -44,6 +44,15 @@ class Step(GuidanceControls):
             half steps too, as the frameworks do.
         num_timesteps: how many there are (``pipeline.num_timesteps``, or what the scheduler has).
         ops: the seven tensor operations of the pipeline's framework.
+
+    Example:
+        >>> class Tell(Callback):
+        ...     tensors = ("latents",)
+        ...     def on_step_end(self, step):
+        ...         print(step.index, step.progress, step.guidance_scale, step["latents"].shape)
+        >>> image = bind(pipe, Tell())("a red star", num_inference_steps=2)[0]
+        0 0.5 5.0 (1, 4, 8, 8)
+        1 1.0 5.0 (1, 4, 8, 8)
     """
 
     __slots__ = (

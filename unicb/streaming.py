@@ -43,6 +43,11 @@ class Result:
 
     Attributes:
         output: what the pipeline's call returned.
+
+    Example:
+        >>> *frames, result = stream(pipe, "a red star", num_inference_steps=4, backlog=4)
+        >>> len(frames), result.output[0].shape
+        (4, (8, 8, 4))
     """
 
     output: Any
@@ -78,9 +83,9 @@ def stream(
         >>> for event in stream(pipe, "a red star", num_inference_steps=30, size=256):
         ...     match event:
         ...         case PreviewFrame(step=step, images=images):
-        ...             show(images[0], step)
+        ...             shown = images[0]  # draw it
         ...         case Result(output=output):
-        ...             picture = output.images[0]
+        ...             picture = output[0]
 
     ``async for`` gets the same items, and the event loop goes on meanwhile. What is refused is
     refused here, before there is anything to iterate.
@@ -146,6 +151,13 @@ class Stream(Iterator[Event], AsyncIterator[Event]):
     An ``async for`` that is left cancels at once, and so does a task that is cancelled while it
     waits for an item: this task is over when the thread has ended. ``async with stream(...) as
     events:`` waits for that whatever the reason is, and never holds up the event loop.
+
+    Example:
+        >>> with stream(pipe, "a red star", num_inference_steps=1000) as events:
+        ...     for event in events:
+        ...         break  # the run is cancelled
+        >>> list(events)
+        []
     """
 
     def __init__(self, job: _Job, call: Callable[[], Any], lease: Lease) -> None:

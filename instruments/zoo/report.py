@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from zoo import cut_report, guidance_report, preview_report, stop_report
+from zoo import cut_report, guidance_report, lookup, preview_report, stop_report
 from zoo.family_report import about, families, family_of, page
 from zoo.measures import (
     CUT,
@@ -37,9 +37,9 @@ INTRODUCTION = """\
 Here is every pipeline class of diffusers, and of mindone.diffusers, that has a denoising loop:
 built small, and run with unicb's callbacks. Most call a step-end callback; in the others, a step's
 end is told [by their scheduler](without_callback.md). Look for a class in the
-[list of classes](#classes), or search this page for its name. It leads to the page of its family,
-with a verdict for each callback on each framework, the reason where it is not *exact* or *right*,
-and the figures of each variant.
+[list of classes](#classes), or [look it up](pipelines.md). Its name leads to the page of its
+family, with a verdict for each callback on each framework, the reason where it is not *exact* or
+*right*, and the figures of each variant.
 What came of the same loops as if unicb knew none of them: [observed.md](observed.md).
 
 Made by `nox -s coverage-report` from the [files](#the-files) that measuring writes; not written by
@@ -77,7 +77,8 @@ SOURCES = {
 
 
 def write(docs: Path) -> None:
-    """Write ``coverage.md`` and ``coverage/<family>.md`` in the folder, from those of the files
+    """Write ``coverage.md``, ``coverage/<family>.md``, ``pipelines.md`` and ``pipelines.json`` in
+    the folder, from those of the files
     ``coverage/<framework>.json``, ``guidance-<framework>.json``, ``rules-<framework>.json``,
     ``previews-<framework>.json`` and ``stops-<framework>.json`` that are there."""
     for name, text in pages(docs / "coverage").items():
@@ -95,7 +96,8 @@ def pages(folder: Path) -> dict[str, str]:
     parts = [TITLE, INTRODUCTION, "## Totals\n", *_totals(found), *blocks, WRONG]
     parts += [*_sections(found), "## Families\n", *_families(found), ""]
     parts += ["## Classes\n", *_index(found), "## The files\n", FILES, *_files(found)]
-    return {"coverage.md": "\n".join(parts).rstrip() + "\n", **made}
+    made["coverage.md"] = "\n".join(parts).rstrip() + "\n"
+    return made | lookup.files(found, folder)
 
 
 def _totals(found: Found) -> Iterator[str]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from page_blocks import PRINTED, blocks
 from scripts import Done, run_script
 
 ROOT = Path(__file__).parents[2]
@@ -83,6 +84,32 @@ def example(tmp_path: Path) -> Callable[..., list[list[float]]]:
         assert out.is_file()
         rows = [line.split() for line in printed.splitlines()]
         return [[float(x) for x in row] for row in rows if row[0].isdigit()]
+
+    return start
+
+
+@pytest.fixture
+def run_page(tmp_path: Path) -> Callable[..., Path]:
+    """Run a page's Python blocks, those of a tab among them, as one script in a new process, in a
+    folder with the examples; what each prints has to be what the page says. Returns the folder."""
+
+    def start(page: str, tab: str) -> Path:
+        chosen = [block for block in blocks(ROOT / page) if block.tab in ("", tab)]
+        told = [block for block in chosen if block.language in ("python", *PRINTED)]
+        code = [block.text for block in told if block.language == "python"]
+        (tmp_path / "examples").symlink_to(ROOT / "examples")
+        script = tmp_path / "page.py"
+        script.write_text("\nprint(end='\\0')\n".join(code), encoding="utf-8")
+        # The sources must not hide what is installed.
+        env = {**os.environ, "PYTHONSAFEPATH": "1"}
+        command = [sys.executable, str(script)]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        says = "".join("\0" if block.language == "python" else block.text for block in told)
+        # transformers 4 prints at import what it lacks for models of its own.
+        said = re.sub(r"^.*auto_docstring\.py\n", "", done.stdout, flags=re.MULTILINE)
+        assert said == says.removeprefix("\0")
+        return tmp_path
 
     return start
 

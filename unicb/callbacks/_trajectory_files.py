@@ -197,6 +197,12 @@ def load_trajectory(path: str | os.PathLike[str]) -> RecordedLatents:
     Raises:
         OSError: the file cannot be read.
         ValueError: it is no such file.
+
+    Example:
+        >>> image = bind(pipe, Trajectory("run.npz", every=5))("a red star")[0]
+        >>> run = load_trajectory("run.npz")
+        >>> run.latents.shape, run.steps.tolist()
+        ((3, 1, 4, 8, 8), [0, 5, 9])
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:

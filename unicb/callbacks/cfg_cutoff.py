@@ -27,6 +27,10 @@ class CFGCutoff(GuidedSteps):
         UnsupportedPipelineError: from ``bind``: the class has no CFG, or how its CFG works is not
             known; from the first step after the cut, before a picture is spoilt: the loop does
             not do what is known of its class.
+
+    Example:
+        >>> image = bind(pipe, CFGCutoff(0.4))("a red star")[0]
+        >>> image = bind(pipe, CFGCutoff(cutoff_step_index=3))("a red star")[0]
     """
 
     def __init__(

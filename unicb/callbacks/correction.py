@@ -50,14 +50,18 @@ class LatentCorrection(Callback):
         clamp: bound, above 0; ``math.inf`` is off.
         stretch: range, from 0; 0 is off.
 
-        Each is a number for the whole run, a function of progress in 0..1 (of the step that ends),
-        or a table of ``(progress, value)`` such as ``[(0.0, 0.0), (0.8, 4.0)]``.
+    Each is a number for the whole run, a function of progress in 0..1 (of the step that ends), or a
+    table of ``(progress, value)`` such as ``[(0.0, 0.0), (0.8, 4.0)]``.
 
     Raises:
         ValueError: all three are None; a value is out of range, a table unsorted.
         TypeError: a value is no number. (Of a function: in the run.)
         UnsupportedPipelineError: from ``bind``: the latents are not ``[rows, channels, height,
             width]``, or not offered.
+
+    Example:
+        >>> late = LatentCorrection(centre=0.5, clamp=[(0.0, 9.0), (0.8, 3.5)])
+        >>> image = bind(pipe, late)("a red star")[0]
     """
 
     tensors = ("latents",)

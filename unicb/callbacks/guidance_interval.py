@@ -77,6 +77,9 @@ class GuidanceInterval(GuidedSteps):
         UnsupportedPipelineError: from ``bind``: the class has no CFG, or how its CFG works is not
             known; from the first step without guidance, before a picture is spoilt: the loop does
             not do what is known of its class.
+
+    Example:
+        >>> image = bind(pipe, GuidanceInterval(0.2, 0.6))("a red star")[0]
     """
 
     def __init__(self, start: float, stop: float) -> None:

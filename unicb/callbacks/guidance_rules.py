@@ -43,6 +43,9 @@ class AdaptiveProjectedGuidance(GuidanceRule):
         norm: the greatest length of the difference of a row; None: any.
         momentum: the paper takes negative ones; None: 0.
         scale, interval: as for :class:`unicb.GuidanceRule`.
+
+    Example:
+        >>> image = bind(pipe, AdaptiveProjectedGuidance(10.0))("a red star")[0]
     """
 
     def __init__(
@@ -86,6 +89,10 @@ class ClassifierFreeZeroStarGuidance(GuidanceRule):
     Args:
         zero_init_steps: how many; 0: none.
         scale, interval: as for :class:`unicb.GuidanceRule`.
+
+    Example:
+        >>> rule = ClassifierFreeZeroStarGuidance(zero_init_steps=0)
+        >>> image = bind(pipe, rule)("a red star")[0]
     """
 
     def __init__(
@@ -151,6 +158,9 @@ class TangentialClassifierFreeGuidance(GuidanceRule):
     across it: ``v + scale * (c - v)``. Of two rows, that vector is the eigenvector of a matrix of
     two by two, in closed form: ``c * (h + sqrt(h * h + (c·u)²)) + u * (c·u)``, where h is half of
     c·c - u·u.
+
+    Example:
+        >>> image = bind(pipe, TangentialClassifierFreeGuidance())("a red star")[0]
     """
 
     def combine(
@@ -177,6 +187,10 @@ class GuidanceRescale(GuidanceRule):
     Args:
         rule: whose scale and interval it has.
         guidance_rescale: 0.0 leaves what it makes, 1.0 gives it the deviation of c.
+
+    Example:
+        >>> rescaled = GuidanceRescale(TangentialClassifierFreeGuidance(), 0.7)
+        >>> image = bind(pipe, rescaled)("a red star")[0]
     """
 
     def __init__(self, rule: GuidanceRule, guidance_rescale: float = 0.7) -> None:

@@ -43,6 +43,11 @@ class GuidanceSchedule(Callback):
             known, or its loop combines the two halves in another way from a copy of its scale;
             from the first step: the pipeline was called with guidance off, or sets its scale
             itself.
+
+    Example:
+        >>> from unicb.callbacks import linear
+        >>> image = bind(pipe, GuidanceSchedule(linear(9.0, 4.0)))("a red star")[0]
+        >>> image = bind(pipe, GuidanceSchedule([(0.0, 9.0), (0.5, 4.0)]))("a red star")[0]
     """
 
     owns = ("guidance",)

@@ -47,6 +47,14 @@ class Interrupt(Callback):
             of seconds above 0, ``when`` not callable, ``picture`` another word; (in the run) its
             answer is no bool.
         UnsupportedPipelineError: from ``bind``, for a pipeline whose loop cannot be stopped.
+
+    Example:
+        >>> callbacks = bind(pipe, Interrupt(4))
+        >>> image = callbacks("a red star", num_inference_steps=10)[0]
+        >>> callbacks.step
+        4
+        >>> image = bind(pipe, Interrupt(deadline=20.0))("a red star")[0]
+        >>> image = bind(pipe, Interrupt(when=lambda step: step.index == 6))("a red star")[0]
     """
 
     def __init__(

@@ -71,6 +71,11 @@ class IPAdapterScale(_OnAdapters):
             none, or its scales are built into a compiled graph (MindSpore's are); from the first
             step of a run: the pipeline was called so that its loop does without the adapter
             (StableDiffusion3Pipeline with scale 0).
+
+    Example:
+        >>> pipe.set_ip_adapter_scale(0.8)
+        >>> callbacks = bind(pipe, IPAdapterScale([(0.0, 0.8), (0.5, 0.2)]))
+        >>> image = callbacks("a red star")[0]
     """
 
     def __init__(self, schedule: Schedule[Scale]) -> None:
@@ -127,6 +132,9 @@ class IPAdapterCutoff(_OnAdapters):
         TypeError: it is no number.
         UnsupportedPipelineError: from ``bind``: no IP-Adapter is loaded, or the pipeline takes
             none.
+
+    Example:
+        >>> image = bind(pipe, IPAdapterCutoff(0.5))("a red star")[0]
     """
 
     def __init__(

@@ -58,6 +58,9 @@ class NaNGuard(Callback):
         TypeError, ValueError: an argument is not one of these.
         UnsupportedPipelineError: from ``bind``, with "stop", for a pipeline whose loop cannot be
             stopped; without ``latents`` to look at.
+
+    Example:
+        >>> image = bind(pipe, NaNGuard(every=5))("a red star")[0]
     """
 
     tensors = ("latents",)

@@ -165,6 +165,13 @@ class Preview(Callback):
         UnsupportedPipelineError: from ``bind``, where the format of the latents is not known, they
             are no picture and no video, or the decoder is not for them; or with ``max_fps`` and a
             decoder, where several processes share its runs, and each has a clock of its own.
+
+    Example:
+        >>> frames = []
+        >>> image = bind(pipe, Preview(frames.append, every=5))("a red star")[0]
+        >>> [frame.step for frame in frames]
+        [0, 5, 9]
+        >>> image = bind(pipe, Preview("steps/{step:03d}.png"))("a red star")[0]
     """
 
     tensors = ("latents",)

@@ -223,6 +223,10 @@ class PromptSchedule(_Prompts):
             another one than the schedule says.
         UnsupportedPipelineError: from ``bind``: the loop does not take these embeddings back; from
             the first step: a prompt's embeddings have another length than the call's.
+
+    Example:
+        >>> schedule = PromptSchedule([(0.0, "a red star"), (0.5, "a blue star")])
+        >>> image = bind(pipe, schedule)("a red star")[0]
     """
 
     def __init__(
@@ -258,6 +262,10 @@ class PromptWeights(_Prompts):
         TypeError, ValueError: there is no prompt, or a weight is no finite number; (in the run) a
             function gives none, or the sum of the weights is not above 0.
         UnsupportedPipelineError: as for :class:`PromptSchedule`.
+
+    Example:
+        >>> turning = PromptWeights({"a dog": lambda p: 1 - p, "a cat": lambda p: p})
+        >>> image = bind(pipe, turning)("a dog")[0]
     """
 
     def __init__(

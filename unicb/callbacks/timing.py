@@ -84,6 +84,12 @@ class StepTimer(Callback):
 
     Attributes:
         times: of the run that began last, as far as it has come; None before the first.
+
+    Example:
+        >>> timer = StepTimer()
+        >>> image = bind(pipe, timer)("a red star")[0]
+        >>> len(timer.times.seconds)  # of each step but the first
+        9
     """
 
     _of_one_rank = ("times",)
@@ -158,6 +164,12 @@ class Progress(Callback):
     Raises:
         TypeError, ValueError: ``display`` is none of these.
         ModuleNotFoundError: the package asked for is not installed.
+
+    Example:
+        >>> states = []
+        >>> image = bind(pipe, Progress(states.append))("a red star")[0]
+        >>> states[-1].step, states[-1].num_timesteps
+        (9, 10)
     """
 
     hides_progress_bar = True

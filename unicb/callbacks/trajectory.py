@@ -70,6 +70,11 @@ class Trajectory(Callback):
             of steps.
         OSError: from ``bind``: the folder cannot be made, or no file written there.
         UnsupportedPipelineError: from ``bind``: the pipeline offers no latents.
+
+    Example:
+        >>> image = bind(pipe, Trajectory("run.npz"))("a red star", num_inference_steps=4)[0]
+        >>> load_trajectory("run.npz").latents.shape
+        (4, 1, 4, 8, 8)
     """
 
     tensors = ("latents",)

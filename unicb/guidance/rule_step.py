@@ -33,6 +33,14 @@ class RuleStep:
             ``u + scale * (c - u)``: a number, or a tensor where each frame has its own.
         has_own_scale: whether the call has given this part, such as a video's sound, another scale
             than the guidance scale.
+
+    Example:
+        >>> class Early(GuidanceRule):
+        ...     def combine(self, unconditional, conditional, scale, step):
+        ...         if step.index > step.num_timesteps // 2:
+        ...             return conditional
+        ...         return unconditional + (conditional - unconditional) * scale
+        >>> image = bind(pipe, Early())("a red star")[0]
     """
 
     __slots__ = (

@@ -107,6 +107,12 @@ def fit_rgb_factors(
         ValueError: there are too few pictures, the size is no multiple of a cell's, or a number is
             out of range.
         BackendNotFoundError, BackendLoadError: nobody owns the VAE; see ``backend_for``.
+
+    Example:
+        >>> fit = fit_rgb_factors(pipe.vae)
+        >>> fit.minimum > 0.99  # the correlation of colours that were not fitted on
+        True
+        >>> callbacks = bind(pipe, Preview(lambda frame: None, factors=fit.form))
     """
     samples, held_out = whole_number("samples", samples), whole_number("held_out", held_out)
     size = None if size is None else whole_number("size", size)

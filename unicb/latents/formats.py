@@ -58,6 +58,18 @@ class LatentFormat:
         vae_latents_mean: ``latents_mean`` there, C numbers.
         vae_latents_std: ``latents_std`` there, C numbers.
         vae_classes: names of the VAE's classes.
+
+    Example:
+        >>> grey = LatentFormat(
+        ...     name="the mean of four channels, as grey",
+        ...     latent_channels=4,
+        ...     spatial_scale=8,
+        ...     factors=((0.25, 0.25, 0.25),) * 4,
+        ...     bias=(0.0, 0.0, 0.0),
+        ...     output_range=(-1.0, 1.0),
+        ...     source="an example",
+        ... )
+        >>> image = bind(pipe, Preview(lambda frame: None, factors=grey))("a red star")[0]
     """
 
     name: str

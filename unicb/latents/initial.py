@@ -56,6 +56,11 @@ def initial_latents(
         UnsupportedPipelineError: the pipeline takes no latents, or their shape or scale is not
             known: it starts from a picture, or makes no picture.
         BackendNotFoundError, BackendLoadError: no backend for the pipeline, or it fails to load.
+
+    Example:
+        >>> noise = initial_latents(pipe, seed=7, batch=2)
+        >>> noise.shape
+        (2, 4, 16, 16)
     """
     backend = backend_for(pipeline)
     seed = whole_number("seed", seed, least=0)

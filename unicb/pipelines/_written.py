@@ -30,7 +30,7 @@ def loop_around(code: CodeType, line: int) -> ast.For | ast.While | None:
     """Return the innermost loop in a function's code, or a script's, that has this line of its
     file; None if there is none, or the code cannot be read."""
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
+        tree = ast.parse(_text_of(code))
     except (OSError, TypeError, SyntaxError):
         return None
     line -= 0 if code.co_name == "<module>" else code.co_firstlineno - 1
@@ -41,6 +41,12 @@ def loop_around(code: CodeType, line: int) -> ast.For | ast.While | None:
         and node.lineno <= line <= (node.end_lineno or node.lineno)
     ]
     return max(loops, key=lambda node: node.lineno, default=None)
+
+
+def _text_of(code: CodeType) -> str:
+    if code.co_name == "<module>":  # of whose code getsource gives the first statement alone
+        return "".join(inspect.findsource(code)[0])
+    return textwrap.dedent(inspect.getsource(code))
 
 
 def self_attribute(node: ast.AST) -> str | None:

@@ -25,10 +25,14 @@ class Loop:
     pipeline's place.
 
     Example:
-        >>> with bind(Loop(unet=unet, scheduler=scheduler), Preview(show)) as callbacks:
+        >>> timer = StepTimer()
+        >>> loop = Loop(unet=unet, scheduler=scheduler, num_timesteps=4)
+        >>> with bind(loop, timer) as callbacks:
         ...     for t in scheduler.timesteps:
-        ...         noise = unet(latents, t, encoder_hidden_states=embeds).sample
-        ...         latents = scheduler.step(noise, t, latents).prev_sample
+        ...         noise = unet(latents, t, encoder_hidden_states=embeds, return_dict=False)[0]
+        ...         latents = scheduler.step(noise, t, latents, return_dict=False)[0]
+        >>> callbacks.state, len(timer.times.seconds)  # of each step but the first
+        ('finished', 3)
 
     A step has ended where ``scheduler.step`` returns. What callbacks write is in what it returns.
 

@@ -96,6 +96,11 @@ class PipelineFacts:
         verify: whether a run looks how its loop guides, in its first step with guidance, before it
             changes that; which takes one small transfer. Always so for facts that were read from a
             class's code, and for loops of known classes that unicb was not proven on.
+
+    Example:
+        >>> class MyPipeline(type(pipe)):
+        ...     unicb_facts = PipelineFacts(source="this file", denoisers=("unet",), latents="sd")
+        >>> image = bind(MyPipeline(), CFGCutoff(0.4))("a red star")[0]
     """
 
     source: str

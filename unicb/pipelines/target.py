@@ -34,6 +34,14 @@ class Target:
         pipeline: the pipeline.
         backend: of its framework.
         facts: what unicb knows of its class; None for a class that it does not know.
+
+    Example:
+        >>> class Tell(Callback):
+        ...     def on_bind(self, target):
+        ...         print(target.name, "on", target.backend.name)
+        ...     def on_step_end(self, step): ...
+        >>> callbacks = bind(pipe, Tell())
+        ToyPipeline on numpy
     """
 
     def __init__(self, pipeline: Any, backend: Backend, facts: PipelineFacts | None) -> None:

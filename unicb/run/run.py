@@ -30,6 +30,15 @@ class Run(AskedRun):
     Attributes:
         num_timesteps: of its pass over the timesteps.
         index: of the last step that has ended, from 0; -1 before the first has.
+
+    Example:
+        >>> class CountSteps(Callback):
+        ...     def on_step_end(self, step):
+        ...         step.run.state(self, list).append(step.index)
+        ...     def on_run_end(self, run):
+        ...         print(run.outcome, run.state(self, list))
+        >>> image = bind(pipe, CountSteps())("a red star", num_inference_steps=3)[0]
+        finished [0, 1, 2]
     """
 
     def __init__(

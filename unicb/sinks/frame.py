@@ -24,6 +24,13 @@ class PreviewFrame:
             order, as ``images`` has its middle one; otherwise empty. (With ``batch="grid"``, one
             video of grids.) How long a latent frame lasts is not known of it.
         rank: of the process that has made it, among those that were started together, from 0.
+
+    Example:
+        >>> frames = []
+        >>> image = bind(pipe, Preview(frames.append))("a red star", num_inference_steps=4)[0]
+        >>> last = frames[-1]
+        >>> last.step, last.num_timesteps, last.images[0].size
+        (3, 4, (8, 8))
     """
 
     step: int

@@ -64,3 +64,20 @@ def test_readme(run_readme: Callable[..., Path]) -> None:
     )()
     assert Image.open(folder / "star.png").size == (64, 64)
     assert "049.png" in names(folder / "steps")  # 50 steps, by diffusers' default
+
+
+TAB = on(torch="PyTorch", mindspore="MindSpore")
+
+
+def test_first_page(run_page: Callable[..., Path]) -> None:
+    folder = run_page("docs/index.md", TAB)
+    assert Image.open(folder / "star.png").size == (64, 64)
+
+
+def test_first_run(run_page: Callable[..., Path]) -> None:
+    folder = run_page("docs/first_run.md", TAB)
+    assert {"full.png", "cut.png", "stopped.png", "steps", "stopped"} <= {*names(folder)}
+
+
+def test_install(run_page: Callable[..., Path]) -> None:
+    run_page("docs/install.md", TAB)
