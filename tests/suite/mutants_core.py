@@ -550,7 +550,7 @@ CORE = (
         "the error has none",
         "cancel_raises_with_latents",
         unicb.run.call,
-        "_cancelled",
+        "cancelled",
         after(_without_latents),
     ),
     mutant(

@@ -232,7 +232,7 @@ SUBTLE = (
         "of the right shape",
         "cancel_raises_with_latents",
         unicb.run.call,
-        "_cancelled",
+        "cancelled",
         after(lambda error, *_: setattr(error, "latents", error.latents * 0) or error),
     ),
     mutant(

@@ -16,6 +16,8 @@ from unicb.callback import Callback, name_of
 if TYPE_CHECKING:
     from unicb.pipelines.target import Target
 
+#: Types whose values are written the same in every process.
+_PLAIN = (type(None), bool, int, float, complex, str, bytes)
 #: When what one rank says takes effect: at the end of the next step, or at once.
 Agree: TypeAlias = Literal["later", "now"]
 
@@ -101,7 +103,7 @@ def _pairs(values: Mapping[Any, Any]) -> str:
 
 
 def _part(value: Any) -> str:
-    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+    if type(value) in _PLAIN:
         return repr(value)
     if isinstance(value, np.ndarray):
         return f"{value.dtype}{value.shape}{sha256(value.tobytes()).hexdigest()[:16]}"
