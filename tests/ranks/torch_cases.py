@@ -607,6 +607,7 @@ SHORT = 3.0
 
 @last
 def one_rank_only(rank: int, folder: Path) -> Any:
+    alone("flux_alone")  # to build it takes a rank longer than others are to wait
     if rank == 0:
         # Nothing else waits for the other rank here.
         said = _raises(RankError, lambda: run("flux_alone", timeout=SHORT))
@@ -625,6 +626,8 @@ def _hang(folder: Path, name: str, agree: str) -> str:
                 return
             time.sleep(0.01)
 
+    alone(name)
+    dist.barrier()
     said = _raises(RankError, lambda: run(name, At(hang, 2, 1), timeout=SHORT, agree=agree))
     assert "does not hear from all of the ranks 0, 1" in said, said
     if dist.get_rank() == 0:
