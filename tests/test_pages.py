@@ -44,13 +44,14 @@ HERE: dict[str, Callable[[Any], dict[str, Any]] | None] = {
         f"docs/callbacks/{name}.md"
         for name in (
             *("cfg_cutoff", "guidance_interval", "guidance_schedule", "guidance_rule", "preview"),
-            *("interrupt", "prompt_schedule", "prompt_weights", "prompts", "correction"),
+            *("interrupt", "prompt_schedule", "prompt_weights", "correction"),
             *("trajectory", "nan_guard", "timing"),
         )
     ),
     "docs/decoders.md": of_decoders,
     "docs/denoised.md": lambda pipe: {"Callback": unicb.Callback},
     "docs/modular.md": of_modular,
+    "docs/callbacks/prompts.md": lambda pipe: {"compel": lambda text: pipe.encode_prompt([text])},
 }
 #: Where the blocks of the other pages are run.
 ELSEWHERE = {
@@ -60,6 +61,9 @@ ELSEWHERE = {
     "docs/without_callback.md": "tests/backends/unicb_torch/test_pages.py",
     "examples/shapes/README.md": "tests/backends/unicb_torch/test_pages.py",
     "docs/previews.md": "tests/test_sinks.py",
+    "docs/explain.md": "tests/test_explain_page.py",
+    "docs/notebook.md": "tests/test_notebook.py",
+    "docs/serving.md": "tests/service",
     "docs/recipes.md": "tests/test_recipes.py",
     "docs/latents.md": "tests/test_fit.py",
     "docs/porting.md": "tests/porting/test_porting_page.py",
@@ -89,6 +93,13 @@ def test_the_blocks_of_every_page_are_run_somewhere() -> None:
     translated = {page for page in pages() if page.endswith(".zh.md")}  # has the English code
     assert {*pages()} - translated - {*HERE} - {*ELSEWHERE} == set()
     assert all((ROOT / test).exists() for page, test in ELSEWHERE.items() if page in pages())
+
+
+def test_serving_in_an_event_loop(pipe: ToyPipeline, tmp_path: Path) -> None:
+    """The rest of that page is tested in tests/service and tests/ray, which have the packages."""
+    text, fast_api, _ = (ROOT / "docs/serving.md").read_text("utf-8").partition("\n## FastAPI\n")
+    assert fast_api
+    assert run(write(tmp_path, text), {"pipe": pipe}) > 1
 
 
 def write(folder: Path, text: str) -> Path:

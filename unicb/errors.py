@@ -87,7 +87,12 @@ class PipelineBusyError(UnicbError):
 
 class RankError(UnicbError):
     """The ranks that share a run cannot go on together: a callback of another rank failed, a rank
-    is gone or did not answer in time, or they do not do the same; the message says which."""
+    is gone or did not answer in time, or they do not do the same; the message says which.
+
+    Example:
+        >>> isinstance(RankError("rank 1 has failed"), UnicbError)  # as others raise it
+        True
+    """
 
 
 class GenerationCancelled(UnicbError):

@@ -71,6 +71,10 @@ class Explanation:
         basis: ``"pipeline"``; or ``"checkpoint"``, where only its class and its configurations were
             looked at, or ``"class"``: then another VAE or scheduler may change an answer, and an
             IP-Adapter or a cache is not seen.
+
+    Example:
+        >>> explain(pipe).features["cut"].works
+        True
     """
 
     pipeline: str
@@ -146,6 +150,10 @@ def explain(pipeline: Any) -> Explanation:
 
     Raises:
         BackendNotFoundError, BackendLoadError: as from :func:`unicb.bind`.
+
+    Example:
+        >>> explain(pipe).pipeline
+        'ToyPipeline'
     """
     return explained(pipeline, "pipeline")
 

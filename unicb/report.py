@@ -39,6 +39,13 @@ class Report:
         callbacks: what its callbacks say of it, by their names; such as how many previews were
             shown, and how many dropped.
         warnings: that unicb and its callbacks gave in the run.
+
+    Example:
+        >>> callbacks = bind(pipe, CFGCutoff(0.4))
+        >>> image = callbacks("a red star")[0]
+        >>> report = callbacks.report
+        >>> report.outcome, report.steps
+        ('finished', 10)
     """
 
     pipeline: str
