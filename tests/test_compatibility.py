@@ -77,6 +77,8 @@ def test_every_way_and_layout_is_covered(name: str) -> None:
 @pytest.mark.parametrize("framework", ["torch", "mindspore"])
 def test_pyproject_claims_what_was_measured_and_no_more(framework: str) -> None:
     for package, claim in claims(framework).items():
+        if not claim.specifier:
+            continue  # of which nothing is used here
         found = measured(framework, package)
         assert all(claim.specifier.contains(version) for version in found), package
         if any(one.operator == "==" for one in claim.specifier):
