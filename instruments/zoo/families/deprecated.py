@@ -1,5 +1,7 @@
-"""Deprecated classes whose loops do more to their latents than to step them: text to video has its
-frames as rows for the step, and DiffEdit puts a picture back after it."""
+"""Deprecated text-to-video, and inpainting that puts a picture back after each step.
+
+The loops of the first have the frames of a video as rows for the step.
+"""
 
 from __future__ import annotations
 
@@ -149,7 +151,10 @@ def _legacy(fx: Framework) -> Any:
         "StableDiffusionInpaintPipelineLegacy",
         unet=_unet(fx),
         vae=small_vae(fx, 4),
-        scheduler=_scheduler(fx),
+        # Its last step leaves next to no noise on the picture, which is put back without any then.
+        scheduler=fx.scheduler(
+            "DDIMScheduler", steps_offset=1, beta_start=1e-6, beta_end=0.004, clip_sample=False
+        ),
         requires_safety_checker=False,
         **dict.fromkeys(("text_encoder", "tokenizer", "safety_checker", "feature_extractor")),
     )
