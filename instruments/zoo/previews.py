@@ -53,8 +53,9 @@ STEPS_COPIES = (
 #: Classes whose latents have two frames as channels; the picture is the second.
 FRAMES_AS_CHANNELS = ("HunyuanImageRefinerPipeline",)
 #: Classes whose tiny, untrained models end with latents so large in one channel that 8 bits for all
-#: leave the others none. The last step's latents are replaced by others, in plain runs too.
-REPLACED = ("WuerstchenPriorPipeline",)
+#: leave the others none, or beyond the -1..1 that they hand out. The last step's latents are replaced by others,
+#: in plain runs too.
+REPLACED = ("PNDMPipeline", "WuerstchenPriorPipeline")
 #: Classes that begin with a smaller picture, half as wide at each stage before the last.
 GROWS = ("HeliosPyramidPipeline",)
 Array = npt.NDArray[Any]
