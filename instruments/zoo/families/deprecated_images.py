@@ -35,9 +35,9 @@ def _unet(fx: Framework, channels: int = 4, **more: Any) -> Any:
     )
 
 
-def _scheduler(fx: Framework) -> Any:
+def _scheduler(fx: Framework, **more: Any) -> Any:
     # Little noise, so that the last steps, which a cut changes, weigh as much as the first.
-    return fx.scheduler("DDIMScheduler", steps_offset=1, beta_end=0.004, clip_sample=False)
+    return fx.scheduler("DDIMScheduler", steps_offset=1, beta_end=0.004, clip_sample=False, **more)
 
 
 def _pipeline(fx: Framework, name: str, channels: int = 4, **parts: Any) -> Any:
@@ -134,6 +134,8 @@ def _painted(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
 
 def _cycle(fx: Framework) -> Any:
     pipeline = _worded_by("CycleDiffusionPipeline", fx)
+    # Its loop divides by the deviation of a step's noise, of which the last step is to have some.
+    pipeline.scheduler = _scheduler(fx, set_alpha_to_one=False)
     encoder = pipeline.text_encoder
 
     def encode(prompt: Any, device: Any, images: int, guided: bool, *_: Any, **more: Any) -> Any:
