@@ -17,6 +17,7 @@ DOCS = ROOT / "docs"
 sys.path.insert(0, str(ROOT / "instruments"))
 
 from zoo.entry import CASES  # noqa: E402
+from zoo.family_report import family_of  # noqa: E402
 from zoo.preview_report import makes  # noqa: E402
 from zoo.report import pages  # noqa: E402
 
@@ -33,8 +34,7 @@ def rows_of(file: Path) -> list[dict[str, Any]]:
 
 
 def family_page(row: dict[str, Any]) -> str:
-    name = row["family"] or "without_entry"
-    return (DOCS / "coverage" / f"{name}.md").read_text("utf-8")
+    return (DOCS / "coverage" / f"{family_of(row)}.md").read_text("utf-8")
 
 
 def lines(page: str, section: str, row: dict[str, Any]) -> dict[str, str]:
@@ -72,7 +72,7 @@ def test_first_page_is_short_and_has_every_class() -> None:
     assert page.count("\n") <= 420
     for file in FILES:
         for row in rows_of(file):
-            assert f"[{row['class']}][{row['family'] or 'without_entry'}]" in page
+            assert f"[{row['class']}][{family_of(row)}]" in page
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -127,7 +127,7 @@ def test_figures_are_there(framework: str) -> None:
     pages_of: dict[str, str] = {}
 
     def cells(section: str, row: dict[str, Any]) -> dict[str, str]:
-        page = pages_of.setdefault(row["family"], family_page(row))
+        page = pages_of.setdefault(family_of(row), family_page(row))
         return lines(page, f"{section} on {library}", row)
 
     def case(cell: str, row: dict[str, Any]) -> str:

@@ -331,3 +331,19 @@ def test_class_that_cannot_be_stopped_is_refused_at_bind() -> None:
         with pytest.raises(UnsupportedPipelineError, match="cannot be interrupted"):
             bind(pipe, on_sigint="interrupt")
         assert bind(pipe).cancel() is True
+
+
+def test_class_whose_loop_cannot_go_on_from_a_stop_is_refused_with_the_reason() -> None:
+    """Tokens that are masked until the last step, for example, are none that a decoder knows."""
+    facts = PipelineFacts(
+        source="here", denoisers=("unet",), unstoppable="cannot decode tokens that are masked"
+    )
+    pipe = type("Masking", (ToyPipeline,), {"unicb_facts": facts})()
+    reason = r"Masking cannot be interrupted: it cannot decode tokens that are masked\. cancel\(\)"
+    with pytest.raises(UnsupportedPipelineError, match=reason):
+        bind(pipe, Interrupt(3))
+    with pytest.raises(UnsupportedPipelineError, match=reason):
+        bind(pipe).interrupt()
+    with pytest.raises(UnsupportedPipelineError, match=reason):
+        bind(pipe, on_sigint="interrupt")
+    assert bind(pipe).cancel() is True

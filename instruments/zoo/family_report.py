@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from zoo.entry import CASES
-from zoo.families import family_names
+from zoo.families import entries, family_names
 from zoo.measures import (
     CUT,
     INTERVAL,
@@ -89,7 +90,14 @@ def about(family: str) -> str:
 
 
 def family_of(row: dict[str, Any]) -> str:
-    return row["family"] or WITHOUT
+    """Return the family whose page has the row: of a class that is built on one framework only, the
+    one that it has there."""
+    return row["family"] or _families_of_entries().get(row["class"], WITHOUT)
+
+
+@functools.cache
+def _families_of_entries() -> dict[str, str]:
+    return {entry.name: family for family in family_names() for entry in entries(family)}
 
 
 def families(found: Found) -> list[str]:

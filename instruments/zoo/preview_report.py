@@ -31,6 +31,7 @@ where there is none, one has to be given or fitted.
 """
 #: What pipelines make that are refused, if it is a picture or a video: why it cannot be shown.
 PICTURES = {
+    "AmusedPipeline": "its latents are the numbers of a codebook's entries",
     "JoyImageEditPlusPipeline": "each row has tokens of several pictures, each of its own size",
     "LTX2DFRPipeline": "tokens of the video, of keyframes and of references, whose sizes the loop "
     "does not have",
@@ -39,6 +40,8 @@ PICTURES = {
     "LTXI2VLongMultiPromptPipeline": "what it offers is not the window of the video that it "
     "denoises",
     "MarigoldIntrinsicsPipeline": "several pictures are in the channels of one",
+    "UniDiffuserPipeline": "a picture, an embedding of it and a text are in one row of numbers",
+    "VQDiffusionPipeline": "its latents are the numbers of a codebook's entries",
     "VisualClozeGenerationPipeline": "each row has tokens of a grid of several pictures",
     "VisualClozePipeline": "each row has tokens of a grid of several pictures",
 }
@@ -46,12 +49,15 @@ PICTURES = {
 OTHERS = {
     "AceStepPipeline": "sound",
     "AudioLDM2Pipeline": "sound",
+    "AudioLDMPipeline": "sound",
+    "DanceDiffusionPipeline": "sound",
     "DiffusionGemmaPipeline": "text",
     "KandinskyPriorPipeline": "an embedding",
     "KandinskyV22PriorEmb2EmbPipeline": "an embedding",
     "KandinskyV22PriorPipeline": "an embedding",
     "LLaDA2Pipeline": "text",
     "LongCatAudioDiTPipeline": "sound",
+    "MusicLDMPipeline": "sound",
     "RFD4ProteinaPipeline": "a protein",
     "ShapEImg2ImgPipeline": "an object",
     "ShapEPipeline": "an object",

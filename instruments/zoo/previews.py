@@ -50,11 +50,14 @@ STEPS_COPIES = (
     "SkyReelsV2DiffusionForcingVideoToVideoPipeline",
     "StableDiffusionPanoramaPipeline",
 )
+#: Classes whose steps draw noise (DDIM's eta), behind which nobody sees the denoised picture.
+DRAWS_NOISE = ("CycleDiffusionPipeline",)
 #: Classes whose latents have two frames as channels; the picture is the second.
 FRAMES_AS_CHANNELS = ("HunyuanImageRefinerPipeline",)
 #: Classes whose tiny, untrained models end with latents so large in one channel that 8 bits for all
-#: leave the others none. The last step's latents are replaced by others, in plain runs too.
-REPLACED = ("WuerstchenPriorPipeline",)
+#: leave the others none, or beyond the -1..1 that they hand out. The last step's latents are
+#: replaced by others, in plain runs too.
+REPLACED = ("PNDMPipeline", "WuerstchenPriorPipeline")
 #: Classes that begin with a smaller picture, half as wide at each stage before the last.
 GROWS = ("HeliosPyramidPipeline",)
 Array = npt.NDArray[Any]
@@ -458,11 +461,15 @@ def _frames_are_wrong(
     if counts != {rows} or sizes != wanted or frames[-1].images[0].size != (width, height):
         return f"{counts} pictures of {sizes} instead of {rows} of {wanted}"
     kind = DenoisedEstimate.kind_of(scheduler) or "noisy"
-    kind = "noisy" if entry.name in STEPS_COPIES else kind
+    kind = "noisy" if entry.name in (*STEPS_COPIES, *DRAWS_NOISE) else kind
     if kind == "exact" and entry.around is not None and entry.around.adds_noise:
         kind = "estimate"
-    # PNDM takes its first step twice, and keeps nothing of the second time.
-    source = frames[2 if type(scheduler).__name__ == "PNDMScheduler" else 1].source
+    # PNDM takes its first step twice, and keeps nothing of the second time; or its first three in
+    # four parts each.
+    takes = 1
+    if type(scheduler).__name__ == "PNDMScheduler":
+        takes = 2 if scheduler.config.skip_prk_steps else 12
+    source = frames[takes].source
     if source != kind:
         return f"frames show {source!r}, with a scheduler that is {kind!r}"
     return ""

@@ -61,7 +61,12 @@ class _Look(Callback):
         seen.steps.append((step.index, step.num_timesteps, float(step.timestep)))
         seen.latents.append(step.ops.to_numpy(step["latents"]).copy())
         if self._edits and len(seen.steps) == EDITED + 1:
-            step["latents"] = step["latents"] * 0.5
+            step["latents"] = _halved(step["latents"])
+
+
+def _halved(latents: Any) -> Any:
+    """Return half of the latents, as whole numbers where they are tokens."""
+    return latents // 2 if "int" in str(latents.dtype).lower() else latents * 0.5
 
 
 class _Runs:
@@ -75,7 +80,7 @@ class _Runs:
             seen.steps.append((index, num_timesteps_of(pipe), float(t)))
             seen.latents.append(self.fx.backend.ops.to_numpy(tensors["latents"]).copy())
             if edits and len(seen.steps) == EDITED + 1:
-                tensors["latents"] = tensors["latents"] * 0.5
+                tensors["latents"] = _halved(tensors["latents"])
             return tensors
 
         call = caller(self.entry, self.fx, self.pipeline, self.request)

@@ -77,6 +77,9 @@ class PipelineFacts:
             itself at each step; empty where there is none.
         guided_above: the loop guides in calls whose scale is above this; minus infinity where it
             asks for no such thing.
+        unstoppable: why a run cannot go on from a stop to its result, as the end of a sentence that
+            starts with the pipeline's name ("cannot decode tokens that are still masked"); empty
+            where it can. Such a run can be cancelled, and not interrupted.
         latents: name of the latent format of the VAE that the class is published with, such as
             "sd" or "sdxl"; None if unicb knows none, or there are several.
         layout: the axes of "latents" as callbacks get them, in the letters of
@@ -129,6 +132,7 @@ class PipelineFacts:
     scale_follows: tuple[str, ...] = ()
     scale_set_if: str = ""
     guided_above: float = 1.0
+    unstoppable: str = ""
     latents: str | None = None
     layout: str = "bchw"
     size_from: tuple[str, ...] = ()

@@ -25,9 +25,14 @@ def stops_by_flag(pipeline: Any) -> bool:
     return reads_flag(type(pipeline)) and not getattr(pipeline, "free_init_enabled", False)
 
 
-def check_stoppable(pipeline: Any, models: Sequence[Any]) -> None:
+def check_stoppable(pipeline: Any, models: Sequence[Any], facts: PipelineFacts | None) -> None:
     """Raise UnsupportedPipelineError if a run of the pipeline, whose loop calls these models,
     cannot be ended early."""
+    if facts is not None and facts.unstoppable:
+        raise UnsupportedPipelineError(
+            f"{type(pipeline).__name__} cannot be interrupted: it {facts.unstoppable}. cancel() "
+            "ends it, without a picture"
+        )
     if stops_by_flag(pipeline) or models:
         return
     raise UnsupportedPipelineError(

@@ -179,7 +179,7 @@ class Target:
         if self.modular is not None:
             return
         models = self.models
-        check_stoppable(self.pipeline, models)
+        check_stoppable(self.pipeline, models, self.facts)
         if stops_by_flag(self.pipeline):
             return
         if (found := [*map(id, models)]) != self._hookable:  # a run may be under way
