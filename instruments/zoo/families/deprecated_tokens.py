@@ -1,5 +1,4 @@
-"""Deprecated classes whose latents are tokens, or whose models know no prompt; their loops call no
-callback."""
+"""Deprecated classes whose latents are tokens, or whose models know no prompt."""
 
 from __future__ import annotations
 
