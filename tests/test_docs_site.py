@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "instruments"))
 
+from docs_site.anchors import anchors, with_anchors  # noqa: E402
 from docs_site.assemble import assemble  # noqa: E402
 from docs_site.check import faults as faults_of_site  # noqa: E402
 from docs_site.translations import faults, hash_of, mark, notes, translations  # noqa: E402
@@ -111,6 +112,32 @@ def test_translation_with_other_code_is_a_fault(tmp_path: Path) -> None:
     assert faults(page, english) == ["the code of stop.zh.md is not that of stop.md"]
     english.unlink()
     assert "not there" in faults(page, english)[0]
+
+
+def test_list_that_is_made_from_docstrings_is_not_translated(tmp_path: Path) -> None:
+    made = ENGLISH + "\n<!-- checks -->\n\n- `test_a`: {}\n\n<!-- /checks -->\n"
+    assert hash_of(made.format("One.")) == hash_of(made.format("Two."))
+    assert hash_of(made.format("One.")) != hash_of(made.format("One.") + "More.\n")
+
+
+def test_translation_with_other_headings_is_a_fault(tmp_path: Path) -> None:
+    english = write(tmp_path / "docs/stop.md", ENGLISH + "\n## How\n")
+    page = write(tmp_path / "docs/stop.zh.md", CHINESE)
+    mark(page, english)
+    assert faults(page, english) == ["the headings of stop.zh.md are not those of stop.md"]
+
+
+def test_headings_of_a_translation_have_the_english_anchors() -> None:
+    english = (
+        "# A\n\n## The `b` of [c](d.md)\n\n```sh\n# no\n```\n\n### Why\n\n### Why\n\n## Ctrl-C\n"
+    )
+    chinese = "# 甲\n\n## 乙\n\n```sh\n# no\n```\n\n### 丙\n\n### 丁\n\n## Ctrl-C\n"
+    assert anchors(english) == ["a", "the-b-of-c", "why", "why_1", "ctrl-c"]
+    assert with_anchors(chinese, english) == (
+        '# 甲\n\n## <a id="the-b-of-c"></a>乙\n\n```sh\n# no\n```\n\n'
+        '### <a id="why"></a>丙\n\n### <a id="why_1"></a>丁\n\n## Ctrl-C\n'
+    )
+    assert with_anchors(chinese + "\n## 多\n", english) == chinese + "\n## 多\n"
 
 
 def test_translations_of_the_project_are_up_to_date() -> None:

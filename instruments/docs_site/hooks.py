@@ -9,6 +9,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from docs_site.anchors import with_anchors
 from docs_site.assemble import assemble
 from docs_site.translations import notes
 
@@ -32,12 +33,17 @@ def on_pre_build(config: Any) -> None:
     assemble(Path(config.docs_dir))
 
 
-def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Note on a page among the Chinese ones that it is English, or behind the English one."""
+def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
+    """Note on a page among the Chinese ones that it is English, or behind the English one.
+
+    One that is Chinese gets the anchors of the English one.
+    """
     if not page.file.dest_uri.startswith("zh/"):
         return markdown
     if not page.file.src_uri.endswith(".zh.md"):
         return UNTRANSLATED + markdown
+    english = Path(config.docs_dir, page.file.src_uri.removesuffix(".zh.md") + ".md")
+    markdown = with_anchors(markdown, english.read_text("utf-8"))
     missing = notes(markdown).missing
     return BEHIND.format(missing=missing) + markdown if missing else markdown
 

@@ -7,7 +7,9 @@ where that has changed since, of what is missing:
     <!-- missing: the section on Ctrl-C -->
 
 The first is a hash of the English page; ``python instruments/docs_site/translations.py PAGE.zh.md``
-writes it after a look at both, and takes the second away. The Python blocks of both are the same.
+writes it after a look at both, and takes the second away. The Python blocks of both are the same,
+and so are the headings' levels, for each gets the English one's anchor in the site. Lists of checks
+are made from docstrings on either page, and are not translated.
 """
 
 from __future__ import annotations
@@ -19,8 +21,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from docs_site.anchors import headings
+
 _TRANSLATES = re.compile(r"^<!-- translates: ([0-9a-f]{12}) -->\n", re.MULTILINE)
 _MISSING = re.compile(r"^<!-- missing: (.+) -->\n", re.MULTILINE)
+_LIST = re.compile(r"(?<=^<!-- checks -->\n).*?(?=^<!-- /checks -->$)", re.MULTILINE | re.DOTALL)
 _BLOCK = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
@@ -39,7 +46,7 @@ def notes(text: str) -> Notes:
 
 def hash_of(text: str) -> str:
     """Return what a translation of this page notes."""
-    return sha256(text.encode("utf-8")).hexdigest()[:12]
+    return sha256(_LIST.sub("", text).encode("utf-8")).hexdigest()[:12]
 
 
 def translations(root: Path) -> Iterator[tuple[Path, Path]]:
@@ -67,6 +74,8 @@ def faults(page: Path, english: Path) -> list[str]:
         )
     if not missing and _code(text) != _code(original):
         found.append(f"the code of {page.name} is not that of {english.name}")
+    if not missing and _levels(text) != _levels(original):
+        found.append(f"the headings of {page.name} are not those of {english.name}")
     return found
 
 
@@ -75,6 +84,10 @@ def mark(page: Path, english: Path) -> None:
     text = _MISSING.sub("", _TRANSLATES.sub("", page.read_text("utf-8")))
     note = f"<!-- translates: {hash_of(english.read_text('utf-8'))} -->\n"
     page.write_text(note + text, encoding="utf-8")
+
+
+def _levels(text: str) -> list[str]:
+    return [heading[1] for heading in headings(text)]
 
 
 def _code(text: str) -> list[tuple[str, str]]:

@@ -1,4 +1,5 @@
-"""Write the suite's checks into docs/porting.md: python tests/porting/write_checks.py"""
+"""Write the suite's checks into docs/porting.md and its translations:
+python tests/porting/write_checks.py"""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from unicb.testing.suite import GROUPS
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "porting.md"
+PAGES = [PAGE, *PAGE.parent.glob("porting.*.md")]
 BEGIN, END = "<!-- checks -->\n", "<!-- /checks -->\n"
 
 
@@ -50,4 +52,5 @@ def written(page: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(written(page.read_text(encoding="utf-8")), encoding="utf-8")
