@@ -608,19 +608,28 @@ def ray_session(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHON, requires=["wheel"])
-@nox.parametrize(
-    "framework",
-    [nox.param("torch", id="torch"), nox.param("mindspore", id="mindspore", tags=["more"])],
-)
+@nox.parametrize("framework", ["torch"], ids=["torch"])
 @noted
 def notebook(session: nox.Session, framework: str) -> None:
-    """Run examples/notebook.ipynb in a kernel, and click on its buttons in JupyterLab in Chromium,
-    without a window."""
+    """Run examples/notebook.ipynb in a kernel, and click on Stop in JupyterLab in Chromium, without
+    a window."""
+    test_notebook(session, framework, *(session.posargs or ["-k", "executed or stop_gives"]))
+
+
+@nox.session(python=PYTHON, requires=["wheel"], tags=["more"], name="notebook-long")
+@nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
+@noted
+def notebook_long(session: nox.Session, framework: str) -> None:
+    """Do so with every button, the kernel's own interrupt, and pictures on a phone."""
+    test_notebook(session, framework, *session.posargs)
+
+
+def test_notebook(session: nox.Session, framework: str, *arguments: str) -> None:
     env = {"CHROMIUM": find_chromium(session)}
     backend = "notebook" if framework == "torch" else f"notebook-{framework}"
     install_wheel(session, f"notebook-{framework}", "notebook", constraints=backend)
-    arguments = ["tests/notebook", "--framework", framework, *session.posargs]
-    run_pytest(session, *arguments, options=[], env=env)
+    command = ["tests/notebook", "--framework", framework, *arguments]
+    run_pytest(session, *command, options=[], env=env)
 
 
 def install_docs(session: nox.Session) -> dict[str, str]:

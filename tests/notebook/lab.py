@@ -82,7 +82,9 @@ _STEPS_DONE = """([index, count]) => {
 }"""
 
 #: Colours of the words below an image, and of the first thing around them that has one.
-_COLOURS = """image => {
+# Asked of the cell, which stays: the pictures in it are replaced all the time.
+_COLOURS = """cell => {
+    const image = cell.querySelector('.jp-OutputArea img');
     const words = image.parentElement.parentElement.nextElementSibling;
     let around = words;
     while (getComputedStyle(around).backgroundColor == 'rgba(0, 0, 0, 0)') {
@@ -90,6 +92,11 @@ _COLOURS = """image => {
     }
     return [getComputedStyle(words).color, getComputedStyle(around).backgroundColor];
 }"""
+
+_BOXES = """cell => [...cell.querySelectorAll('.jp-OutputArea img')].map(image => {
+    const box = image.getBoundingClientRect();
+    return {x: box.x, y: box.y, width: box.width, height: box.height};
+})"""
 
 
 def _numbers(colour: str) -> tuple[int, ...]:
@@ -181,12 +188,18 @@ class Lab:
         taken = self.tab.screenshot(clip=self.cell(name).bounding_box())
         return Image.open(io.BytesIO(taken)).convert("RGB")
 
+    def boxes(self, name: str) -> list[dict[str, float]]:
+        """Where the cell's pictures are, and how large, at one moment."""
+        found: list[dict[str, float]] = self.cell(name).evaluate(_BOXES)
+        return found
+
     def colours(self, name: str) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
         """Of the words below the pictures and what is behind them, in each scheme."""
         found = {}
         for scheme in ("dark", "light"):
             self._set_scheme(scheme)
-            text, ground = self.cell(name).locator(".jp-OutputArea img").first.evaluate(_COLOURS)
+            self.cell(name).locator(".jp-OutputArea img").first.wait_for()
+            text, ground = self.cell(name).evaluate(_COLOURS)
             found[scheme] = _numbers(text), _numbers(ground)
         return found
 
