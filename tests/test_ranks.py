@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from unicb import (
     UnsupportedPipelineError,
     bind,
 )
+from unicb.run.sharing import denoisers_of
 from unicb.sinks import Animation, ContactSheet
 from unicb_numpy.backend import NumpyBackend
 from unicb_numpy.pipelines import ToyPipeline
@@ -603,3 +605,16 @@ def test_two_ranks_with_runs_of_their_own_write_no_common_file(
         "1-0.png",
         "1-1.png",
     }
+
+
+def test_pipeline_whose_components_cannot_be_listed() -> None:
+    """As diffusers and mindone raise for a class whose call and configuration do not agree."""
+
+    class Odd(ToyPipeline):
+        @property
+        def components(self) -> dict[str, Any]:
+            raise ValueError("Expected [] to be defined, but ['kind'] are defined")
+
+    pipe = Odd()
+    unknown: Any = SimpleNamespace(models=[], pipeline=pipe)
+    assert denoisers_of(unknown) == [pipe.unet]

@@ -237,10 +237,10 @@ class Run(AskedRun):
         self.loop.forget()
         self._calls_back = True
         try:
-            self.ending.run(self._over)
+            self.ending.run(self._tell_of_end)
         finally:
             self._calls_back = False
 
-    def _over(self) -> None:
+    def _tell_of_end(self) -> None:
         self.record.close()
         self._bound.on_over(self)

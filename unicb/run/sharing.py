@@ -79,8 +79,8 @@ def denoisers_of(target: Target) -> list[Any]:
     where these are not known, all that the pipeline has."""
     if models := target.models:
         return models
-    components = getattr(target.pipeline, "components", {})
-    return [part for part in components.values() if callable(part)]
+    # Not its ``components``: the frameworks raise there for a class that they find odd.
+    return [part for part in vars(target.pipeline).values() if callable(part)]
 
 
 def described(value: Any) -> str:
