@@ -146,7 +146,7 @@ def _drawn(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
 _TORCH = ("torch",)
 
 ENTRIES = [
-    Entry("AmusedPipeline", _amused, _masked),
+    Entry("AmusedPipeline", _amused, _masked, frameworks=_TORCH),
     Entry("VQDiffusionPipeline", _vq, _quantized, frameworks=_TORCH),
     Entry("LDMPipeline", _latent, _drawn, _NO_NUMBER, frameworks=_TORCH),
     Entry("PNDMPipeline", _pixels, _drawn, _NO_NUMBER, frameworks=_TORCH, returns="pt"),
