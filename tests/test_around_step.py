@@ -155,7 +155,48 @@ class Chosen(ScheduledPipeline):
         return latents.data
 
 
-@pytest.mark.parametrize("kind", [Scales, Draws, Squares, Chosen])
+class Enlarges(ScheduledPipeline):
+    """It makes its latents larger before a picture is put back: an edit would be made so, too."""
+
+    def __call__(self, prompt: str) -> Any:
+        latents, embeds = self.begin(prompt, 0, 1.0)
+        mask, timesteps = embeds, self.scheduler.set_timesteps(4)
+        for t in timesteps:
+            noise_pred = self.unet(latents, t, encoder_hidden_states=embeds)
+            latents = self.scheduler.step(noise_pred, t, latents).prev_sample
+            latents = latents * 2.0
+            latents = latents * mask + embeds * (1 - mask)
+        return latents.data
+
+
+class Follows(ScheduledPipeline):
+    """What it puts back follows from its latents."""
+
+    def __call__(self, prompt: str) -> Any:
+        latents, embeds = self.begin(prompt, 0, 1.0)
+        mask, timesteps = embeds, self.scheduler.set_timesteps(4)
+        for t in timesteps:
+            noise_pred = self.unet(latents, t, encoder_hidden_states=embeds)
+            latents = self.scheduler.step(noise_pred, t, latents).prev_sample
+            turned = latents.swapaxes(2, 3)
+            latents = latents * mask + turned * (1 - mask)
+        return latents.data
+
+
+class AddsUp(ScheduledPipeline):
+    """Its two shares look as if they were 1 together, and are not."""
+
+    def __call__(self, prompt: str, share: float = 0.1) -> Any:
+        latents, embeds = self.begin(prompt, 0, 1.0)
+        mask, timesteps = embeds, self.scheduler.set_timesteps(4)
+        for t in timesteps:
+            noise_pred = self.unet(latents, t, encoder_hidden_states=embeds)
+            latents = self.scheduler.step(noise_pred, t, latents).prev_sample
+            latents = latents * (1 - mask - share) + embeds * (mask - share)
+        return latents.data
+
+
+@pytest.mark.parametrize("kind", [Scales, Draws, Squares, Chosen, Enlarges, Follows, AddsUp])
 def test_anything_else_is_refused(kind: Any) -> None:
     with pytest.raises(UnsupportedPipelineError, match="changes latents otherwise"):
         bind(kind())

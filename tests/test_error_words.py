@@ -537,3 +537,10 @@ def test_tensors_within_objects_are_not_shown() -> None:
             return "Holds(tensor([1., 2.]))"
 
     assert shown(Holds()) == "a Holds"
+
+
+def test_error_at_the_runs_start_is_raised_as_it_is() -> None:
+    """There is no step yet that could be in question."""
+    missing = callback(nothing, on_run_start=lambda self, run: run.nothing_such)
+    with pytest.raises(AttributeError, match="nothing_such"):
+        run(missing)

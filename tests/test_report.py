@@ -193,6 +193,19 @@ def test_a_callback_that_stops_before_the_first_step(pipe: ToyPipeline) -> None:
     assert callbacks.report.stopped == ("Early", -1)
 
 
+def test_a_callback_that_cancels_is_named(pipe: ToyPipeline) -> None:
+    class Discards(Callback):
+        def on_step_end(self, step: Step) -> None:
+            if step.index == 2:
+                raise GenerationCancelled(step.index, step.timestep)
+
+    callbacks = bind(pipe, Discards())
+    with pytest.raises(GenerationCancelled):
+        callbacks("a cat")
+    assert callbacks.report.stopped == ("Discards", 2)
+    assert callbacks.report.outcome == "cancelled"
+
+
 def test_a_function_that_stops_is_named(pipe: ToyPipeline) -> None:
     def enough(pipeline: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         pipeline._interrupt = index == 1

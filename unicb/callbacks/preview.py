@@ -274,7 +274,7 @@ class Preview(Callback):
         wish = state.sink.asked() if self._asks else None
         if self._takes(state) or self._decodes(step):
             try:
-                self._show(step, state, ends=wish is not None and not step.run.is_shared)
+                self._show(step, state, ends=wish is not None)
             except Exception as error:
                 state.failed = True
                 message = f"previews are off for the rest of this run: {failure(error)}"

@@ -56,7 +56,6 @@ def written_around(
         stores: the statements that store latents, apart from that.
     """
     found = list(stores)
-    found = list(stores)
     before = [statement for statement in body[:step] if statement in found]
     after = _leading_to(latents, body[step + 1 :])
     whole = [*before, *after]
@@ -64,7 +63,7 @@ def written_around(
     if not after or not known:
         return None
     if not before:
-        is_one = _is_blend(after[-1], latents)
+        is_one = _is_blend(after, latents)
     else:
         is_one = len(before) == 1 and all(_is_move(statement, latents) for statement in whole)
     return WrittenAround(latents, before[0] if before else None, tuple(after)) if is_one else None
@@ -72,7 +71,9 @@ def written_around(
 
 def _is_move(statement: ast.stmt, latents: str) -> bool:
     """Return whether a statement gives the latents another shape, or dtype, and no more."""
-    value = statement.value if isinstance(statement, ast.Assign) else None
+    if not (isinstance(statement, ast.Assign) and _names(statement, ast.Store) == {latents}):
+        return False
+    value = statement.value
     while not isinstance(value, ast.Name):
         if isinstance(value, ast.Subscript):  # an axis more
             if ast.unparse(value.slice).strip("()") not in ("None", "None, :"):
@@ -87,24 +88,42 @@ def _is_move(statement: ast.stmt, latents: str) -> bool:
     return value.id == latents
 
 
-def _is_blend(statement: ast.stmt, latents: str) -> bool:
-    """Return whether a statement is ``latents * mask + other * (1 - mask)``, in any order."""
-    value = statement.value if isinstance(statement, ast.Assign) else None
+def _is_blend(statements: Sequence[ast.stmt], latents: str) -> bool:
+    """Return whether statements come to ``latents * mask + other * (1 - mask)``, in any order, and
+    neither mask nor other follows from the latents."""
+    *others, last = statements
+    if not all(_is_move(one, latents) or latents not in _names(one) for one in others):
+        return False
+    value = last.value if isinstance(last, ast.Assign) else None
     if not (isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add)):
         return False
     sides = [_factors(side) for side in (value.left, value.right)]
-    for one, other in (sides, sides[::-1]):
-        if latents in one and len(one) == len(other) == 2:
-            mask = one[1 - one.index(latents)]
-            rest = f"1 - {mask}" if not mask.startswith("1 - ") else mask.removeprefix("1 - ")
-            return rest in other and latents not in other
+    for own, other in (sides, sides[::-1]):
+        masks = [factor for factor in own if latents not in _names(factor)]
+        is_theirs = all(latents not in _names(factor) for factor in other)
+        if len(own) == 2 and len(masks) == 1 and is_theirs:
+            named = own[1 - own.index(masks[0])]
+            is_own = isinstance(named, ast.Name)
+            return is_own and any(_add_up_to_one(masks[0], factor) for factor in other)
     return False
 
 
-def _factors(product: ast.expr) -> list[str]:
+def _factors(product: ast.expr) -> list[ast.expr]:
     if isinstance(product, ast.BinOp) and isinstance(product.op, ast.Mult):
-        return [ast.unparse(product.left), ast.unparse(product.right)]
+        return [product.left, product.right]
     return []
+
+
+def _add_up_to_one(a: ast.expr, b: ast.expr) -> bool:
+    """Return whether one of two expressions is ``1 -`` the other."""
+
+    def is_rest(x: ast.expr, of: ast.expr) -> bool:
+        if not (isinstance(x, ast.BinOp) and isinstance(x.op, ast.Sub)):
+            return False
+        is_one = isinstance(x.left, ast.Constant) and x.left.value == 1
+        return is_one and ast.dump(x.right) == ast.dump(of)
+
+    return is_rest(a, b) or is_rest(b, a)
 
 
 def _leading_to(name: str, statements: Sequence[ast.stmt]) -> list[ast.stmt]:
@@ -117,7 +136,7 @@ def _leading_to(name: str, statements: Sequence[ast.stmt]) -> list[ast.stmt]:
     return found
 
 
-def _names(tree: ast.AST, context: type[ast.expr_context]) -> set[str]:
+def _names(tree: ast.AST, context: type[ast.expr_context] = ast.expr_context) -> set[str]:
     named = (node for node in ast.walk(tree) if isinstance(node, ast.Name))
     return {node.id for node in named if isinstance(node.ctx, context)}
 

@@ -11,6 +11,7 @@ from typing import Any, get_args
 from unicb._mistakes import check_returned, say_what_to_write
 from unicb.callback import name_of
 from unicb.checks import one_of
+from unicb.errors import GenerationCancelled
 from unicb.guidance._guided import RunGuidance
 from unicb.ops import Tensor
 from unicb.pipelines.stoppable import stops_by_flag
@@ -115,15 +116,7 @@ class Run(AskedRun):
             for watch in self._watchers:
                 watch(tensors)
             self.index, self.timestep = index, timestep
-            for current in self._bound.callbacks:
-                step._current = current
-                # To be told of the mistake of those who return what they mean to write.
-                returned: object = current[0].on_step_end(step)
-                if returned is not None:
-                    check_returned(name_of(current[0]), returned, self.is_tensor)
-        except AttributeError as error:
-            say_what_to_write(error, step._callback_name, step)
-            raise
+            self._call_back(step)
         finally:
             self._calls_back = False
         index += 1
@@ -132,6 +125,21 @@ class Run(AskedRun):
         self.loop.handed(outputs)
         self._note_step_end(monotonic())
         return outputs
+
+    def _call_back(self, step: Step) -> None:
+        try:
+            for current in self._bound.callbacks:
+                step._current = current
+                # Some return what they mean to write.
+                returned: object = current[0].on_step_end(step)
+                if returned is not None:
+                    check_returned(name_of(current[0]), returned, self.is_tensor)
+        except AttributeError as error:
+            say_what_to_write(error, step._callback_name, step)
+            raise
+        except GenerationCancelled:
+            self.record.stopped(step._callback_name, step.index)
+            raise
 
     def _begin_pass(self, index: int, timestep: Any) -> None:
         """Begin a pass: the loop begins, or counts anew for the next part of a long video."""
