@@ -620,7 +620,8 @@ def notebook(session: nox.Session, framework: str) -> None:
 @nox.parametrize("framework", FRAMEWORKS, ids=FRAMEWORKS)
 @noted
 def notebook_long(session: nox.Session, framework: str) -> None:
-    """Do so with every button, the kernel's own interrupt, and pictures on a phone."""
+    """Run the notebook in a kernel, and click on every button in JupyterLab; interrupt the kernel;
+    look at pictures on a phone."""
     test_notebook(session, framework, *session.posargs)
 
 

@@ -1,6 +1,6 @@
 """Ray Serve: two replicas that send a picture while it forms, each one request at a time.
 
-    pip install 'unicb[torch,ray]'
+    pip install '.[torch,ray]'
     python examples/ray_serve.py --framework torch
     curl -N 127.0.0.1:8000/ --json '{"prompt": "a red star on a blue background"}'
 

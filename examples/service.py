@@ -1,6 +1,6 @@
 """A web service: a picture forms in server-sent events, for as long as its client listens.
 
-    pip install 'unicb[torch,service]'
+    pip install '.[torch,service]'
     python examples/service.py --framework torch
     curl -N 127.0.0.1:8000/runs --json '{"prompt": "a red star on a blue background"}'
 

@@ -1,6 +1,6 @@
 """A page in the browser: a picture forms before your eyes, to be stopped or discarded.
 
-    pip install 'unicb[torch,webui]'
+    pip install '.[torch,webui]'
     python examples/webui.py --framework torch
 
 Its buttons are the two ways to end a run: see docs/webui.md.

@@ -265,8 +265,8 @@ def test_an_interrupted_run_gives_the_denoised_picture() -> None:
 
     got = bind(pipe, Keep(), Interrupt(3))("a lighthouse", output="latents")
     expected = shown[-1]
-    if expected is not None:
-        assert error(got, expected.data) < 1e-6
+    assert expected is not None
+    assert error(got, expected.data) < 1e-6
 
 
 @pytest.mark.parametrize("now", [False, True])

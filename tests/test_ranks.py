@@ -471,7 +471,7 @@ def test_asks_after_the_last_vote_are_too_late() -> None:
         return asked, callbacks.state
 
     for asked, state in on_each(ThreadGroup(2), work):
-        assert not any(asked)
+        assert asked == [False, False]
         assert state == "finished"
 
 

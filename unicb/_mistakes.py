@@ -21,6 +21,7 @@ HOOKS: Mapping[str, str] = {
     "on_run_start": "run",
     "on_step_end": "step",
     "on_run_end": "run",
+    "on_report": "run",
 }
 _EACH_STEP = (
     "on_step_end is called at the end of each step, which is the beginning of the next, and "

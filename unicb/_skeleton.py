@@ -85,7 +85,7 @@ class Checkpoint:
     def settings(self) -> Config:
         """Return the pipeline's own configuration, and where it is."""
         said = {name: value for name, value in self._index.items() if not isinstance(value, list)}
-        return Config(**said, _name_or_path=str(self._folder))
+        return Config({**said, "_name_or_path": str(self._folder)})
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -105,9 +105,8 @@ class _Call:
 async def _ended(running: asyncio.Future[Any], binding: Binding) -> None:
     """Cancel the run, and wait for its thread, however often the task is cancelled meanwhile."""
     while not running.done():
-        binding._cancel(
-            "cancelling its task"
-        )  # which may find no run yet, or the first of a call's two loops
+        # Which may find no run yet, or the first of a call's two loops.
+        binding._cancel("cancelling its task")
         try:
             await asyncio.wait([running], timeout=_LOOK_SECONDS)
         except asyncio.CancelledError:

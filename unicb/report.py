@@ -81,7 +81,7 @@ class Report:
             step_seconds=tuple(after - before for before, after in pairwise(ends)),
             decode_seconds=record.decode_seconds,
             cuts=tuple(record.cuts),
-            rows_saved=record.rows.saved(len(ends)),
+            rows_saved=record.rows.saved(max(len(ends), record.rows.steps)),
             stopped=record.stop,
             callbacks=record.notes,
             warnings=tuple(record.warnings),

@@ -405,7 +405,7 @@ class _Job:
 
     def _tell(self) -> None:
         self._changed.notify_all()
-        for tell in self._watchers:
+        for tell in tuple(self._watchers):  # a collection of garbage may end one meanwhile
             tell()
 
     @contextmanager
@@ -451,7 +451,8 @@ class _Job:
 
     def last(self) -> Result:
         """Return the last item, of a run that has ended; wait for its thread."""
-        outcome, self._outcome = self._outcome, None
+        with self._changed:
+            outcome, self._outcome = self._outcome, None
         self.join()
         if self.cancelled or outcome is None:
             raise StopIteration
@@ -479,13 +480,15 @@ class _Job:
 def _generate(job: _Job, call: Callable[[], Any], lease: Lease) -> None:
     """Generate, in the stream's thread."""
     try:
-        lease.wait()
-        outcome = None if job.cancelled else Result(call())
-    except BaseException as error:
-        job.finish(error)
-    else:
-        job.finish(outcome)
-    lease.release()
+        try:
+            lease.wait()
+            outcome = None if job.cancelled else Result(call())
+        except BaseException as error:
+            job.finish(error)
+        else:
+            job.finish(outcome)
+    finally:
+        lease.release()
 
 
 def _cancel_at_exit() -> None:

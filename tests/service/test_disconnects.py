@@ -42,7 +42,7 @@ def test_client_leaves_while_the_picture_is_decoded(server: Server) -> None:
 
 
 def test_client_leaves_the_queue(server: Server) -> None:
-    """Those behind it move up, and it is never run."""
+    """Those behind it move up."""
     with ExitStack() as stack:
         server.fill(stack)
         first = stack.enter_context(ExitStack())

@@ -57,7 +57,10 @@ def explanations(what: str, backend: str | None = None) -> Iterator[Explanation]
     basis: Basis = "class" if checkpoint is None else "checkpoint"
     if "." in name:
         kind, library = _of_ones_own(name)
-        yield explained(skeleton(kind, checkpoint, library), basis)
+        found_one = explained(skeleton(kind, checkpoint, library), basis)
+        if backend is not None and get_backend(backend).name != found_one.backend:
+            raise ValueError(f"{name} is of backend {found_one.backend!r}, not of {backend!r}")
+        yield found_one
         return
     looked_at = []
     has_any = False
@@ -79,7 +82,7 @@ def _libraries(backend: str | None) -> Iterator[ModuleType]:
     for name in backend_names() if backend is None else (backend,):
         try:
             yield import_module(library_of(get_backend(name)))
-        except (BackendLoadError, ImportError, ValueError):
+        except (BackendLoadError, ImportError, OSError, RuntimeError, ValueError):
             if backend is not None:
                 raise  # elsewhere it is one of those that are not installed: see `doctor`
 

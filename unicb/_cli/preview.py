@@ -58,6 +58,10 @@ def run(options: argparse.Namespace) -> int:
     """Returns 0; whatever goes wrong is raised."""
     recorded = load_trajectory(options.file)
     latents, count = recorded.latents, len(recorded.steps)
+    if not count:
+        raise ValueError(
+            f"{str(options.file)!r} has no step: its run ended before the first was over"
+        )
     colours = ColourMap(_format(options, latents), options.layout)
     every = whole_number("--every", options.every)
     out = options.out or options.file.with_suffix(".png")

@@ -169,7 +169,8 @@ class Encoder:
             name = parameter.removeprefix(prefix)
             if not (parameter.startswith(prefix) and _FURTHER.match(name)):
                 continue
-            if said := by_name.get(name) or original.get(parameter):
+            said = by_name[name] if name in by_name else original.get(parameter)
+            if said:  # else it is the first, as in a call
                 further.append((name, self._of_each(said, name)))
         # As encode_prompt has it: without one of its own, it is the first.
         return [

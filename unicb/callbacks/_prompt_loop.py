@@ -260,7 +260,13 @@ def _taken(tree: ast.FunctionDef) -> Iterator[str]:
         if isinstance(node, ast.Assign) and "callback_kwargs" in ast.unparse(node.targets[0])
     ]
     # Nor is it to ask for its dtype.
-    about = [n for n in ast.walk(inner) if isinstance(n, ast.Attribute) and n.attr in _OF_ITS_KIND]
+    about = [
+        node
+        for node in ast.walk(inner)
+        if isinstance(node, ast.Attribute)
+        and node.attr in _OF_ITS_KIND
+        and isinstance(node.value, ast.Name)
+    ]
     inside = {id(n) for part in [*popped.values(), *handing, *about] for n in ast.walk(part)}
     names = (node for node in ast.walk(inner) if isinstance(node, ast.Name))
     for name in names:

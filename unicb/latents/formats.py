@@ -267,7 +267,10 @@ def check_is_for(form: LatentFormat, pipeline: Any) -> None:
     Raises:
         UnsupportedPipelineError: its latents have another number of channels.
     """
-    vae = getattr(pipeline, "vae", None)
+    from unicb.latents._vae import VAE_NAMES
+
+    found = (getattr(pipeline, name, None) for name in VAE_NAMES)
+    vae = next((one for one in found if one is not None), None)
     mismatch = vae_mismatch(vae, form)
     if mismatch is None:
         return

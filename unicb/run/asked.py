@@ -18,7 +18,7 @@ from unicb.run.first_call import models_to_watch
 from unicb.run.holds import Hold, hold
 from unicb.run.loop import Loop, loop_locals
 from unicb.run.model_hooks import ModelHooks
-from unicb.run.record import Record
+from unicb.run.record import Record, in_a_line
 from unicb.step import DenoisedKind
 
 if TYPE_CHECKING:
@@ -137,7 +137,11 @@ class AskedRun:
         """Ask the callbacks what they say of it; several of one name are numbered."""
         found: dict[str, Mapping[str, Any]] = {}
         for callback, _ in self._bound.callbacks:
-            if said := callback.on_report(cast("Run", self)):
+            try:
+                said = callback.on_report(cast("Run", self))
+            except Exception as error:  # a report costs no run
+                said = {"on_report": in_a_line(error)}
+            if said:
                 name, number = name_of(callback), 2
                 while name in found:
                     name, number = f"{name_of(callback)} {number}", number + 1

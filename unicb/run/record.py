@@ -156,7 +156,7 @@ class Record:
             return
         self.outcome = outcome
         if error is not None:
-            self.error = _in_a_line(error)
+            self.error = in_a_line(error)
         if log.isEnabledFor(logging.DEBUG):
             steps = f"{len(self.step_ends)} of {self.num_timesteps} steps"
             why = f" ({self.error})" if self.error else ""
@@ -167,6 +167,7 @@ class Record:
         self._notes = self.notes
 
 
-def _in_a_line(error: BaseException) -> str:
+def in_a_line(error: BaseException) -> str:
+    """Return the error's class and the first line of what it says."""
     text = f"{type(error).__name__}: {error}".splitlines()[0]
     return text if len(text) <= _LONGEST_ERROR else text[: _LONGEST_ERROR - 1] + "…"

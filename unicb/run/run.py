@@ -250,5 +250,7 @@ class Run(AskedRun):
             self._calls_back = False
 
     def _tell_of_end(self) -> None:
-        self.record.close()
-        self._bound.on_over(self)
+        try:
+            self.record.close()
+        finally:
+            self._bound.on_over(self)

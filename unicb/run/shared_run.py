@@ -31,6 +31,9 @@ class _Guarded(Callback):
         self._is_off = False
         self.tensors, self.owns = callback.tensors, callback.owns
 
+    def _name_in_messages(self) -> str:
+        return name_of(self._callback)
+
     def on_step_end(self, step: Step) -> None:
         if not self._is_off:
             self._do(lambda: self._step_end(step), f"in step {step.index}")

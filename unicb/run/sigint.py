@@ -82,7 +82,8 @@ class SigintHandler:
         cell = jupyter.cell() if self._once else None
         used = cell is not None and SigintHandler._used_in == cell
         if interrupt is not None and not used and interrupt(frame):
-            SigintHandler._used_in = cell
+            if self._once:
+                SigintHandler._used_in = cell
             return
         if callable(before):
             before(number, frame)

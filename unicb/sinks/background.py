@@ -109,14 +109,25 @@ class Background:
 
     def asked(self) -> Wish | None:
         """Return what the sink asks of the run, if it is one that asks."""
-        asked = getattr(self.sink, "asked", None)
-        return None if asked is None else cast(Wish | None, asked())
+        return cast(Wish | None, self._call_beside("asked"))
 
     def ended(self, outcome: str, done: int) -> None:
         """Tell the sink how the run has ended, if it is one that wants to know."""
-        ended = getattr(self.sink, "ended", None)
-        if ended is not None:
-            ended(outcome, done)
+        self._call_beside("ended", outcome, done)
+
+    def _call_beside(self, method: str, *about: Any) -> Any:
+        """Call a method that a sink may have, in the run's thread, which its failure does not cost
+        anything."""
+        called = getattr(self.sink, method, None)
+        if not callable(called):
+            return None
+        try:
+            return called(*about)
+        except Exception as error:
+            complaint = f"{method}() of the sink {sink_name(self.sink)} failed: {failure(error)}"
+            self.warned.append(complaint)
+            _tell(complaint)
+            return None
 
     def wants_more(self) -> bool:
         """Return whether the sink takes frames; False from when it raised to the end of the run.
@@ -288,6 +299,8 @@ class _Worker:
         # Another run's thread may be in the sink, and may stay there.
         while not self._turn.calling.acquire(timeout=_LOOK_SECONDS):
             if self._given_up:
+                with self._turn.changed:
+                    self._counts.drop(1, "the sink was still busy at the end")
                 return
         try:
             self._turn.sink(frame)

@@ -135,13 +135,15 @@ class Notebook:
         frame, buttons = self._newest, self._buttons
         outcome, done = self._ended or ("finished", 0 if frame is None else frame.step + 1)
         self._buttons = None
-        if frame is not None and self._display is not None:
-            text = _ENDED[outcome].format(done=done, count=frame.num_timesteps)
-            pace = self._pace.seconds_per_step
-            self._show(frame, text if pace is None else f"{text}, {pace:.3g} s a step")
-        self._begin()
-        if buttons is not None:
-            buttons.close()
+        try:
+            if frame is not None and self._display is not None:
+                text = _ENDED[outcome].format(done=done, count=frame.num_timesteps)
+                pace = self._pace.seconds_per_step
+                self._show(frame, text if pace is None else f"{text}, {pace:.3g} s a step")
+        finally:
+            self._begin()
+            if buttons is not None:
+                buttons.close()
 
     def _caption(self, frame: PreviewFrame) -> str:
         pace, remaining = self._pace.seconds_per_step, self._pace.remaining(frame.num_timesteps)
