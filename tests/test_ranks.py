@@ -20,6 +20,7 @@ from unicb import (
     GenerationCancelled,
     Interrupt,
     NaNGuard,
+    PipelineBusyError,
     Preview,
     Progress,
     RankError,
@@ -29,7 +30,9 @@ from unicb import (
     UnsupportedPipelineError,
     bind,
 )
+from unicb.run.busy import User
 from unicb.run.sharing import denoisers_of
+from unicb.run.sources import TENSOR_INPUTS
 from unicb.sinks import Animation, ContactSheet
 from unicb_numpy.backend import NumpyBackend
 from unicb_numpy.pipelines import ToyPipeline
@@ -246,6 +249,30 @@ def test_error_before_the_loop() -> None:
     assert "rank 0 failed before the run's first step: OSError: no text encoder" in found[1]
 
 
+@pytest.mark.parametrize("how", ["unpacked", "busy"])
+def test_call_that_failed_on_one_rank_unheard(how: str) -> None:
+    """The next request there is not taken for the one that the others are still at."""
+
+    def work(own: int, group: Any) -> Any:
+        pipeline = ToyPipeline()
+        callbacks = bind(pipeline, group=group)
+        if own == 0 and how == "unpacked":
+            with pytest.raises(ValueError, match="not offered"):
+                pipeline("A", **{**callbacks, TENSOR_INPUTS: ["nothing"]})
+        elif own == 0:
+            lease = bind(pipeline, group=None)._lease(User())
+            with pytest.raises(PipelineBusyError):
+                callbacks("A", STEPS)
+            lease.release()
+        with pytest.raises(RankError, match="different steps"):
+            callbacks("B" if own == 0 else "A", STEPS)
+        return callbacks("C", STEPS, output_type="latent")
+
+    found = on_each(ThreadGroup(2), work)
+    expected = ToyPipeline()("C", STEPS, output_type="latent")
+    assert all(same(each, expected) for each in found)
+
+
 def test_error_in_the_middle_of_a_step() -> None:
     def work(own: int, group: Any) -> Any:
         pipeline = ToyPipeline()
@@ -389,25 +416,25 @@ def test_first_late_clock_decides(monkeypatch: pytest.MonkeyPatch) -> None:
         assert state == "interrupted"
 
 
-def test_deadline_leaves_room_for_one_more_step() -> None:
-    def left(group: Any) -> int:
-        def slow(step: Step) -> None:
-            time.sleep(0.02)
+def test_deadline_leaves_room_for_one_more_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of one second, on a clock of the test's: with others to ask, the stop is asked for a
+    step earlier, and both stop at the same step."""
+    clocks = threading.local()
 
-        at_most = Interrupt(deadline=0.11)
-        seen: list[int] = []
-        callback = Do(lambda step: None, 0, 0, 0)
-        callback.do = slow
+    class Second(Callback):
+        def on_step_end(self, step: Step) -> None:
+            clocks.now += 1.0
 
-        class Slow(Callback):
-            def on_step_end(self, step: Step) -> None:
-                seen.append(step.run.stop_delay)
+    def last_step(group: Any) -> int:
+        clocks.now = 0.0
+        callbacks = bind(ToyPipeline(), Second(), Interrupt(deadline=4.5), group=group)
+        callbacks("x", 10)
+        assert callbacks.state == "interrupted"
+        return int(callbacks.step or 0)
 
-        bind(ToyPipeline(), Slow(), at_most, group=group)("x", 2)
-        return seen[0]
-
-    assert left(None) == 0
-    assert on_each(ThreadGroup(2), lambda own, group: left(group)) == [1, 1]
+    monkeypatch.setattr(time, "monotonic", lambda: getattr(clocks, "now", 0.0))
+    alone = last_step(None)
+    assert on_each(ThreadGroup(2), lambda own, group: last_step(group)) == [alone - 1, alone - 1]
 
 
 def test_stop_that_goes_back_shows_what_it_went_back_to() -> None:

@@ -193,6 +193,30 @@ def test_a_callback_that_stops_before_the_first_step(pipe: ToyPipeline) -> None:
     assert callbacks.report.stopped == ("Early", -1)
 
 
+def test_what_a_callback_cannot_report_costs_nothing(pipe: ToyPipeline) -> None:
+    class Broken(Callback):
+        fails = False
+
+        def on_step_end(self, step: Step) -> None:
+            if self.fails:
+                raise KeyError("mine")
+
+        def on_report(self, run: Run) -> Any:
+            raise ValueError("no report")
+
+    broken = Broken()
+    callbacks = bind(pipe, broken)
+    callbacks("a cat")
+    assert callbacks.report.callbacks["Broken"] == {"on_report": "ValueError: no report"}
+    broken.fails = True
+    with pytest.raises(KeyError, match="mine"):
+        callbacks("a cat")
+    assert callbacks.state == "failed"
+    broken.fails = False
+    callbacks("a cat")
+    assert callbacks.state == "finished"
+
+
 def test_a_callback_that_cancels_is_named(pipe: ToyPipeline) -> None:
     class Discards(Callback):
         def on_step_end(self, step: Step) -> None:

@@ -340,3 +340,34 @@ def test_disk_that_blocks_delays_no_run(
     # What it was busy with is complete, and what waited behind is dropped.
     assert files(tmp_path) == WRITTEN[name][:1]
     assert Image.open(tmp_path / WRITTEN[name][0]).size[0] > 0
+
+
+class Asking:
+    """A sink whose other methods fail, in the run's thread."""
+
+    asks = True
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.is_closed = False
+
+    def __call__(self, frame: PreviewFrame) -> None:
+        self.steps.append(frame.step)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def asked(self) -> None:
+        raise OSError("nobody to ask")
+
+    def ended(self, outcome: str, done: int) -> None:
+        raise OSError("nobody to tell")
+
+
+def test_sink_that_cannot_be_asked_costs_no_run() -> None:
+    pipe, sink = ToyPipeline(), Asking()
+    plain = pipe("a cat")
+    with pytest.warns(RuntimeWarning, match=r"asked\(\) of the sink .* nobody to ask"):
+        assert (bind(pipe, Preview(sink))("a cat") == plain).all()
+    assert sink.is_closed
+    assert sink.steps == list(range(10))

@@ -53,8 +53,13 @@ class Ranks:
         self.all, self.own, self.group = tuple(all_ranks), own, group
         self._runs = count()
 
+    def begin_call(self) -> None:
+        """Count a call, whatever becomes of it. Where one fails on one rank and no other hears of
+        that, the numbers of the next runs differ: no rank takes another's run for its own."""
+        next(self._runs)
+
     def begin_run(self) -> int:
-        """Return the number of a further run, from 0."""
+        """Return the number of a further run; no two of a process have the same."""
         return next(self._runs)
 
     def count_anew(self) -> None:

@@ -139,9 +139,14 @@ class Binding(Controls, Mapping[str, Any]):
             )
         return self._call(self._lease(User()), args, kwargs)
 
+    def _begin_use(self) -> None:
+        self._used = True
+        if self._bound.sharing is not None:
+            self._bound.sharing.ranks.begin_call()
+
     def _lease(self, holder: Holder) -> Lease:
         """Take the pipeline for ``holder``, until :meth:`_call` has ended."""
-        self._used = True
+        self._begin_use()
         lease = Lease(self.pipeline, holder)
         lease.take()
         return lease
@@ -177,7 +182,7 @@ class Binding(Controls, Mapping[str, Any]):
             raise KeyError(key)
         if key == TENSOR_INPUTS:
             return self._tensors
-        self._used = True
+        self._begin_use()
         try:
             return call_of(self._bound, self._handle, self._sigint, None)
         except (AttributeError, KeyError) as error:

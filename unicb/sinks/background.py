@@ -125,8 +125,9 @@ class Background:
             return called(*about)
         except Exception as error:
             complaint = f"{method}() of the sink {sink_name(self.sink)} failed: {failure(error)}"
-            self.warned.append(complaint)
-            _tell(complaint)
+            if complaint not in self.warned:
+                self.warned.append(complaint)
+                _tell(complaint)
             return None
 
     def wants_more(self) -> bool:
