@@ -228,6 +228,19 @@ def _checkpoint(folder: Path, **index: Any) -> Path:
     return folder
 
 
+def test_explain_a_folder_that_was_saved_again(tmp_path: Path) -> None:
+    """Its index says where it came from."""
+    (found,) = explanations(str(_checkpoint(tmp_path, _name_or_path="elsewhere")))
+    assert found.features["cut"].works
+
+
+def test_a_class_of_another_backend_is_an_error() -> None:
+    (found,) = explanations("unicb_numpy.pipelines.ToyPipeline", "numpy")
+    assert found.backend == "numpy"
+    with pytest.raises(unicb.BackendNotFoundError, match="nonsense"):
+        list(explanations("unicb_numpy.pipelines.ToyPipeline", "nonsense"))
+
+
 def test_explain_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (found,) = explanations(str(_checkpoint(tmp_path)))
     assert (found.basis, found.features["cut"].works) == ("checkpoint", True)

@@ -344,6 +344,14 @@ def test_colours_of_another_vae_by_name_are_warned_of() -> None:
         bind(pipe, Preview([], factors=builtin_formats()["sd"]))("x", num_inference_steps=1)
 
 
+def test_colours_by_name_are_held_against_any_vae() -> None:
+    """Not every class calls it ``vae``."""
+    pipe = pipeline_with(ToyVAE())
+    pipe.movq, pipe.vae = pipe.vae, None
+    with pytest.raises(UnsupportedPipelineError, match=r"'flux'.*4 latent channels"):
+        bind(pipe, Preview([], factors="flux"))
+
+
 @pytest.mark.parametrize("name", ["IFPipeline", "DDPMPipeline", "PRXPixelPipeline"])
 def test_latents_that_are_the_picture_are_shown_as_they_are(name: str) -> None:
     form = find_format(pipeline_with(None), facts_for(type(name, (), {})()))
