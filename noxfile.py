@@ -21,6 +21,7 @@ from environments import WHEEL_IS_BUILT, environment_of, make_environment
 from installed_python import is_installed
 from one_at_a_time import one_at_a_time
 from session_table import SessionTable
+from side_by_side import ROWS_FILE, run_side_by_side
 
 nox.needs_version = ">=2025.2.9"  # for requires=
 nox.options.default_venv_backend = "virtualenv"
@@ -28,7 +29,7 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 nox.options.sessions = [
     *("environments", "lint", "types", "tests", "conformance", "ranks", "both"),
-    *("service(torch)", "webui(torch)", "notebook(torch)", "docs"),
+    "side-by-side",
 ]
 
 # MindSpore 2.7.0 has no wheel for a later Python.
@@ -105,7 +106,11 @@ CHROMIUMS = [
 
 
 TABLE = SessionTable()
-atexit.register(TABLE.print)
+# One that runs beside others leaves it to their parent to print all rows as one table.
+if ROWS_FILE in os.environ:
+    atexit.register(TABLE.save, Path(os.environ[ROWS_FILE]))
+else:
+    atexit.register(TABLE.print)
 
 
 def noted(session_function: Callable[..., None]) -> Callable[..., None]:
@@ -547,11 +552,8 @@ def arithmetic(session: nox.Session, backend: str, variation: str) -> None:
     run_pytest(session, *(session.posargs or suites), options=workers(backend), env=env)
 
 
-def find_chromium(session: nox.Session) -> str:
-    """Path of a Chromium, installed first where Debian has it and this is root.
-
-    Without one the session is skipped, or fails where CI=true.
-    """
+def look_for_chromium(session: nox.Session) -> str | None:
+    """Path of a Chromium, installed first where Debian has it and this is root."""
     found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUMS)), None)
     if found is None and Path("/etc/debian_version").exists() and os.geteuid() == 0:
         env = {"DEBIAN_FRONTEND": "noninteractive"}
@@ -559,6 +561,12 @@ def find_chromium(session: nox.Session) -> str:
         for command in (["apt-get", "update", "-qq"], install):
             session.run_install(*command, env=env, external=True, success_codes=range(256))
         found = shutil.which("chromium")
+    return found
+
+
+def find_chromium(session: nox.Session) -> str:
+    """Path of a Chromium. Without one the session is skipped, or fails where CI=true."""
+    found = look_for_chromium(session)
     if found is not None:
         return found
     do_without(
@@ -655,6 +663,23 @@ def docs(session: nox.Session) -> None:
     )
     run_pytest(session, "tests/docs_site", options=[], env={**env, "PYTHONPATH": path})
     session.run("python", "-P", "-m", "docs_site.look", "build/site", *session.posargs, env=env)
+
+
+#: Sessions of plain nox that wait more than they compute, those that take longest first.
+WAITING = ["docs", "notebook(torch)", "service(torch)", "webui(torch)"]
+
+
+@nox.session(venv_backend="none", requires=["wheel"], name="side-by-side")
+def side_by_side(session: nox.Session) -> None:
+    """Run what waits for servers and browsers side by side: docs, notebook, service and webui."""
+    with TABLE.row(session.name):
+        # Looked for once: two cannot install it at once.
+        found = look_for_chromium(session)
+        env = {WHEEL_IS_BUILT: "1", **({} if found is None else {"CHROMIUM": found})}
+        rows = run_side_by_side(Path(session.cache_dir).parent, WAITING, env, session.log)
+        TABLE.add_beside(rows)
+        if failed := [row.session for row in rows if row.outcome not in ("passed", "skipped")]:
+            session.error(f"failed: {', '.join(failed)}")
 
 
 @nox.session(python=PYTHON, name="docs-serve")

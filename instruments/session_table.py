@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +20,22 @@ class Row:
         outcome: how it ended.
         tests: how many passed, failed and were skipped.
         seconds: from the end of the session before, so that the making of its environment counts.
+        beside: whether it ran beside others, within the seconds of the row above.
     """
 
     session: str
     outcome: str = "running"
     tests: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    beside: bool = False
+
+
+def read_rows(file: Path) -> list[Row]:
+    """Return the rows that another process has saved; none, if it saved none."""
+    if not file.exists():
+        return []
+    saved = json.loads(file.read_text("utf-8"))
+    return [Row(**{**row, "tests": Counter(row["tests"])}) for row in saved]
 
 
 class SessionTable:
@@ -68,17 +79,28 @@ class SessionTable:
             failed, skipped = outcome & {"failure", "error"}, "skipped" in outcome
             self.rows[-1].tests["failed" if failed else "skipped" if skipped else "passed"] += 1
 
+    def add_beside(self, rows: Iterable[Row]) -> None:
+        """Add sessions that ran side by side within the session that is being noted."""
+        for row in rows:
+            row.beside = True
+            self.rows.append(row)
+
+    def save(self, file: Path) -> None:
+        """Write the rows to a file, for another process to show."""
+        file.write_text(json.dumps([vars(row) for row in self.rows]), "utf-8")
+
     def lines(self) -> list[str]:
         """Return the table; nothing, where no session ran."""
         if not self.rows:
             return []
         total = Row("together", "", sum((row.tests for row in self.rows), Counter()))
-        total.seconds = sum(row.seconds for row in self.rows)
+        total.seconds = sum(row.seconds for row in self.rows if not row.beside)
         columns = ("passed", "failed", "skipped")
         cells = [("session", "", *(f"tests {column}" for column in columns), "seconds")]
         for row in (*self.rows, total):
             tests = [str(row.tests[column] or "") for column in columns]
-            cells.append((row.session, row.outcome, *tests, f"{row.seconds:.0f}"))
+            name = f"  {row.session}" if row.beside else row.session
+            cells.append((name, row.outcome, *tests, f"{row.seconds:.0f}"))
         widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
         return [
             "  ".join(

@@ -18,7 +18,8 @@ import environments
 import one_core_each
 from installed_python import is_installed
 from one_at_a_time import one_at_a_time
-from session_table import SessionTable
+from session_table import Row, SessionTable, read_rows
+from side_by_side import run_side_by_side
 
 INSTRUMENTS = Path(__file__).parents[1] / "instruments"
 
@@ -159,6 +160,70 @@ def test_environments_that_are_missing_are_made(
     assert capsys.readouterr().out.splitlines() == printed
     environments.main(tmp_path, ["tests", "conformance(torch)"])
     assert capsys.readouterr().out == ""
+
+
+def test_rows_of_another_process_stand_below_the_session_that_ran_it(tmp_path: Path) -> None:
+    """Their seconds are within that session's."""
+    assert read_rows(tmp_path / "rows.json") == []
+    theirs, ours = table(0.0, 30.0), table(0.0, 10.0, 45.0)
+    with theirs.row("docs"):
+        theirs.rows[0].tests["passed"] += 5
+    theirs.save(tmp_path / "rows.json")
+    with ours.row("tests"):
+        pass
+    with ours.row("side-by-side"):
+        ours.add_beside([*read_rows(tmp_path / "rows.json"), Row("webui(torch)", "failed")])
+    assert "\n".join(ours.lines()) == textwrap.dedent("""\
+        session                 tests passed  tests failed  tests skipped  seconds
+        tests           passed                                                  10
+        side-by-side    passed                                                  35
+          docs          passed             5                                    30
+          webui(torch)  failed                                                   0
+        together                           5                                    45""")
+
+
+SIDE_BY_SIDE_NOX = """
+import atexit, os, sys, time
+from pathlib import Path
+from session_table import SessionTable
+*_, folder, _, name = sys.argv
+table = SessionTable()
+if name != "fails early":
+    atexit.register(table.save, Path(os.environ["UNICB_SESSION_ROWS"]))
+with table.row("wheel"):
+    pass
+if name == "fails early":
+    sys.exit(1)
+with table.row(name):
+    print("begun")
+    if name == "fails":
+        raise ValueError("of its own")
+    Path(folder, name).touch()
+    if name in ("first", "second"):
+        for _ in range(6000):
+            if {"first", "second"} <= {path.name for path in Path(folder).iterdir()}:
+                break
+            time.sleep(0.01)
+        else:
+            sys.exit("the other did not begin")
+"""
+
+
+def test_sessions_run_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nox.py").write_text(SIDE_BY_SIDE_NOX)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(INSTRUMENTS)]))
+    said: list[str] = []
+    sessions = ["first", "second", "fails", "fails early", "last"]
+    rows = run_side_by_side(tmp_path, sessions, {"PYTHONUNBUFFERED": "1"}, said.append)
+    assert [(row.session, row.outcome) for row in rows] == [
+        ("first", "passed"),
+        ("second", "passed"),
+        ("fails", "failed"),
+        ("fails early", "failed"),
+        ("last", "passed"),
+    ]
+    assert {"first: begun", "second: begun", "last: begun"} <= {*said}
+    assert "fails: ValueError: of its own" in said
 
 
 def put_python(folder: Path, version: str, does: str) -> None:
