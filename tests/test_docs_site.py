@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "instruments"))
 
+from docs_site import hooks  # noqa: E402
 from docs_site.anchors import anchors, with_anchors  # noqa: E402
 from docs_site.assemble import assemble  # noqa: E402
 from docs_site.check import faults as faults_of_site  # noqa: E402
@@ -142,3 +143,17 @@ def test_headings_of_a_translation_have_the_english_anchors() -> None:
 
 def test_translations_of_the_project_are_up_to_date() -> None:
     assert [fault for pair in translations(ROOT) for fault in faults(*pair)] == []
+
+
+def test_columns_of_sentences_are_marked() -> None:
+    table = (
+        '<table>\n<thead>\n<tr>\n<th>class</th>\n<th style="text-align: right;">n</th>\n'
+        "<th>why</th>\n</tr>\n</thead>\n<tbody>\n<tr>\n<td><code>A</code></td>\n"
+        '<td style="text-align: right;">1</td>\n<td>{why}</td>\n</tr>\n</tbody>\n</table>'
+    )
+    short, long = (f"<p>a</p>{table.format(why=why)}" for why in ("no", "no <b>one</b> knows " * 2))
+    assert hooks.on_page_content(short) == short
+    marked = hooks.on_page_content(long)
+    assert marked == long.replace("<th>why", '<th class="unicb-sentences">why').replace(
+        "<td>no", '<td class="unicb-sentences">no'
+    )

@@ -16,6 +16,12 @@ from docs_site.translations import notes
 _START = re.compile(r'href="/(zh/)?"( hreflang=)')
 _ALTERNATE = re.compile(r'\s*<link rel="alternate" [^>]*hreflang=[^>]*>')
 _MERMAID = re.compile(r'\s*<script src="[^"]*mermaid[^"]*"></script>')
+_TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
+_ROW = re.compile(r"<tr>.*?</tr>", re.DOTALL)
+_CELL = re.compile(r"<t[dh]( [^>]*)?>(.*?)</t[dh]>", re.DOTALL)
+_TAG = re.compile(r"<[^>]*>")
+#: Letters in a cell from which its column is one of sentences, and gets room for them.
+_SENTENCE = 30
 UNTRANSLATED = '!!! note ""\n    本页尚无中文版，以下为英文原文。\n\n'  # noqa: RUF001
 BEHIND = '!!! note ""\n    英文版已更新，本页尚缺：{missing}\n\n'  # noqa: RUF001
 
@@ -48,6 +54,11 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
     return BEHIND.format(missing=missing) + markdown if missing else markdown
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Mark the cells of tables in whose column sentences stand: others leave them one word wide."""
+    return _TABLE.sub(lambda found: _with_sentences_marked(found[0]), html)
+
+
 def on_post_page(output: str, page: Any, **_: Any) -> str:
     """Mend links between languages, and load large scripts only where they are used.
 
@@ -58,6 +69,21 @@ def on_post_page(output: str, page: Any, **_: Any) -> str:
     up = "../" * page.url.count("/") or "./"
     output = _ALTERNATE.sub("", _START.sub(lambda m: f'href="{up}{m[1] or ""}"{m[2]}', output))
     return output if 'class="mermaid"' in output else _MERMAID.sub("", output)
+
+
+def _with_sentences_marked(table: str) -> str:
+    rows = [[_TAG.sub("", cell[2]) for cell in _CELL.finditer(row)] for row in _ROW.findall(table)]
+    wide = {i for row in rows for i, text in enumerate(row) if len(text) >= _SENTENCE}
+
+    def marked(row: re.Match[str]) -> str:
+        cells = [cell.span() for cell in _CELL.finditer(row[0])]
+        text = row[0]
+        for i, (start, _) in reversed([*enumerate(cells)]):
+            if i in wide:
+                text = f'{text[: start + 3]} class="unicb-sentences"{text[start + 3 :]}'
+        return text
+
+    return _ROW.sub(marked, table)
 
 
 def _there(entries: list[Any], optional: set[str], docs: Path) -> list[Any]:

@@ -66,6 +66,7 @@ what was asked of each, with every figure.
 - **steps by**: what tells the end of a step: the pipeline's callback, its scheduler
   ([how](without_callback.md)), or its loop's blocks ([modular pipelines](modular.md)).
 - A verdict is the worst of a class's variants; *in 1 of 2* counts them. A dash: not run.
+- **reasons** are numbers of the list below each table.
 
 A class that is not here (of your own, of the community, of a newer release) is served where its
 code, or its first step, shows what it does, and refused otherwise: `bind(pipe, ...)` says which,
@@ -169,13 +170,20 @@ def page(rows: list[dict[str, Any]]) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the lines of a table, and those of a list of its reasons: sentences would make its rows
+    tall, beside what a reader looks for."""
     yield f"| class | library | steps by | {' | '.join(COLUMNS)} | to | reasons |"
     yield "|---|---|---|" + "---|" * (len(COLUMNS) + 2)
+    numbers: dict[str, int] = {}
     for row in rows:
         cells = [f"`{row['class']}`", row["library"], row["steps_by"].partition(",")[0]]
         cells += [_cell(row[name]) for name in COLUMNS]
-        cells += [_exactness(row["exactness"]), _reasons(row)]
+        those = [str(numbers.setdefault(said, len(numbers) + 1)) for said in _reasons(row)]
+        cells += [_exactness(row["exactness"]), ", ".join(those)]
         yield f"| {' | '.join(cells)} |"
+    if numbers:
+        yield "\nReasons:\n"
+        yield from (f"{number}. {said}" for said, number in numbers.items())
 
 
 def _cell(found: dict[str, str] | None) -> str:
@@ -190,7 +198,7 @@ def _exactness(difference: float | None) -> str:
     return f"{difference:.0e}" if difference else "0"
 
 
-def _reasons(row: dict[str, Any]) -> str:
+def _reasons(row: dict[str, Any]) -> list[str]:
     """Return each reason once, after what it is the reason of."""
     of: dict[str, list[str]] = {}
     for name in COLUMNS:
@@ -198,8 +206,7 @@ def _reasons(row: dict[str, Any]) -> str:
         if found and found["why"] and found["verdict"] not in _RIGHT:
             why = _FACTS.sub("", found["why"]).replace(row["class"], "this class")
             of.setdefault(why, []).append(name)
-    said = (f"**{', '.join(names)}**: {why}" for why, names in of.items())
-    return "<br>".join(said).replace("|", "\\|")
+    return [f"**{', '.join(names)}**: {why}" for why, names in of.items()]
 
 
 def files(found: Found, folder: Path) -> dict[str, str]:

@@ -45,6 +45,8 @@ class Server:
         self.noted.touch()
         script = [sys.executable, str(Path(__file__).with_name("served.py")), str(self.noted)]
         own = {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
+        # Of the replicas, too, which import the example by its name.
+        own["PYTHONPATH"] = str(EXAMPLES)
         self.process = subprocess.Popen([*script, "--port", str(port)], env={**os.environ, **own})
 
     def computed(self) -> int:
