@@ -151,7 +151,7 @@ def test_columns_of_sentences_are_marked() -> None:
         "<th>why</th>\n</tr>\n</thead>\n<tbody>\n<tr>\n<td><code>A</code></td>\n"
         '<td style="text-align: right;">1</td>\n<td>{why}</td>\n</tr>\n</tbody>\n</table>'
     )
-    short, long = (f"<p>a</p>{table.format(why=why)}" for why in ("no", "no <b>one</b> knows " * 2))
+    short, long = (f"<p>a</p>{table.format(why=why)}" for why in ("no", "no <b>one</b> knows " * 3))
     assert hooks.on_page_content(short) == short
     marked = hooks.on_page_content(long)
     assert marked == long.replace("<th>why", '<th class="unicb-sentences">why').replace(
