@@ -47,7 +47,9 @@ def servers(
             port = free.getsockname()[1]
         command = [sys.executable, str(HERE / "served.py"), "--framework", framework]
         log = tmp_path_factory.getbasetemp() / f"{name}.log"
-        started.append(Server([*command, "--port", str(port), "--grace", "5"], port, log))
+        # A short run ends in it, also where others keep the machine busy.
+        grace = "5" if framework == "torch" else "30"
+        started.append(Server([*command, "--port", str(port), "--grace", grace], port, log))
     yield started
     for server in started:
         server.process.kill()

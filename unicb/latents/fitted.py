@@ -19,15 +19,18 @@ from typing import Any
 import numpy as np
 
 from unicb.backend import Backend
-from unicb.latents._vae import latent_channels, parameters_of, pipeline_decoding, vae_decoding
+from unicb.latents._vae import latent_channels, parameters_of, pipeline_decoding
 from unicb.latents.fit import Fit, fit_rgb_factors, vae_of
 from unicb.latents.formats import PIXELS, LatentFormat, builtin_formats
 from unicb.pipelines import facts_for
 
 #: Of the files, and of what is fitted on: another number has everything fitted anew.
-_VERSION = 1
+_VERSION = 2
 #: Values of each of a VAE's parameters that tell it from another.
 _SAMPLED = 4096
+#: Pictures to fit on, at least: for more, seconds grow to minutes on a CPU, and colours are hardly
+#: better (docs/latents.md).
+_PICTURES = 12
 #: Pearson's r with the full decode below which colours show little.
 _POOR = 0.6
 
@@ -55,9 +58,8 @@ def fitted_format(pipeline: Any, backend: Backend) -> LatentFormat:
     found = None if key is None else _read(vae, key, folders)
     if found is None:
         with _shown(pipeline, type(vae).__name__) as progress:
-            # Of a VAE that encodes videos alone, one takes long, and has many cells.
-            samples, held_out = (12, 4) if vae_decoding(vae).whole else (48, 16)
-            fit = fit_rgb_factors(pipeline, samples=samples, held_out=held_out, progress=progress)
+            samples = _samples(latent_channels(vae) or 0)
+            fit = fit_rgb_factors(pipeline, samples=samples, held_out=4, progress=progress)
         found = fit.form, fit.mean
         if key is not None:
             _keep(fit, key, folders)
@@ -68,6 +70,11 @@ def fitted_format(pipeline: Any, backend: Backend) -> LatentFormat:
             f"the full decode {mean:.2f}, of at most 1); decoder='vae' shows them"
         )
     return form
+
+
+def _samples(channels: int) -> int:
+    """Return how many pictures to fit on: some hundred cells for each channel."""
+    return max(_PICTURES, channels // 2)
 
 
 def _key(pipeline: Any, vae: Any, backend: Backend) -> str | None:
