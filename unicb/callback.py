@@ -8,6 +8,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from unicb._described import arguments
+from unicb._mistakes import most_like
 from unicb.ops import Tensor
 from unicb.step import Step
 
@@ -141,13 +142,12 @@ def _naming_arguments(init: Callable[..., None]) -> Callable[..., None]:
 
 
 def _unknown_argument(callback: Any, init: Any, given: dict[str, Any]) -> TypeError:
-    from difflib import get_close_matches
     from inspect import signature
 
     known = [*signature(init).parameters][1:]
     name = next((each for each in given if each not in known), "?")
-    near = get_close_matches(name, known, 1)
-    instead = f"write {near[0]}=" if near else f"it takes {', '.join(known)}"
+    near = most_like(name, known)
+    instead = f"write {near}=" if near else f"it takes {', '.join(known)}"
     return TypeError(f"{type(callback).__name__} has no argument {name}=; {instead}")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 import numpy as np
 
 from unicb._guidance_controls import GuidanceControls
+from unicb._mistakes import most_like
 from unicb.ops import Tensor, TensorOps
 
 if TYPE_CHECKING:
@@ -257,14 +258,12 @@ class Step(GuidanceControls):
         if self.index < 0:
             return LookupError(f"step[{name!r}]: before the first step, there are no tensors")
         declared = ", ".join(self._current[1]) or "none"
-        from difflib import get_close_matches
-
         offered = self.run.target.offered
-        near = get_close_matches(str(name), self._current[1], 1)
+        near = most_like(str(name), self._current[1])
         if name in offered:
             instead = f"name it there, as in tensors = ({name!r},)"
         elif near:
-            instead = f"write step[{near[0]!r}]"
+            instead = f"write step[{near!r}]"
         else:
             instead = f"the pipeline offers {', '.join(offered)}"
         return LookupError(
