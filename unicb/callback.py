@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from unicb._described import arguments
 from unicb._mistakes import most_like
+from unicb._step_tensors import check_replacement
 from unicb.ops import Tensor
 from unicb.step import Step
 
@@ -183,7 +184,7 @@ class FunctionCallback(Callback):
         if returned is not None and returned is not handed:
             step._tensors.update(returned)
         if (latents := step._tensors.get("latents")) is not before and before is not None:
-            step._check_written("latents", latents, before)
+            check_replacement(step, "latents", latents, before)
 
     def __repr__(self) -> str:
         return self._name()
