@@ -50,6 +50,11 @@ class Bound(NamedTuple):
     hides_bar: bool = False
     sharing: Sharing | None = None
 
+    @property
+    def awaits_first_step(self) -> bool:
+        """Return whether somebody acts before a run's first step."""
+        return bool(self.early) or self.target.is_to_be_seen or self.sharing is not None
+
 
 class CallTimes(NamedTuple):
     """``CallTimes`` holds what is known of a call's time.
