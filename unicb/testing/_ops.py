@@ -84,27 +84,34 @@ class OpsChecks(Checks):
         within the rounding of its own sum of products."""
         ops = self.harness.backend.ops
         small = st.floats(-8, 8, width=32, allow_subnormal=False)
-        batches = st.sampled_from(
-            [((), ()), ((), (2,)), ((3,), ()), ((3, 1), (2,)), ((2,), (3, 1))]
-        )
+        batches: list[Any] = [((), ()), ((), (2,)), ((3,), ()), ((3, 1), (2,)), ((2,), (3, 1))]
 
-        @moderate
-        @given(st.data(), batches, st.tuples(*[st.integers(1, 5)] * 3))
-        def check(data: st.DataObject, batch: Any, sizes: tuple[int, int, int]) -> None:
-            i, k, j = sizes
-            a = self.tensor(data.draw(arrays((*batch[0], i, k), small)), dtype)
-            b = self.tensor(data.draw(arrays((*batch[1], k, j), small)), dtype)
+        def is_right(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> None:
+            a, b = self.tensor(one, dtype), self.tensor(other, dtype)
             product = ops.matmul(a, b)
             assert product.dtype == a.dtype
-            assert tuple(product.shape) == (*np.broadcast_shapes(*batch), i, j)
+            assert tuple(product.shape) == (one @ other).shape
             wide_a = ops.to_numpy(a).astype(np.float64)
             wide_b = ops.to_numpy(b).astype(np.float64)
             error = np.abs(ops.to_numpy(product) - wide_a @ wide_b)
+            k = one.shape[-1]
             bound = (k + 1) * EPSILON[dtype] * (np.abs(wide_a) @ np.abs(wide_b))
             # Products below the dtype's smallest normal number may vanish.
             assert (error <= bound + k * 2.0**-14 * EPSILON[dtype]).all()
 
+        @moderate
+        @given(st.data(), st.sampled_from(batches), st.tuples(*[st.integers(1, 5)] * 3))
+        def check(data: st.DataObject, batch: Any, sizes: tuple[int, int, int]) -> None:
+            i, k, j = sizes
+            one = data.draw(arrays((*batch[0], i, k), small))
+            is_right(one, data.draw(arrays((*batch[1], k, j), small)))
+
         check()
+        # Few of those that are drawn have four axes, and these may be zeros.
+        random = np.random.default_rng(0)
+        for first, second in batches:
+            one, other = random.normal(size=(*first, 4, 3)), random.normal(size=(*second, 3, 5))
+            is_right(one.astype(np.float32), other.astype(np.float32))
 
     def test_verbs_leave_their_arguments_alone(self, dtype: str) -> None:
         """No verb writes to the tensor that it is given."""
