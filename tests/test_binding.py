@@ -119,7 +119,7 @@ def test_unknown_tensor_without_a_function_to_hand_it_to(pipe: ToyPipeline) -> N
         bind(pipe, CFGCutoff(0.4), tensor_inputs=["lattents"])
 
 
-@pytest.mark.parametrize("names", ["latents", [3]])
+@pytest.mark.parametrize("names", ["latents", [3], iter(["latents"]), 3])
 def test_tensor_inputs_must_be_names(pipe: ToyPipeline, names: Any) -> None:
     with pytest.raises(TypeError, match="list of names"):
         bind(pipe, tensor_inputs=names)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from unicb import Callback, Step, bind
-from unicb.run import call as calls
+from unicb.run import call_loop
 from unicb_numpy import backend
 from unicb_numpy.ops import StrictTensor
 from unicb_numpy.pipelines import ToyPipeline
@@ -29,13 +29,13 @@ class Writes(Callback):
 def walks(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """The frames from which the loop was looked for among the callers."""
     found: list[object] = []
-    look = calls.loop_frame_id
+    look = call_loop.loop_frame_id
 
     def counted(pipeline: Any, frame: Any) -> Any:
         found.append(frame.f_code)
         return look(pipeline, frame)
 
-    monkeypatch.setattr(calls, "loop_frame_id", counted)
+    monkeypatch.setattr(call_loop, "loop_frame_id", counted)
     return found
 
 

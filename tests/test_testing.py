@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
+import unicb.testing
 from unicb import BackendLoadError
 from unicb.testing import BackendSuite, Harness, load_harness
 from unicb.testing import harness as harness_module
@@ -103,6 +104,11 @@ def test_readme_says_how_many_checks_there_are() -> None:
     assert all(sys.modules[group.__module__].__doc__ for group in GROUPS)
 
 
+def test_assertions_of_every_check_tell_their_values() -> None:
+    rewritten = {f"unicb.testing.{module}" for module in unicb.testing._CHECKS}
+    assert {group.__module__ for group in GROUPS} <= rewritten
+
+
 def test_both_ways_run_the_same_checks(run: Run) -> None:
     Path("test_mine.py").write_text(OWN_PYTEST.format(expected={}))
     own = run("pytest", "--co", "-q", "-p", "no:cacheprovider")
@@ -119,7 +125,7 @@ def test_summary_tells_groups_versions_and_device(tmp_path: Path) -> None:
     assert "device: cpu" in done.stdout
     assert "not covered" in done.stdout
     assert "bfloat16, inpaint, controlnet, ip-adapter" in done.stdout
-    assert "ops " in done.stdout
+    assert "parts " in done.stdout
 
 
 def test_report_is_a_page(run: Run) -> None:
@@ -309,6 +315,6 @@ def test_summary_is_the_same_from_processes_side_by_side(run: Run, tmp_path: Pat
         summary.findall(done.stdout)[0] for done in (alone, beside)
     )
     assert "backend numpy: numpy 2." in group_counts
-    assert re.findall(r"^(\w+) .* 0$", group_counts, re.M) == ["ops", "registry"]
+    assert re.findall(r"^(\w+) .* 0$", group_counts, re.M) == ["parts", "registry"]
     assert same == group_counts
     assert int(passed_beside) == int(passed) + 1

@@ -15,7 +15,7 @@ from unicb._mistakes import (
 from unicb._official import ObjectCallback, PlainCallback, is_guider, names_its_tensors
 from unicb.backend import Backend, backend_for
 from unicb.callback import Callback, PlainFunction, name_of
-from unicb.checks import one_of, seconds
+from unicb.checks import are_names, one_of, seconds
 from unicb.errors import BackendNotFoundError, UnsupportedPipelineError
 from unicb.pipelines import PipelineFacts, facts_for
 from unicb.pipelines.scheduled import check_scheduler
@@ -151,7 +151,7 @@ def offered_tensors(target: Target) -> tuple[str, ...]:
 
 def tensor_names(tensor_inputs: Sequence[str]) -> tuple[str, ...]:
     """Check and return the names of the tensors that the user wants handed to plain functions."""
-    if isinstance(tensor_inputs, str) or not all(isinstance(name, str) for name in tensor_inputs):
+    if not are_names(tensor_inputs):
         raise TypeError(
             f"tensor_inputs takes a list of names, not {tensor_inputs!r}; "
             'for one tensor write ["latents"]'

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from unicb.checks import shown
+from unicb.checks import are_names, shown
 from unicb.errors import BackendNotFoundError
 
 #: What each hook of a Callback is handed.
@@ -131,7 +131,7 @@ def check_written(callback: Any) -> None:
             does not take what it is handed.
     """
     kind = type(callback)
-    if not _are_names(callback.tensors):
+    if not are_names(callback.tensors):
         raise TypeError(
             f"{kind.__name__}.tensors is {shown(callback.tensors)}; it must be a tuple of names, "
             "such as ('latents',)"
@@ -147,11 +147,6 @@ def check_written(callback: Any) -> None:
                 )
 
 
-def _are_names(tensors: Any) -> bool:
-    is_list = isinstance(tensors, Collection)
-    return is_list and all(isinstance(name, str) for name in tensors)
-
-
 def _of_the_user(kind: type) -> Iterator[type]:
     from unicb.callback import Callback
 
@@ -165,12 +160,12 @@ def _meant(name: str) -> str | None:
         return _MEANT[name]
     if name.startswith("_"):
         return None
-    near = _near(name, [*HOOKS][1:], 0.85)
+    near = most_like(name, [*HOOKS][1:], 0.85)
     return f"write {near}" if near else None
 
 
-def _near(name: str, words: list[str], cutoff: float = 0.6) -> str | None:
-    """Return the word that is most like it; None if none is."""
+def most_like(name: str, words: Sequence[str], cutoff: float = 0.6) -> str | None:
+    """Return the word that is most like a name, which may be misspelt; None if none is."""
     from difflib import get_close_matches  # what is seldom needed costs no import
 
     return next(iter(get_close_matches(name, words, 1, cutoff)), None)
@@ -247,7 +242,7 @@ def _instead(attribute: str, name: str, step: Any) -> str:
             f"= ({attribute!r},); here, that is {name}"
         )
     public = [each for each in dir(type(step)) if not each.startswith("_")]
-    meant = _OF_A_STEP.get(attribute) or _near(attribute, public)
+    meant = _OF_A_STEP.get(attribute) or most_like(attribute, public)
     if meant is not None:
         return f"write step.{meant}"
     return f"it has {', '.join(public)}, and tensors as step['latents']"

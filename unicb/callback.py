@@ -8,6 +8,8 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from unicb._described import arguments
+from unicb._mistakes import most_like
+from unicb._step_tensors import check_replacement
 from unicb.ops import Tensor
 from unicb.step import Step
 
@@ -141,13 +143,12 @@ def _naming_arguments(init: Callable[..., None]) -> Callable[..., None]:
 
 
 def _unknown_argument(callback: Any, init: Any, given: dict[str, Any]) -> TypeError:
-    from difflib import get_close_matches
     from inspect import signature
 
     known = [*signature(init).parameters][1:]
     name = next((each for each in given if each not in known), "?")
-    near = get_close_matches(name, known, 1)
-    instead = f"write {near[0]}=" if near else f"it takes {', '.join(known)}"
+    near = most_like(name, known)
+    instead = f"write {near}=" if near else f"it takes {', '.join(known)}"
     return TypeError(f"{type(callback).__name__} has no argument {name}=; {instead}")
 
 
@@ -183,7 +184,7 @@ class FunctionCallback(Callback):
         if returned is not None and returned is not handed:
             step._tensors.update(returned)
         if (latents := step._tensors.get("latents")) is not before and before is not None:
-            step._check_written("latents", latents, before)
+            check_replacement(step, "latents", latents, before)
 
     def __repr__(self) -> str:
         return self._name()

@@ -13,9 +13,10 @@ import math
 import reprlib
 from collections.abc import Collection
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 __all__ = [
+    "are_names",
     "flag",
     "names",
     "number",
@@ -203,10 +204,17 @@ def names(name: str, value: object) -> tuple[str, ...]:
     """
     if isinstance(value, str):
         raise TypeError(f"{name} takes names, not one: write ({value!r},)")
-    is_list = isinstance(value, Collection) and all(isinstance(one, str) for one in value)
-    if not is_list:
+    if not are_names(value):
         raise TypeError(f"{name} must be a list of names, not {shown(value)}")
-    return tuple(value)  # type: ignore[arg-type]
+    return tuple(value)
+
+
+def are_names(value: object) -> TypeGuard[Collection[str]]:
+    """Return whether ``value`` is a list or another collection of names. A single
+    name is not."""
+    if isinstance(value, str) or not isinstance(value, Collection):
+        return False
+    return all(isinstance(one, str) for one in value)
 
 
 def flag(name: str, value: object) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 import numpy as np
 
 from unicb._guidance_controls import GuidanceControls
+from unicb._step_tensors import check_replacement, undeclared
 from unicb.ops import Tensor, TensorOps
 
 if TYPE_CHECKING:
@@ -188,39 +189,14 @@ class Step(GuidanceControls):
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._current[1]:
-            raise self._undeclared(name)
+            raise undeclared(self, name)
         return self._tensors[name]
 
     def __setitem__(self, name: str, value: Tensor) -> None:
         if name not in self._current[1]:
-            raise self._undeclared(name)
-        self._check_written(name, value, self._tensors[name])
+            raise undeclared(self, name)
+        check_replacement(self, name, value, self._tensors[name])
         self._tensors[name] = value
-
-    def _check_written(self, name: str, value: Any, before: Any) -> None:
-        """Check what a callback writes over a tensor of the loop.
-
-        Raises:
-            TypeError: it is no tensor of the pipeline's framework.
-            ValueError: its shape is not one that the loop can go on with. That of latents stays as
-                it is; of others, the number of rows may change, and of embeddings with three axes
-                that of tokens.
-        """
-        if not (self.run.is_tensor(value) or self._are_tensors(value)):
-            raise TypeError(
-                f"{self._callback_name}: step[{name!r}] takes a tensor of the pipeline's "
-                f"framework, not a {type(value).__qualname__}; step.ops.from_numpy turns a host "
-                "array into one"
-            )
-        mine, theirs = getattr(value, "shape", None), getattr(before, "shape", None)
-        if mine is None or theirs is None or mine == theirs:
-            return
-        free = 0 if name == "latents" else 2 if len(theirs) < 4 else 1
-        if len(mine) != len(theirs) or tuple(mine)[free:] != tuple(theirs)[free:]:
-            raise ValueError(
-                f"{self._callback_name} writes {name} of shape {tuple(mine)} into the loop, which "
-                f"works with {tuple(theirs)}"
-            )
 
     @property
     def _callback_name(self) -> str:
@@ -245,28 +221,3 @@ class Step(GuidanceControls):
         if name in self._tensors:
             return self._tensors[name]
         return self.run.loop_locals([name]).get(name)
-
-    def _are_tensors(self, value: Any) -> bool:
-        """Return whether the value is a list of tensors: with several ControlNets, ``image`` is
-        one."""
-        return isinstance(value, list | tuple) and all(
-            self.run.is_tensor(item) or self._are_tensors(item) for item in value
-        )
-
-    def _undeclared(self, name: str) -> LookupError:
-        if self.index < 0:
-            return LookupError(f"step[{name!r}]: before the first step, there are no tensors")
-        declared = ", ".join(self._current[1]) or "none"
-        from difflib import get_close_matches
-
-        offered = self.run.target.offered
-        near = get_close_matches(str(name), self._current[1], 1)
-        if name in offered:
-            instead = f"name it there, as in tensors = ({name!r},)"
-        elif near:
-            instead = f"write step[{near[0]!r}]"
-        else:
-            instead = f"the pipeline offers {', '.join(offered)}"
-        return LookupError(
-            f"step[{name!r}]: {self._callback_name} declares {declared} in its `tensors`; {instead}"
-        )

@@ -11,12 +11,23 @@ from mutants import MUTANTS, REFERENCES
 from mutation import MATRIX, Mutant, checks_of
 
 from unicb.testing import BackendSuite
+from unicb.testing._arithmetic import ArithmeticChecks
 from unicb.testing._callbacks import CallbacksChecks
 from unicb.testing._ops import OpsChecks
+from unicb.testing._parts import PartsChecks
+from unicb.testing._services import ServicesChecks
 from unicb.testing._tensors import TensorsChecks
 
 _CHECKS = {*checks_of(BackendSuite)}
-_LONG = {*checks_of(OpsChecks), *checks_of(TensorsChecks), *checks_of(CallbacksChecks)}
+_LONG_GROUPS = (
+    OpsChecks,
+    PartsChecks,
+    ArithmeticChecks,
+    ServicesChecks,
+    TensorsChecks,
+    CallbacksChecks,
+)
+_LONG = {check for group in _LONG_GROUPS for check in checks_of(group)}
 
 
 def _left_out(mutant: Mutant) -> set[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,27 +14,18 @@ from PIL import Image
 
 from unicb.callback import Callback
 from unicb.callbacks._numbers import Numbers
+from unicb.callbacks._preview_colours import given_colours, painter_for
+from unicb.callbacks._preview_pictures import Painter, StepPictures
+from unicb.callbacks._preview_run import PreviewedRun, Shaped
 from unicb.callbacks._ranks import written_by_other_rank
-from unicb.checks import one_of, shown
+from unicb.checks import one_of
 from unicb.errors import GenerationCancelled, UnsupportedPipelineError
-from unicb.latents import (
-    ColourMap,
-    Frames,
-    LatentFormat,
-    find_format,
-    size_of_latents,
-)
-from unicb.latents.denoised import LazyDenoised
-from unicb.latents.formats import check_is_for, load_format, named_format
-from unicb.latents.rgb import as_shown
-from unicb.latents.shown import ShownPart
-from unicb.ops import Tensor, TensorOps
-from unicb.pipelines import PipelineFacts
+from unicb.latents import Frames, LatentFormat
+from unicb.latents.formats import named_format
 from unicb.sinks import (
     Background,
     Batch,
     FileSink,
-    PreviewFrame,
     SinkLike,
     Size,
     Throttle,
@@ -43,67 +34,16 @@ from unicb.sinks import (
     shape_images,
     shape_videos,
 )
-from unicb.sinks.background import Make
 from unicb.sinks.failures import failure
-from unicb.step import Step, timestep_number
+from unicb.step import Step
 
 if TYPE_CHECKING:
     from unicb import Run, Target
-    from unicb.latents.decoders import Decoder, PictureDecoder
+    from unicb.latents.decoders import Decoder
     from unicb.latents.fit import Fit
 
 #: What to show: the picture that the model sees coming, or the latents as they are.
 Source: TypeAlias = Literal["denoised", "noisy"]
-
-
-class _Bound(NamedTuple):
-    """Hold what makes pictures of a pipeline's latents: a colour map or a decoder."""
-
-    colours: ColourMap | None
-    decoder: PictureDecoder | None
-    facts: PipelineFacts | None
-
-
-@dataclass
-class _RunState:
-    """Hold what is known of a run under way; one Preview may serve several at a time.
-
-    Attributes:
-        sink: where its frames go.
-        is_shown: whether that is so in this process, of several that share the run.
-        rank: of this process.
-        throttle: which of its steps are shown.
-        number: which of the Preview's runs it is, from 0.
-        cells: the latents' shape, and their size where that does not follow from it.
-        part: what is shown of latents of that shape.
-    """
-
-    sink: Background
-    is_shown: bool
-    rank: int
-    throttle: Throttle
-    number: int
-    failed: bool = False
-    warned_not_finite: bool = False
-    cells: tuple[tuple[int, ...], tuple[int, ...] | None] | None = None
-    part: ShownPart | None = None
-
-
-class _Pixels(NamedTuple):
-    """``_Pixels`` holds a step's pictures on the host.
-
-    Attributes:
-        pixels: ``numpy.uint8``, ``[rows, height, width, 3]``, or for an animation ``[rows,
-            frames, height, width, 3]``.
-        finite: whether the latents were.
-        denoised: whether these are of the denoised latents.
-        timestep: the scheduler's.
-    """
-
-    pixels: npt.NDArray[np.uint8]
-    finite: bool
-    denoised: bool
-    timestep: float
 
 
 class Preview(Callback):
@@ -210,7 +150,7 @@ class Preview(Callback):
             raise ValueError("Preview takes factors or a decoder, not both")
         if isinstance(decoder, str):
             one_of("decoder", decoder, ("vae",), "a model", "a function")
-        self._factors, self._decoder = _colours(factors), decoder
+        self._factors, self._decoder = given_colours(factors), decoder
         self._by_name = isinstance(factors, str) and named_format(factors) is not None
 
     def on_bind(self, target: Target) -> None:
@@ -222,27 +162,11 @@ class Preview(Callback):
                 "that share this run, and the decoder is to be called by all of them or by none: "
                 "take every= in place of max_fps=, or leave out the decoder"
             )
-        target.state(self, lambda: self._shown_by(target))
+        self._painter(target)
 
-    def _shown_by(self, target: Target) -> _Bound:
-        pipeline, facts, layout = target.pipeline, target.facts, target.layout
-        if self._decoder is not None:
-            from unicb.latents.decoders import decoder_for
-
-            decoder = decoder_for(self._decoder, pipeline, facts, layout, target.backend)
-            return _Bound(None, decoder, facts)
-        return _Bound(ColourMap(self._form(target), layout), None, facts)
-
-    def _form(self, target: Target) -> LatentFormat:
-        if isinstance(self._factors, LatentFormat):
-            if self._by_name:
-                check_is_for(self._factors, target.pipeline)
-            return self._factors
-        if self._factors == "fit":
-            from unicb.latents.fitted import fitted_format
-
-            return fitted_format(target.pipeline, target.backend)
-        return find_format(target.pipeline, target.facts)
+    def _painter(self, target: Target) -> Painter:
+        make = partial(painter_for, target, self._decoder, self._factors, self._by_name)
+        return target.state(self, make)
 
     def on_run_end(self, run: Run) -> None:
         sink = self._state(run).sink
@@ -252,18 +176,18 @@ class Preview(Callback):
             run.warned(complaint)
 
     def on_report(self, run: Run) -> Mapping[str, int]:
-        state: _RunState | None = run.kept(self)
+        state: PreviewedRun | None = run.kept(self)
         return {} if state is None else {"shown": state.sink.shown, "dropped": state.sink.dropped}
 
-    def _state(self, run: Run) -> _RunState:
+    def _state(self, run: Run) -> PreviewedRun:
         return run.state(self, lambda: self._begun(run))
 
-    def _begun(self, run: Run) -> _RunState:
+    def _begun(self, run: Run) -> PreviewedRun:
         throttle = Throttle(self._every, self._max_fps)
         path = str(getattr(self._sink.sink, "path", ""))
         is_shown = run.is_first_rank or "{rank" in path
         sink = self._sink.for_run()
-        state = _RunState(sink, is_shown, run.rank, throttle, next(self._count))
+        state = PreviewedRun(sink, is_shown, run.rank, throttle, next(self._count))
         if path and is_shown and (other := written_by_other_rank(run, path)) is not None:
             state.failed = True
             _warn(f"previews are off for this run: {other}")
@@ -272,7 +196,7 @@ class Preview(Callback):
     def on_step_end(self, step: Step) -> None:
         state = self._state(step.run)
         wish = state.sink.asked() if self._asks else None
-        if self._takes(state) or self._decodes(step):
+        if state.takes or self._decodes(step):
             try:
                 self._show(step, state, ends=wish is not None)
             except Exception as error:
@@ -286,7 +210,7 @@ class Preview(Callback):
             latents = step.ops.to_numpy(step["latents"])
             raise GenerationCancelled(step.index, step.timestep, latents)
 
-    def _show(self, step: Step, state: _RunState, ends: bool) -> None:
+    def _show(self, step: Step, state: PreviewedRun, ends: bool) -> None:
         last = step.index + 1 == step.num_timesteps
         kind = step.run.denoised_kind if self._denoises else "none"
         between = kind != "none" and not step.is_whole
@@ -295,161 +219,29 @@ class Preview(Callback):
         due = due or (ends and not self._decodes(step))
         if (between and not last) or not due:
             return
-        takes = self._takes(state) and state.sink.wants_more()
-        state.failed |= self._takes(state) and not takes
+        takes = state.takes and state.sink.wants_more()
+        state.failed |= state.takes and not takes
         if not (takes or self._decodes(step)):
             return
-        pixels = self._pixels(step, state, step.lazy_denoised() if self._denoises else None)
-        shown = "noisy" if kind == "none" else kind
+        if state.pictures is None:
+            state.pictures = StepPictures(self._painter(step.run.target), self._frames)
+        pixels = state.pictures.of(step, step.lazy_denoised() if self._denoises else None)
         if takes:
-            state.sink.put(self._maker(step.index, step.num_timesteps, shown, pixels, state))
-
-    @staticmethod
-    def _takes(state: _RunState) -> bool:
-        """Return whether a picture of this run is shown in this process."""
-        return state.is_shown and not state.failed
+            shown = "noisy" if kind == "none" else kind
+            about = step.index, step.num_timesteps, shown
+            state.sink.put(state.maker(*about, pixels, self._shaped))
 
     def _decodes(self, step: Step) -> bool:
         """Return whether a picture is made in any case: other processes may wait for it."""
         return self._decoder is not None and step.run.is_shared
 
-    def _pixels(
-        self, step: Step, state: _RunState, lazy: LazyDenoised | None
-    ) -> Callable[[], _Pixels]:
-        target = step.run.target
-        colours, decoder, facts = target.state(self, lambda: self._shown_by(target))
-        latents, shape = step["latents"], tuple(step["latents"].shape)
-        if state.cells is None or state.cells[0] != shape:
-            state.cells, state.part = (shape, _size(step, facts)), None
-        if decoder is not None:
-            return _decoded(step, decoder, latents, lazy, state.cells[1], self._frames)
-        assert colours is not None
-        if state.part is None:
-            state.part = colours.part(shape, state.cells[1], self._frames)
-        return _mapped(step, colours, state.part, self._frames, lazy)
-
-    def _maker(
-        self, index: int, count: int, kind: str, pixels: Callable[[], _Pixels], state: _RunState
-    ) -> Make:
-        """Return a function that makes the frame, in the sink's thread. It must not keep the step:
-        that has tensors."""
-
-        def make() -> PreviewFrame:
-            made = pixels()
-            if not made.finite and not state.warned_not_finite:
-                state.warned_not_finite = True
-                state.sink.complain(
-                    f"latents are not finite at step {index}; these are shown black"
-                )
-            source = kind if made.denoised or index + 1 == count else "noisy"
-            images, videos = self._shaped(made.pixels)
-            about = index, count, made.timestep
-            return PreviewFrame(*about, images, source, videos, state.number, state.rank)
-
-        return make
-
-    def _shaped(
-        self, pixels: npt.NDArray[np.uint8]
-    ) -> tuple[list[Image.Image], list[list[Image.Image]]]:
+    def _shaped(self, pixels: npt.NDArray[np.uint8]) -> Shaped:
         if self._frames != "animation":
             images = [Image.fromarray(picture) for picture in pixels]
             return shape_images(images, self._size, self._batch), []
         videos = [[Image.fromarray(picture) for picture in video] for video in pixels]
         shaped = shape_videos(videos, self._size, self._batch)
         return [video[len(video) // 2] for video in shaped], shaped
-
-
-def _mapped(
-    step: Step, colours: ColourMap, part: ShownPart, frames: Frames, lazy: LazyDenoised | None
-) -> Callable[[], _Pixels]:
-    """Make pictures by the linear map. No more of each tensor is kept for them than they show."""
-    compute = None if lazy is None else lazy.compute
-    parts = [part.of(x) for x in (step["latents"], *(() if lazy is None else lazy.tensors))]
-    levels = None if lazy is None else lazy.levels
-    is_linear = lazy is None or lazy.is_linear
-    unread = () if levels is None else levels.unread()
-    timestep = step.raw_timestep
-    # All that is the framework's goes through aside(), and nothing else of it is asked elsewhere.
-    rest = (*unread, *((timestep,) if step.run.is_tensor(timestep) else ()))
-
-    def work(
-        ops: TensorOps, latents: Tensor, *more: Tensor
-    ) -> tuple[npt.NDArray[np.uint8], bool, float]:
-        others, more = more[: len(parts) - 1], more[len(parts) - 1 :]
-        if levels is not None and unread:
-            levels.read(ops, more[: len(unread)])
-        if compute is None:
-            denoised = None
-        elif is_linear:
-            denoised = colours.planes_of(others, compute, part, ops)
-        else:
-            x0 = compute(*others)
-            denoised = None if x0 is None else colours.planes(x0, part, ops)
-        planes = colours.planes(latents, part, ops) if denoised is None else denoised
-        number = timestep_number(more[-1] if len(rest) > len(unread) else timestep, ops)
-        return planes, denoised is not None, number
-
-    result = step.aside(work, *parts, *rest)
-
-    def pixels() -> _Pixels:
-        planes, denoised, timestep = result()
-        return _Pixels(*colours.arrange(planes, part, frames), denoised, timestep)
-
-    return pixels
-
-
-def _decoded(
-    step: Step,
-    decoder: PictureDecoder,
-    latents: Tensor,
-    lazy: LazyDenoised | None,
-    size: Sequence[int] | None,
-    frames: Frames,
-) -> Callable[[], _Pixels]:
-    """Make pictures by a decoder, here and now: it may be the pipeline's own, and may draw
-    numbers."""
-    x0 = None if lazy is None else lazy.compute(*lazy.tensors)
-    decoded = decoder.decode(latents if x0 is None else x0, size, frames)
-    timestep = step.raw_timestep
-    # As in _mapped: what is the framework's goes through aside() and nowhere else.
-    pictures = () if decoded.tensor is None else (decoded.tensor,)
-    rest = (timestep,) if step.run.is_tensor(timestep) else ()
-
-    def work(ops: TensorOps, *tensors: Tensor) -> tuple[npt.NDArray[np.uint8], float]:
-        made = ops.to_uint8(tensors[0]) if decoded.images is None else decoded.images
-        return made, timestep_number(tensors[-1] if rest else timestep, ops)
-
-    result = step.aside(work, *pictures, *rest)
-    arrange = decoded.arrange
-
-    def pixels() -> _Pixels:
-        made, timestep = result()
-        return _Pixels(as_shown(arrange(made), frames), True, x0 is not None, timestep)
-
-    return pixels
-
-
-def _size(step: Step, facts: PipelineFacts | None) -> tuple[int, ...] | None:
-    """Return how many cells the latents have, where their shape does not tell; else None."""
-    if facts is None or not facts.size_from:
-        return None
-    return size_of_latents(step.pipeline, facts, step.run.loop_locals(facts.size_from))
-
-
-def _colours(factors: Any) -> LatentFormat | Literal["fit"] | None:
-    if factors is None or isinstance(factors, LatentFormat):
-        return factors
-    if isinstance(factors, str) and factors == "fit":
-        return "fit"
-    if isinstance(factors, str | os.PathLike):
-        return load_format(factors)
-    form = getattr(factors, "form", None)
-    if not isinstance(form, LatentFormat):
-        raise TypeError(
-            "factors must be a LatentFormat, the name of a format, a TOML file with one, or 'fit', "
-            f"not {shown(factors)}"
-        )
-    return form
 
 
 def _here(size: Size | None) -> SinkLike:

@@ -18,14 +18,14 @@ Which scheduler is which: ``schedulers.toml``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
-from unicb.latents._x0 import LazyDenoised, from_noise, from_two, from_velocity, itself
+from unicb.latents._kept import KeptOutputs, kept_type
+from unicb.latents._x0 import LazyDenoised, from_two
 from unicb.latents.schedules import (
     LazySchedule,
     SchedulerFacts,
@@ -93,15 +93,15 @@ class DenoisedEstimate:
         self.kind: Kind = kind
         self._scheduler, self._ops, self._facts = scheduler, ops, facts
         self._first_timestep, self._num_timesteps = first_timestep, num_timesteps
-        self._as_latents = as_latents
-        self._kept_is = _kept_type(scheduler, facts) if facts.kept else None
+        kept = kept_type(scheduler, facts)
+        self._kept = None if kept is None else KeptOutputs(scheduler, facts.kept, kept, as_latents)
         # Asked once: for an attribute that is not there, the frameworks' schedulers take long.
         self._has_halves = (
             hasattr(scheduler, "state_in_first_order") and getattr(scheduler, "order", 2) > 1
         )
         self._counts = hasattr(scheduler, "step_index")
-        self.is_from_kept = self._kept_is is not None
-        self.needs_notes = self._has_halves or self._kept_is in ("epsilon", "v_prediction")
+        self.is_from_kept = kept is not None
+        self.needs_notes = self._has_halves or kept in ("epsilon", "v_prediction")
         self._levels: LazySchedule  # from the first schedule on that is seen
         self._last = _Noted()
 
@@ -137,9 +137,8 @@ class DenoisedEstimate:
         now = int(self._scheduler.step_index or 0) if self._counts else index + 1
         if now <= 0:
             return None  # the loop steps a copy of the pipeline's scheduler
-        if self._kept_is is not None:
-            kept = getattr(self._scheduler, self._facts.kept)
-            return self._from_kept(kept[-1] if kept else None, None, latents, now)
+        if self._kept is not None:
+            return self._kept.denoised(self._kept.last(), None, latents, self._levels, now - 1)
         return self._from_two(before, latents, now - 1, now, False)
 
     def step_end(self, latents: Tensor) -> Tensor | None:
@@ -178,9 +177,8 @@ class DenoisedEstimate:
         last.before, last.latents = last.latents, latents
         if half:
             last.halfway = None
-        if self._kept_is is not None:
-            items = getattr(self._scheduler, self._facts.kept)
-            kept = items[-1] if items else None
+        if self._kept is not None:
+            kept = self._kept.last()
             # PNDM keeps no output of the second, third and fourth of its Runge-Kutta evaluations.
             # The list still holds the item before the last when a new one comes: no id comes twice.
             last.kept = None if id(kept) == last.kept_id else kept
@@ -197,7 +195,8 @@ class DenoisedEstimate:
         last.halfway = self._from_noted() if last.is_half else None
         last.kept = last.before = None
         # What follows from a half step's start is not computed from its end again.
-        last.latents = None if last.is_half or self._kept_is == "x0" else latents
+        is_kept = self._kept is not None and self._kept.kind == "x0"
+        last.latents = None if last.is_half or is_kept else latents
 
     def lazy(self) -> LazyDenoised | None:
         """Return x0 of the step that was noted last, to be computed; None where there is none.
@@ -207,11 +206,11 @@ class DenoisedEstimate:
         last = self._last
         if last.now <= 0:
             return None  # the loop steps a copy of the pipeline's scheduler
-        if self._kept_is is None:
+        if self._kept is None:
             return last.halfway or self._from_noted()
         # An output that is not of the step right after the one before tells nothing.
         before = last.before if last.first == last.now - 1 else None
-        return self._from_kept(last.kept, before, last.latents, last.now)
+        return self._kept.denoised(last.kept, before, last.latents, self._levels, last.now - 1)
 
     def _from_noted(self) -> LazyDenoised | None:
         last = self._last
@@ -224,28 +223,6 @@ class DenoisedEstimate:
             return None
         compute = partial(from_two, self._levels, first, now, half)
         return LazyDenoised((before, after), compute, self._levels)
-
-    def _from_kept(
-        self, kept: Tensor | None, before: Tensor | None, latents: Tensor | None, now: int
-    ) -> LazyDenoised | None:
-        if kept is None or latents is None:
-            return None
-        shape = tuple(latents.shape)
-        if self._as_latents is not None:
-            kept = self._as_latents(kept)
-        if tuple(kept.shape) == (2 * shape[0], *shape[1:]):
-            kept = kept[: shape[0]]  # the loop steps each row twice, and callbacks get one of them
-        if math.prod(kept.shape) != math.prod(shape):
-            return None
-        if tuple(kept.shape) != shape:
-            kept = kept.reshape(shape)  # some loops step with one more axis
-        if self._kept_is == "x0":
-            return LazyDenoised((kept,), itself)
-        if before is None or tuple(before.shape) != shape:
-            return None
-        from_output = from_velocity if self._kept_is == "v_prediction" else from_noise
-        compute = partial(from_output, self._levels, now - 1)
-        return LazyDenoised((before, kept), compute, self._levels)
 
     def _begin_schedule(self) -> None:
         source = schedule_source(self._scheduler, self._facts)
@@ -298,7 +275,7 @@ def _kind_of(
     if not all(hasattr(scheduler, name) for name in attributes_needed(facts)):
         return None
     if facts.kept:
-        return None if _kept_type(scheduler, facts) is None else "exact"
+        return None if kept_type(scheduler, facts) is None else "exact"
     unclear = any(setting(scheduler, name) for name in facts.estimate_if)
     return "estimate" if unclear else "exact"
 
@@ -315,13 +292,3 @@ def _is_first_half(scheduler: Any) -> bool:
 def _is_given(value: Any) -> bool:
     """Return whether an argument of a scheduler's step is there, and not 0."""
     return value is not None and not (isinstance(value, int | float) and value == 0)
-
-
-def _kept_type(scheduler: Any, facts: SchedulerFacts) -> str | None:
-    if facts.kept_is == "output":
-        said = setting(scheduler, "prediction_type")
-        return said if said in ("epsilon", "v_prediction") else None
-    given = facts.kept_is_x0_if.items()
-    if any(setting(scheduler, name) in values for name, values in given):
-        return "x0"
-    return facts.kept_is

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from unicb._states import States
 from unicb.backend import Around
-from unicb.callback import Callback, name_of
-from unicb.errors import UnsupportedPipelineError
+from unicb.callback import Callback
 from unicb.ops import Tensor, TensorOps
-from unicb.pipelines.hookable import check_hookable
+from unicb.run.around_models import AroundModel, answer_models
 from unicb.run.denoised import RunDenoised
 from unicb.run.ending import Ending, Outcome
-from unicb.run.first_call import models_to_watch
 from unicb.run.holds import Hold, hold
 from unicb.run.loop import Loop, loop_locals
 from unicb.run.model_hooks import ModelHooks
-from unicb.run.record import Record, in_a_line
+from unicb.run.record import Record, notes_of
 from unicb.step import DenoisedKind
 
 if TYPE_CHECKING:
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from unicb.run.sharing import Sharing
 
 T = TypeVar("T")
-#: Called in place of a model, with the model, its own call, its arguments, its keywords.
-AroundModel: TypeAlias = Callable[[Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
 class Bound(NamedTuple):
@@ -52,6 +49,11 @@ class Bound(NamedTuple):
     tensor_types: set[type]
     hides_bar: bool = False
     sharing: Sharing | None = None
+
+    @property
+    def awaits_first_step(self) -> bool:
+        """Return whether somebody acts before a run's first step."""
+        return bool(self.early) or self.target.is_to_be_seen or self.sharing is not None
 
 
 class CallTimes(NamedTuple):
@@ -88,7 +90,8 @@ class AskedRun:
         self.ops: TensorOps = bound.target.backend.ops
         self._calls_back = False
         self._states = States()
-        self.record = Record(bound.target.name, times.called_at, self._notes)
+        notes = partial(notes_of, cast("Run", self), bound.callbacks)
+        self.record = Record(bound.target.name, times.called_at, notes)
 
     def owns_current_call(self) -> bool:
         """Return whether the caller is the run's own loop: not another pipeline, and not one of the
@@ -132,21 +135,6 @@ class AskedRun:
     def warned(self, message: str) -> None:
         """Have the run's report name a warning, which whoever calls this has given or will."""
         self.record.warned(message)
-
-    def _notes(self) -> dict[str, Mapping[str, Any]]:
-        """Ask the callbacks what they say of it; several of one name are numbered."""
-        found: dict[str, Mapping[str, Any]] = {}
-        for callback, _ in self._bound.callbacks:
-            try:
-                said = callback.on_report(cast("Run", self))
-            except Exception as error:  # a report costs no run
-                said = {"on_report": in_a_line(error)}
-            if said:
-                name, number = name_of(callback), 2
-                while name in found:
-                    name, number = f"{name_of(callback)} {number}", number + 1
-                found[name] = dict(said)
-        return found
 
     @property
     def denoised_kind(self) -> DenoisedKind:
@@ -255,25 +243,7 @@ class AskedRun:
             UnsupportedPipelineError: which models the pipeline calls is not known, or one of them
                 cannot be hooked.
         """
-        name = self.target.name
-        try:
-            models = models_to_watch(self.target, "around_models")
-        except UnsupportedPipelineError as error:
-            raise UnsupportedPipelineError(
-                f"cannot answer for the models of {name}: which of them its loop calls is not "
-                "known; `unicb_facts` on the class says it (see unicb.PipelineFacts)"
-            ) from error
-        check_hookable(self.target.backend, models, f"answer for the models of {name}")
-        for model in models:
-            self.on_finish(self.hook(model, self._own_calls(model, around)))
-
-    def _own_calls(self, model: Any, around: AroundModel) -> Around:
-        def answer(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if self.owns_current_call():
-                return around(model, call, args, kwargs)
-            return call(*args, **kwargs)
-
-        return answer
+        answer_models(self, around)
 
     @contextmanager
     def as_own(self) -> Iterator[None]:

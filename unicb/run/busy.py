@@ -85,6 +85,14 @@ class Lease:
                 other.take_free()
 
 
+def take_free(pipeline: Any, holder: Holder) -> Lease:
+    """Return a lease of what nobody uses of a pipeline and its schedulers: for a run that has begun
+    already, and is not refused."""
+    lease = Lease(pipeline, holder)
+    lease.take_free()
+    return lease
+
+
 class User:
     """A user has a pipeline until it says otherwise, and is not asked to leave.
 

@@ -13,32 +13,18 @@ from typing import Any
 from unicb.callback import name_of
 from unicb.errors import GenerationCancelled, UnicbError
 from unicb.ops import Tensor
-from unicb.pipelines.target import Target
 from unicb.run.asked import Bound, CallTimes
-from unicb.run.busy import Lease, User
+from unicb.run.busy import User, take_free
+from unicb.run.call_loop import loop_calling, loop_of, loop_stepping
 from unicb.run.decoding import Decoding
 from unicb.run.handle import Handle, State
-from unicb.run.loop import (
-    FrameId,
-    Loop,
-    Outputs,
-    ScopedLoop,
-    WatchedLoop,
-    frame_running,
-    id_of,
-    is_given,
-    is_given_anywhere,
-    loop_frame_given,
-    loop_frame_id,
-    loop_locals,
-)
+from unicb.run.loop import FrameId, Outputs, is_given, is_given_anywhere
 from unicb.run.model_hooks import ModelHooks
 from unicb.run.own_bar import hide_bar
-from unicb.run.rounds import note_rounds, stepping_frame
 from unicb.run.run import Run
 from unicb.run.scope import Scope, innermost
 from unicb.run.sigint import Sigint
-from unicb.run.through_blocks import ThroughBlocks
+from unicb.run.through_blocks import raised_in_loop
 from unicb.run.waiting import Waiting
 from unicb.step import timestep_number
 
@@ -70,7 +56,7 @@ class Call:
         self._hooks = ModelHooks(bound.target.backend)
         self._waiting = Waiting(bound, handle, sigint, scope, self._hooks, self.loop_begins)
         self._show_bar = hide_bar(bound.target, _Calling(self)) if bound.hides_bar else None
-        self._decoding = Decoding(handle, handle.add(self))
+        self._decoding = Decoding(handle, handle.add(self), self.release if scope is None else None)
 
     def __call__(
         self, pipeline: Any, index: int, timestep: Any, callback_kwargs: dict[str, Tensor]
@@ -82,7 +68,7 @@ class Call:
         if run is None or run.next_index != index or (self._scope is None and handle.has_failed):
             run = self._run_of(pipeline, _getframe(1))
             if run.runs_out:
-                return self._timed(run, run.run_out(index, callback_kwargs))
+                return self._decoding.timed(run.run_out(index, callback_kwargs), run.loop)
         try:
             outputs = run.step_end(index, timestep, callback_kwargs)
             handle.step = run.index
@@ -100,7 +86,7 @@ class Call:
             raise
         self.settled()
         run.settle(outputs, callback_kwargs)
-        return self._timed(run, outputs)
+        return self._decoding.timed(outputs, run.loop)
 
     def has_run(self, run: Run) -> bool:
         """Return whether the run is one of this call."""
@@ -156,28 +142,17 @@ class Call:
             run.record.stopped(request.by, run.index)
             error = cancelled(run, run.loop_locals(["latents"]).get("latents"))
             self._fail(run, error)
-            raise self._for_loop(error)
+            raise raised_in_loop(self._bound.target, error)
         if innermost() is self._scope if self._scope is not None else is_given(self):
             self._is_over = True
             self._handle.settle(None, "cancelled")
             self._handle.remove_gates()
-            raise self._for_loop(GenerationCancelled(-1, None))
-
-    def _for_loop(self, error: Exception) -> BaseException:
-        """Return what to raise in the pipeline's loop, so that the pipeline's call raises this
-        error."""
-        return error if self._bound.target.blocks is None else ThroughBlocks(error)
+            raise raised_in_loop(self._bound.target, GenerationCancelled(-1, None))
 
     @property
     def runs_out(self) -> bool:
         """Return whether its run was stopped, and no further step is to be computed."""
         return self._run is not None and self._run.runs_out
-
-    @property
-    def awaits_first_step(self) -> bool:
-        """Return whether somebody acts before a run's first step."""
-        bound = self._bound
-        return bool(bound.early) or bound.target.is_to_be_seen or bound.sharing is not None
 
     def _run_of(self, pipeline: Any, frame: FrameType) -> Run:
         """Return the run whose loop is the frame, or has called it; begin one if there is none."""
@@ -187,7 +162,7 @@ class Call:
         is_ours = self._scope is not None and pipeline is self._bound.target.pipeline
         if is_ours and run is not None and run.runs_out:
             return run  # whatever loops are left of a call that was stopped
-        frame_id = _loop_stepping(self._bound.target, pipeline, frame)
+        frame_id = loop_stepping(self._bound.target, pipeline, frame)
         early = run is not None and run.index < 0 and run.is_calling()
         if run is None or run.is_over or not (early or run.loop.frame_id == frame_id):
             run = self._begin(pipeline, frame_id)
@@ -206,15 +181,10 @@ class Call:
         run = self._run
         if run is not None and (run.calls_back or run.is_calling()):
             return
-        frame_id = _loop_calling(self, self._bound.target, self._scope)
+        frame_id = loop_calling(self, self._bound.target, self._scope)
         if frame_id is None:
             return
-        # The error for the loop of another pipeline is raised at its first step's end.
-        pipeline = self._bound.target.pipeline
-        owner = loop_locals(frame_id, ["self"]).get("self", pipeline)
-        if owner is not pipeline and hasattr(owner, "_callback_tensor_inputs"):
-            return
-        run = self._begin(pipeline, frame_id)
+        run = self._begin(self._bound.target.pipeline, frame_id)
         try:
             run.before_first_step()
         except BaseException as error:
@@ -231,9 +201,7 @@ class Call:
             log.debug("%s: a run begins", self._bound.target.name)
         if self._scope is None:
             # What nobody has asked for before the call is asked for now, for others to see.
-            lease = Lease(pipeline, User(run.is_executing))
-            lease.take_free()
-            run.on_finish(lease.release)
+            run.on_finish(take_free(pipeline, User(run.is_executing)).release)
         else:
             self._waiting.begin()
         return run
@@ -254,19 +222,6 @@ class Call:
         self._handle.remove_gates()
         self._waiting.run_ended()
 
-    def _timed(self, run: Run, outputs: Outputs) -> Outputs:
-        """Time what the pipeline does from here to its return."""
-        self._decoding.start()
-        if self._scope is None:
-            call, loop = weakref.ref(self), run.loop
-
-            def returned() -> None:
-                if (ours := call()) is not None and not loop.is_executing():
-                    ours.release()
-
-            self._decoding.watch(outputs, returned)
-        return outputs
-
     def release(self) -> None:
         """Take away what waits for the call's first step, or for Ctrl-C, and what the call changes.
         Idempotent."""
@@ -284,39 +239,6 @@ class _Calling:
     def owns_current_call(self) -> bool:
         call = self._call()
         return call is not None and call.is_calling()
-
-
-def _loop_calling(call: Call, target: Target, scope: Scope | None) -> FrameId | None:
-    """Return the loop of this call that is calling us; None where the caller is another's."""
-    if scope is not None and innermost() is not scope:
-        return None
-    if target.block_step is not None:
-        return target.block_step.frame_id
-    if target.scheduled is not None and target.scheduled.code is not None:
-        return frame_running(target.scheduled.code, _getframe(1))
-    if target.scheduled is not None:
-        frame = stepping_frame(_getframe(1))
-        if frame is not None:
-            note_rounds(target, frame)
-        return None if frame is None else id_of(frame)
-    given = loop_frame_given(target.pipeline, call)
-    return given if scope is None else given or loop_frame_id(target.pipeline, _getframe(1))
-
-
-def _loop_stepping(target: Target, pipeline: Any, frame: FrameType) -> FrameId:
-    """Return the loop whose step has ended, among those that (directly or not) have called this
-    frame."""
-    if target.block_step is not None:
-        return target.block_step.frame_id
-    inner = target.blocks.inner if target.blocks is not None else None
-    found = frame_running(inner.code, frame) if inner is not None else None
-    return found or loop_frame_id(pipeline, frame)
-
-
-def loop_of(frame_id: FrameId, scope: Scope | None, run: Run) -> Loop:
-    if scope is not None:
-        return ScopedLoop(frame_id, scope)
-    return WatchedLoop(frame_id, run.finish)
 
 
 def _check_first_step(bound: Bound, pipeline: Any, early: bool) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any
 
 from unicb.run.handle import Handle
+from unicb.run.loop import Loop, Outputs
 
 
 class Decoding:
@@ -16,26 +16,38 @@ class Decoding:
     Args:
         handle: the binding's.
         call: the call's number.
+        returned: called when a call has returned that somebody else makes, so that nobody calls
+            :meth:`stop`; a bound method, not kept alive. None for a call that unicb makes.
     """
 
-    def __init__(self, handle: Handle, call: int) -> None:
+    def __init__(self, handle: Handle, call: int, returned: Callable[[], None] | None) -> None:
         self._handle, self._call = handle, call
+        self._returned = None if returned is None else weakref.WeakMethod(returned)
         self._began: float | None = None
-        self._watched: weakref.ref[Any] | None = None
+        self._watched: weakref.ref[Outputs] | None = None
 
-    def start(self) -> None:
-        """Start the clock: the last step has ended."""
+    def timed(self, outputs: Outputs, loop: Loop) -> Outputs:
+        """Start the clock: the last step of the loop has ended, and gets these. Returns them."""
         self._began = time.monotonic()
+        if self._returned is not None:
+            self._watch(outputs, loop, self._began, self._returned)
+        return outputs
 
-    def watch(self, outputs: Any, returned: Callable[[], None]) -> None:
-        """Have it stopped, and ``returned`` called, when ``outputs`` dies: nobody tells when the
-        call returns, but the frame that has these dies with it."""
-        handle, began, call = self._handle, self._began, self._call
-        assert began is not None
+    def _watch(
+        self,
+        outputs: Outputs,
+        loop: Loop,
+        began: float,
+        returned: weakref.WeakMethod[Callable[[], None]],
+    ) -> None:
+        """Have the clock stopped when ``outputs`` dies: nobody tells when the call returns, but the
+        frame that has these dies with it."""
+        handle, call = self._handle, self._call
 
         def died(_: object) -> None:
             handle.decoded_since(began, call)
-            returned()
+            if (tell := returned()) is not None and not loop.is_executing():
+                tell()
 
         self._watched = weakref.ref(outputs, died)
 

@@ -47,12 +47,14 @@ class Ending:
             self._done.wait(_UNDO_SECONDS)
         return not begun
 
-    def run(self, then: Callable[[], None]) -> None:
-        """Undo, tell, and call ``then``."""
+    def run(self, *then: Callable[[], None]) -> None:
+        """Undo, tell, and call each of ``then``."""
         try:
             with self.changes:
                 self.callbacks.close()
         finally:
             self.error = None  # its traceback has the frames of whoever made the call
             self._done.set()
-            then()
+            with ExitStack() as rest:
+                for each in reversed(then):
+                    rest.callback(each)

@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any, cast
 
 from unicb.pipelines.modular import INDEX, LOOP_STEP, ModularLoops
-from unicb.pipelines.target import Target
+from unicb.run.asked import Bound
 from unicb.run.call import Call
 from unicb.run.handle import Handle
 from unicb.run.holds import Hold, hold, unheld
@@ -59,8 +59,8 @@ class LoopStepSource:
     then is what callbacks get, and what they make of it is what the loop goes on with.
 
     Args:
-        target: the pipeline.
-        loops: of that.
+        bound: the pipeline and its callbacks.
+        loops: of the pipeline.
         call: hears of each step's end.
         handle: the binding's.
         scope: of the call; steps of others pass.
@@ -69,14 +69,15 @@ class LoopStepSource:
 
     def __init__(
         self,
-        target: Target,
+        bound: Bound,
         loops: ModularLoops,
         call: Call,
         handle: Handle,
         scope: Scope,
         names: Sequence[str],
     ) -> None:
-        self._target, self._loops, self._names = target, loops, names
+        self._bound, self._loops, self._names = bound, loops, names
+        self._target = bound.target
         self._call, self._handle, self._scope = call, handle, scope
         self._holds: list[Hold] = []
         #: Whether anybody waits for a loop's first step to begin.
@@ -84,7 +85,7 @@ class LoopStepSource:
 
     def start(self) -> dict[str, Any]:
         self._loops.check_unchanged(self._target.pipeline)
-        self._is_awaited = self._call.awaits_first_step
+        self._is_awaited = self._bound.awaits_first_step
         for block in self._loops.loops:
             self._holds.append(hold(block, LOOP_STEP, partial(self._step, block), self))
         return {}

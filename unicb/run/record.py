@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from unicb.callback import Callback, name_of
 
 if TYPE_CHECKING:
     from unicb.run.ending import Outcome
+    from unicb.run.run import Run
 
 log = logging.getLogger("unicb")
 
@@ -165,6 +168,23 @@ class Record:
     def close(self) -> None:
         """Have the callbacks say for the last time what there is to say. Idempotent."""
         self._notes = self.notes
+
+
+def notes_of(run: Run, callbacks: Sequence[tuple[Callback, Sequence[str]]]) -> Notes:
+    """Return what the callbacks say of the run, by their names; several of one name are
+    numbered."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for callback, _ in callbacks:
+        try:
+            said = callback.on_report(run)
+        except Exception as error:  # a report costs no run
+            said = {"on_report": in_a_line(error)}
+        if said:
+            name, number = name_of(callback), 2
+            while name in found:
+                name, number = f"{name_of(callback)} {number}", number + 1
+            found[name] = dict(said)
+    return found
 
 
 def in_a_line(error: BaseException) -> str:

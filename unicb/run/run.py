@@ -4,18 +4,16 @@ last."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from time import monotonic
 from types import FrameType
 from typing import Any, get_args
 
-from unicb._mistakes import check_returned, say_what_to_write
-from unicb.callback import name_of
 from unicb.checks import one_of
-from unicb.errors import GenerationCancelled
 from unicb.guidance._guided import RunGuidance
 from unicb.ops import Tensor
-from unicb.pipelines.stoppable import stops_by_flag
 from unicb.run.asked import AskedRun, Bound, CallTimes
+from unicb.run.calling_back import call_at_start, call_at_step_end, call_before_first_step
 from unicb.run.denoised import RunDenoised
 from unicb.run.ending import Outcome
 from unicb.run.loop import Loop, Outputs
@@ -116,7 +114,7 @@ class Run(AskedRun):
             for watch in self._watchers:
                 watch(tensors)
             self.index, self.timestep = index, timestep
-            self._call_back(step)
+            call_at_step_end(self._bound.callbacks, step)
         finally:
             self._calls_back = False
         index += 1
@@ -125,21 +123,6 @@ class Run(AskedRun):
         self.loop.handed(outputs)
         self._note_step_end(monotonic())
         return outputs
-
-    def _call_back(self, step: Step) -> None:
-        try:
-            for current in self._bound.callbacks:
-                step._current = current
-                # Some return what they mean to write.
-                returned: object = current[0].on_step_end(step)
-                if returned is not None:
-                    check_returned(name_of(current[0]), returned, self.is_tensor)
-        except AttributeError as error:
-            say_what_to_write(error, step._callback_name, step)
-            raise
-        except GenerationCancelled:
-            self.record.stopped(step._callback_name, step.index)
-            raise
 
     def _begin_pass(self, index: int, timestep: Any) -> None:
         """Begin a pass: the loop begins, or counts anew for the next part of a long video."""
@@ -151,10 +134,7 @@ class Run(AskedRun):
             if self.denoised.begin(timestep, self.num_timesteps):
                 self.watch_steps(self.denoised.note)
             self._out.watch()
-            for callback, _ in self._bound.callbacks:
-                if not any(callback is early for early in self._bound.early):
-                    self.ending.callbacks.callback(callback.on_run_end, self)
-                callback.on_run_start(self)
+            call_at_start(self._bound, self)
 
     def _count_timesteps(self) -> int:
         return self.target.num_timesteps(self.loop_locals)
@@ -166,13 +146,7 @@ class Run(AskedRun):
         step = Step(self, -1, self.num_timesteps, None, {}, self.guidance.counted())
         try:
             self.guidance.look_on()
-            for callback in self._bound.early:
-                self.ending.callbacks.callback(callback.on_run_end, self)
-                step._current = callback, ()
-                callback.before_first_step(step)
-        except AttributeError as error:
-            say_what_to_write(error, step._callback_name, step)
-            raise
+            call_before_first_step(self._bound.early, step)
         finally:
             self._calls_back = False
 
@@ -200,11 +174,8 @@ class Run(AskedRun):
     def interrupt(self, picture: Picture, by: str) -> None:
         """Compute no further step, and decode this; ``by``: who asks for it, for the report."""
         one_of("picture", picture, get_args(Picture))
-        if stops_by_flag(self.pipeline):
-            self.pipeline._interrupt = True
-        else:
-            self._bound.target.check_interruptible()
-        self._out.interrupted, self.denoised.picture = True, picture
+        self._out.interrupt()
+        self.denoised.picture = picture
         self.record.stopped(by, self.index)
 
     def settle(self, outputs: dict[str, Tensor], handed: Mapping[str, Tensor]) -> None:
@@ -245,12 +216,6 @@ class Run(AskedRun):
         self.loop.forget()
         self._calls_back = True
         try:
-            self.ending.run(self._tell_of_end)
+            self.ending.run(self.record.close, partial(self._bound.on_over, self))
         finally:
             self._calls_back = False
-
-    def _tell_of_end(self) -> None:
-        try:
-            self.record.close()
-        finally:
-            self._bound.on_over(self)

@@ -1,4 +1,4 @@
-"""Let a loop run out whose run is over for its callbacks."""
+"""Stop a loop whose run is over for its callbacks, or let it run out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 class RunningOut:
-    """Make the rest of a loop that reads no interrupt flag do nothing, once it is stopped.
+    """Stop a loop: by its interrupt flag, or where it reads none, by making the rest of it do
+    nothing.
 
     Attributes:
         interrupted: whether no further step is to be computed.
@@ -32,6 +33,18 @@ class RunningOut:
         self._target, self._owner = target, owner
         self._replay: Replay | None = None
         self._stopped_with: dict[str, Tensor] | None = None
+
+    def interrupt(self) -> None:
+        """Have no further step computed.
+
+        Raises:
+            UnsupportedPipelineError: the loop cannot be stopped.
+        """
+        if stops_by_flag(self._target.pipeline):
+            self._target.pipeline._interrupt = True
+        else:
+            self._target.check_interruptible()
+        self.interrupted = True
 
     def watch(self) -> None:
         """Look on from the first step's end, where a stop would need it."""

@@ -115,7 +115,7 @@ class _Opened:
         try:
             lease.wait()
             call = _called(bound, handle, sigint, scope)
-            source = source_of(bound.target, call, handle, scope, tensors)
+            source = source_of(bound, call, handle, scope, tensors)
         except BaseException as error:
             scope.is_open = False
             if call is not None:

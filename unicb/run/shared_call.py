@@ -10,7 +10,8 @@ from unicb.errors import GenerationCancelled
 from unicb.ops import Tensor
 from unicb.run.agreement import Agreement, text_of
 from unicb.run.asked import Bound, CallTimes
-from unicb.run.call import Call, cancelled, loop_of
+from unicb.run.call import Call, cancelled
+from unicb.run.call_loop import loop_of
 from unicb.run.handle import Handle
 from unicb.run.loop import FrameId, Outputs
 from unicb.run.run import Run
@@ -47,7 +48,7 @@ class SharedCall(Call):
         if run is None or run.next_index != index or (self._scope is None and handle.has_failed):
             run = self._run_of(pipeline, _getframe(1))
             if run.runs_out:
-                return self._timed(run, run.run_out(index, callback_kwargs))
+                return self._decoding.timed(run.run_out(index, callback_kwargs), run.loop)
         assert isinstance(run, SharedRun)
         try:
             outputs = run.step_end(index, timestep, callback_kwargs)
@@ -67,7 +68,7 @@ class SharedCall(Call):
             raise
         self.settled()
         run.settle(outputs, callback_kwargs)
-        return self._timed(run, outputs)
+        return self._decoding.timed(outputs, run.loop)
 
     def end(self, error: BaseException | None) -> None:
         if error is not None and self._run is None and self.is_awaited:

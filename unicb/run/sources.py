@@ -21,6 +21,7 @@ from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines.scheduled import Stepping, check_scheduler
 from unicb.pipelines.source import CALLBACK
 from unicb.pipelines.target import Target
+from unicb.run.asked import Bound
 from unicb.run.call import Call
 from unicb.run.handle import Handle
 from unicb.run.holds import Hold, hold, unheld
@@ -42,13 +43,14 @@ class Source(Protocol):
         """Stop: the call has ended, with an error or without."""
 
 
-def source_of(target: Target, call: Call, handle: Handle, scope: Scope, names: list[str]) -> Source:
+def source_of(bound: Bound, call: Call, handle: Handle, scope: Scope, names: list[str]) -> Source:
     """Return the source that notices the ends of steps in a call of this pipeline. ``names`` are
     those of the tensors that the loop is asked for."""
+    target = bound.target
     if target.modular is not None:
         from unicb.run.loop_steps import LoopStepSource
 
-        return LoopStepSource(target, target.modular, call, handle, scope, names)
+        return LoopStepSource(bound, target.modular, call, handle, scope, names)
     if target.scheduled is None:
         return CallbackSource(call, names)
     return SchedulerSource(target, target.scheduled, call, handle, scope)

@@ -6,7 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from unicb.pipelines.target import Target
 
 T = TypeVar("T")
 
@@ -21,6 +24,11 @@ class ThroughBlocks(BaseException):
     def __init__(self, error: Exception) -> None:
         super().__init__(error)
         self.error = error
+
+
+def raised_in_loop(target: Target, error: Exception) -> BaseException:
+    """Return what to raise in a pipeline's loop, so that the pipeline's call raises this error."""
+    return error if target.blocks is None else ThroughBlocks(error)
 
 
 def or_through_blocks(act: Callable[..., T], *args: Any) -> T:

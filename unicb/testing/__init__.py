@@ -22,14 +22,24 @@ if TYPE_CHECKING:
 __all__ = ["BackendSuite", "Case", "Harness", "load_harness"]
 
 _CHECKS = (
+    "_arithmetic",
     "_base",
     "_binding",
     "_callbacks",
+    "_cleanup",
     "_guidance",
     "_interrupt",
+    "_loops",
+    "_modular",
     "_ops",
+    "_ownership",
+    "_parts",
     "_preview",
     "_registry",
+    "_report",
+    "_schedules",
+    "_services",
+    "_tensors",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
@@ -46,6 +47,12 @@ class Checks:
         facts = facts_for(pipeline)
         assert facts is not None, f"nothing is known of {type(pipeline).__name__}"
         return facts
+
+    def tensor(self, array: npt.NDArray[Any], dtype: str) -> Tensor:
+        """Return the array as a tensor of the framework, rounded to this dtype."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, on overflow of float16
+            return self.harness.tensor(array, dtype)
 
     @contextmanager
     def spied(

@@ -7,27 +7,35 @@ from typing import Any
 
 import pytest
 
+from unicb.testing._arithmetic import ArithmeticChecks
 from unicb.testing._binding import BindingChecks
 from unicb.testing._callbacks import CallbacksChecks
+from unicb.testing._cleanup import CleanupChecks
 from unicb.testing._guidance import BATCHES, GuidanceChecks
 from unicb.testing._interrupt import InterruptChecks
 from unicb.testing._loops import LoopChecks
 from unicb.testing._modular import ModularChecks
 from unicb.testing._ops import OpsChecks
 from unicb.testing._ownership import OwnershipChecks
+from unicb.testing._parts import PartsChecks
 from unicb.testing._preview import PreviewChecks
 from unicb.testing._registry import RegistryChecks
 from unicb.testing._report import ReportChecks
 from unicb.testing._schedules import ScheduleChecks
+from unicb.testing._services import ServicesChecks
 from unicb.testing._tensors import TensorsChecks
 from unicb.testing.harness import Harness, check_harness, kinds_of
 
 
 class BackendSuite(
     OpsChecks,
+    PartsChecks,
+    ArithmeticChecks,
+    ServicesChecks,
     TensorsChecks,
     RegistryChecks,
     BindingChecks,
+    CleanupChecks,
     OwnershipChecks,
     GuidanceChecks,
     ScheduleChecks,
