@@ -122,8 +122,8 @@ def scheduled_loop(kind: type) -> ScheduledLoop | None:
     )
     raise UnsupportedPipelineError(
         f"{kind.__name__} calls no callback at the end of a step: its __call__ takes no "
-        f"{CALLBACK}{unclear if source.takes_any_keyword else ''}. Nor can its steps be told by "
-        f"its scheduler: {found}"
+        f"{CALLBACK}{unclear if source.takes_any_keyword else ''}. Nor can its steps be seen from "
+        f"its scheduler's calls: {found}"
     )
 
 
