@@ -267,6 +267,7 @@ def _reshaped(x: Tensor, output: Tensor) -> Tensor | None:
 
 def _thinned(backend: Backend, output: Tensor) -> Callable[[Tensor], Array]:
     """Return a function that copies some of the elements of tensors like ``output`` to the host.
+
     All channels and frames are kept, since a loop may treat each differently.
     """
     shape = [int(n) for n in output.shape]
