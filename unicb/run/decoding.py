@@ -1,4 +1,4 @@
-"""Measure how long a pipeline takes from its last step to its return: decoding, mostly."""
+"""Measure how long a pipeline takes from its last step to its return, which is mostly decoding."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from unicb.run.handle import Handle
 
 
 class Decoding:
-    """Measure for one call how long it takes after its last step, and tell the handle.
+    """Measure how long one call takes after its last step, and report that to the handle.
 
     Args:
-        handle: the binding's.
-        call: the call's number.
+        handle: the binding's handle.
+        call: the number of the call.
     """
 
     def __init__(self, handle: Handle, call: int) -> None:
@@ -28,8 +28,8 @@ class Decoding:
         self._began = time.monotonic()
 
     def watch(self, outputs: Any, returned: Callable[[], None]) -> None:
-        """Have it stopped, and ``returned`` called, when ``outputs`` dies: nobody tells when the
-        call returns, but the frame that has these dies with it."""
+        """Stop the clock and call ``returned`` when ``outputs`` is collected: nothing else shows
+        that the call returns, and the frame that holds ``outputs`` ends with the call."""
         handle, began, call = self._handle, self._began, self._call
         assert began is not None
 

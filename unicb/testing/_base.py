@@ -1,4 +1,4 @@
-"""Hold what the groups of checks share."""
+"""Define the base class of the groups of checks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Check = TypeVar("Check", bound=Callable[..., None])
 
 
 def on_sampled_kinds(check: Check) -> Check:
-    """Mark a check that is made on :attr:`Harness.sampled_kinds` alone."""
+    """Mark a check that is made only on :attr:`Harness.sampled_kinds`."""
     check.on_sampled_kinds = True  # type: ignore[attr-defined]
     return check
 
@@ -29,8 +29,7 @@ class Checks:
     _pipelines: ClassVar[dict[tuple[int, str], Any]] = {}
 
     def pipeline(self, kind: str | None = None) -> Any:
-        """Return a pipeline of that kind (the first, if none is named), built once for all
-        checks."""
+        """Return a pipeline of this kind (None: the first kind), built once for all checks."""
         kind = kind or self.harness.kinds[0]
         key = (id(self.harness), kind)
         if key not in self._pipelines:
@@ -42,7 +41,7 @@ class Checks:
         return Case(**{"kind": self.harness.kinds[0], **settings})
 
     def facts(self, pipeline: Any) -> PipelineFacts:
-        """Return what is known of the pipeline's class, as it must be of every kind."""
+        """Return the facts about the pipeline's class, which every kind must have."""
         facts = facts_for(pipeline)
         assert facts is not None, f"nothing is known of {type(pipeline).__name__}"
         return facts
@@ -52,7 +51,7 @@ class Checks:
         self, pipeline: Any, change: Callable[[int, Any], Any] | None = None
     ) -> Iterator[list[int]]:
         """Count the rows of every call of the denoiser; ``change(call number, output)`` may
-        replace what it answers.
+        replace the output.
         """
         rows: list[int] = []
 
@@ -102,7 +101,7 @@ def relative_error(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
 
 
 class Shout(Exception):
-    """Callbacks under test raise this error; nobody else raises or catches it."""
+    """Callbacks under test raise this error; nothing else raises or catches it."""
 
 
 class failing_scheduler:
