@@ -19,7 +19,7 @@ from unicb.pipelines.target import Target
 
 @dataclass(frozen=True)
 class Guided:
-    """How classifier-free guidance works on a pipeline, as far as unicb knows.
+    """``Guided`` says how classifier-free guidance works on a pipeline, as far as unicb knows.
 
     Attributes:
         way: ``"batch"``: one denoiser call a step, on several blocks of rows; ``"calls"`` or

@@ -25,7 +25,7 @@ _OURS = ("numpy", "pillow")
 
 @dataclass(frozen=True)
 class Found:
-    """What ``doctor`` has found out about one backend.
+    """``Found`` holds what ``doctor`` found out about one backend.
 
     Attributes:
         name: name of the backend's entry point.

@@ -62,8 +62,8 @@ def settled(models: Models, seen: Seen) -> PipelineFacts:
 
 
 def wrong_scale(models: Models, run: Run, seen: Seen) -> tuple[str, str] | None:
-    """If the loop guides with another scale than its variables say, return in words what was found
-    and what was expected; None otherwise."""
+    """Return in words what was found and what was expected, if the loop guides with another scale
+    than its variables say; None otherwise."""
     facts, found = models.facts, seen.combination
     said = scale_of(models.pipeline, facts, run)
     if found is None or said is None or facts.combination == "other":

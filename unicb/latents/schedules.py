@@ -35,10 +35,11 @@ class SchedulerFacts:
             is solved from the latents before and after a step.
         kept_is: what that item is; "output" is the model's own output, of the configured type.
         kept_is_x0_if: names of settings, each with the values for which that item is x0.
-    half: with order 2, the name of the list with the noise levels after the first halves of steps,
-        if these differ from the levels after whole steps. half_from: index in that list of the
-        level after the first half of the first step. estimate_if: names of settings with which the
-        solution is not exact. noisy_if: names of settings with which x0 cannot be computed.
+        half: with order 2, the name of the list with the noise levels after the first halves of
+            steps, if these differ from the levels after whole steps; else empty.
+        half_from: index in that list of the level after the first half of the first step.
+        estimate_if: names of settings with which the solution is not exact.
+        noisy_if: names of settings with which x0 cannot be computed.
         noisy_if_passed: names of arguments of ``step`` with which x0 cannot be computed, unless
             they are 0.
     """
