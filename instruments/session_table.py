@@ -16,9 +16,10 @@ class Row:
     """One session.
 
     Attributes:
-        outcome: how it ended.
-        tests: how many passed, failed and were skipped.
-        seconds: from the end of the session before, so that the making of its environment counts.
+        outcome: how the session ended, or "running".
+        tests: number of tests that passed, failed and were skipped.
+        seconds: duration since the end of the session before, including the making of the
+            environment.
     """
 
     session: str

@@ -19,10 +19,10 @@ def named_embeddings(
 
     Args:
         given: the user's embeddings.
-        loop: what is known of the loop of the pipeline's class.
+        loop: the facts about prompts of the pipeline class's loop.
         backend: the backend of the pipeline's framework.
         kind: name of the pipeline's class, for messages.
-        negative: True: they are the embeddings of a negative prompt.
+        negative: True for the embeddings of a negative prompt.
 
     Raises:
         TypeError: the embeddings are no tensors of that framework.

@@ -75,9 +75,9 @@ def given_prompt(what: str, value: Any, *, negative: bool = False) -> Given:
     """Return a user's prompt as :class:`Texts` or :class:`Embeddings`.
 
     Args:
-        what: what the prompt is called in messages.
+        what: the prompt's name in messages.
         value: the prompt as given.
-        negative: True: it is a negative prompt.
+        negative: True for a negative prompt.
 
     Raises:
         TypeError: ``value`` is no prompt.

@@ -161,8 +161,8 @@ def prompt_loop(kind: type) -> PromptLoop:
     """Return how ``kind`` encodes prompts.
 
     Raises:
-        UnsupportedPipelineError: that cannot be read from its code, or its loop takes no embeddings
-            back from callbacks.
+        UnsupportedPipelineError: the code of ``kind`` does not show it, or its loop takes no
+            embeddings back from callbacks.
     """
     source = CallSource.of(kind)
     return source.once(_read, kind, source)

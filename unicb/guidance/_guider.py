@@ -157,8 +157,8 @@ class GuiderCut:
     """A guider cut leaves the unconditional predictions of guiders out, until it is removed.
 
     Args:
-        models: of the pipeline.
-        run: whose calls they are.
+        models: the pipeline's models.
+        run: the run whose calls are changed.
     """
 
     holds_scale = False
@@ -252,8 +252,8 @@ class GuiderScale:
     """A guider scale sets another scale on guiders, until it is removed.
 
     Args:
-        models: of the pipeline.
-        run: whose calls they are.
+        models: the pipeline's models.
+        run: the run whose calls are changed.
     """
 
     def __init__(self, models: Models, run: Run) -> None:

@@ -60,9 +60,9 @@ class VAEDecoding:
         multiplied_by: name, in its configuration, of a factor by which latents are multiplied
             before decoding; usually they are divided by ``scaling_factor``.
         output_range: the values of black and white in its output.
-        of_video: True: it takes an axis of frames, although its convolutions do not show that.
-        frames_first: True: it decodes to ``[rows, frames, colours, height, width]``.
-        whole: True: it cannot decode a single latent frame of a video.
+        of_video: True: the VAE takes an axis of frames, although its convolutions do not show that.
+        frames_first: True: the VAE decodes to ``[rows, frames, colours, height, width]``.
+        whole: True: the VAE cannot decode a single latent frame of a video.
         kept: names of attributes in which its layers keep features of earlier frames.
     """
 

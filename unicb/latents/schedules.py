@@ -33,7 +33,8 @@ class SchedulerFacts:
             the root. "alphas_betas": ``alphas`` and ``betas``, one for each step.
         kept: name of the list whose last item has the model's output of the last step; if empty, x0
             is solved from the latents before and after a step.
-        kept_is: what that item is; "output" is the model's own output, of the configured type.
+        kept_is: what the last item of ``kept`` is; "output" is the model's own output, of the
+            configured prediction type.
         kept_is_x0_if: names of settings, each with the values for which that item is x0.
         half: with order 2, the name of the list with the noise levels after the first halves of
             steps, if these differ from the levels after whole steps; else empty.

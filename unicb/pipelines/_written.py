@@ -85,7 +85,7 @@ class WrittenCall:
     Attributes:
         text: the source text; empty if it cannot be read.
         tree: the syntax tree; None if the text cannot be read or parsed.
-        unreadable: why not; empty if it can.
+        unreadable: the error with which reading the text failed; None if it was read.
     """
 
     def __init__(self, function: Any) -> None:

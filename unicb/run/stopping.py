@@ -130,7 +130,7 @@ class Gates:
     """Hook every block of a pipeline's denoisers, to raise when the next block is called.
 
     Args:
-        backend: of the pipeline's framework.
+        backend: the backend of the pipeline's framework.
         models: the denoisers, and the models called along with them.
         check: called before each block; it may raise.
     """

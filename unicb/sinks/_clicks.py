@@ -27,7 +27,8 @@ class Clicks:
 
     Args:
         kernel: the running ipykernel kernel.
-        clicked: functions to call at a click, in any thread, by the id of the button's model.
+        clicked: for each button, by the id of its model, the function to call at a click, in any
+            thread.
 
     Raises:
         AttributeError: the kernel is of another kind, which receives its messages differently.
