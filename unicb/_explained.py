@@ -103,8 +103,8 @@ def how_adapted(target: Target) -> str:
 
 
 def caches_of(target: Target) -> Iterator[str]:
-    """Yield each caching library that is enabled on one of the models, such as ``"TeaCache on
-    transformer"``."""
+    """Yield each caching library that is enabled on one of the models, such as
+    ``"TeaCache on transformer"``."""
     for model in target.models:
         library = next((each for each in LIBRARIES if each.is_on(model)), None)
         if library is not None:

@@ -83,8 +83,8 @@ class Callback(ABC):
 
         For callbacks that override this, unicb watches the pipeline's models until their first
         call; ``bind`` refuses pipelines whose models it does not know. The binding has to be
-        called, as in ``callbacks(prompt)``, or unpacked in the call, as in ``pipe(prompt,
-        **callbacks)``. An exception ends the run and reaches the caller.
+        called, as in ``callbacks(prompt)``, or unpacked in the call, as in
+        ``pipe(prompt, **callbacks)``. An exception ends the run and reaches the caller.
         """
 
     def on_run_start(self, run: Run) -> None:  # noqa: B027

@@ -254,8 +254,8 @@ def _format(factors: Array, bias: tuple[float, ...], output_range: tuple[float, 
 
 
 def strips(frames: Iterable[PreviewFrame], width: int) -> Array:
-    """Return the strips of one step, of three channels each, as ``[rows, frames, height, width,
-    channels]``."""
+    """Return the strips of one step, of three channels each, as
+    ``[rows, frames, height, width, channels]``."""
     pictures = [np.stack([np.asarray(image) for image in frame.images]) for frame in frames]
     whole = np.concatenate(pictures, axis=-1)
     rows, height, length, channels = whole.shape

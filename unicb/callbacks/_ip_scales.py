@@ -83,8 +83,9 @@ class Adapters:
         return len(scale) if isinstance(scale, list) else 1
 
     def blocks(self) -> dict[str, set[str]]:
-        """Return the names of the UNet's blocks that the adapters act in: ``{"up": {"block_0"},
-        "mid": …}``; empty for a transformer, whose blocks have no such names."""
+        """Return the names of the UNet's blocks that the adapters act in:
+        ``{"up": {"block_0"}, "mid": …}``; empty for a transformer, whose blocks have no such
+        names."""
         found: dict[str, set[str]] = {}
         for match in map(_IN_BLOCK.match, self.processors):
             if match is not None and match[4]:

@@ -154,9 +154,10 @@ class TangentialClassifierFreeGuidance(GuidanceRule):
     """Guide by tangential guidance (TCFG) of Kwon et al., "TCFG: Tangential Damping Classifier-free
     Guidance" (2025, arXiv:2503.18137).
 
-    u is projected onto the first right singular vector of the two predictions, which gives v: ``v +
-    scale * (c - v)``. For two rows, that vector comes from an eigenvector of a two by two matrix,
-    in closed form: ``c * (h + sqrt(h * h + (c·u)²)) + u * (c·u)``, where h is half of c·c - u·u.
+    u is projected onto the first right singular vector of the two predictions, which gives v:
+    ``v + scale * (c - v)``. For two rows, that vector comes from an eigenvector of a two by two
+    matrix, in closed form: ``c * (h + sqrt(h * h + (c·u)²)) + u * (c·u)``, where h is half of c·c -
+    u·u.
 
     Example:
         >>> image = bind(pipe, TangentialClassifierFreeGuidance())("a red star")[0]
@@ -181,8 +182,8 @@ class GuidanceRescale(GuidanceRule):
     """Rescale another rule's prediction as in Lin et al., "Common Diffusion Noise Schedules and
     Sample Steps are Flawed" (2023, arXiv:2305.08891), section 3.4.
 
-    The other rule's prediction p becomes ``p * (guidance_rescale * std(c) / std(p) + 1 -
-    guidance_rescale)``.
+    The other rule's prediction p becomes
+    ``p * (guidance_rescale * std(c) / std(p) + 1 - guidance_rescale)``.
 
     Args:
         rule: the rule to rescale; its scale and interval apply.

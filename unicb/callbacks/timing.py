@@ -45,8 +45,8 @@ class StepTimes:
         return self.first + sum(self.seconds)
 
     def summary(self) -> str:
-        """Return the times in one line: ``20 steps in 4.1 s: 0.2 s a step (0.198..0.21), the first
-        after 0.3 s``."""
+        """Return the times in one line:
+        ``20 steps in 4.1 s: 0.2 s a step (0.198..0.21), the first after 0.3 s``."""
         steps = len(self.seconds) + 1
         line = f"{steps} step{'s' if steps > 1 else ''} in {self.total:.3g} s"
         if self.median is None:

@@ -46,8 +46,8 @@ class Blocks:
         return mapped(self._restored, out, self._has_rows)
 
     def with_unconditional(self, out: Any, replace: Callable[[Any, Any], Any]) -> Any:
-        """Return the call's output with its unconditional rows replaced by ``replace(unconditional,
-        conditional)``."""
+        """Return the call's output with its unconditional rows replaced by
+        ``replace(unconditional, conditional)``."""
         return mapped(lambda x: self._with_unconditional(x, replace), out, self._has_rows)
 
     def _with_unconditional(self, x: Any, replace: Callable[[Any, Any], Any]) -> Any:

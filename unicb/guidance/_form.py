@@ -8,8 +8,8 @@ from unicb.guidance._scale import has_scale
 
 
 def check_form(models: Models, loop: str = "its loop") -> None:
-    """Raise UnsupportedPipelineError unless the loop is known to compute ``u + g * (c - u)`` or ``c
-    + g * (c - u)``, its scale g can be found, and the models that predict can be hooked.
+    """Raise UnsupportedPipelineError unless the loop is known to compute ``u + g * (c - u)`` or
+    ``c + g * (c - u)``, its scale g can be found, and the models that predict can be hooked.
 
     Args:
         models: the pipeline's models, with the aim for the message.

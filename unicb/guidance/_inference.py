@@ -2,9 +2,9 @@
 
 Pipelines are written alike: a loop that calls ``callback_on_step_end`` (or, in a class that takes
 no callback, steps its scheduler) and unpacks the denoiser's output into names such as
-``noise_pred_uncond, noise_pred_text``, or calls the denoiser again under ``if
-self.do_classifier_free_guidance``. Facts are read from a class that is written so; if anything is
-unclear, there are none. A run's first step with guidance has to confirm them before guidance is
+``noise_pred_uncond, noise_pred_text``, or calls the denoiser again under
+``if self.do_classifier_free_guidance``. Facts are read from a class that is written so; if anything
+is unclear, there are none. A run's first step with guidance has to confirm them before guidance is
 changed.
 """
 

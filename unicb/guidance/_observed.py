@@ -1,9 +1,10 @@
 """Find out from one step how a loop combines the denoiser's predictions.
 
-A loop combines the denoiser's parts to the ``model_output`` for its scheduler. If that is ``a * u +
-b * c``, least squares over the elements of one step gives a and b: for ``u + g * (c - u)``, they
-are ``1 - g`` and g. So the part with the larger share ``b / (a + b)`` is the conditional one, and
-that share is g, whatever the class is called and however its code is written.
+A loop combines the denoiser's parts to the ``model_output`` for its scheduler. If that is
+``a * u + b * c``, least squares over the elements of one step gives a and b: for
+``u + g * (c - u)``, they are ``1 - g`` and g. So the part with the larger share ``b / (a + b)`` is
+the conditional one, and that share is g, whatever the class is called and however its code is
+written.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Guide by a rule: replace the loop's combination by any prediction p computed from an
 unconditional one u and a conditional one c.
 
-A loop computes ``u + g * (c - u)`` from the denoiser's output. If u is replaced by ``c - (p - c) /
-(g - 1)``, the result is p. In loops that compute ``c + g * (c - u)``, the divisor is g in place of
-g - 1.
+A loop computes ``u + g * (c - u)`` from the denoiser's output. If u is replaced by
+``c - (p - c) / (g - 1)``, the result is p. In loops that compute ``c + g * (c - u)``, the divisor
+is g in place of g - 1.
 
 The closer the divisor is to 0, the more the loop amplifies rounding errors in its input. If the
 loop reads its scale at each step, the scale is set so that the divisor is 1.
@@ -140,8 +140,8 @@ class RuleMoves:
         return guiding_scale(self._models, self._run)[0]
 
     def _asked(self, number: int) -> float | Tensor:
-        """Return the scale that the pipeline was called with, in the convention ``u + scale * (c -
-        u)``."""
+        """Return the scale that the pipeline was called with, in the convention
+        ``u + scale * (c - u)``."""
         found: Any = self._called[number] if number < len(self._called) else None
         if found is None:
             found = next(iter(self._called), None)

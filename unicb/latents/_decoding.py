@@ -91,8 +91,8 @@ class ModelDecoder:
         return _cast(shown, compute_like(self._model), ops)
 
     def _call(self, encoded: Tensor) -> Tensor:
-        """Decode latents ``[rows, channels, frames, height, width]`` to ``[rows, colours, frames,
-        height, width]``."""
+        """Decode latents ``[rows, channels, frames, height, width]`` to
+        ``[rows, colours, frames, height, width]``."""
         rows, _, count, _, _ = encoded.shape
         if not self._video:
             return self._in_rows(
@@ -108,8 +108,8 @@ class ModelDecoder:
 
     @staticmethod
     def _in_rows(pictures: Tensor, rows: int) -> Tensor:
-        """Return pictures ``[rows * frames, colours, …]`` as ``[rows, colours, frames, height,
-        width]``."""
+        """Return pictures ``[rows * frames, colours, …]`` as
+        ``[rows, colours, frames, height, width]``."""
         count, *shape = pictures.shape
         return pictures.reshape((rows, count // rows, *shape)).swapaxes(1, 2)
 
@@ -119,8 +119,8 @@ def decode(vae: Any, encoded: Tensor, frames: int, ops: TensorOps) -> Tensor:
 
     Args:
         vae: the VAE that decodes.
-        encoded: ``[rows, channels, frames, height, width]``, or for a VAE of pictures ``[rows *
-            frames, channels, height, width]``.
+        encoded: ``[rows, channels, frames, height, width]``, or for a VAE of pictures
+            ``[rows * frames, channels, height, width]``.
         frames: number of frames in each row.
         ops: the tensor operations of the VAE's framework.
     """

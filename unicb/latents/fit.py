@@ -274,8 +274,8 @@ class _Coder:
         return affine_of(self.vae, self._backend, channels, self._pipeline)
 
     def _encode(self, pictures: _Array) -> Any:
-        """Return the mean of the encoded distribution, ``[pictures, channels, (frames,) height,
-        width]``."""
+        """Return the mean of the encoded distribution,
+        ``[pictures, channels, (frames,) height, width]``."""
         low, high = self._about.output_range
         pictures = (pictures + 1) / 2 * (high - low) + low
         if self._opaque:

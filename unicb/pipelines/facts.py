@@ -64,9 +64,9 @@ class PipelineFacts:
         guidance_scale: "property" if the loop reads ``pipeline.guidance_scale`` at each step,
             "local" if it keeps a copy.
         combination: how the loop combines an unconditional prediction u and a conditional one c
-            with a scale g: "from_unconditional": ``u + g * (c - u)``; "from_conditional": ``c + g *
-            (c - u)``; "other": anything else. A term for perturbed attention, or a rescaling by a
-            norm of c, does not count.
+            with a scale g: "from_unconditional": ``u + g * (c - u)``; "from_conditional":
+            ``c + g * (c - u)``; "other": anything else. A term for perturbed attention, or a
+            rescaling by a norm of c, does not count.
         other_if: name of a flag in ``pipeline.config`` that changes the combination to "other";
             empty if there is none.
         scale_names: names under which the loop has the scale of a step: local variables that hold

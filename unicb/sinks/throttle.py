@@ -12,8 +12,8 @@ from unicb.checks import number_above_0, whole_number
 class Throttle:
     """Decide for each step of a run whether to show it.
 
-    Steps 0, ``every``, ``2 * every``, … are shown, except those that come sooner than ``1 /
-    max_fps`` seconds after the step shown before; and the last step always. If a run is ended
+    Steps 0, ``every``, ``2 * every``, … are shown, except those that come sooner than
+    ``1 / max_fps`` seconds after the step shown before; and the last step always. If a run is ended
     early, its last step is not known beforehand, and may not be shown.
 
     Args:
