@@ -47,7 +47,7 @@ class GlooGroup:
     Args:
         dist: the module torch.distributed.
         ranks: the numbers of the processes.
-        timeout: the most seconds to wait for the other ranks to join.
+        timeout: the most seconds to wait for the other ranks.
     """
 
     def __init__(self, dist: Any, ranks: tuple[int, ...], timeout: float) -> None:
