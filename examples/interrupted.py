@@ -1,4 +1,4 @@
-"""Interrupt runs early: the denoised picture, and the latents as they are.
+"""Interrupt runs early, and decode the denoised latents, or the loop's noisy latents.
 
     python examples/interrupted.py --framework torch --out out/interrupted.png
 

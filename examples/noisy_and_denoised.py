@@ -1,4 +1,4 @@
-"""The same steps of one run twice: the latents as they are, and denoised.
+"""The same steps of one run twice: the loop's noisy latents, and the denoised latents.
 
     python examples/noisy_and_denoised.py --framework torch --out out/noisy_and_denoised.png
 

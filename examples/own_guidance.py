@@ -1,4 +1,4 @@
-"""A guidance method of one's own: AdaptiveGuidance, on the shapes checkpoint.
+"""A guidance method of your own: AdaptiveGuidance, on the shapes checkpoint.
 
     python examples/own_guidance.py --framework torch --out out/own_guidance.png
 

@@ -1,4 +1,4 @@
-"""A denoising loop of one's own, with a cut of guidance, previews and a stop.
+"""A denoising loop of your own, with a cut of guidance, previews and a stop.
 
     python examples/own_loop.py --framework torch --prompt "a red star on a blue background"
 

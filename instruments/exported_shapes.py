@@ -30,13 +30,13 @@ def export(runtime: str, folder: Path, **options: Any) -> None:
 
 
 def load(runtime: str, folder: Path, name: str = "StableDiffusionPipeline", **options: Any) -> Any:
-    """Return a pipeline of what was exported, in float32 and with one thread.
+    """Load an exported pipeline, in float32 and with one thread.
 
     Args:
         runtime: "onnx" or "openvino".
-        folder: where it was exported to.
-        name: of diffusers' class.
-        options: for the class's ``from_pretrained``.
+        folder: the folder of the export.
+        name: name of diffusers' class.
+        options: arguments for the class's ``from_pretrained``.
     """
     if runtime == "onnx":
         from onnxruntime import SessionOptions

@@ -17,10 +17,11 @@ class Row:
     """One session.
 
     Attributes:
-        outcome: how it ended.
-        tests: how many passed, failed and were skipped.
-        seconds: from the end of the session before, so that the making of its environment counts.
-        beside: whether it ran beside others, within the seconds of the row above.
+        outcome: how the session ended, or "running".
+        tests: number of tests that passed, failed and were skipped.
+        seconds: duration since the end of the session before, including the making of the
+            environment.
+        beside: True if it ran beside others, within the seconds of the row above.
     """
 
     session: str

@@ -1,4 +1,4 @@
-"""What the code of a loop without a callback may do, for its steps to be told by its scheduler."""
+"""What a loop without a callback may do for its steps to be seen from its scheduler's calls."""
 
 from __future__ import annotations
 

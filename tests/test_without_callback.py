@@ -1,4 +1,4 @@
-"""Pipelines whose loops call no step-end callback: their steps are told by their scheduler."""
+"""Pipelines whose loops call no step-end callback: their scheduler's calls show their steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Await what a stream's run has to say, in an event loop, which is never held up."""
+"""Await a stream's items in an event loop, without ever blocking that loop."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from unicb.streaming import Event, _Job
 
-#: A run that has ended has a thread for a moment yet, which lets go of what it had.
+#: Seconds between looks at the thread of an ended run: it still frees its objects for a moment.
 _LOOK_SECONDS = 0.001
 
 
 async def next_event(job: _Job) -> Event:
-    """Await the next item, or at last the result. With the task, the run is cancelled, too.
+    """Await the next item; the last one is the result. Cancelling the task cancels the run, too.
 
     Raises:
-        StopAsyncIteration: there is none.
+        StopAsyncIteration: the stream has no further item.
         Exception: whatever the pipeline's call raised.
     """
     try:
@@ -42,10 +42,10 @@ async def next_event(job: _Job) -> Event:
 
 
 async def until_ended(job: _Job) -> None:
-    """Wait for the end of the run and its thread, however often the task is cancelled meanwhile.
+    """Wait until the run and its thread have ended, even if the task is cancelled meanwhile.
 
     Raises:
-        asyncio.CancelledError: in the end, where it was.
+        asyncio.CancelledError: the task was cancelled while it waited; raised after the end.
     """
     cancelled = None
     while job.is_alive():
@@ -61,7 +61,7 @@ async def until_ended(job: _Job) -> None:
 
 
 async def _change_of(job: _Job) -> None:
-    """Wait for an item, or for the end, if there is none now."""
+    """Wait until there is an item, or the run has ended."""
     loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
     def tell() -> None:

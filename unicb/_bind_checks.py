@@ -1,4 +1,4 @@
-"""Check what ``bind`` is given, and prepare it for a binding."""
+"""Check the arguments of ``bind``, and prepare them for a binding."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def bound_to(
     on_over: Callable[[Run], None],
     ranks: AskedRanks | None = None,
 ) -> tuple[Bound, list[str], Sigint]:
-    """Check what ``bind`` ties together; return it with the names of the tensors that the loop is
-    asked for, and what Ctrl-C does. :func:`unicb.bind` says what is raised.
+    """Check the pipeline and the callbacks; return them bound, with the names of the tensors to ask
+    the loop for, and what Ctrl-C does. Raises what :func:`unicb.bind` lists.
 
     Args:
-        on_over: called when nothing is left of a run.
-        ranks: with whom runs are shared; None: with nobody.
+        on_over: called with a run once it is over and everything that it changed is put back.
+        ranks: the ``group``, ``agree`` and ``timeout`` given to ``bind``; None: no run is shared.
     """
     if ranks is not None:
         ranks.check()
@@ -69,7 +69,7 @@ def bound_to(
         )
     refuse_conflicts(adapted)
     facts = target.facts
-    # Those that are known to have guidance are known to call it, too.
+    # Pipelines that are known to have guidance are known to call a step-end callback, too.
     unguided = facts is None or facts.cfg == "none"
     if unguided and target.takes_callback and target.source.hands_on:
         raise UnsupportedPipelineError(
@@ -91,8 +91,8 @@ def bound_to(
 
 
 def _offered_sigint(target: Target, callbacks: tuple[Callback, ...]) -> Sigint:
-    """Return what Ctrl-C does where nobody has said it: what a callback offers, if the pipeline
-    can."""
+    """Return what Ctrl-C does if ``on_sigint`` was left out: what a callback offers, provided that
+    the pipeline can be interrupted."""
     if all(callback.on_sigint is None for callback in callbacks):
         return "no"
     try:
@@ -111,19 +111,19 @@ def _backend_of(pipeline: Any) -> Backend:
 
 
 class AskedRanks(NamedTuple):
-    """Hold with whom runs are to be shared, as ``bind`` was asked."""
+    """Hold the arguments of ``bind`` that say which ranks share the runs."""
 
     group: Any
     agree: Agree
     timeout: float
 
     def check(self) -> None:
-        """Raise TypeError or ValueError for what it cannot be."""
+        """Raise TypeError or ValueError if ``agree`` or ``timeout`` is not allowed."""
         one_of("agree", self.agree, ("later", "now"))
         seconds("timeout", self.timeout)
 
     def sharing(self, target: Target, callbacks: Sequence[Callback]) -> Sharing | None:
-        """Return with whom they are; see :func:`sharing_of` for what it raises."""
+        """Return how the runs are shared, or None; raises what :func:`sharing_of` raises."""
         is_auto = isinstance(self.group, str) and self.group == "auto"
         if self.group is None or (is_auto and target.backend.rank()[1] < 2):
             return None
@@ -136,7 +136,8 @@ def offered_tensors(target: Target) -> tuple[str, ...]:
     """Return the names of the tensors that the pipeline hands over at the end of a step.
 
     Raises:
-        UnsupportedPipelineError: the ends of its steps cannot be noticed, or it does not say.
+        UnsupportedPipelineError: the ends of the pipeline's steps cannot be noticed, or the
+            pipeline does not say which tensors it offers.
     """
     pipeline = target.pipeline
     if target.scheduled is not None:
@@ -160,8 +161,8 @@ def tensor_names(tensor_inputs: Sequence[str]) -> tuple[str, ...]:
 
 
 def as_callback(callback: Any, tensors: tuple[str, ...], backend: Backend) -> Callback:
-    """Return a Callback as it is; make one of a function, which gets these tensors, or of an object
-    of the frameworks' own kind."""
+    """Return a Callback unchanged; wrap a plain function, which gets these tensors, or a callback
+    object or guider of the frameworks."""
     if isinstance(callback, Callback):
         if isinstance(callback.tensors, str):
             raise TypeError(
@@ -196,7 +197,7 @@ def acting_early(callbacks: tuple[Callback, ...]) -> tuple[Callback, ...]:
 
 
 def refuse_conflicts(callbacks: tuple[Callback, ...]) -> None:
-    """Raise ValueError if two decide on one thing, or are one object."""
+    """Raise ValueError if two callbacks own the same thing, or are the same object."""
     owners: dict[str, str] = {}
     for number, callback in enumerate(callbacks):
         for thing in callback.owns:
@@ -217,6 +218,7 @@ def refuse_conflicts(callbacks: tuple[Callback, ...]) -> None:
 def with_batch(
     needed: tuple[str, ...], offered: tuple[str, ...], facts: PipelineFacts | None
 ) -> tuple[str, ...]:
-    """Add the tensor that the run reads the batch size off; handing it over costs nothing."""
+    """Add the tensor whose rows give the run its batch size; to have it handed over costs
+    nothing."""
     name = "latents" if facts is None else facts.batch_of
     return needed if name in needed or name not in offered else (*needed, name)

@@ -1,4 +1,4 @@
-"""Arguments in one line, for the ``repr`` of what was made with them."""
+"""Write arguments in one line, for the ``repr`` of the object that was made with them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _LONGEST_TEXT, _MOST_ITEMS = 60, 6
 
 
 def arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-    """Return arguments as they stand in a call: ``0.4, every=5``.
+    """Return arguments as they are written in a call: ``0.4, every=5``.
 
-    Of what is neither a number, a text, nor a few of these, its type is named: nothing here keeps
-    it, or waits for a device to show what is in it.
+    A value that is no number, no string and no short collection of them is shown as the name of its
+    type, so that no object is kept alive and no device is waited for.
     """
     return ", ".join([*map(short, args), *(f"{name}={short(x)}" for name, x in kwargs.items())])
 

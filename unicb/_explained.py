@@ -1,4 +1,4 @@
-"""This says in words how things work on a pipeline: each is read off what a run goes by."""
+"""Say in words how features work on a pipeline, from the same facts that a run uses."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from unicb.pipelines.target import Target
 
 @dataclass(frozen=True)
 class Guided:
-    """The way in which classifier-free guidance works on a pipeline, as far as it is known.
+    """``Guided`` says how classifier-free guidance works on a pipeline, as far as unicb knows.
 
     Attributes:
-        way: ``"batch"``: one call of the denoiser a step, on several blocks of rows; ``"calls"``,
-            ``"switch"``: several calls; ``"guider"``: as its guider says; ``"none"``; None where
-            it is not known.
-        denoisers: names of the models that predict.
-        order: of the blocks or calls.
-        is_observed: whether the first step with guidance is looked at, since unicb was not proven
-            on this loop.
-        words: all of it in a sentence; where it is not known, the reason.
+        way: ``"batch"``: one denoiser call a step, on several blocks of rows; ``"calls"`` or
+            ``"switch"``: several calls a step; ``"guider"``: the calls that the pipeline's guider
+            asks for; ``"none"``: no guidance; None: not known.
+        denoisers: names of the pipeline's attributes that hold the denoiser models.
+        order: what each block of rows, or each call, computes: "unconditional", "conditional",
+            "perturbed".
+        is_observed: True if the run checks how its first guided step combines the predictions,
+            because unicb was not tested on this loop.
+        words: all of the above in a sentence; if ``way`` is None, why it is not known.
     """
 
     way: str | None
@@ -39,12 +40,12 @@ class Guided:
     words: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all of it, in lists and strings."""
+        """Return all attributes as a dict of JSON values."""
         return {**asdict(self), "denoisers": list(self.denoisers), "order": list(self.order)}
 
 
 def guided_by(target: Target | None) -> Guided:
-    """Say how guidance works on a pipeline; ``target``: None where ``bind`` refuses it."""
+    """Say how guidance works on a pipeline; ``target`` is None if ``bind`` refuses the pipeline."""
     if target is None:
         return Guided(None, (), (), False, "not known")
     try:
@@ -93,7 +94,7 @@ def how_shown(target: Target) -> str:
 
 
 def how_adapted(target: Target) -> str:
-    """Say which IP-Adapters there are."""
+    """Say which IP-Adapters are loaded."""
     adapters = Adapters("IPAdapterScale", target.pipeline)
     values = adapters.values()
     scales = values[0] if all(value == values[0] for value in values) else "different ones"
@@ -102,7 +103,8 @@ def how_adapted(target: Target) -> str:
 
 
 def caches_of(target: Target) -> Iterator[str]:
-    """Yield the caching libraries that are enabled on its models, each with the model."""
+    """Yield each caching library that is enabled on one of the models, such as
+    ``"TeaCache on transformer"``."""
     for model in target.models:
         library = next((each for each in LIBRARIES if each.is_on(model)), None)
         if library is not None:
@@ -110,7 +112,8 @@ def caches_of(target: Target) -> Iterator[str]:
 
 
 def device_and_dtype(pipeline: Any, target: Target | None) -> tuple[str | None, str | None]:
-    """Return the device and the dtype of its first denoiser, or what the pipeline says."""
+    """Return the device and dtype of the first denoiser, else of the pipeline; (None, None)
+    otherwise."""
     models = [] if target is None else target.models[:1]
     for of in (*models, pipeline):
         device, dtype = (_said(of, name) for name in ("device", "dtype"))
@@ -128,7 +131,7 @@ def _said(of: Any, name: str) -> str | None:
 
 
 def versions_of(backend: Backend) -> Mapping[str, str]:
-    """Return the versions of what the backend stands on."""
+    """Return the versions of the packages that the backend needs."""
     try:
         return dict(backend.versions())
     except PackageNotFoundError:

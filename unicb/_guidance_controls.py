@@ -46,52 +46,53 @@ class GuidanceControls:
 
     @property
     def guidance_is_off(self) -> bool:
-        """Return whether the pipeline was called without guidance, as far as that can be known by
-        now."""
+        """Return True if the pipeline was called without guidance, as far as is known by this
+        step."""
         return self.run.guidance.is_off()
 
     def cut_guidance(self) -> bool:
         """Leave out the unconditional half of the denoiser's work from the next step on.
 
-        Returns False if it is left out already, or if the pipeline says that its guidance is off.
+        Returns False if that half is left out already, or the pipeline says that guidance is off.
 
         Raises:
-            UnsupportedPipelineError: the class has no CFG, or how it works is not known.
+            UnsupportedPipelineError: the class has no classifier-free guidance, or unicb does not
+                know how it works there.
         """
         return self.run.guidance.cut(self._handed)
 
     def restore_guidance(self) -> bool:
-        """Undo :meth:`cut_guidance`: both halves are computed from the next step on.
+        """Undo :meth:`cut_guidance`: from the next step on, both halves are computed again.
 
         Returns False if nothing was left out.
         """
         return self.run.guidance.restore()
 
     def set_guidance(self, scale: float) -> None:
-        """Have classifier-free guidance of this scale from the next step on, to the end of the run.
+        """Set the scale of classifier-free guidance, from the next step on to the end of the run.
 
-        Unlike an assignment to :attr:`guidance_scale`, it also works where the loop keeps a copy
-        of its scale: there, what the denoiser predicts without the prompt is moved, so that the
-        loop's own arithmetic gives what the other scale would. At a scale at which the pipeline
-        would have no guidance (mostly 1 and below), it is cut as by :meth:`cut_guidance`.
+        Unlike an assignment to :attr:`guidance_scale`, this also works where the loop keeps a copy
+        of its scale: there, the unconditional prediction is changed so that the loop's own
+        arithmetic gives the result of the new scale. At a scale at which the pipeline would have no
+        guidance (mostly 1 and below), guidance is cut as by :meth:`cut_guidance`.
 
         Raises:
-            UnsupportedPipelineError: the class has no CFG; how it works, or how its loop combines
-                the two halves, is not known; the pipeline was called without guidance.
+            UnsupportedPipelineError: the class has no classifier-free guidance; unicb does not know
+                how it works there, or how the loop combines the two halves; or the pipeline was
+                called without guidance.
         """
         self.run.guidance.set(number("scale", scale), self._handed)
 
     def combine_guidance(self, combine: Combine) -> None:
-        """Have ``combine(unconditional, conditional, step)`` make what the loop combines of what
-        its denoiser predicts, from the next step on, to the end of the run; not in steps in which
+        """Let ``combine(unconditional, conditional, step)`` replace the loop's own combination of
+        the two predictions, from the next step on to the end of the run, except in steps in which
         guidance is cut. ``step`` is a :class:`unicb.RuleStep`.
 
-        The predictions are in float32 where the model's dtype is half of that. The answer has to
-        have their shape and dtype.
+        Predictions of a float16 or bfloat16 model are handed over in float32. ``combine`` has to
+        return a tensor of their shape and dtype.
 
         Raises:
-            UnsupportedPipelineError: the class has no CFG; how it works, or how its loop combines
-                the two halves, is not known; the pipeline was called without guidance.
-            UnicbError: the run has a rule, or a scale was set by :meth:`set_guidance`.
+            UnsupportedPipelineError: as from :meth:`set_guidance`.
+            UnicbError: the run has a rule already, or :meth:`set_guidance` has set a scale.
         """
         self.run.guidance.combine_by(combine, self._handed)

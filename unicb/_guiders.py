@@ -24,30 +24,31 @@ if TYPE_CHECKING:
     from unicb.run.run import Run
 
 _BOTH = (CONDITIONAL, UNCONDITIONAL)
-#: Guiders that make of a conditional prediction alone that prediction itself.
+#: Guiders that return a conditional prediction unchanged when they get no other.
 _PASS_ON = (
     *("AdaptiveProjectedGuidance", "AdaptiveProjectedMixGuidance", "ClassifierFreeGuidance"),
     *("ClassifierFreeZeroStarGuidance", "FrequencyDecoupledGuidance", "MagnitudeAwareGuidance"),
     "TangentialClassifierFreeGuidance",
 )
-#: In steps of how many a guider is tried before a run.
+#: How many steps a guider is tried on before a run.
 _STEPS = 100
 
 
 class GuiderRule(GuidanceRule):
-    """Combine the two predictions of a classic loop by a guider of the frameworks' own kind.
+    """Combine the two predictions of a classic loop with a guider object of the frameworks.
 
-    It is asked as modular pipelines ask it: it gets the step, then says what it needs, then makes
-    its prediction of that. In steps for which it needs the conditional prediction only,
-    the other one is not computed. The guider itself is not touched: each run has copies of it.
+    The guider is called as modular pipelines call it: it gets the step, names the predictions that
+    it needs, and combines them. In steps for which it needs the conditional prediction only, the
+    unconditional one is not computed. Each run uses copies, so the guider object does not change.
 
     Args:
-        guider: its scale, start and stop are what counts; it has to take the conditional
-            prediction and the unconditional one, and no other.
+        guider: an object derived from a framework's ``BaseGuidance``. Its own scale, start and stop
+            apply, not the pipeline's. It may need no other predictions than the conditional and the
+            unconditional one.
 
     Raises:
-        UnsupportedPipelineError: from ``bind``: as :class:`unicb.GuidanceRule`; it needs other
-            predictions, or fails on such as this pipeline's.
+        UnsupportedPipelineError: from ``bind``: as from :class:`unicb.GuidanceRule`; or the guider
+            needs other predictions, or fails on predictions shaped like this pipeline's.
     """
 
     def __init__(self, guider: Any) -> None:
@@ -100,13 +101,13 @@ class GuiderRule(GuidanceRule):
 
 
 class _Steps(Callback):
-    """Leave the unconditional prediction out in steps for which a guider does not need it."""
+    """Leave out the unconditional prediction in steps for which the guider does not need it."""
 
     def __init__(self, guider: Any) -> None:
         self._guider = guider
 
     def guider_of(self, run: Run) -> Any:
-        """Return the guider as it was when the run began."""
+        """Return the run's copy of the guider, made when the run began."""
         return run.state(self, lambda: copy.copy(self._guider))
 
     def on_step_end(self, step: Step) -> None:
@@ -155,7 +156,7 @@ class _Steps(Callback):
         self._rehearse(target, guider, cannot)
 
     def _rehearse(self, target: Target, guider: Any, cannot: str) -> None:
-        """Have the guider combine two small predictions of as many axes as the pipeline's."""
+        """Try the guider on two small random predictions with as many axes as the pipeline's."""
         like = _some_tensor(target)
         try:
             axes = len(target.layout.axes)
@@ -178,7 +179,7 @@ class _Steps(Callback):
 
 
 def _prediction(guider: Any, found: Mapping[str, Tensor]) -> Any:
-    """Return the guider's result for its current step, from the predictions that it needs there."""
+    """Return the guider's result for its current step; ``found`` has the predictions by name."""
     batches = dict(batches_of(guider))
     for name, batch in batches.items():
         if name not in found:
@@ -191,7 +192,7 @@ def _prediction(guider: Any, found: Mapping[str, Tensor]) -> Any:
 
 
 def _is_idle(guider: Any, index: int, steps: int) -> bool:
-    """Return whether the guider passes the conditional prediction of this step on, unchanged."""
+    """Return whether the guider returns the conditional prediction of this step unchanged."""
     guider.set_state(step=index, num_inference_steps=steps, timestep=None)
     known = type(guider).__name__ in _PASS_ON and ".guiders." in type(guider).__module__
     in_zeros = getattr(guider, "_enabled", True) and index < getattr(guider, "zero_init_steps", 0)
@@ -209,7 +210,7 @@ def _named(guider: Any) -> str:
 
 
 def _some_tensor(target: Target) -> Tensor | None:
-    """Return a tensor of floating-point numbers; None where none is at hand."""
+    """Return some floating-point tensor of the pipeline; None if none is found."""
     scheduler = getattr(target.pipeline, "scheduler", None)
     for value in vars(scheduler).values() if scheduler is not None else ():
         if target.backend.is_tensor(value) and "float" in dtype_name(value):

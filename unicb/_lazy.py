@@ -14,10 +14,10 @@ from typing import Any
 def lazy(
     package: str, names: Mapping[str, Sequence[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Make ``__getattr__`` and ``__dir__`` of a package, from the names that each module has for
-    it.
+    """Make a package's ``__getattr__`` and ``__dir__`` that import its public names on first use.
 
-    The package's own modules among these are its attributes, too, as if they were imported.
+    ``names`` maps each module to the names that it defines. Those modules that are the package's
+    own become its attributes, too, as if they were imported.
     """
     source = {name: module for module, found in names.items() for name in found}
     own = {name: path for path in names for name in [path.removeprefix(f"{package}.")]}

@@ -1,6 +1,6 @@
-"""Errors that say what to write, where a callback or a call of ``bind`` was not written right.
+"""Say what to write instead, where a callback or a call of ``bind`` was written wrongly.
 
-Nothing here is run where all is well, but for the checks of ``bind``.
+Apart from the checks of ``bind``, nothing here runs unless there is a mistake.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _EACH_STEP = (
     "on_step_end is called at the end of each step, which is the beginning of the next, and "
     "before_first_step before the first"
 )
-#: Names that others have for hooks, and what to write.
+#: Other libraries' names for hooks, and the name to write here.
 _MEANT: Mapping[str, str] = {
     **dict.fromkeys(("on_step_start", "on_step_begin", "before_step", "on_step"), _EACH_STEP),
     **dict.fromkeys(("after_step", "step_end", "on_denoise_step_end"), "write on_step_end"),
@@ -35,7 +35,7 @@ _MEANT: Mapping[str, str] = {
     **dict.fromkeys(("on_run_finish", "on_run_finished", "on_end"), "write on_run_end"),
     **dict.fromkeys(("before_first", "on_first_step"), "write before_first_step"),
 }
-#: What others call attributes of a Step.
+#: Other libraries' names for attributes of a Step, and what to write here.
 _OF_A_STEP: Mapping[str, str] = {
     **dict.fromkeys(("stop", "cancel", "finish", "abort"), "interrupt()"),
     **dict.fromkeys(("i", "step", "step_index", "number"), "index"),
@@ -50,8 +50,8 @@ _NO_SETTER = re.compile(r"property '(\w+)' of 'Step' object has no setter")
 
 
 def check_pipeline(pipeline: Any) -> None:
-    """Raise BackendNotFoundError if what ``bind`` is given is plainly no pipeline, but a thing that
-    is mistaken for one."""
+    """Raise BackendNotFoundError if ``bind`` is given a class, a text, a callback or a binding in
+    place of a pipeline."""
     from unicb.binding import Binding
     from unicb.callback import Callback
 
@@ -78,7 +78,8 @@ def check_pipeline(pipeline: Any) -> None:
 
 
 def no_callback(callback: Any) -> TypeError:
-    """Return what to raise for something among the callbacks that is none, and no function."""
+    """Return the TypeError for an object among the callbacks that is neither Callback nor
+    function."""
     kind = type(callback).__name__
     if isinstance(callback, list | tuple | set):
         return TypeError(
@@ -96,7 +97,7 @@ def check_no_pipeline(callback: Any, owns: Any) -> None:
     """Raise TypeError if a function among the callbacks is a pipeline, or a binding.
 
     Args:
-        owns: of the backend: whether it is a pipeline's.
+        owns: the backend's :meth:`~unicb.backend.Backend.owns`, which is True for its pipelines.
     """
     from unicb.binding import Binding
 
@@ -113,7 +114,7 @@ def check_no_pipeline(callback: Any, owns: Any) -> None:
 
 
 def check_function(function: Any) -> None:
-    """Raise TypeError if a plain function does not take what the frameworks hand to one."""
+    """Raise TypeError if a plain function does not take the frameworks' four arguments."""
     name = getattr(function, "__qualname__", type(function).__name__)
     if not _takes(function, 4):
         raise TypeError(
@@ -124,11 +125,12 @@ def check_function(function: Any) -> None:
 
 
 def check_written(callback: Any) -> None:
-    """Check a Callback of a class of the user's: its tensors, and that its hooks will be called.
+    """Check a Callback whose class the user wrote: its ``tensors``, and that its hooks can be
+    called.
 
     Raises:
-        TypeError: ``tensors`` are no names; a method has a name that is nearly a hook's; a hook
-            does not take what it is handed.
+        TypeError: ``tensors`` is no collection of names; a method's name is a misspelt hook's; or a
+            hook does not take the arguments that unicb calls it with.
     """
     kind = type(callback)
     if not are_names(callback.tensors):
@@ -165,8 +167,9 @@ def _meant(name: str) -> str | None:
 
 
 def most_like(name: str, words: Sequence[str], cutoff: float = 0.6) -> str | None:
-    """Return the word that is most like a name, which may be misspelt; None if none is."""
-    from difflib import get_close_matches  # what is seldom needed costs no import
+    """Return the word most similar to ``name``, which may be misspelt; None if no word is similar
+    enough."""
+    from difflib import get_close_matches  # imported only when there is a mistake
 
     return next(iter(get_close_matches(name, words, 1, cutoff)), None)
 
@@ -188,10 +191,11 @@ def _check_takes(callback: Any, kind: str, name: str) -> None:
 
 
 def _takes(function: Any, count: int) -> bool:
-    """Return whether it can be called with so many arguments, as far as that can be known."""
+    """Return whether ``function`` takes ``count`` positional arguments; True if that is not
+    known."""
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # of something that is not written in Python
+    except (TypeError, ValueError):  # the function is not written in Python
         return True
     try:
         signature.bind(*[None] * count)
@@ -201,7 +205,8 @@ def _takes(function: Any, count: int) -> bool:
 
 
 def check_returned(name: str, returned: Any, is_tensor: Any) -> None:
-    """Raise TypeError if ``on_step_end`` returned what its author expects to go into the loop."""
+    """Raise TypeError if ``on_step_end`` returned tensors, which do not go into the loop that
+    way."""
     if isinstance(returned, dict) or is_tensor(returned):
         kind = type(returned).__name__
         raise TypeError(
@@ -214,9 +219,9 @@ def say_what_to_write(error: AttributeError, name: str, step: Any) -> None:
     """Add to an error about an attribute of a step what to write instead.
 
     Args:
-        error: is changed.
-        name: of the callback.
-        step: that it was handed.
+        error: the error, to whose message the advice is added.
+        name: the callback's name in messages.
+        step: the step that the callback was called with.
     """
     said = str(error)
     if found := _NO_SETTER.search(said):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _GUIDANCE, _IP_ADAPTER = "guidance", "ip_adapter_scale"
 
-#: What the classes of diffusers 0.42.1's callbacks.py decide on; mindone 0.5.0's port has the same.
+#: What each class in diffusers 0.42.1's callbacks.py owns; mindone 0.5.0's port has the same.
 _OWNS: Mapping[str, str] = {
     "SDCFGCutoffCallback": _GUIDANCE,
     "SDXLCFGCutoffCallback": _GUIDANCE,
@@ -36,11 +36,12 @@ _MISSING = object()
 
 
 def names_its_tensors(callback: object) -> bool:
-    """Return whether a callable object says itself, in ``tensor_inputs``, which tensors it is
-    handed.
+    """Return whether a callable object names the tensors it needs in its attribute
+    ``tensor_inputs``.
 
     Raises:
-        TypeError: it is of a class that leaves this to its subclasses, and they have not done it.
+        TypeError: ``tensor_inputs`` is left to subclasses, and the object's class does not define
+            it.
     """
     try:
         return hasattr(callback, "tensor_inputs")
@@ -58,12 +59,12 @@ def is_guider(value: object) -> bool:
 
 @dataclass
 class _Set:
-    """Hold what a function has changed in one run.
+    """Hold what a callback function has changed on the pipeline in one run.
 
     Attributes:
-        scale: the guidance scale that it has set, by the attribute's name.
-        adapters: the attention processors with a scale, and the scales that they had before;
-            None before the first step.
+        scale: the guidance scale that the function has set, under the name of the attribute.
+        adapters: pairs of an attention processor and the scale that it had before the run; None
+            before the first step.
     """
 
     scale: dict[str, Ours] = field(default_factory=dict)
@@ -78,8 +79,8 @@ class PlainCallback(FunctionCallback):
     it raises has been interrupted, also where the loop reads no such flag.
 
     Raises:
-        UnsupportedPipelineError: in the run: it raises the flag of a pipeline that cannot be
-            interrupted.
+        UnsupportedPipelineError: in the run: the function sets the interrupt flag of a pipeline
+            that cannot be interrupted.
     """
 
     def on_step_end(self, step: Step) -> None:
@@ -115,17 +116,17 @@ class PlainCallback(FunctionCallback):
 
 class ObjectCallback(PlainCallback):
     """``ObjectCallback`` wraps a callable object with ``tensor_inputs``: the frameworks'
-    ``PipelineCallback`` and ``MultiPipelineCallbacks``, and what is written like them.
+    ``PipelineCallback`` and ``MultiPipelineCallbacks``, and objects written like them.
 
-    It is run as it is. What it sets on the pipeline, the guidance scale and the scales of
-    IP-Adapters, is put back at the end of the run. What would be a wrong picture is an error.
+    The object itself is called. The guidance scale and IP-Adapter scales that it sets on the
+    pipeline are put back at the end of the run. A use that would give a wrong picture is an error.
 
     Raises:
-        TypeError: its ``tensor_inputs`` is no list of names.
-        UnsupportedPipelineError: from ``bind``: it sets the scale of an IP-Adapter, and none is
-            loaded; it cuts guidance, and an IP-Adapter is loaded, whose unconditional half it
-            leaves in. In the run: it leaves fewer rows of a tensor than there are pictures, and
-            they are of several prompts.
+        TypeError: the object's ``tensor_inputs`` is no list of names.
+        UnsupportedPipelineError: from ``bind``: the object sets an IP-Adapter's scale, and none is
+            loaded; or it cuts guidance while an IP-Adapter is loaded, whose unconditional half it
+            would leave in. In the run: it leaves a tensor with fewer rows than pictures, for
+            several prompts.
     """
 
     def __init__(self, function: Any) -> None:
@@ -143,7 +144,7 @@ class ObjectCallback(PlainCallback):
     def on_step_end(self, step: Step) -> None:
         pipeline, kept = step.pipeline, step.run.state(self, _Set)
         if kept.adapters is None:
-            self._check_ip_adapter(pipeline)  # one may have been loaded since
+            self._check_ip_adapter(pipeline)  # one may have been loaded since bind
             kept.adapters = [(one, _copy(one.scale)) for one in _scaled(pipeline)]
             if _IP_ADAPTER in self.owns:
                 for processor, scale in kept.adapters:
@@ -206,7 +207,7 @@ class ObjectCallback(PlainCallback):
 
 
 def _class_names(callback: Any) -> Iterator[str]:
-    """Yield the names of the classes of a callback object, and of those that it is made of."""
+    """Yield the class names of a callback object, and of the callback objects inside it."""
     for kind in type(callback).__mro__:
         yield kind.__name__
     members = getattr(callback, "callbacks", ())
@@ -231,7 +232,7 @@ def _is_on(processor: Any) -> bool:
 
 
 def _rows(tensor: Any) -> int:
-    """Return how many rows a tensor has; 0 for what is no tensor: None, or a list of them."""
+    """Return how many rows a tensor has; 0 for None, or for a list of tensors."""
     shape: Any = getattr(tensor, "shape", ())
     return int(shape[0]) if len(shape) else 0
 

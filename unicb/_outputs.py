@@ -9,7 +9,8 @@ from typing import Any
 
 
 def part_of(out: Any, part: int | str | None) -> Any:
-    """Return one part of what was returned: by its number, by its name, or None for all of it."""
+    """Return one part of an output, by its number or its name; the whole output if ``part`` is
+    None."""
     if part is None:
         return out
     if isinstance(part, str) and not isinstance(out, Mapping):
@@ -18,7 +19,7 @@ def part_of(out: Any, part: int | str | None) -> Any:
 
 
 def with_part(out: Any, part: int | str | None, value: Any) -> Any:
-    """Return the same output with another value for a part; the one given stays as it is."""
+    """Return a copy of the output with another value for one part; ``out`` does not change."""
     if part is None:
         return value
     if isinstance(out, tuple):

@@ -9,12 +9,12 @@ from collections.abc import Iterable
 _WIDTH = 100
 _INDENT = "  "
 
-#: A label, and what is said under it.
+#: A label, and its text.
 Line = tuple[str, str]
 
 
 def as_text(title: str, lines: Iterable[Line]) -> str:
-    """Return the title with the lines below it, labels in a column of their own."""
+    """Return the title with the lines below it, the labels in a column of their own."""
     shown = list(lines)
     column = max((len(label) for label, _ in shown), default=0) + 2
     made = [title]
@@ -32,7 +32,7 @@ def as_text(title: str, lines: Iterable[Line]) -> str:
 
 
 def as_html(title: str, lines: Iterable[Line]) -> str:
-    """Return the same as a table, in the notebook's own colours."""
+    """Return the title and lines as an HTML table, in the notebook's own colours."""
     cell = 'style="text-align: left; vertical-align: top; padding-right: 1em"'
     rows = "".join(
         f"<tr><th {cell}>{html.escape(label)}</th><td {cell}>{html.escape(text)}</td></tr>"

@@ -1,7 +1,7 @@
-"""A pipeline of a class without its weights, for questions about the class and its configurations.
+"""Build a pipeline without its weights, to ask what its class and configurations allow.
 
-Of each model there is a stand-in, which has its class's name and its configuration and computes
-nothing. Of the scheduler there is the real one: it has no weights.
+Each model is a stand-in with the model's class name and configuration, which computes nothing. The
+scheduler is a real one, since it has no weights.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines import facts_for
 from unicb.pipelines.scheduled import scheduled_loop
 
-#: What the frameworks call the file that says what a checkpoint is made of.
+#: Names of the file that lists a checkpoint's components.
 INDEXES = ("model_index.json", "modular_model_index.json")
 _CONFIGS = ("config.json", "scheduler_config.json")
 _SCHEDULER = "scheduler"
 
 
 class Config(dict[str, Any]):
-    """A configuration, whose values are attributes, too."""
+    """A configuration: a dict whose values are attributes, too."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -34,7 +34,7 @@ class Config(dict[str, Any]):
 
 
 class _StandIn:
-    """Stands for a model."""
+    """A model without weights."""
 
     def __init__(self, config: Config | None) -> None:
         self.config = config
@@ -44,19 +44,19 @@ class _StandIn:
 
 
 def stand_in(name: str, config: Config | None = None) -> Any:
-    """Make what stands for a model of a class of this name."""
+    """Make a stand-in for a model whose class has this name."""
     return type(name, (_StandIn,), {})(config)
 
 
 class Checkpoint:
-    """A folder with a pipeline in it, of which the configurations are read and nothing else.
+    """A folder with a saved pipeline, of which only the configurations are read.
 
     Attributes:
-        class_name: of the pipeline, as the folder says.
+        class_name: name of the pipeline's class, from the folder's index file.
 
     Raises:
-        OSError: there is no such folder.
-        ValueError: it holds no pipeline.
+        OSError: the folder does not exist.
+        ValueError: the folder holds no pipeline.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -71,19 +71,19 @@ class Checkpoint:
         self.class_name = str(name[-1] if isinstance(name, list) else name)
 
     def components(self) -> Iterator[tuple[str, str]]:
-        """Yield the names of the components that it has, each with its class's name."""
+        """Yield each component's name, with the name of its class."""
         for name, said in self._index.items():
             is_component = isinstance(said, list) and len(said) >= 2 and isinstance(said[1], str)
             if is_component and not name.startswith("_"):
                 yield name, said[1]
 
     def config(self, name: str) -> dict[str, Any]:
-        """Return the configuration of a component; empty where it has none."""
+        """Return a component's configuration; an empty dict if the folder has none."""
         paths = (self._folder / name / file for file in _CONFIGS)
         return next((_read(path) for path in paths if path.is_file()), {})
 
     def settings(self) -> Config:
-        """Return the pipeline's own configuration, and where it is."""
+        """Return the pipeline's own configuration, with the folder as ``_name_or_path``."""
         said = {name: value for name, value in self._index.items() if not isinstance(value, list)}
         return Config({**said, "_name_or_path": str(self._folder)})
 
@@ -102,19 +102,19 @@ def skeleton(kind: type, checkpoint: Checkpoint | None, library: ModuleType) -> 
     """Make a pipeline of this class, without weights.
 
     Args:
-        kind: the class; or a class of blocks of modular pipelines.
-        checkpoint: with its components' configurations; None: every component that the class
-            names, with none.
-        library: where the framework's models and schedulers are, by the names of their classes.
+        kind: the pipeline's class, or a modular pipeline's class of blocks.
+        checkpoint: where the components' configurations are read; None: every component that the
+            class names, without a configuration.
+        library: the module that has the framework's model and scheduler classes.
 
     Raises:
-        ValueError: no pipeline can be of this class.
+        ValueError: no pipeline can be made of this class.
     """
     is_blocks = hasattr(kind, "init_pipeline")
     if is_blocks or any(base.__name__ == "ModularPipeline" for base in kind.__mro__):
         try:
             made = kind().init_pipeline() if is_blocks else kind()
-        except Exception as error:  # whatever is wrong with blocks
+        except Exception as error:  # blocks may raise anything
             why = f"{type(error).__name__}: {error}"
             raise ValueError(f"a {kind.__name__} cannot be made: {why}") from error
         return _modular(made, checkpoint, library)
@@ -136,7 +136,7 @@ def skeleton(kind: type, checkpoint: Checkpoint | None, library: ModuleType) -> 
 
 
 def _modular(pipeline: Any, checkpoint: Checkpoint | None, library: ModuleType) -> Any:
-    """Give a modular pipeline, which is made without components, what stands for these."""
+    """Give a modular pipeline, which is made without components, stand-ins for them."""
     named = {} if checkpoint is None else dict(checkpoint.components())
     for name in getattr(pipeline, "_component_specs", named):
         if getattr(pipeline, name, None) is None:
@@ -146,8 +146,8 @@ def _modular(pipeline: Any, checkpoint: Checkpoint | None, library: ModuleType) 
 
 
 def _named_by(kind: type, pipeline: Any) -> Iterator[str]:
-    """Yield the names of a class's components: what its objects are made of, and what is known of
-    its loop."""
+    """Yield the names of a class's components: the arguments of its ``__init__``, and the models
+    that unicb's facts about its loop name."""
     for name, parameter in inspect.signature(kind.__init__).parameters.items():  # type: ignore[misc]
         if name != "self" and parameter.default in (inspect.Parameter.empty, None):
             yield name
@@ -172,7 +172,7 @@ def _component(name: str, of: str, checkpoint: Checkpoint | None, library: Modul
 
 
 def _defaults(kind: Any) -> Mapping[str, Any]:
-    """Return what a model's class takes where its configuration does not say."""
+    """Return the defaults of a model class's arguments, for what its configuration leaves out."""
     if not isinstance(kind, type):
         return {}
     found = inspect.signature(kind.__init__).parameters.values()  # type: ignore[misc]
@@ -181,7 +181,7 @@ def _defaults(kind: Any) -> Mapping[str, Any]:
 
 
 class _Scheduler:
-    """Stands for a scheduler of some class."""
+    """A scheduler of unknown class."""
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         raise UnsupportedPipelineError("this scheduler stands for another")

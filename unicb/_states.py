@@ -15,7 +15,7 @@ class States:
         self._kept: dict[int, tuple[object, Any]] = {}
 
     def of(self, callback: object, make: Callable[[], T]) -> T:
-        """Return the value of ``callback``; ``make`` gives it the first time."""
+        """Return the value kept for ``callback``; the first time, make it by ``make()``."""
         kept = self._kept.get(id(callback))
         if kept is None:
             if not callable(make):
@@ -27,5 +27,5 @@ class States:
         return cast(T, kept[1])
 
     def get(self, callback: object) -> Any:
-        """Return the value of ``callback``; None where it has none."""
+        """Return the value kept for ``callback``; None if there is none."""
         return self._kept.get(id(callback), (None, None))[1]

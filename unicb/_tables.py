@@ -1,4 +1,4 @@
-"""Read data files of many tables, of which a run needs few: each is parsed when it is asked for."""
+"""Read data files of many tables, of which a run needs few: a table is parsed on first use."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ _HEADER = re.compile(r"^\[([\w-]+)\]$", re.MULTILINE)
 class Tables(Mapping[str, T]):
     """``Tables`` maps names to the tables of unicb's TOML files, each made when it is first used.
 
-    To parse all of them would be most of what the first ``bind`` of a process takes. A file has
-    comments, and then tables: none inside another, and no line of a value that looks like a header.
+    To parse all of them would take most of the time of a process's first ``bind``. A file has
+    comments, then tables, which are not nested; no line of a value may look like a header.
 
     Args:
-        package: where the files are.
-        pattern: of their names; those that it matches are read in the order of their names.
-        make: a table's value, from its name and its entries.
+        package: the package that contains the files, such as ``"unicb.pipelines"``.
+        pattern: which files to read, such as ``"*.toml"``; they are read in the order of their
+            names.
+        make: called with a table's name and its entries; returns the mapping's value.
     """
 
     def __init__(
         self, package: str, pattern: str, make: Callable[[str, dict[str, Any]], T]
     ) -> None:
-        # Frameworks import these, too: here, they cost nothing after the framework.
+        # Frameworks import these two modules as well, so that here they usually cost nothing.
         from fnmatch import fnmatch
         from importlib.resources import files
 
@@ -58,15 +59,14 @@ class Tables(Mapping[str, T]):
 
 
 class FactTable(Tables[T]):
-    """A fact table says what is known of classes, by their names: the frameworks call their ports
-    the same.
+    """A fact table maps names of classes to facts about them; ported classes have the same names.
 
-    A class that a user wrote may say it itself: its class attribute ``unicb_facts`` is a ``row``,
-    or None, with which it is as good as unknown.
+    A class that a user wrote may bring its own facts in its class attribute ``unicb_facts``: a
+    ``row``, or None, which means that nothing is known.
 
     Args:
         package, pattern: as for :class:`Tables`.
-        row: the type of the facts; the entries of a table are its arguments, lists as tuples.
+        row: the class of the facts; a table's entries are its arguments, with lists as tuples.
     """
 
     def __init__(self, package: str, pattern: str, row: type[T]) -> None:
@@ -78,15 +78,15 @@ class FactTable(Tables[T]):
         return self._row(**entry | lists)
 
     def owner(self, kind: type, *, unless: str = "") -> type | None:
-        """Return ``kind`` or the nearest of its bases of which facts are known; None if there is
+        """Return ``kind``, or its nearest base class, about which facts are known; None if there is
         none.
 
         Args:
-            unless: an attribute; facts about the bases of a class that defines it do not count.
+            unless: name of an attribute; a class that defines it does not inherit its bases' facts.
         """
         for base in kind.__mro__:
             if OWN in vars(base):
-                continue  # a class of ours that an object has for a while defines what it likes
+                continue  # one of the classes that unicb gives an object during a run
             said = vars(base).get("unicb_facts", False)
             if said is None:
                 return None
@@ -97,7 +97,7 @@ class FactTable(Tables[T]):
         return None
 
     def about(self, kind: type, *, unless: str = "") -> T | None:
-        """Return the facts about :meth:`owner`; None if there is none."""
+        """Return the facts about :meth:`owner`; None if it returns None."""
         owner = self.owner(kind, unless=unless)
         if owner is None:
             return None

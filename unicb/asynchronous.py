@@ -27,9 +27,9 @@ async def run_async(
 ) -> Any:
     """Call a pipeline in a thread, and await what it returns.
 
-    To cancel the task (also by ``asyncio.timeout``) is to cancel the run: at the end of its step it
-    raises in its thread, nothing is decoded, and the task is over when the thread has done with
-    the pipeline. Whatever else the pipeline raises is raised here.
+    Cancelling the task (also by ``asyncio.timeout``) cancels the run: it ends with its current
+    step, nothing is decoded, and the task ends once the thread no longer uses the pipeline. Any
+    other error of the pipeline is raised here.
 
     Example:
         >>> async def draw():
@@ -40,19 +40,20 @@ async def run_async(
         (8, 8, 4)
 
     Args:
-        pipeline: as for :func:`unicb.bind`.
-        prompt: the first positional argument of its call; None: there is none.
-        callbacks: a binding of this pipeline, to interrupt or cancel it by, or callbacks to bind.
-        executor: a pool of threads to run in; None is the event loop's own.
-        kwargs: what else to call the pipeline with.
+        pipeline: the pipeline, as for :func:`unicb.bind`.
+        prompt: the first positional argument of the pipeline's call; None: no positional argument.
+        callbacks: callbacks to bind; or a binding of this pipeline, by which to interrupt or
+            cancel.
+        executor: the pool of threads to run in; None: the event loop's own.
+        kwargs: keyword arguments of the pipeline's call.
 
     Raises:
         asyncio.CancelledError: the task was cancelled.
-        GenerationCancelled: the binding was.
-        TypeError: as from :func:`unicb.bind`; or the executor is one of processes.
+        GenerationCancelled: the run was cancelled by its binding.
+        TypeError: as from :func:`unicb.bind`; or the executor is a pool of processes.
         PipelineBusyError: the pipeline, or a scheduler that it shares, has a run under way.
-        UnicbError: likewise; or the binding is another pipeline's, or has ``on_sigint``, for which
-            its pipeline would have to be called in the main thread.
+        UnicbError: as from :func:`unicb.bind`; or the binding belongs to another pipeline, or has
+            ``on_sigint``, which works in the main thread only.
     """
     binding = callbacks if isinstance(callbacks, Binding) else bind(pipeline, *callbacks)
     if binding.pipeline is not pipeline:
@@ -77,8 +78,8 @@ async def run_async(
 class _Call:
     """A ``_Call`` is a pipeline's call, which may be prevented until it begins.
 
-    The future of an event loop would not tell: it says of one that has begun, too, that it was
-    cancelled.
+    An event loop's future cannot say whether the call has begun: it calls itself cancelled either
+    way.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class _Call:
         return self._binding(*self._positional, **self._kwargs)
 
     def prevent(self) -> bool:
-        """Have it not begin. Returns False if it has."""
+        """Prevent the call from beginning. Returns False if it has begun."""
         with self._lock:
             self._prevented = not self._begun
             return self._prevented
@@ -105,7 +106,7 @@ class _Call:
 async def _ended(running: asyncio.Future[Any], binding: Binding) -> None:
     """Cancel the run, and wait for its thread, however often the task is cancelled meanwhile."""
     while not running.done():
-        # Which may find no run yet, or the first of a call's two loops.
+        # Again and again: there may be no run yet, or this is the first of a call's two loops.
         binding._cancel("cancelling its task")
         try:
             await asyncio.wait([running], timeout=_LOOK_SECONDS)
@@ -113,5 +114,5 @@ async def _ended(running: asyncio.Future[Any], binding: Binding) -> None:
             continue
     error = running.exception()
     if isinstance(error, GenerationCancelled):
-        # Who keeps the error would keep the loop's tensors on the device.
+        # Otherwise the error's traceback would keep the loop's tensors alive on the device.
         traceback.clear_frames(error.__traceback__)

@@ -26,7 +26,8 @@ from unicb.ops import Tensor, TensorOps
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-#: Called in place of a hooked module, with the module's own call, its arguments, its keywords.
+#: Called instead of a hooked module: ``around(call, args, kwargs)``, where ``call`` is the
+#: module's.
 Around: TypeAlias = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 T = TypeVar("T")
@@ -43,10 +44,10 @@ class Ranks:
     """The processes, or ranks, that share a run: its denoiser is spread over them.
 
     Attributes:
-        all: their numbers, as their framework counts them; the first of them shows and writes what
-            is to be shown or written once.
-        own: that of this process, which is one of them.
-        group: what :meth:`Backend.agree` takes.
+        all: the framework's numbers of these ranks. The first rank shows and writes whatever is to
+            be shown or written once.
+        own: the number of this process, one of ``all``.
+        group: the group as :meth:`Backend.agree` takes it.
     """
 
     def __init__(self, all_ranks: Sequence[int], own: int, group: Any) -> None:
@@ -54,21 +55,21 @@ class Ranks:
         self._runs = count()
 
     def begin_call(self) -> None:
-        """Count a call, whatever becomes of it. Where one fails on one rank and no other hears of
-        that, the numbers of the next runs differ: no rank takes another's run for its own."""
+        """Count a call, even if it fails. If it fails on one rank only, the numbers of the next
+        runs differ, so that no rank takes another run for its own."""
         next(self._runs)
 
     def begin_run(self) -> int:
-        """Return the number of a further run; no two of a process have the same."""
+        """Return the number of a new run; no two runs of a process have the same number."""
         return next(self._runs)
 
     def count_anew(self) -> None:
-        """The ranks have lost each other: the next run is the first again, on each of them."""
+        """Count from the start again, on every rank: the ranks no longer agree on the number."""
         self._runs = count()
 
 
 class Backend(ABC):
-    """A backend is one framework, as unicb sees it. A backend derives from this, and writes what
+    """A backend is one framework, as unicb sees it. Derive from this class, and override what
     differs.
 
     Example:
@@ -85,9 +86,9 @@ class Backend(ABC):
     package: str = ""
     #: The module with its pipelines, models and schedulers, where that is not :attr:`package`.
     library: str = ""
-    #: Names of base classes in that package, of pipelines and of models.
+    #: Names of base classes in :attr:`package`, of pipelines and of models.
     bases: Sequence[str] = ("DiffusionPipeline", "ModularPipeline", "ModelMixin")
-    #: The distributions that the backend stands on, for reports.
+    #: The distributions that the backend needs, for reports.
     distributions: Sequence[str] = ()
 
     @property
@@ -105,7 +106,7 @@ class Backend(ABC):
         """Return whether ``pipeline`` is one of this framework's pipelines, or one of its models.
         Must import nothing to answer.
 
-        Unless overridden, it is one if a base class of it is among :attr:`bases`, and lives in
+        Unless overridden, True if one of its base classes is named in :attr:`bases` and defined in
         :attr:`package`.
         """
         return any(has_base(pipeline, self.package, name) for name in self.bases)
@@ -115,54 +116,54 @@ class Backend(ABC):
         return isinstance(value, self.tensor_type)
 
     def in_dtype(self, x: Tensor, dtype: Any) -> Tensor:
-        """Return the floating-point tensor ``x`` in another floating dtype, on its device; nothing
-        waits for that.
+        """Return the floating-point tensor ``x`` in another floating dtype, on the same device,
+        without waiting for the device.
 
-        Unless overridden, ``x.astype(dtype)``, as in numpy and JAX.
+        Unless overridden, returns ``x.astype(dtype)``, as in numpy and JAX.
 
         Args:
-            x: the tensor.
+            x: a floating-point tensor.
             dtype: the ``dtype`` of one of the framework's tensors, or ``"float32"``.
         """
         return x.astype(dtype)
 
     def aside(self, work: Callable[..., T], tensors: Sequence[Tensor]) -> Callable[[], T]:
-        """Have ``work(ops, *tensors)`` done without the pipeline's loop waiting for it, if it can.
+        """Do ``work(ops, *tensors)`` without making the pipeline's loop wait, if the framework can.
 
-        Returns a function that gives the result, or raises what ``work`` raised. It is called once
-        or never, and in any thread. ``work`` sees the tensors as they are now, whatever the loop
-        does to them; it reads them, and has its result on the host before it returns. What it is
-        handed may be copies, also of another kind, with the operations for that kind.
+        Returns a function that returns the result of ``work``, or raises its error; it is called
+        once or never, in any thread. ``work`` sees the tensors as they are now, whatever the loop
+        does to them later; it only reads them, and has its result on the host before it returns. It
+        may be handed copies of another type, with the operations for that type.
 
         Unless overridden, ``work`` is called at once.
         """
         return at_once(work, self.ops, tensors)
 
     def fork_rng(self) -> AbstractContextManager[None]:
-        """Open a block that records no gradients, and after which the framework's global random
-        numbers go on as if it had not been.
+        """Open a block that records no gradients and leaves the framework's global random numbers
+        as if it had not run.
 
-        Unless overridden, the block is nothing: for frameworks where gradients are asked for, and
-        that have no global random numbers.
+        Unless overridden, the block does nothing: right for frameworks that compute gradients only
+        on request and have no global random numbers.
         """
         return nullcontext()
 
     def hook(self, module: Any, around: Around) -> Callable[[], None]:
-        """Have ``around(call, args, kwargs)`` answer every call of ``module``; ``call`` is what
-        the module would have run.
+        """Let ``around(call, args, kwargs)`` answer every call of ``module``; ``call`` is the
+        module's own.
 
-        Goes through the framework's own hook registry, where there is one and a model that is
-        hooked there can be compiled. Returns a function that takes the hook away and leaves the
-        module as it was found. Hooks on one module nest, the latest outermost, and may be taken
-        away in any order. Both may happen in any thread, also while the module is being called.
+        Uses the framework's own hook registry, if there is one and models hooked there can be
+        compiled. Returns a function that removes the hook and leaves the module as it was before.
+        Hooks on one module nest, the latest outermost, and may be removed in any order. Both may
+        happen in any thread, also while the module is being called.
 
-        Meanwhile ``copy.deepcopy`` of the module, or of what contains it, is a copy of the module
-        as it would be without the hooks: see :func:`unicb.plain_copies.make_plain_copies`.
+        While hooks are on, ``copy.deepcopy`` of the module, or of an object that contains it, makes
+        copies without the hooks: see :func:`unicb.plain_copies.make_plain_copies`.
 
-        Unless overridden, the module's own ``forward`` is replaced: for frameworks without a
-        registry, whose modules run that when they are called. What has none, or keeps no
-        attributes, is hooked by its call, as is what is compiled by the name of its method: see
-        :func:`unicb.call_hooks.hook_call`.
+        Unless overridden, the module's ``forward`` is replaced: for frameworks without a registry,
+        whose modules run ``forward`` when they are called. Objects that have no ``forward`` or keep
+        no attributes, and modules that are compiled by the name of a method, are hooked at their
+        call: see :func:`unicb.call_hooks.hook_call`.
 
         Raises:
             UnsupportedPipelineError: the module cannot be hooked; the message says why.
@@ -172,55 +173,56 @@ class Backend(ABC):
         return hook_call(module, around)
 
     def is_built_in(self, part: Any, models: Sequence[Any]) -> bool:
-        """Return whether ``part`` is inside one of the models, compiled in such a way that a call
-        of that model ignores a hook on the part, or a change of its attributes.
+        """Return whether ``part`` is compiled into one of the models, so that calls of that model
+        ignore a hook on the part or a change of its attributes.
 
-        Unless overridden, it is not.
+        Unless overridden, returns False.
         """
         return False
 
     def reset_caches(self, module: Any, *, rehearse: bool = False) -> None:  # noqa: B027
-        """Have the framework's own hooks on ``module`` and inside it forget what they keep of
-        earlier calls, because the next will have fewer rows. With ``rehearse``, nothing is
-        forgotten, but the error is raised all the same.
+        """Make the framework's own hooks on ``module``, and inside it, forget what they keep of
+        earlier calls, because the next call will have fewer rows. With ``rehearse``, only raise the
+        error.
 
-        Unless overridden, there is nothing to do: for frameworks without such hooks.
+        Unless overridden, does nothing: for frameworks without such hooks.
 
         Raises:
-            UnsupportedPipelineError: one of them cannot do without the rows that are left out.
+            UnsupportedPipelineError: one of the hooks needs the rows that are left out.
         """
 
     def devices(self) -> Sequence[str]:
         """Return the devices that the framework finds here, for reports: ``"cpu"``, ``"cuda:0"``.
 
-        Unless overridden, the host alone.
+        Unless overridden, ``("cpu",)``.
         """
         return ("cpu",)
 
     def rank(self) -> tuple[int, int]:
-        """Return the number of this process among those that were started together, from 0, and how
-        many there are; whatever they share. Must import nothing to answer.
+        """Return the number of this process among those started together, from 0, and how many
+        there are, whether or not they share runs. Must import nothing to answer.
 
-        Unless overridden, 0 of 1.
+        Unless overridden, ``(0, 1)``.
         """
         return 0, 1
 
     def ranks(self, group: Any, models: Sequence[Any], timeout: float) -> Ranks | None:
-        """Return the ranks that share the runs of a denoiser; None where this process is alone. For
-        one group, it is always the same object. Nobody is waited for.
+        """Return the ranks that share a denoiser's runs; None if this process runs alone. One group
+        always gives the same object. Does not wait for other ranks.
 
-        Unless overridden, there are none: for frameworks without groups of processes.
+        Unless overridden, returns None: for frameworks without groups of processes.
 
         Args:
-            group: the framework's own; or ``"auto"``: those that the denoiser itself says it is
+            group: a group of the framework; or ``"auto"``: the ranks that the denoiser says it is
                 spread over.
-            models: the denoisers, and those that are called with them.
-            timeout: seconds after which :meth:`agree` is to give up.
+            models: the denoisers, and the models that are called along with them.
+            timeout: seconds after which :meth:`agree` gives up.
 
         Raises:
             RankError: this process is not in the group.
-            TypeError: it is no group.
-            UnsupportedPipelineError: the framework has none, or what a model says is not enough.
+            TypeError: ``group`` is no group of the framework.
+            UnsupportedPipelineError: the framework has no groups, or a model does not say clearly
+                which ranks it is spread over.
         """
         if isinstance(group, str) and group == "auto":
             return None
@@ -231,43 +233,44 @@ class Backend(ABC):
     def agree(
         self, word: npt.NDArray[np.uint8], step: int, group: Any
     ) -> Callable[[float], Sequence[npt.NDArray[Any]]]:
-        """Send a word to a group's ranks, and get theirs. Called by each of them, and each time by
-        all with words of one length; nobody is waited for, and no device is.
+        """Send a word to all ranks of a group, and receive theirs. Every rank calls this, each time
+        with a word of the same length. The call itself waits for no rank and no device.
 
-        Unless overridden, there is nobody but this process.
+        Unless overridden, the group is this process alone.
 
         Args:
-            word: ``numpy.uint8 [n]``.
-            step: index of the step that has ended, for messages; -1 before the first.
-            group: as in :class:`Ranks`.
+            word: this rank's word: ``numpy.uint8 [n]``.
+            step: index of the step that has ended, for messages; -1 before the first step.
+            group: the attribute ``group`` of :class:`Ranks`.
 
         Returns:
-            A function that waits for so many seconds at most and returns the words of all ranks, in
-            their order: arrays ``[n]`` of numbers in 0..255. To be called once or never.
+            A function that takes the most seconds to wait, and returns the words of all ranks, in
+            their order: arrays ``[n]`` of integers in 0..255. Call it once or never.
 
         Raises:
-            RankError: the group is not there any more. From the function: a rank is gone, or has
-                not come in time.
+            RankError: the group no longer exists. From the function: a rank has ended, or has not
+                sent its word in time.
         """
         return lambda timeout: [word]
 
     def claim(self, name: str) -> int:
-        """Claim a name, such as a file's, for this process; returns the number of the one that has
-        claimed it first, of those that were started together.
+        """Claim a name, such as a file's, for this process. Returns the number of the process that
+        claimed it first, among those started together.
 
-        Unless overridden, that is this one.
+        Unless overridden, returns this process's own number.
         """
         return self.rank()[0]
 
     def versions(self) -> Mapping[str, str]:
-        """Return the names and versions of the packages that the backend stands on, for reports."""
+        """Return the names and versions of the packages that the backend needs, for reports."""
         from importlib.metadata import version
 
         return {name: version(name) for name in self.distributions}
 
 
 def at_once(work: Callable[..., T], ops: TensorOps, tensors: Sequence[Tensor]) -> Callable[[], T]:
-    """Work first, and hand over the result: the plain answer to :meth:`Backend.aside`."""
+    """Do the work now, and return a function that returns the result: the plain
+    :meth:`Backend.aside`."""
     result = work(ops, *tensors)
     return lambda: result
 
@@ -283,7 +286,7 @@ def has_base(pipeline: object, package: str, class_name: str) -> bool:
 
 @cache
 def _entry_points() -> Mapping[str, EntryPoint]:
-    # A third of what `from unicb import bind` would take, and frameworks import it, too.
+    # To import this takes a third of the time of `from unicb import bind`; frameworks need it, too.
     from importlib.metadata import entry_points
 
     return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
@@ -312,8 +315,8 @@ def _load_entry_point(name: str) -> Backend:
 
 
 def _has(backend: object, part: str) -> bool:
-    """Return whether the backend has this part, without running properties: `ops` would import the
-    framework."""
+    """Return whether the backend has an attribute of this name, without reading it: to read ``ops``
+    imports the framework."""
     try:
         inspect.getattr_static(backend, part)
     except AttributeError:
@@ -325,7 +328,8 @@ def load_backend(name: str) -> Backend:
     """Return the backend called ``name``, whether its framework can be imported or not.
 
     Raises:
-        BackendNotFoundError: no such entry point is installed; names those that are.
+        BackendNotFoundError: no backend of this name is installed; the message names those that
+            are.
         BackendLoadError: the backend itself fails to load; the cause is chained.
     """
     if name not in _entry_points():
@@ -339,15 +343,16 @@ def get_backend(name: str) -> Backend:
     """Return the backend called ``name``, with its framework imported.
 
     Raises:
-        BackendNotFoundError: no such entry point is installed; names those that are.
-        BackendLoadError: it is installed, but it or its framework fails to load; the cause is
-            chained.
+        BackendNotFoundError: no backend of this name is installed; the message names those that
+            are.
+        BackendLoadError: the backend or its framework fails to load; the cause is chained.
     """
     return _with_framework(load_backend(name))
 
 
 def library_of(backend: Backend) -> str:
-    """Return the module with the framework's pipelines; empty where the backend does not say."""
+    """Return the name of the module with the framework's pipelines; empty if the backend names
+    none."""
     return str(getattr(backend, "library", "") or getattr(backend, "package", ""))
 
 
@@ -370,10 +375,11 @@ def backend_for(pipeline: object) -> Backend:
 
     Raises:
         BackendNotFoundError: no backend owns the object, or two do.
-        BackendLoadError: the owner may be one that failed to load, or its framework fails to.
+        BackendLoadError: the framework of the owning backend fails to load; or no backend owns the
+            object, and one that might failed to load.
     """
     is_loop = hasattr(type(pipeline), "_unicb_framework_of")
-    if is_loop:  # a loop of one's own has its denoiser's
+    if is_loop:  # the user's own loop has the backend of its denoiser
         pipeline = cast(Any, pipeline)._unicb_framework_of
     owners: list[Backend] = []
     failure: BackendLoadError | None = None

@@ -44,35 +44,36 @@ def bind(
     ``callbacks(prompt)`` in place of ``pipe(prompt)``, or ``pipe(prompt, **callbacks)``.
 
     Args:
-        pipeline: a pipeline of a framework for which a backend is installed; or a :class:`Loop`,
-            for one of one's own, which then stands in a ``with`` block of the binding.
-        callbacks: :class:`Callback` objects, and plain functions in the frameworks' signature
-            ``(pipeline, step_index, timestep, callback_kwargs)``, called in this order; also the
-            frameworks' own callback objects, and their guiders.
-        tensor_inputs: names of the tensors that the plain functions are handed; without it,
-            every tensor that the pipeline offers.
+        pipeline: a pipeline of a framework whose backend is installed; or a :class:`Loop`, for a
+            loop of your own, which runs in a ``with`` block of the binding.
+        callbacks: called in this order: :class:`Callback` objects, plain functions in the
+            frameworks' signature ``(pipeline, step_index, timestep, callback_kwargs)``, and the
+            frameworks' own callback objects and guiders.
+        tensor_inputs: names of the tensors that plain functions get; None: every tensor that the
+            pipeline offers.
         on_sigint: ``"interrupt"``: the first Ctrl-C during a run interrupts it, the second raises
             KeyboardInterrupt; after the run, Ctrl-C does what it did before. The pipeline has to
-            be called in the main thread then. None leaves Ctrl-C alone, unless a
-            callback offers this (:attr:`Callback.on_sigint`), as a display in a notebook does.
-        group: the ranks that share the runs, as their denoiser is spread over them
-            (docs/devices.md): ``"auto"``, those that the denoiser itself tells of; a group or mesh
-            of the framework that this process is in; or None, none. All of them bind the same
-            callbacks and make the same calls, and stop at the same step, whichever is asked to.
-        agree: when a stop that not all of these ask for takes effect: ``"later"``, at the end of
-            the next step, and no step waits for the others; ``"now"``, at once.
-        timeout: seconds to wait for the others before it is an error.
+            be called in the main thread then. None: Ctrl-C does what it did before, unless a
+            callback offers to interrupt (:attr:`Callback.on_sigint`), as a display in a notebook
+            does.
+        group: the ranks over which the denoiser is spread (docs/devices.md): ``"auto"``: the ranks
+            that the denoiser itself names; a group or mesh of the framework that contains this
+            process; or None: no ranks. All ranks bind the same callbacks and make the same calls,
+            and all stop at the same step, whichever of them is asked to.
+        agree: when a stop that only some ranks ask for takes effect: ``"later"``: at the end of the
+            next step, so that no step waits for other ranks; ``"now"``: at the end of this step.
+        timeout: seconds to wait for the other ranks before RankError is raised.
 
     Raises:
         BackendNotFoundError, BackendLoadError: no backend for ``pipeline``, or it fails to load.
         UnsupportedPipelineError: the ends of the pipeline's steps cannot be noticed, it does not
-            offer a tensor that is asked for, or cannot do what a callback needs.
-        RankError: this process is none of the group's ranks.
+            offer a tensor that is asked for, or it cannot do what a callback needs.
+        RankError: this process is not in the group.
         TypeError: something among ``callbacks`` is neither a Callback nor callable; ``group`` is
             no group.
-        ValueError: ``on_sigint`` or ``agree`` is another word; two callbacks decide on the same
-            thing, or are the same object.
-        UnicbError: ``on_sigint`` in another thread than the main one.
+        ValueError: ``on_sigint`` or ``agree`` is none of the words above; two callbacks control the
+            same thing, or are the same object.
+        UnicbError: ``on_sigint`` is given in a thread that is not the main one.
 
     Example:
         >>> callbacks = bind(pipe, CFGCutoff(0.4), Interrupt(5))
@@ -94,13 +95,13 @@ _WITH = "write the loop in a block, as in `with bind(Loop(...), ...) as callback
 
 
 class Binding(Controls, Mapping[str, Any]):
-    """A binding ties callbacks to a pipeline: it is the call of the pipeline with them, the two
-    keyword arguments that its call takes, and a handle on the run.
+    """A binding ties callbacks to a pipeline: it calls the pipeline with them, is a mapping of the
+    two keyword arguments that the pipeline's call takes, and is a handle on the run.
 
     ``callbacks(prompt, ...)`` calls the pipeline and returns what it returns; the run begins and
     ends inside. ``pipe(prompt, ..., **callbacks)`` is the same where the class calls a step-end
-    callback. To read it as a mapping changes nothing. It serves for one run after another, not for
-    two at once.
+    callback. To read the mapping changes nothing. A binding serves one run after another, not two
+    at once.
 
     Example:
         >>> callbacks = bind(pipe, CFGCutoff(0.4))
@@ -117,16 +118,17 @@ class Binding(Controls, Mapping[str, Any]):
         self._block: AbstractContextManager[None] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the pipeline with the callbacks bound; returns what it returns.
+        """Call the pipeline with the bound callbacks, and return what the pipeline returns.
 
         Args:
-            args, kwargs: what to call the pipeline with, besides.
+            args, kwargs: the arguments of the pipeline's call.
 
         Raises:
             PipelineBusyError: the pipeline, or a scheduler that it shares, has a run under way.
             GenerationCancelled: :meth:`cancel` was called, before this or during the run.
             TypeError: ``callback_on_step_end`` is among ``kwargs``; it belongs into :func:`bind`.
-            UnsupportedPipelineError: it was given texts, and the pipeline has no tokenizer.
+            UnsupportedPipelineError: the call has texts as prompts, and the pipeline has no
+                tokenizer.
             Exception: whatever the pipeline's call raises.
         """
         if isinstance(self.pipeline, Loop):
@@ -161,8 +163,8 @@ class Binding(Controls, Mapping[str, Any]):
         return call_in_scope(*about, args, kwargs)
 
     def _awaited(self) -> AbstractContextManager[None]:
-        """Return a block in which another thread calls the pipeline, and Ctrl-C in this one
-        interrupts the run, where a callback offers that."""
+        """Return a block for waiting while another thread calls the pipeline: in it, Ctrl-C in this
+        thread interrupts the run, if a callback offers that."""
         return interrupting(self._sigint, self._handle.ask_interrupt)
 
     def _check_unpacks(self) -> None:
@@ -186,7 +188,7 @@ class Binding(Controls, Mapping[str, Any]):
         try:
             return call_of(self._bound, self._handle, self._sigint, None)
         except (AttributeError, KeyError) as error:
-            # While it unpacks a mapping, Python says something else in their place.
+            # In ``**callbacks``, Python would replace a KeyError by an error of its own.
             raise UnsupportedPipelineError(
                 f"cannot call back from {self._bound.target.name}: {type(error).__name__}: {error}"
             ) from error

@@ -1,7 +1,7 @@
-"""Hook an object's call, in a class of ours that comes before the object's own.
+"""Hook an object's call, in a class that unicb puts before the object's own.
 
-For frameworks that compile a module's forward method by its name, so that nothing may stand in its
-place; and for models that are no modules of a framework, but a runtime's.
+For frameworks that compile a module's forward method by its name, so that the method must not be
+replaced; and for models that belong to a runtime instead of a framework.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class _Call:
-    """Stand for ``__call__``: the object's own, inside the hooks that it has."""
+    """Replace ``__call__``: run the object's own call inside its hooks."""
 
     def __set_name__(self, front: type, name: str) -> None:
         self._front = front
 
     def __get__(self, obj: Any, kind: type) -> Any:
         call = below(self._front, obj, "__call__")
-        # In a class that somebody has made from one of ours, another one comes first.
+        # A class that somebody has derived from one of ours has another front.
         if obj is None or vars(kind).get(FRONT) is not self._front:
             return call
         return inside(_hooks_of(obj), call)
@@ -35,7 +35,7 @@ class _Call:
         return None
 
 
-#: The hooks of objects that keep no attributes, by the object's id; with the object.
+#: For objects that keep no attributes: by the object's id, the object and its hooks.
 _elsewhere: dict[int, tuple[Any, tuple[Around, ...]]] = {}
 
 
@@ -59,24 +59,24 @@ def _keep(obj: Any, hooks: tuple[Around, ...]) -> None:
 def hook_call(module: Any, around: Around) -> Callable[[], None]:
     """Have ``around(call, args, kwargs)`` answer every call of an object.
 
-    A copy of it (``copy``, ``pickle``) has no hooks.
+    Copies of the object (by ``copy`` or ``pickle``) have no hooks.
 
     Args:
-        module: of a class that has a ``__call__``, and that Python code can make a subclass of and
-            give to the object.
-        around: hooks nest, the latest outermost.
+        module: a callable object whose class Python code can subclass, and whose ``__class__`` can
+            be set to that subclass.
+        around: the hook. Several hooks nest, the latest outermost.
 
     Returns:
-        A function that takes the hook away, in any order where there are several, and in any
-        thread; the object is as it was found after the last. Idempotent.
+        A function that removes the hook. Hooks may be removed in any order and in any thread; after
+        the last, the object is as it was before. Idempotent.
 
     Raises:
-        UnsupportedPipelineError: the object cannot be called, or its class is none of these.
+        UnsupportedPipelineError: the object cannot be called, or its class cannot be subclassed so.
     """
     name = type(module).__name__
     if not callable(module):
         raise UnsupportedPipelineError(f"a {name} cannot be hooked: it cannot be called")
-    ours = partial(around)  # the same one may be there twice
+    ours = partial(around)  # an identity of its own: the same hook may be put twice
     with lock:
         before = _hooks_of(module)
         try:

@@ -26,9 +26,8 @@ class Callback(ABC):
     """A callback does something at the end of every denoising step, on any framework.
 
     Declare in ``tensors`` the names of the tensors to read or write, and override
-    :meth:`on_step_end`. The other methods are no-ops to override where needed. What it keeps of a
-    run is in ``run.state(self, make)``: so one object may serve several runs at once, and can be
-    pickled.
+    :meth:`on_step_end`. The other methods do nothing unless overridden. Keep the state of a run in
+    ``run.state(self, make)``, so that one object may serve several runs at once and be pickled.
 
     Example:
         >>> class ClampLatents(Callback):
@@ -41,21 +40,21 @@ class Callback(ABC):
     #: Names of tensors, as the pipeline offers them in ``_callback_tensor_inputs``.
     tensors: Sequence[str] = ()
 
-    #: What no other callback of the same binding may own, such as ``"guidance"``.
+    #: What this callback alone may control in a binding, such as ``"guidance"``.
     owns: Sequence[str] = ()
 
-    #: Whether the pipeline's own progress bar is not shown in calls with this callback: it has
-    #: one of its own.
+    #: True if calls with this callback do not show the pipeline's own progress bar, because the
+    #: callback has one.
     hides_progress_bar: bool = False
 
-    #: ``"interrupt"``: what the first Ctrl-C of a run does, if ``bind`` is not told otherwise, the
-    #: pipeline can be interrupted, and it is called in the main thread.
+    #: ``"interrupt"``: the first Ctrl-C during a run interrupts it, provided that ``bind`` is given
+    #: no ``on_sigint``, the pipeline can be interrupted, and it is called in the main thread.
     on_sigint: OnSigint | None = None
 
-    if not TYPE_CHECKING:  # to which it would say that a callback takes any arguments
+    if not TYPE_CHECKING:  # a type checker would accept any arguments of any callback
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-            """Note what it was made with, in a line, for its ``repr``."""
+            """Note the arguments, as one line for the ``repr``."""
             if (args or kwargs) and cls.__init__ is object.__init__:
                 raise TypeError(f"{cls.__name__}() takes no arguments")
             made = super().__new__(cls)
@@ -71,30 +70,30 @@ class Callback(ABC):
 
     def needs(self, target: Target) -> Sequence[str]:
         """Return the names of the tensors that the callback reads or writes on this pipeline;
-        ``tensors``, where that does not depend on the pipeline. Called once by ``bind``."""
+        unless overridden, ``tensors``. ``bind`` calls this once."""
         return self.tensors
 
     def on_bind(self, target: Target) -> None:  # noqa: B027
-        """Prepare for a pipeline; raise here if the callback cannot work on it. ``bind`` calls this
-        once."""
+        """Prepare for a pipeline; raise here if the callback cannot work on this pipeline. ``bind``
+        calls this once."""
 
     def before_first_step(self, step: Step) -> None:  # noqa: B027
         """Act before the first step of a run, as soon as the pipeline's loop calls its denoiser.
 
-        ``step`` stands for the end of the step before the first: its index is -1, it has no
-        timestep and no tensors, and what its methods do to guidance holds from the first step on.
+        ``step`` has the index -1, no timestep and no tensors. What its methods do to guidance holds
+        from the first step on.
 
-        Only callbacks that override this are called, and only for them the models are watched
-        until then; ``bind`` refuses pipelines whose models are not known. The binding has to be
-        called, as in ``callbacks(prompt)``, or unpacked in the call, as in ``pipe(prompt,
-        **callbacks)``. An exception ends the run and reaches the caller.
+        For callbacks that override this, unicb watches the pipeline's models until their first
+        call; ``bind`` refuses pipelines whose models it does not know. The binding has to be
+        called, as in ``callbacks(prompt)``, or unpacked in the call, as in
+        ``pipe(prompt, **callbacks)``. An exception ends the run and reaches the caller.
         """
 
     def on_run_start(self, run: Run) -> None:  # noqa: B027
         """Prepare for a run, at the end of its first step, before :meth:`on_step_end`."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Raise TypeError: a callback is no function for a pipeline to call. A subclass may be."""
+        """Raise TypeError: a pipeline cannot call a callback, unless its class overrides this."""
         name = type(self).__name__
         raise TypeError(
             f"a {name} is no function that a pipeline can call at the end of a step: write "
@@ -107,18 +106,19 @@ class Callback(ABC):
             cls.__init__ = _naming_arguments(cls.__init__)  # type: ignore[method-assign]
 
     def on_run_end(self, run: Run) -> None:  # noqa: B027
-        """Act when a run is over: ``run.outcome`` says how, and ``run.error`` why if it has
-        failed. A run that was abandoned has failed.
+        """Act when a run is over: ``run.outcome`` says how it ended, and ``run.error`` why it
+        failed. An abandoned run counts as failed.
 
-        A run that ends within its first step has not started, and does not call this; but it
-        does if it has called :meth:`before_first_step`.
+        Not called for a run that ends within its first step, unless :meth:`before_first_step` was
+        called.
         """
 
     def on_report(self, run: Run) -> Mapping[str, Any]:
-        """Say what the run's report has of this callback: figures and words by their names, such as
-        ``{"shown": 12}``; nothing, unless overridden.
+        """Return this callback's entries in the run's report: numbers and words by name, such as
+        ``{"shown": 12}``. Unless overridden, there are none.
 
-        Called when a report is asked for, in any thread, and once more after :meth:`on_run_end`.
+        Called whenever a report is asked for, in any thread, and once more after
+        :meth:`on_run_end`.
         """
         return {}
 
@@ -127,7 +127,7 @@ class Callback(ABC):
 
 
 def _naming_arguments(init: Callable[..., None]) -> Callable[..., None]:
-    """Make a callback's ``__init__`` say what arguments there are, if it is given another."""
+    """Make a callback's ``__init__`` name its arguments, if it is called with an unknown one."""
 
     @wraps(init)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -153,16 +153,15 @@ def _unknown_argument(callback: Any, init: Any, given: dict[str, Any]) -> TypeEr
 
 
 def name_of(callback: Callback) -> str:
-    """Return the name by which messages call the callback."""
+    """Return the callback's name in messages."""
     return callback._name_in_messages()
 
 
 class FunctionCallback(Callback):
-    """``FunctionCallback`` makes a :class:`Callback` of a plain function in the frameworks' own
-    signature.
+    """``FunctionCallback`` wraps a plain function in the frameworks' own signature.
 
-    The function gets a dict of the named tensors. It may change the dict, return it, return
-    another one, or return None; all that is in either goes back into the loop.
+    The function gets a dict of the named tensors. It may change this dict, and may return it,
+    another dict, or None; the entries of both dicts go back into the loop.
     """
 
     def __init__(self, function: PlainFunction, tensors: Sequence[str]) -> None:
@@ -178,8 +177,8 @@ class FunctionCallback(Callback):
                 f"callback function {self._name()} returned a {type(returned).__qualname__}; "
                 "it must return a dict of tensors, or None"
             )
-        # Straight into the loop, unchecked: names beyond those asked for are the frameworks'
-        # own custom (their loops take back what they know and drop the rest).
+        # Straight into the loop, unchecked: the frameworks' callbacks may return further names, of
+        # which a loop takes back those that it knows and drops the rest.
         step._tensors.update(handed)
         if returned is not None and returned is not handed:
             step._tensors.update(returned)

@@ -1,10 +1,11 @@
-"""Check arguments: each function returns what it was given, or raises an error that says what is
+"""Check arguments: each function returns the checked value, or raises an error that says what is
 wrong.
 
-Every message names the argument, what was given, and what is allowed. An int or a float of numpy is
-as good as one of Python, and comes back as that. True and False are no numbers.
+Every message names the argument, the value given, and what is allowed. numpy's ints and floats are
+accepted, and returned as Python's. True and False are no numbers.
 
-Some take words for the message: the ``kind`` of value, what it ``must`` be, a ``hint`` at the end.
+Some functions take words for the message: the ``kind`` of value, what it ``must`` be, and a final
+``hint``.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ T = TypeVar("T")
 
 
 def shown(value: object) -> str:
-    """Return what a message has for a value: its ``repr``, within limits. Of a tensor, which may be
-    on a device and large, its shape and dtype and no number, in lists and dicts, too."""
+    """Return a value as messages show it: its shortened ``repr``; for a tensor, also inside lists
+    and dicts, only shape and dtype, since it may be large and on a device."""
     return _SHOWN.repr(value)
 
 
@@ -51,7 +52,7 @@ class _Shown(reprlib.Repr):
         if not (isinstance(x, type) or shape is None or dtype is None or is_scalar):
             return f"a {type(x).__name__} of shape {tuple(shape)} and dtype {dtype}"
         text = super().repr_instance(x, level)
-        # Of what has tensors in it.
+        # An object that contains tensors.
         return f"a {type(x).__name__}" if "tensor(" in text.lower() else text
 
 
@@ -62,8 +63,8 @@ def whole_number(name: str, value: object, least: int = 1) -> int:
     """Return ``value``, if it is an int of at least ``least``.
 
     Raises:
-        TypeError: it is no int.
-        ValueError: it is too small.
+        TypeError: ``value`` is no int.
+        ValueError: ``value`` is less than ``least``.
     """
     found = _integer(name, value)
     if found < least:
@@ -72,11 +73,11 @@ def whole_number(name: str, value: object, least: int = 1) -> int:
 
 
 def step_index(name: str, value: object) -> int:
-    """Return ``value``, if it is an index of a step: an int from 0.
+    """Return ``value``, if it is the index of a step: an int from 0.
 
     Raises:
-        TypeError: it is no int.
-        ValueError: it is negative.
+        TypeError: ``value`` is no int.
+        ValueError: ``value`` is negative.
     """
     found = _integer(name, value)
     if found < 0:
@@ -88,13 +89,13 @@ def number(name: str, value: object, kind: str = "a number") -> float:
     """Return ``value`` as a float, if it is a finite real number.
 
     Args:
-        name: of the argument.
-        value: what was given.
-        kind: what it has to be, for the message.
+        name: the argument's name.
+        value: the value given.
+        kind: what the value has to be, in words for the message.
 
     Raises:
-        TypeError: it is no number.
-        ValueError: it is infinite or NaN.
+        TypeError: ``value`` is no number.
+        ValueError: ``value`` is infinite or NaN.
     """
     found = _real(name, value, kind)
     if not math.isfinite(found):
@@ -106,8 +107,8 @@ def number_within(name: str, value: object, low: float, high: float) -> float:
     """Return ``value`` as a float, if it is in ``low..high``.
 
     Raises:
-        TypeError: it is no number.
-        ValueError: it is out of range, infinite or NaN.
+        TypeError: ``value`` is no number.
+        ValueError: ``value`` is out of range, infinite or NaN.
     """
     found = _real(name, value)
     if not (low <= found <= high and math.isfinite(found)):
@@ -119,8 +120,8 @@ def number_from_0(name: str, value: object, must: str = "must be 0 or more") -> 
     """Return ``value`` as a float, if it is finite and not negative.
 
     Raises:
-        TypeError: it is no number.
-        ValueError: it is negative, infinite or NaN.
+        TypeError: ``value`` is no number.
+        ValueError: ``value`` is negative, infinite or NaN.
     """
     found = number(name, value)
     if found < 0:
@@ -138,8 +139,8 @@ def number_above_0(
     """Return ``value`` as a float, if it is finite and above 0.
 
     Raises:
-        TypeError: it is no number.
-        ValueError: it is 0 or less, infinite or NaN.
+        TypeError: ``value`` is no number.
+        ValueError: ``value`` is 0 or less, infinite or NaN.
     """
     found = _real(name, value, kind)
     if not 0 < found < math.inf:
@@ -151,8 +152,8 @@ def seconds(name: str, value: object) -> float:
     """Return ``value`` as a float, if it is a time in seconds, above 0.
 
     Raises:
-        TypeError: it is no number.
-        ValueError: it is 0 or less, infinite or NaN.
+        TypeError: ``value`` is no number.
+        ValueError: ``value`` is 0 or less, infinite or NaN.
     """
     must = "must be above 0 seconds and finite"
     return number_above_0(name, value, must, kind="a number of seconds")
@@ -165,11 +166,11 @@ def share(
     hint: str = "",
     kind: str = "a number",
 ) -> float:
-    """Return ``value`` as a float, if it is in 0..1, as a progress is, or a share of the steps.
+    """Return ``value`` as a float, if it is in 0..1: a progress, or a share of the steps.
 
     Raises:
-        TypeError: it is no number.
-        ValueError: it is out of range, infinite or NaN.
+        TypeError: ``value`` is no number.
+        ValueError: ``value`` is out of range, infinite or NaN.
     """
     found = _real(name, value, kind)
     if not 0 <= found <= 1:
@@ -181,13 +182,13 @@ def one_of(name: str, value: T, words: Collection[str], *besides: str) -> T:
     """Return ``value``, if it is one of the words.
 
     Args:
-        name: of the argument.
-        value: what was given.
-        words: those that are allowed.
-        besides: what else is, for the message: ``"a function"``.
+        name: the argument's name.
+        value: the value given.
+        words: the allowed words.
+        besides: what else is allowed, for the message, such as ``"a function"``.
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: ``value`` is none of the words.
     """
     if not (isinstance(value, str) and value in words):
         *first, last = (*map(repr, words), *besides)
@@ -200,7 +201,7 @@ def names(name: str, value: object) -> tuple[str, ...]:
     """Return ``value`` as a tuple, if it is a list or another collection of names.
 
     Raises:
-        TypeError: it is one name, or something else.
+        TypeError: ``value`` is a single name, or no collection of names.
     """
     if isinstance(value, str):
         raise TypeError(f"{name} takes names, not one: write ({value!r},)")
@@ -221,7 +222,7 @@ def flag(name: str, value: object) -> bool:
     """Return ``value``, if it is True or False.
 
     Raises:
-        TypeError: it is something else, be it 0 or 1.
+        TypeError: ``value`` is anything else, also 0 or 1.
     """
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {shown(value)}")
@@ -240,5 +241,5 @@ def _real(name: str, value: object, kind: str = "a number") -> float:
         raise TypeError(f"{name} must be {kind}, not {shown(value)}")
     try:
         return float(value)
-    except OverflowError:  # an int or a fraction beyond the largest float, which no check lets pass
+    except OverflowError:  # an int or fraction beyond the largest float: no check accepts that
         return math.inf

@@ -1,4 +1,4 @@
-"""Name everything that can go wrong, as a tree.
+"""Define unicb's errors, a tree of classes.
 
     UnicbError
     ├── BackendNotFoundError        no backend of that name, or none for that object
@@ -19,7 +19,7 @@ from typing import Any
 
 
 class UnicbError(Exception):
-    """``UnicbError`` is the base of everything that unicb raises on its own account.
+    """``UnicbError`` is the base class of unicb's own errors.
 
     Example:
         >>> try:
@@ -72,7 +72,7 @@ class UnsupportedPipelineError(UnicbError):
 
 class PipelineBusyError(UnicbError):
     """The pipeline object, or a scheduler object that it shares with another pipeline, is in use by
-    a run that has not ended; the message says which, and how to get a pipeline of its own.
+    a run that has not ended; the message says which, and how to get a separate pipeline.
 
     Example:
         >>> def again(pipeline, step_index, timestep, callback_kwargs):
@@ -87,7 +87,7 @@ class PipelineBusyError(UnicbError):
 
 class RankError(UnicbError):
     """The ranks that share a run cannot go on together: a callback of another rank failed, a rank
-    is gone or did not answer in time, or they do not do the same; the message says which.
+    ended or did not answer in time, or their calls or callbacks differ; the message says which.
 
     Example:
         >>> isinstance(RankError("rank 1 has failed"), UnicbError)  # as others raise it
@@ -99,10 +99,10 @@ class GenerationCancelled(UnicbError):
     """A run was ended by ``Binding.cancel()``; nothing was decoded.
 
     Attributes:
-        step: index of the last step that was finished, from 0; -1 if none was.
-        timestep: the scheduler's timestep of that step; None if there was none.
-        latents: host copy of the latents after that step (``numpy.ndarray``, bfloat16 widened to
-            float32), or None where the pipeline offers no latents.
+        step: index of the last finished step, from 0; -1 if no step was finished.
+        timestep: the scheduler's timestep of that step; None if no step was finished.
+        latents: a host copy of the latents after that step (``numpy.ndarray``, bfloat16 widened to
+            float32); None if the pipeline offers no latents.
 
     Example:
         >>> def discard(pipeline, step_index, timestep, callback_kwargs):
@@ -128,17 +128,17 @@ class GenerationCancelled(UnicbError):
         return type(self), (self.step, self.timestep, self.latents)
 
     def _render_traceback_(self) -> list[str]:
-        """Return the one line that a notebook shows: who has asked for it needs no traceback."""
+        """Return the one line that a notebook shows in place of a traceback."""
         return [f"{type(self).__name__}: {self}"]
 
 
 class LatentsNotFiniteError(UnicbError, ArithmeticError):
-    """The latents have NaN or infinities in them; the message says when, how many, and probably
-    why.
+    """The latents contain NaN or infinities; the message says at which step, how many, and a
+    probable cause.
 
     Attributes:
         step: index of the step after which they were found, from 0.
-        share: of the values, how many are not finite; above 0, up to 1.
+        share: the share of the values that are not finite, above 0 and up to 1.
 
     Example:
         >>> def spoil(pipeline, step_index, timestep, callback_kwargs):

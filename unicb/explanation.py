@@ -26,21 +26,21 @@ from unicb.pipelines.target import Target
 
 __all__ = ["Explanation", "Feature", "explain"]
 
-#: What was looked at.
+#: What an explanation was made from.
 Basis: TypeAlias = Literal["pipeline", "checkpoint", "class"]
 
 
 @dataclass(frozen=True)
 class Feature:
-    """One thing that callbacks may do, and whether they can on this pipeline.
+    """One thing that a callback may do, and whether this pipeline allows it.
 
     Attributes:
         name: ``"cut"``, ``"interval"``, ``"scale"``, ``"rule"``, ``"stop"``, ``"preview"`` or
             ``"ip_adapter"``.
-        callback: the callback that does it.
-        works: whether ``bind`` takes that callback.
-        why_not: the error that ``bind`` raises; None where it works.
-        how: in which way; empty where there is only one, or it does not work.
+        callback: name of a callback that does it.
+        works: True if ``bind`` takes that callback.
+        why_not: the message of the error that ``bind`` raises; None if it raises none.
+        how: the way in which it works; empty if there is only one way, or it does not work.
     """
 
     name: str
@@ -52,25 +52,27 @@ class Feature:
 
 @dataclass(frozen=True)
 class Explanation:
-    """An explanation says what is known of a pipeline, and what works on it. ``print`` shows it in
-    one screen.
+    """An explanation says what unicb knows about a pipeline, and which callbacks work on it.
+    ``print`` shows it in one screen.
 
     Attributes:
-        pipeline: name of its class.
+        pipeline: name of the pipeline's class.
         backend: name of the backend.
-        versions: of the packages that the backend stands on.
-        device, dtype: of its denoiser; None where it does not say, or is not loaded.
-        refused: the error that ``bind`` raises whatever the callbacks; None where it does not.
-        noticed_by: what tells of the ends of its steps: ``"callback"``, ``"loop_step"`` or
-            ``"scheduler"``; None where nothing does.
-        tensors: names of those that callbacks may read and write.
-        guidance: how classifier-free guidance works.
-        features: what callbacks may do, by their names.
-        caches: libraries that answer its denoiser's calls from earlier ones, which are in the way
-            of a cut: ``"TeaCache on transformer"``.
-        basis: ``"pipeline"``; or ``"checkpoint"``, where only its class and its configurations were
-            looked at, or ``"class"``: then another VAE or scheduler may change an answer, and an
-            IP-Adapter or a cache is not seen.
+        versions: version of each package that the backend needs, by the package's name.
+        device, dtype: the denoiser's, in lower case; None if not known or not loaded.
+        refused: the message with which ``bind`` refuses the pipeline whatever the callbacks; None
+            if it accepts some.
+        noticed_by: what shows the ends of the steps: ``"callback"``, ``"loop_step"`` or
+            ``"scheduler"``; None if nothing does.
+        tensors: names of the tensors that callbacks may read and write.
+        guidance: how classifier-free guidance works on the pipeline.
+        features: the :class:`Feature` objects, by name.
+        caches: caching libraries enabled on the denoiser, which prevent a cut of guidance, such as
+            ``"TeaCache on transformer"``.
+        basis: what was examined. ``"pipeline"``: a loaded pipeline; ``"checkpoint"``: only its
+            class and configurations; ``"class"``: only its class, so that a checkpoint's VAE or
+            scheduler may change an answer. An IP-Adapter or a cache is seen only on a loaded
+            pipeline.
 
     Example:
         >>> explain(pipe).features["cut"].works
@@ -91,7 +93,7 @@ class Explanation:
     basis: Basis = "pipeline"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all of it, in dicts, lists, strings and numbers."""
+        """Return all attributes as a dict of JSON values."""
         found = asdict(self)
         found["tensors"], found["caches"] = list(self.tensors), list(self.caches)
         found["guidance"] = self.guidance.as_dict()
@@ -141,12 +143,12 @@ _NOTICED = {
 def explain(pipeline: Any) -> Explanation:
     """Say what works on a pipeline, and why not where it does not.
 
-    It is ``bind`` that is asked, with a callback of each kind: what works here is what it takes,
-    and the reason is its error. Nothing runs, and the pipeline is left as it is. What a pipeline is
-    called with is not known: with a guidance scale of 1, for instance, there is nothing to cut.
+    ``bind`` is tried with a callback of each kind: what it accepts works, and otherwise its error
+    is the reason. Nothing runs, and the pipeline does not change. The arguments of a later call are
+    not known: with a guidance scale of 1, for instance, there is no guidance to cut.
 
     Args:
-        pipeline: as for :func:`unicb.bind`.
+        pipeline: the pipeline, as for :func:`unicb.bind`.
 
     Raises:
         BackendNotFoundError, BackendLoadError: as from :func:`unicb.bind`.
@@ -159,7 +161,8 @@ def explain(pipeline: Any) -> Explanation:
 
 
 def explained(pipeline: Any, basis: Basis) -> Explanation:
-    """Do as :func:`explain`; ``basis``: whether it has its models, or what stands for them."""
+    """Explain a pipeline as :func:`explain` does; ``basis`` says whether it has models or
+    stand-ins."""
     backend = backend_for(pipeline)
     refused = refusal(pipeline, ())
     target = None if refused is not None else Target(pipeline, backend, facts_for(pipeline))
@@ -188,7 +191,7 @@ def explained(pipeline: Any, basis: Basis) -> Explanation:
 
 
 def refusal(pipeline: Any, callbacks: Sequence[Callback]) -> str | None:
-    """Return the error with which ``bind`` refuses these callbacks; None if it takes them."""
+    """Return the message with which ``bind`` refuses these callbacks; None if it accepts them."""
     try:
         bound_to(pipeline, callbacks, None, None, lambda run: None)
     except (BackendNotFoundError, BackendLoadError):
@@ -198,12 +201,13 @@ def refusal(pipeline: Any, callbacks: Sequence[Callback]) -> str | None:
     return None
 
 
-#: Callbacks that stand for their like.
+#: Labels of features whose callback is an example of a whole kind.
 _LABELS = {"rule": "GuidanceRule"}
 
 
 def _kinds() -> Iterator[tuple[str, Callback, Any]]:
-    """Yield each feature, with a callback that needs it, and what says how it works."""
+    """Yield each feature's name, a callback that needs the feature, and the function that says how
+    it works (or None)."""
     from unicb.callbacks import (
         AdaptiveProjectedGuidance,
         CFGCutoff,

@@ -1,8 +1,8 @@
 """Give objects classes of ours for a while, made from their own.
 
-What was there stays where it was (the class's own methods, the instance's dictionary, a framework's
-registry of submodules): so nothing has to be put back, copies and pickles are plain, and other
-threads find the one or the other at every moment, never nothing.
+The class's own methods, the instance's dictionary and a framework's registry of submodules stay
+where they are: so nothing has to be put back, copies and pickles are plain, and another thread
+always finds either the old attribute or the new one.
 """
 
 from __future__ import annotations
@@ -15,54 +15,55 @@ from typing import Any, Protocol, cast
 
 
 class Standing(Protocol):
-    """A standing is a descriptor that stands in a class of ours for an attribute.
+    """A standing is a descriptor that replaces an attribute in a class of ours.
 
-    Its ``__set_name__`` is handed the class that it is in, the *front*; what the attribute is
-    without it, :func:`below` says.
+    Its ``__set_name__`` gets the class that contains it, the *front*; :func:`below` returns the
+    attribute's value without the standing.
     """
 
     def answering(self, obj: Any) -> Any:
-        """Return an object that keeps the attribute's value for the caller, as its ``value``; None
-        where the value is in its usual place."""
+        """Return an object whose ``value`` is the attribute's value; None if the value is in its
+        usual place."""
 
 
 #: Held while an object is given another class.
 lock = threading.RLock()
-#: In a front, and in a class of ours: the class that it was made from.
+#: Attribute of a front, and of a class of ours: the class that it was made from.
 OWN = "_unicb_own_class"
-#: In a class of ours: its front.
+#: Attribute of a class of ours: its front.
 FRONT = "_unicb_front"
-#: An attribute of objects for what stands in their class. Copies have none.
+#: Attribute of an object: the data of the standings in its class. Copies do not have it.
 KEPT = "_unicb_kept"
 _STANDING = "_unicb_standing"
 _CLASS = object.__dict__["__class__"]
 
 
 def put(obj: Any, name: str, make: Callable[[], Standing]) -> None:
-    """Have what ``make`` makes stand for an attribute in the object's class. Idempotent.
+    """Replace an attribute in the object's class by the standing that ``make`` makes. Idempotent.
 
     Raises:
-        TypeError: no class can be made from the object's, or be given to it.
+        TypeError: the object's class cannot be subclassed, or the object's ``__class__`` cannot be
+            set.
     """
     with lock:
         _give(obj, _own(type(obj)), _standing(obj) | {(name, make)})
 
 
 def take(obj: Any, name: str) -> None:
-    """Have nothing of ours stand for an attribute. Idempotent; in any order."""
+    """Remove our standing for an attribute. Idempotent; attributes may be removed in any order."""
     with lock:
         _give(obj, _own(type(obj)), frozenset(pair for pair in _standing(obj) if pair[0] != name))
 
 
 def below(front: type, obj: Any, name: str) -> Any:
-    """Return the value that an attribute of the object has by its own class, and the bases of that.
+    """Return an attribute's value from the object's own class and its bases.
 
     Raises:
-        AttributeError: it is not there.
+        AttributeError: none of these classes has the attribute.
     """
     own: type = front.__dict__[OWN]
     for base in own.__mro__:
-        # Written for speed: each step of a loop without a callback comes through here.
+        # Written for speed: each step of a loop without a callback calls this.
         attributes = base.__dict__
         if name in attributes:
             found = attributes[name]
@@ -90,9 +91,10 @@ def _give(obj: Any, own: type, standing: _Standings) -> None:
 
 @cache
 def _equal_to_own(kind: type) -> type:
-    """Make the type of classes of ours, whose own classes are of type ``kind``.
+    """Make the metaclass of our classes, for own classes whose metaclass is ``kind``.
 
-    Frameworks look whether a class is among some that they know, and would not find ours.
+    A class of ours equals its own class, since frameworks look classes up among those that they
+    know.
     """
 
     def __eq__(self: type, other: object) -> bool:
@@ -104,11 +106,11 @@ def _equal_to_own(kind: type) -> type:
     def mro(self: type) -> list[type]:
         """Order the front, the own class, and only then the class itself.
 
-        MindSpore's compiler takes ``super()`` for ``super(type(self), self)``, in methods of the
-        own class, too.
+        MindSpore's compiler reads ``super()`` as ``super(type(self), self)``, also in methods of
+        the own class.
         """
         order = type.mro(self)
-        if OWN not in vars(self):  # somebody's, made from ours
+        if OWN not in vars(self):  # a class that somebody has derived from ours
             return order
         first = vars(self)[FRONT], vars(self)[OWN], self
         return [*first, *(base for base in order if not any(base is one for one in first))]
@@ -119,9 +121,10 @@ def _equal_to_own(kind: type) -> type:
 
 @cache
 def _class_with(own: type, standing: _Standings) -> type:
-    """Make a class like ``own``, with these in place of attributes.
+    """Make a class like ``own``, with these standings in place of attributes.
 
-    One for each set, and never changed: a compiled graph knows objects by their class.
+    Each set of standings has one class, which never changes: a compiled graph knows objects by
+    their class.
     """
     front = _front(own, {name: make() for name, make in standing})
     ours = {FRONT: front, _STANDING: standing, "__qualname__": own.__qualname__, **_as_in(own)}
@@ -133,18 +136,18 @@ def _as_in(own: type) -> dict[str, Any]:
 
 
 def _front(own: Any, attributes: dict[str, Standing]) -> type:
-    """Make the class that comes before ``own``. Its name is nobody's: MindSpore's compiler finds
-    the ``Some`` of ``super(Some, self)`` by its name.
+    """Make the class that comes before ``own``. Its name is used by no other class: MindSpore's
+    compiler finds the ``Some`` of ``super(Some, self)`` by its name.
 
-    Its methods call those of ``own`` by name. Another thread may take the class off the object
-    while they run, and ``super()`` would find it no instance of its own any more.
+    Its methods call those of ``own`` by name, because ``super()`` fails if another thread takes the
+    class off the object while they run.
     """
 
     def __setattr__(self: Any, name: str, value: Any) -> None:
         if name == "__class__":
             with lock:
                 return _give(self, _own(value), _standing(self))
-        # Frameworks keep submodules apart from other attributes, where no descriptor is asked.
+        # Frameworks keep submodules in a registry of their own, which ignores descriptors.
         found = attributes[name].answering(self) if name in attributes else None
         if found is None:
             own.__setattr__(self, name, value)
@@ -164,7 +167,7 @@ def _front(own: Any, attributes: dict[str, Standing]) -> type:
             make, arguments, *state = map(_without_kept, reduced)
         as_own = [_own(part) if isinstance(part, type) else part for part in (make, *arguments)]
         if make in (copyreg.__newobj__, copyreg.__newobj_ex__):  # type: ignore[attr-defined]
-            # Called by name, pickle would insist on the object's class now.
+            # Given by name, pickle would insist on the class that the object has now.
             as_own[:2] = [partial(make, own)]
         return as_own[0], tuple(as_own[1:]), *state
 
@@ -186,8 +189,8 @@ def _front(own: Any, attributes: dict[str, Standing]) -> type:
 
 
 def _without_kept(part: Any) -> Any:
-    """Return a part of an object's state, without what stands in the object's class."""
-    if isinstance(part, tuple):  # some classes have more than attributes in their state
+    """Return a part of an object's state, without the data of standings."""
+    if isinstance(part, tuple):  # the state of some classes has more than attributes
         return tuple(map(_without_kept, part))
     if isinstance(part, dict) and KEPT in part:
         part = dict(part)

@@ -1,4 +1,4 @@
-"""Do the six operations on plain numpy arrays, for work that a framework leaves to the host."""
+"""Do the tensor operations on plain numpy arrays, for work that a framework does on the host."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _Array = npt.NDArray[Any]
 
 
 class HostOps:
-    """See :class:`unicb.TensorOps`; the tensors are ``numpy.ndarray``."""
+    """The operations of :class:`unicb.TensorOps` but ``concat``; tensors are ``numpy.ndarray``."""
 
     def chunk(self, x: _Array, n: int) -> tuple[_Array, ...]:
         if n < 1 or x.shape[0] % n:
@@ -26,7 +26,7 @@ class HostOps:
         return np.clip(x, low, high)
 
     def to_uint8(self, x: _Array) -> npt.NDArray[np.uint8]:
-        # fmax and fmin take the number where the other is NaN.
+        # fmax and fmin turn NaN into the other argument.
         limited = np.fmin(np.fmax(x, 0), 255)
         return limited.astype(np.uint8)
 

@@ -19,18 +19,18 @@ _lock = threading.RLock()
 
 
 class MethodHooks:
-    """Stand before a method of a module while there are hooks on it."""
+    """Replace a method of a module while there are hooks on it."""
 
     def __init__(self, module: Any, name: str) -> None:
         self.method = getattr(module, name)
         self.arounds: list[Around] = []
         self._module, self._name = module, name
-        self._is_replaced = name in vars(module)  # by somebody else, before us
+        self._is_replaced = name in vars(module)  # somebody else has replaced the method before
         self._end_plain_copies = make_plain_copies(module, _lock, self._take_away)
         setattr(module, name, self)
 
     def remove(self) -> None:
-        """Leave the module as it was found, unless somebody has replaced its method since."""
+        """Put the module's method back, unless somebody has replaced it since."""
         if vars(self._module).get(self._name) is self:
             if self._is_replaced:
                 setattr(self._module, self._name, self.method)
@@ -39,7 +39,7 @@ class MethodHooks:
         self._end_plain_copies()
 
     def _take_away(self, attributes: dict[str, Any]) -> None:
-        """Do to a copy of the module's attributes what :meth:`remove` does to the module."""
+        """Remove the hooks from a dict of the module's attributes, as :meth:`remove` does."""
         if attributes.get(self._name) is self:
             del attributes[self._name]
             attributes.update({self._name: self.method} if self._is_replaced else {})
@@ -49,7 +49,7 @@ class MethodHooks:
 
 
 def inside(arounds: Iterable[Around], call: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``call`` inside hooks, of which the last is outermost."""
+    """Return ``call`` wrapped in the hooks, the last one outermost."""
     for around in arounds:
         call = partial(_call, around, call)
     return call
@@ -63,13 +63,13 @@ def hook_method(module: Any, name: str, around: Around) -> Callable[[], None]:
     """Have ``around(call, args, kwargs)`` answer every call of a module's method.
 
     Args:
-        module: of any class. Its instances keep attributes.
-        name: of the method; ``call`` is what it was.
-        around: hooks nest, the latest outermost.
+        module: any object that keeps attributes.
+        name: the method's name; ``call`` is the method as it was.
+        around: the hook. Several hooks nest, the latest outermost.
 
     Returns:
-        A function that takes the hook away, in any order where there are several, and in any
-        thread; the module is as it was found after the last.
+        A function that removes the hook. Hooks may be removed in any order and in any thread; after
+        the last, the module is as it was before.
     """
     with _lock:
         hooks = getattr(module, name)

@@ -1,4 +1,4 @@
-"""Define the tensor contract: all that a callback may do to a tensor, on every framework.
+"""Define the tensor contract: everything that a callback may do with a tensor, on every framework.
 
 On a tensor itself: ``.shape``, ``.dtype``, ``.reshape``, ``.swapaxes``, basic indexing (integers,
 slices with positive steps, ``...`` and ``None``), ``+ - * /`` with tensors and Python numbers, and
@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-#: A tensor of whichever framework the pipeline comes from. Its type is known only at run time.
+#: A tensor of the pipeline's framework. Its type is known only at run time.
 Tensor: TypeAlias = Any
 
 
@@ -39,18 +39,21 @@ class TensorOps(Protocol):
         """Split ``x`` along axis 0 into exactly ``n`` equal parts.
 
         Raises:
-            ValueError: ``n`` does not divide ``x.shape[0]``, or is not positive; names the shape.
+            ValueError: ``n`` does not divide ``x.shape[0]``, or is not positive; the message has
+                the shape.
         """
         ...
 
     def concat(self, parts: Sequence[Tensor]) -> Tensor:
-        """Join tensors, one after another, along axis 0. A part may be there several times.
+        """Join tensors, in this order, along axis 0. ``parts`` may contain one tensor several
+        times.
 
         The parts have one dtype, one device, and the same sizes along all other axes.
 
         Raises:
-            ValueError: there are no parts, a part has no axes, or they do not fit together; names
-                the shapes and dtypes. :func:`joinable` raises it for a backend.
+            ValueError: ``parts`` is empty, a part has no axes, or the parts do not fit together;
+                the message has the shapes and dtypes. A backend calls :func:`joinable` for this
+                check.
         """
         ...
 
@@ -58,7 +61,7 @@ class TensorOps(Protocol):
         """Multiply matrices by numpy's rules: ``(…, i, k) @ (…, k, j) -> (…, i, j)``, batch
         dimensions broadcast.
 
-        dtype and device are those of ``a``, which ``b`` shares. Where the device has no kernel
+        The result has the dtype and device that ``a`` and ``b`` share. If the device has no kernel
         for a half-precision dtype, the product is computed in float32 and rounded once.
         """
         ...
@@ -70,8 +73,8 @@ class TensorOps(Protocol):
     def to_uint8(self, x: Tensor) -> npt.NDArray[np.uint8]:
         """Return a host array of the same shape, dtype ``numpy.uint8``.
 
-        Truncates toward zero, saturates to 0..255 (infinities too), and turns NaN into 0: the
-        same bits on every backend, for every floating dtype that the framework has.
+        Truncates toward zero, saturates to 0..255 (infinities too), and turns NaN into 0: the same
+        values on every backend, for every floating dtype of the framework.
         """
         ...
 
@@ -91,7 +94,7 @@ def joinable(parts: Sequence[Tensor]) -> list[Tensor]:
     Frameworks differ here: some skip empty parts, some widen dtypes, some raise at a later line.
 
     Raises:
-        ValueError: they cannot be joined along axis 0.
+        ValueError: the parts cannot be joined along axis 0.
     """
     checked = list(parts)
     if not checked:

@@ -1,4 +1,4 @@
-"""Copy a module that is hooked as if it were not. For backends."""
+"""Copy a hooked module without its hooks. For backends."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-_ATTRIBUTE = "__reduce_ex__"  # copy.deepcopy and pickle ask the instance for it first
+_ATTRIBUTE = "__reduce_ex__"  # copy.deepcopy and pickle look for it on the instance first
 
 
 def make_plain_copies(
     module: Any, lock: AbstractContextManager[Any], without_hooks: Callable[[dict[str, Any]], None]
 ) -> Callable[[], None]:
-    """Have ``copy.deepcopy`` and ``pickle`` copy ``module`` as it would be without its hooks.
+    """Make ``copy.deepcopy`` and ``pickle`` copy ``module`` without its hooks.
 
     Args:
-        module: what is hooked. The copies are made as its class says, from other attributes.
-        lock: is held while these are looked up.
-        without_hooks: changes a dictionary of the module's attributes, which is a shallow copy,
-            to what it would be without hooks.
+        module: the hooked module. Its class's own ``__reduce_ex__`` makes the copies.
+        lock: held while the module's attributes are read.
+        without_hooks: called with a shallow copy of the module's attributes, from which it removes
+            the hooks.
 
     Returns:
-        A function that ends it. Idempotent.
+        A function that undoes this. Idempotent.
     """
 
     def reduce(protocol: Any) -> Any:
@@ -31,7 +31,7 @@ def make_plain_copies(
             return tuple(map(plain, reduced)) if isinstance(reduced, tuple) else reduced
 
     def plain(part: Any) -> Any:
-        if isinstance(part, tuple):  # some classes have more than attributes in their state
+        if isinstance(part, tuple):  # the state of some classes has more than attributes
             return tuple(map(plain, part))
         if not isinstance(part, dict) or part.get(_ATTRIBUTE) is not reduce:
             return part

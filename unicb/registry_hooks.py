@@ -1,4 +1,4 @@
-"""Ask a registry of hooks that is shaped like diffusers' what a backend needs of it."""
+"""Read a registry of hooks that has the interface of diffusers'."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FASTER_CACHE = "faster_cache_denoiser"  # as the frameworks name their hook
 
 
 def refuse_faster_cache(module: Any, registry: Any) -> None:
-    """Raise UnsupportedPipelineError where the module's rows are not for us to leave out."""
+    """Raise UnsupportedPipelineError if FasterCache on the module needs the unconditional rows."""
     faster_cache = registry.get_hook(FASTER_CACHE)
     if faster_cache is not None and not faster_cache.is_guidance_distilled:
         raise UnsupportedPipelineError(

@@ -19,26 +19,28 @@ __all__ = ["CutSpan", "Report", "Stop"]
 
 @dataclass(frozen=True)
 class Report:
-    """A report says what a run has done by now. ``print`` shows it in one screen.
+    """A report says what a run has done so far. ``print`` shows it in one screen.
 
     Attributes:
         pipeline: name of the pipeline's class.
         outcome: as :attr:`unicb.Binding.state`: ``"pending"`` before the first step, ``"running"``,
-            or how it has ended.
-        error: what ended it, in a line, where it has failed or was cancelled and that is known.
-        steps: how many have ended.
-        num_timesteps: of how many; 0 where none has ended. Both count half steps, as the
-            frameworks do.
-        first_step_seconds: from the pipeline's call to the end of the first step.
-        step_seconds: what each of the others took, from the end of the one before to its own.
-        decode_seconds: from the last step's end to the call's return; None where that is unknown.
-        cuts: when guidance was cut.
-        rows_saved: the share of the denoiser's rows that were not computed because of that, 0..1:
-            as if each step took as many, without a cut, as those in which there was one.
-        stopped: who has ended it early, and where; None where nobody has.
-        callbacks: what its callbacks say of it, by their names; such as how many previews were
-            shown, and how many dropped.
-        warnings: that unicb and its callbacks gave in the run.
+            or how the run has ended.
+        error: the error that ended the run, in one line; None if there was none, or it is not
+            known.
+        steps: number of steps that have ended.
+        num_timesteps: number of steps in all; 0 before the first has ended. Both numbers count half
+            steps, as the frameworks do.
+        first_step_seconds: seconds from the pipeline's call to the end of the first step.
+        step_seconds: seconds of each further step, from the end of the step before to its own end.
+        decode_seconds: seconds from the end of the last step to the call's return; None if not
+            known.
+        cuts: the spans of steps in which guidance was cut.
+        rows_saved: the share of the denoiser's rows that the cuts saved, in 0..1, assuming that all
+            steps would have had as many rows as the cut ones.
+        stopped: who ended the run early, and at which step; None if nobody did.
+        callbacks: entries of the callbacks, by their names, such as how many previews were shown
+            and how many dropped.
+        warnings: warnings of unicb and its callbacks during the run.
 
     Example:
         >>> callbacks = bind(pipe, CFGCutoff(0.4))
@@ -64,13 +66,13 @@ class Report:
 
     @classmethod
     def empty(cls, pipeline: str, outcome: State) -> Self:
-        """Make that of a run that has not begun, or whose call has ended before it had."""
+        """Make the report of a run that has not begun, or whose call ended before the run began."""
         return cls(pipeline, outcome)
 
     @classmethod
     def of(cls, record: Record, outcome: State) -> Self:
-        """Make one of what is noted by now."""
-        ends = tuple(record.step_ends)  # of a run under way, these grow
+        """Make a report from what a record has noted so far."""
+        ends = tuple(record.step_ends)  # a copy: while the run goes on, the list grows
         return cls(
             pipeline=record.name,
             outcome=outcome,
@@ -89,11 +91,11 @@ class Report:
 
     @property
     def seconds_per_step(self) -> float | None:
-        """Return the median over all steps but the first; None where there is no other."""
+        """Return the median seconds of all steps but the first; None if only one step has ended."""
         return statistics.median(self.step_seconds) if self.step_seconds else None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all of it, in dicts, lists, strings and numbers."""
+        """Return all attributes as a dict of JSON values."""
         found = {name: getattr(self, name) for name in self.__dataclass_fields__}
         found["step_seconds"] = list(self.step_seconds)
         found["seconds_per_step"] = self.seconds_per_step

@@ -1,6 +1,7 @@
-"""Copy models of runtimes that keep what their call works with: two threads need one each.
+"""Copy models of runtimes that keep the buffers of a call: two threads need a model each.
 
-Nothing is imported for it: an object is asked as the libraries ask it that wrap a runtime's.
+Nothing is imported for this: objects are recognized by the attributes of the libraries that wrap a
+runtime.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from typing import Any
 
 
 def separate(model: Any, made: dict[int, Any]) -> Any:
-    """Return the model itself; where it, or a part of it, keeps the buffers of its call, another
-    one of the same weights with buffers of its own.
+    """Return the model itself; or, if the model or a part of it keeps the buffers of a call, a copy
+    on the same weights with buffers of its own.
 
     Args:
-        model: of any kind.
-        made: what was made of others before, by their ids, so that a part of two stays one.
+        model: any model.
+        made: copies made before, by the ids of their originals, so that a part shared by two models
+            stays shared.
     """
     if id(model) not in made:
         own = _buffers(model) or _parts(model, made)
@@ -30,7 +32,7 @@ def _with(model: Any, attributes: dict[str, Any]) -> Any:
 
 
 def _parts(model: Any, made: dict[int, Any]) -> dict[str, Any]:
-    """Copy those of the model's attributes that keep a request or a binding, as a VAE's decoder and
+    """Copy the model's attributes that keep a request or a binding, such as a VAE's decoder and
     encoder."""
     return {
         name: separate(part, made)
@@ -40,11 +42,11 @@ def _parts(model: Any, made: dict[int, Any]) -> dict[str, Any]:
 
 
 def _buffers(model: Any) -> dict[str, Any]:
-    """Make the buffers that another model is to have of its own, by the names of attributes."""
+    """Make a copy's own buffers, by the names of the attributes that hold them."""
     if _keeps_a_request(model):
         if model.request is None:
             model.compile()
-        # A second handle on what was compiled: OpenVINO's makes a request for itself.
+        # A second handle on the compiled model: OpenVINO gives it a request of its own.
         return {"request": type(model.request)(model.request)}
     if _keeps_a_binding(model):
         return {"_io_binding": model.session.io_binding()}

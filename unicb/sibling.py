@@ -12,7 +12,7 @@ from unicb.runtime_copies import separate
 
 P = TypeVar("P")
 
-#: What a call changes, or what is not for two threads, by the names that pipelines have for it.
+#: Names of components that a call changes, or that two threads must not share.
 _OWN = re.compile(r"scheduler$|tokenizer(_\d+)?$|processor$|feature_extractor$|guider(_\d+)?$")
 
 
@@ -34,12 +34,12 @@ def sibling(pipeline: P) -> P:
         ...     thread.join()
 
     Args:
-        pipeline: a pipeline of a framework for which a backend is installed.
+        pipeline: a pipeline of a framework whose backend is installed.
 
     Raises:
-        BackendNotFoundError: ``pipeline`` is none.
-        UnsupportedPipelineError: one of its models keeps what one call has computed for the next
-            (caching is enabled on it), or a part that has to be its own cannot be copied.
+        BackendNotFoundError: ``pipeline`` is no such pipeline.
+        UnsupportedPipelineError: caching is enabled on one of the models, which then keeps results
+            for its next call; or a component that has to be copied cannot be.
     """
     backend_for(pipeline)
     kind = type(pipeline).__name__

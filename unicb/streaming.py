@@ -37,9 +37,9 @@ _CALLBACK = "callback_on_step_end"
 _EXIT_TIMEOUT = 10.0
 
 
-@dataclass(frozen=True, eq=False)  # arrays and tensors cannot be compared to a truth value
+@dataclass(frozen=True, eq=False)  # comparing arrays or tensors gives no truth value
 class Result:
-    """A result is the last item of a :class:`Stream`. It equals itself only, whatever the output.
+    """A result is the last item of a :class:`Stream`. It equals only itself.
 
     Attributes:
         output: what the pipeline's call returned.
@@ -87,28 +87,29 @@ def stream(
         ...         case Result(output=output):
         ...             picture = output[0]
 
-    ``async for`` gets the same items, and the event loop goes on meanwhile. What is refused is
-    refused here, before there is anything to iterate.
+    ``async for`` gets the same items, without blocking the event loop. Errors in the arguments are
+    raised here, before the first item.
 
-    The pipeline runs in a thread of its own and never waits for who iterates: previews that are
-    not taken in time are dropped, the oldest first. Neither the result nor the progress of a step
-    is ever dropped.
+    The pipeline runs in a thread of its own and never waits for the loop over the stream: previews
+    that are not taken in time are dropped, the oldest first. Progress items and the result are
+    never dropped.
 
     Args:
-        pipeline: as for :func:`unicb.bind`.
-        args, kwargs: what to call the pipeline with, besides.
+        pipeline: the pipeline, as for :func:`unicb.bind`.
+        args, kwargs: the arguments of the pipeline's call.
         every, max_fps, size, batch, source, factors, decoder: which steps to show, and how, as for
             :class:`unicb.Preview`.
-        video_frames: its ``frames``; there are pipelines that take ``frames`` themselves.
-        backlog: how many previews wait for who iterates, from 1. With 1 it is always the newest
-            that is next. To get each and every one, give at least the number of steps.
-        progress: whether there is a :class:`unicb.callbacks.ProgressState` for every step besides,
-            as it ends, and so before its preview.
+        video_frames: the argument ``frames`` of :class:`unicb.Preview`, renamed because some
+            pipelines take ``frames`` themselves.
+        backlog: how many previews may wait to be taken, from 1. With 1, the next preview is always
+            the newest. To get every preview, give at least the number of steps.
+        progress: True: also yield a :class:`unicb.callbacks.ProgressState` for every step when it
+            ends, before its preview.
         callbacks: further callbacks, called before the preview is made.
 
     Raises:
-        PipelineBusyError: the pipeline, or a scheduler that it shares, has a run under way, or is
-            another stream's.
+        PipelineBusyError: the pipeline, or a scheduler that it shares, has a run under way or
+            belongs to another stream.
         TypeError, ValueError: an argument of a wrong kind, or out of range; a
             ``callback_on_step_end`` among ``kwargs``, which belongs into ``callbacks``.
         UnicbError, OSError: as from :func:`unicb.bind` and :class:`unicb.Preview`.
@@ -120,7 +121,7 @@ def stream(
     job = _Job(whole_number("backlog", backlog))
     counted = [Progress(job.put)] if flag("progress", progress) else []
     preview = Preview(
-        Background(job.put, maxsize=None),  # it never waits, and drops what is too much itself
+        Background(job.put, maxsize=None),  # `put` never waits: it drops excess previews itself
         every,
         max_fps=max_fps,
         size=size,
@@ -138,19 +139,19 @@ def stream(
 class Stream(Iterator[Event], AsyncIterator[Event]):
     """A stream is a generation under way, for ``for`` or ``async for``; made by :func:`stream`.
 
-    Nothing runs before the first item is asked for; but the pipeline is this stream's from the
-    beginning. After the last item there is no thread any more, and the pipeline is free. An error
+    Nothing runs before the first item is asked for, but the pipeline is reserved for the stream
+    from the beginning. After the last item, the thread has ended and the pipeline is free. An error
     of the pipeline is raised in place of the result, with its traceback.
 
-    To leave it early is to cancel: the run ends at the end of the step that it is in, and so does
-    the thread. It is left once nobody refers to it, once an interrupt such as Ctrl-C ends the
-    waiting for an item, and once a loop over it was left by ``break`` or by an error and the
-    pipeline is called again, or given to a next stream; that one waits by itself. Who wants to
-    wait writes ``with stream(...) as events:``.
+    Leaving a stream early cancels it: the run and the thread end at the end of the current step. A
+    stream is left when nobody refers to it any more; when an interrupt such as Ctrl-C ends the wait
+    for an item; and when a loop over it was left by ``break`` or an error and the pipeline is then
+    called again or given to another stream, which waits for the end by itself. To wait at the end
+    of a block, write ``with stream(...) as events:``.
 
-    An ``async for`` that is left cancels at once, and so does a task that is cancelled while it
-    waits for an item: this task is over when the thread has ended. ``async with stream(...) as
-    events:`` waits for that whatever the reason is, and never holds up the event loop.
+    Leaving an ``async for`` cancels at once, and so does cancelling a task that waits for an item:
+    that task ends when the thread has ended. ``async with stream(...) as events:`` waits for the
+    thread's end in every case, and never blocks the event loop.
 
     Example:
         >>> with stream(pipe, "a red star", num_inference_steps=1000) as events:
@@ -165,15 +166,15 @@ class Stream(Iterator[Event], AsyncIterator[Event]):
         self._call: Callable[[], Any] | None = call
         self._lease = lease
         self._lock = threading.Lock()
-        # The thread knows the job and not the stream, so that a stream that is dropped dies. That
-        # may be in the middle of anything, so it waits for nobody's run.
+        # The thread refers to the job and not to the stream, so that a dropped stream is collected.
+        # That may happen at any point of any code, so `drop` waits for no run.
         weakref.finalize(self, job.drop, lease).atexit = False
 
     def __iter__(self) -> Iterator[Event]:
         return _Iteration(self)
 
     def __next__(self) -> Event:
-        """Return the next preview or progress, or at last the result; wait for it.
+        """Wait for the next item and return it: a preview or progress, or at last the result.
 
         Raises:
             Exception: whatever the pipeline's call raised.
@@ -222,32 +223,34 @@ class Stream(Iterator[Event], AsyncIterator[Event]):
         await self.aclose()
 
     def interrupt(self, *, picture: Picture = "denoised") -> bool:
-        """Finish at the end of the step, and decode what there is: the result comes early.
+        """Stop at the end of the current step, and decode: the result comes early.
 
-        From any thread; see :meth:`unicb.Binding.interrupt`, also for ``picture`` and for what it
-        raises. Returns whether there is a run to interrupt.
+        May be called in any thread. ``picture`` and the errors are those of
+        :meth:`unicb.Binding.interrupt`. Returns whether there is a run to interrupt.
         """
         return self._job.binding.interrupt(picture=picture)
 
     @property
     def report(self) -> Report:
-        """Say what the run has done; see :attr:`unicb.Binding.report`. From any thread."""
+        """Say what the run has done so far; see :attr:`unicb.Binding.report`. May be read in any
+        thread."""
         return self._job.binding.report
 
     def cancel(self) -> None:
-        """End the run at the end of its step; no further item comes. Any thread may call it, at
-        once."""
+        """End the run at the end of its current step; no further item comes. Does not wait. May be
+        called in any thread."""
         self._job.cancel()
 
     def close(self) -> None:
-        """Cancel, and wait until the run and its thread have ended. Any thread may call it."""
+        """Cancel, and wait until the run and its thread have ended. May be called in any thread."""
         self._leave()
         self._job.join()
 
     async def aclose(self) -> None:
         """Cancel, and await the end of the run and its thread.
 
-        A task that is cancelled meanwhile is so after that end: who awaits it may use the pipeline.
+        A task that is cancelled meanwhile raises CancelledError only after that end, when the
+        pipeline is free.
         """
         from unicb._awaited_stream import until_ended
 
@@ -256,7 +259,7 @@ class Stream(Iterator[Event], AsyncIterator[Event]):
 
     def _leave(self) -> None:
         self._job.cancel()
-        with self._lock:  # not while the thread is being started
+        with self._lock:  # not while `_start` starts the thread
             call, self._call = self._call, None
         if call is not None:
             self._lease.release()
@@ -269,7 +272,7 @@ class Stream(Iterator[Event], AsyncIterator[Event]):
 
 
 class _Iteration(Iterator[Event]):
-    """An iteration is one loop over a stream. It dies when the loop is left."""
+    """An iteration is one loop over a stream. It is collected when the loop is left."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -283,8 +286,9 @@ class _Iteration(Iterator[Event]):
 
 
 class _AsyncIteration(AsyncIterator[Event]):
-    """An iteration is one ``async for`` over a stream. It dies when the loop is left, where nothing
-    can be awaited: so the run is cancelled, and whoever wants the pipeline next waits."""
+    """An iteration is one ``async for`` over a stream. It is collected when the loop is left, where
+    nothing can be awaited: so it cancels the run, and the pipeline's next user waits for the
+    end."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -297,10 +301,10 @@ class _AsyncIteration(AsyncIterator[Event]):
 
 
 class _StopWhenCancelled(Callback):
-    """Cancel the run at the end of a step, if nobody wants it any more.
+    """Cancel the run at the end of a step, once the stream is cancelled.
 
-    In a second loop of one call, ``Binding.cancel`` sees no run to cancel: it has ended with the
-    first. Then the loop is ended from here.
+    In the second loop of a call, ``Binding.cancel`` finds no run, which has ended with the first
+    loop. This callback then ends the loop.
     """
 
     def __init__(self, job: _Job) -> None:
@@ -317,7 +321,7 @@ class _StopWhenCancelled(Callback):
         return "stream"
 
 
-#: Those whose thread has not ended.
+#: Jobs whose thread has not ended.
 _jobs: set[_Job] = set()
 _jobs_lock = threading.RLock()
 
@@ -329,13 +333,13 @@ class _Job:
 
     def __init__(self, backlog: int) -> None:
         self.cancelled = False
-        #: Whether a loop over the stream was left before its end.
+        #: True once a loop over the stream was left before its end.
         self.is_left = False
         self._changed = threading.Condition()
         self._backlog = backlog
         self._events: deque[PreviewFrame | ProgressState] = deque()
         self._watchers: set[Callable[[], object]] = set()
-        #: How many previews nobody has taken in time.
+        #: How many previews were dropped because they were not taken in time.
         self.dropped = 0
         self._outcome: Result | BaseException | None = None
         self._ended = False
@@ -345,7 +349,8 @@ class _Job:
         if self.cancelled:
             lease.release()
             return
-        # Context variables, and in Python 3.14 warning filters, are those of who iterates.
+        # The thread gets the iterating thread's context variables (in Python 3.14 warning filters,
+        # too).
         context = contextvars.copy_context()
         thread = threading.Thread(
             target=context.run,
@@ -355,12 +360,12 @@ class _Job:
         )
         with _jobs_lock:
             _jobs.add(self)
-            self._thread = thread  # first: the run's callbacks may ask whose thread it is
+            self._thread = thread  # before it starts: the run's callbacks may look at it
             thread.start()
 
     @property
     def state(self) -> str:
-        """Return in a few words how far it is."""
+        """Return in a few words how far the run is."""
         if self._thread is None:
             return "closed" if self.cancelled else "not begun"
         state = self.binding.state
@@ -370,13 +375,13 @@ class _Job:
         return "under way" if done is None else f"under way, {done + 1} steps done"
 
     def is_executing(self) -> bool:
-        """Return whether the pipeline is in use: from the stream's beginning, unless it was dropped
-        before its first item."""
+        """Return whether the stream holds the pipeline: from its beginning to the end of the run,
+        unless it was dropped before its first item."""
         return not self._ended and (self._thread is not None or not self.cancelled)
 
     def is_leaving(self) -> bool:
-        """Return whether nobody wants the stream any more, so that the next call waits for its end.
-        Nobody can wait in the run's own thread."""
+        """Return whether the stream was left, so that the pipeline's next call waits for the run's
+        end; False in the run's own thread, which cannot wait for itself."""
         unwanted = self.cancelled or self.is_left
         return unwanted and self._thread is not threading.current_thread()
 
@@ -384,7 +389,7 @@ class _Job:
         """End the run: nobody refers to the stream any more."""
         self.cancel()
         if self._thread is None:
-            lease.release()  # which has kept the pipeline
+            lease.release()  # no thread will do it
 
     def put(self, event: PreviewFrame | ProgressState) -> None:
         with self._changed:
@@ -405,12 +410,13 @@ class _Job:
 
     def _tell(self) -> None:
         self._changed.notify_all()
-        for tell in tuple(self._watchers):  # a collection of garbage may end one meanwhile
+        for tell in tuple(self._watchers):  # garbage collection may remove one meanwhile
             tell()
 
     @contextmanager
     def watched(self, tell: Callable[[], object]) -> Iterator[None]:
-        """Have ``tell`` called, in the run's threads, at each item and at the end."""
+        """Call ``tell``, in the run's threads, at each item and at the end, while the block is
+        open."""
         with self._changed:
             self._watchers.add(tell)
         try:
@@ -420,21 +426,21 @@ class _Job:
                 self._watchers.discard(tell)
 
     def is_alive(self) -> bool:
-        """Return whether it has a thread, other than the one that asks."""
-        with _jobs_lock:  # which is held until it has started
+        """Return whether the job's thread is alive and is not the calling thread."""
+        with _jobs_lock:  # held until the thread has started
             thread = self._thread
         return thread is not None and thread.is_alive() and thread is not threading.current_thread()
 
     def has_ended(self) -> bool:
         """Return whether no further item will be put."""
-        return self._ended or self._thread is None  # which is cancelled before it began
+        return self._ended or self._thread is None  # None: cancelled before it began
 
     def has_events(self) -> bool:
-        """Return whether there is an item to take."""
+        """Return whether an item is waiting to be taken."""
         return bool(self._events) and not self.cancelled
 
     def take(self) -> Event | None:
-        """Take the next item, but for the last; None if there is none now."""
+        """Take the next preview or progress; None if none is waiting."""
         with self._changed:
             return self._events.popleft() if self.has_events() else None
 
@@ -444,13 +450,13 @@ class _Job:
                 with self.binding._awaited():
                     self._changed.wait_for(lambda: self.has_ended() or self.has_events())
             except BaseException:
-                self.cancel()  # Ctrl-C: nobody waits for the rest
+                self.cancel()  # Ctrl-C, for example: nobody waits for the rest
                 raise
             event = self.take()
         return self.last() if event is None else event
 
     def last(self) -> Result:
-        """Return the last item, of a run that has ended; wait for its thread."""
+        """Return the result of a run that has ended; wait for its thread."""
         with self._changed:
             outcome, self._outcome = self._outcome, None
         self.join()
@@ -460,19 +466,19 @@ class _Job:
             return outcome
         try:
             if isinstance(outcome, StopIteration | StopAsyncIteration):
-                # It would pass for the end of this iterator.
+                # A StopIteration raised here would look like the end of the stream.
                 raise RuntimeError(f"the pipeline raised {type(outcome).__name__}") from outcome
             raise outcome
         finally:
-            del outcome  # or this frame and the error's traceback would keep each other alive
+            del outcome  # otherwise this frame and the error's traceback keep each other alive
 
     def cancel(self) -> None:
         self.cancelled = True  # seen at the end of the step, by _StopWhenCancelled
 
     def join(self, timeout: float | None = None) -> None:
-        with _jobs_lock:  # which is held until it has started
+        with _jobs_lock:  # held until the thread has started
             thread = self._thread
-        # A callback, or the garbage collector in the middle of a step, may be who closes.
+        # `close` may be called in the run's own thread, by a callback or the garbage collector.
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
 
@@ -492,8 +498,8 @@ def _generate(job: _Job, call: Callable[[], Any], lease: Lease) -> None:
 
 
 def _cancel_at_exit() -> None:
-    """Cancel all runs: a daemon thread in a framework's code, in an interpreter that is going down,
-    may crash."""
+    """Cancel all runs before the interpreter exits: a daemon thread still in a framework's code may
+    crash then."""
     deadline = time.monotonic() + _EXIT_TIMEOUT
     with _jobs_lock:
         jobs = list(_jobs)

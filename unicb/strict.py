@@ -1,4 +1,4 @@
-"""Define a tensor that allows what the contract allows, and nothing else."""
+"""Define a tensor that allows only what the tensor contract allows."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def _combining(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Str
 
 
 class StrictTensor:
-    """A strict tensor is a numpy array behind the tensor contract: what is not promised raises
-    AttributeError."""
+    """A strict tensor is a numpy array with the tensor contract's operations only: any other
+    attribute raises AttributeError."""
 
     __slots__ = ("data",)
 
@@ -67,8 +67,8 @@ def _number(value: Any) -> float:
 
 
 def _basic(key: Any) -> Any:
-    """Return the key, if every framework takes it: MindSpore takes no numbers of numpy's, torch no
-    negative steps, and lists and arrays mean something else."""
+    """Return the key, if every framework takes it: MindSpore takes no numpy integers, torch no
+    negative steps, and lists and arrays are advanced indexing."""
     for part in key if type(key) is tuple else (key,):
         sliced = isinstance(part, slice)
         numbers = (part.start, part.stop, part.step) if sliced else (part,)

@@ -1,21 +1,20 @@
-"""Compute means, deviations, products and blends of tensors, for callbacks: written once, on the
-contract.
+"""Compute means, deviations, products and blends of tensors, for callbacks on every framework.
 
-Each function stays on the device: it waits for nothing, and its result is a tensor of the dtype of
-its arguments, whose number of axes it keeps, so that it combines with them::
+Each function stays on the device and waits for nothing. Its result has the dtype and the number of
+axes of its arguments, so that it can be combined with them::
 
     from unicb.tensors import mean, std
 
     x = step["latents"]
     x = (x - mean(step.ops, x)) / std(step.ops, x)  # each picture by itself
 
-``kept`` says what is combined: all axes but the first ``kept`` ones, which stay as they are. With
-1, each row has its own result; with 2, each channel of ``[rows, channels, height, width]``; with 0,
-there is one for the whole tensor. What is NaN or infinite gives a result that is not finite.
+The first ``kept`` axes stay, and all others are combined. With 1, each row has its own result; with
+2, each channel of ``[rows, channels, height, width]``; with 0, the whole tensor has one. NaN or
+infinite elements give a result that is not finite.
 
-Sums are made in blocks, of numbers that were scaled before, so that nothing on the way is larger
-than the largest element or the result: float16, which ends at 65504, is enough for whole latents.
-"Within rounding" below is a share of at most 4e-3 in float16, 1.6e-2 in bfloat16, and 1e-6 in
+Sums are made in blocks of scaled numbers, so that no intermediate number is larger than the largest
+element or the result: float16, whose largest number is 65504, is enough for whole latents. "Within
+rounding" below means a relative error of at most 4e-3 in float16, 1.6e-2 in bfloat16, and 1e-6 in
 float32 and float64 (where MindSpore takes Python numbers in float32). Sizes below 1e-3 in float16,
 and outside 1e-18..1e18 elsewhere, are not covered: their squares have fewer digits, or none.
 """
@@ -30,43 +29,43 @@ from unicb.ops import Tensor, TensorOps
 
 __all__ = ["dot", "dtype_name", "lerp", "mean", "norm", "std"]
 
-#: Elements that are summed at once. The square of an element, divided by the mean size in its
-#: block, is then at most 128 * 128, which float16 has.
+#: How many elements are summed at once. The square of an element, divided by its block's mean size,
+#: is then at most 128 * 128, which float16 can hold.
 _BLOCK = 128
 #: The smallest number that float16 has in full precision.
 _SMALLEST = 2.0**-14
-#: How large a product of scaled elements may be in float16.
+#: The largest product of scaled elements that is allowed in float16.
 _LARGE = 2.0**15
 
 
 def mean(ops: TensorOps, x: Tensor, kept: int = 1) -> Tensor:
     """Compute the mean over all axes but the first ``kept``.
 
-    Exact within rounding, as a share of the mean of the elements' sizes.
+    Exact within rounding, relative to the mean of the elements' absolute values.
 
     Returns:
-        A tensor of the shape of ``x``, with 1 in place of each axis that was combined.
+        A tensor of the shape of ``x``, with size 1 along each combined axis.
 
     Raises:
-        TypeError: the elements are no floating-point numbers.
-        ValueError: ``kept`` is not in 0..(number of axes), or there is nothing to take a mean of.
+        TypeError: the dtype of ``x`` is not floating-point.
+        ValueError: ``kept`` is not in 0..(number of axes), or there are no elements to combine.
     """
     return _mean(ops, _flat(x, kept)).reshape(_combined(x, kept))
 
 
 def std(ops: TensorOps, x: Tensor, kept: int = 1) -> Tensor:
-    """Compute the standard deviation over all axes but the first ``kept``, of the elements as they
-    are (the sum of squares is divided by their number, not by one less).
+    """Compute the standard deviation over all axes but the first ``kept`` (the sum of squares is
+    divided by the number of elements, not by one less).
 
-    Exact within rounding, as a share of itself, also beside a mean that is much larger, as far as
-    the differences from the mean are in the dtype's range.
+    Exact within rounding, relative to the result, even if the mean is much larger, as long as the
+    differences from the mean are in the dtype's range.
 
     Returns, Raises:
         As :func:`mean`.
     """
     flat = _flat(x, kept)
     centred = flat - _mean(ops, flat)
-    # Beside a large mean, its rounding is not small.
+    # If the mean is large, its rounding error is not small.
     centred = centred - _mean(ops, centred)
     return _root_mean_square(ops, centred).reshape(_combined(x, kept))
 
@@ -75,7 +74,8 @@ def norm(ops: TensorOps, x: Tensor, kept: int = 1) -> Tensor:
     """Compute the Euclidean norm over all axes but the first ``kept``: the root of the sum of
     squares.
 
-    Exact within rounding, as a share of itself; infinite only where it is beyond the dtype's range.
+    Exact within rounding, relative to the result; infinite only if the norm is beyond the dtype's
+    range.
 
     Returns, Raises:
         As :func:`mean`.
@@ -87,18 +87,18 @@ def norm(ops: TensorOps, x: Tensor, kept: int = 1) -> Tensor:
 def dot(ops: TensorOps, a: Tensor, b: Tensor, kept: int = 1, average: bool = False) -> Tensor:
     """Sum the products of elements, over all axes but the first ``kept``.
 
-    Exact within rounding, as a share of the product of the two norms.
+    Exact within rounding, relative to the product of the two norms.
 
-    In float16 the sum itself may be out of range, and is infinite then: that of 65,536 squares of
-    normal numbers is about 65,536. Where only a quotient of two sums is needed, as in a projection,
-    take ``average=True``. The product of the two norms has to be below 4e9 there (with ``average``,
-    that of the root mean squares is at most that anyway).
+    In float16 the sum itself may be out of range, and is infinite then: the sum of the squares of
+    65,536 normally distributed numbers is about 65,536. If only a quotient of two sums is needed,
+    as in a projection, use ``average=True``. Without ``average``, the product of the two norms has
+    to be below 4e9 in float16.
 
     Args:
-        average: divide the sum by the number of products.
+        average: True: divide the sum by the number of products.
 
     Returns, Raises:
-        As :func:`mean`; ValueError, too, for tensors of two shapes, naming them.
+        As :func:`mean`; also ValueError if the shapes of ``a`` and ``b`` differ.
     """
     if tuple(a.shape) != tuple(b.shape):
         raise ValueError(
@@ -106,33 +106,34 @@ def dot(ops: TensorOps, a: Tensor, b: Tensor, kept: int = 1, average: bool = Fal
         )
     one, other = _flat(a, kept), _flat(b, kept)
     count = one.shape[1]
-    # numpy would round the number of elements itself to float16; its root is small enough.
+    # numpy would round the number of elements to float16; its square root fits.
     root = 1.0 if average else math.sqrt(count)
     if dtype_name(a) != "float16":
         product = _mean(ops, one * other) * root * root
     else:
         sizes = [ops.clamp(_root_mean_square(ops, x), _SMALLEST, math.inf) for x in (one, other)]
-        # Divided by its root mean square, an element may be as large as the root of their number.
+        # Divided by the root mean square, an element is at most the square root of the element
+        # count.
         shrunk = 0.5 ** max(0, math.ceil(math.log2(count / _LARGE) / 2))
         scaled = (one / sizes[0] * shrunk) * (other / sizes[1] * shrunk)
         cosine = _mean(ops, scaled) / shrunk / shrunk
-        # Two equal factors for the product of the sizes, one of which may be large, and one small.
+        # Multiply by the root of the product of the sizes twice: one size may be large, one small.
         size = sizes[0] ** 0.5 * sizes[1] ** 0.5 * root
         product = cosine * size * size
     return product.reshape(_combined(a, kept))
 
 
 def lerp(a: Tensor, b: Tensor, weight: float | Tensor) -> Tensor:
-    """Blend two tensors: ``a`` for a weight of 0, ``b`` for 1, exactly, and in between what is in
-    between; beyond, it goes on in a line.
+    """Blend two tensors linearly: exactly ``a`` for a weight of 0, exactly ``b`` for 1; weights
+    below 0 and above 1 extrapolate.
 
-    The parts combine as tensors do, with axes of 1 repeated. Either has to be finite for the other
-    to come out alone.
+    Shapes broadcast. If one tensor is not finite, neither is the result, also for a weight of 0 or
+    1.
 
     Args:
-        weight: a number, or a tensor of the dtype of ``a``, such as one with a weight for each row.
+        weight: a number, or a tensor with the dtype of ``a``, such as one weight per row.
     """
-    # a + (b - a) * weight would not be b at 1, and b - a may be out of range.
+    # a + (b - a) * weight would not be exactly b at 1, and b - a may be out of range.
     return a * (1 - weight) + b * weight
 
 
@@ -143,7 +144,7 @@ def dtype_name(x: Tensor) -> str:
 
 
 def _flat(x: Tensor, kept: int) -> Tensor:
-    """Return the tensor as ``[rows, n]``: a row for each result."""
+    """Return the tensor reshaped to ``[rows, n]``, one row for each result."""
     shape = tuple(x.shape)
     if not 0 <= kept <= len(shape):
         raise ValueError(f"kept must be a number of axes in 0..{len(shape)}, not {kept}")
@@ -180,7 +181,7 @@ def _root_mean_square(ops: TensorOps, flat: Tensor) -> Tensor:
         blocks = _blocks(ops, flat)
         weights, weight = _weights(ops, blocks)
         sizes = ops.clamp(blocks, 0.0, math.inf) - ops.clamp(blocks, -math.inf, 0.0)
-        # The squares are of numbers around 1, whatever the elements are.
+        # The elements were scaled to around 1 before they are squared.
         size = ops.clamp(ops.matmul(sizes, weights), _SMALLEST, math.inf)
         parts = blocks / size
         flat = (ops.matmul(parts * parts, weights) ** 0.5 * size).reshape(blocks.shape[:2])
@@ -201,9 +202,8 @@ def _blocks(ops: TensorOps, flat: Tensor) -> Tensor:
 
 
 def _weights(ops: TensorOps, blocks: Tensor) -> tuple[Tensor, float]:
-    """Return the factors ``[size, 1]`` that give the weighted sum of each block, and the weight: a
-    power of two, which every dtype has exactly, and so small that no sum is larger than the largest
-    element."""
+    """Return the factors ``[size, 1]`` for the weighted sum of each block, and the weight: a power
+    of two, exact in every dtype, so small that no sum exceeds the largest element."""
     size = int(blocks.shape[2])
     weight = 0.5 ** (size - 1).bit_length()
     return ops.from_numpy(np.full((size, 1), weight, np.float32), like=blocks), weight

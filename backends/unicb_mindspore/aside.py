@@ -1,4 +1,4 @@
-"""Work on a run's tensors, and leave the run alone."""
+"""Work on a run's tensors without disturbing the run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from unicb.ops import Tensor, TensorOps
 def aside(work: Callable[..., T], ops: TensorOps, tensors: Sequence[Tensor]) -> Callable[[], T]:
     """See :meth:`unicb.Backend.aside`.
 
-    Two threads that call MindSpore's operations at a time may crash the process (on its CPU, two
-    generations did), so these are called at once. But where the tensors are on the host anyway,
-    numpy works on copies of them, and in whichever thread; float32 for the halves. An operation
-    of MindSpore's costs a millisecond there.
+    Two threads that call MindSpore's operations at the same time may crash the process (as two
+    generations on its CPU did), so ``work`` is called at once. But if the tensors are on the host
+    anyway, it is called later, in any thread, with numpy copies of them: float32 for half
+    precision. There, each operation of MindSpore itself would cost a millisecond.
     """
     if mindspore.get_context("device_target") != "CPU":
         return at_once(work, ops, tensors)

@@ -50,8 +50,8 @@ class MindSporeBackend(Backend):
         return fork_rng()
 
     def hook(self, module: Any, around: Around) -> Callable[[], None]:
-        # MindSpore compiles `construct` by its name. mindone's registry of hooks replaces it, which
-        # is no more to be compiled then.
+        # Not by mindone's registry of hooks: it replaces `construct`, which MindSpore compiles by
+        # its name, and could not compile then.
         return hook_call(module, around)
 
     def is_built_in(self, part: Any, models: Sequence[Any]) -> bool:

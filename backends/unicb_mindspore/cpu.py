@@ -1,6 +1,6 @@
 """Make mindone's pipelines run on a CPU.
 
-Stock mindone 0.5.0 runs there not at all: many functions of `mindspore.mint` have a kernel for
+Stock mindone 0.5.0 does not run on a CPU: many functions of `mindspore.mint` have a kernel for
 Ascend only, and the first `mint.arange` or `mint.nn.Conv2d` of a pipeline raises RuntimeError.
 `enable_cpu` asks each of the functions in `KERNELS` for a tiny result and replaces those that
 cannot give one; `disable_cpu` puts the framework's own back.
@@ -11,8 +11,8 @@ cannot give one; `disable_cpu` puts the framework's own back.
     pipe = StableDiffusionPipeline.from_pretrained(...)
 
 Tested on MindSpore 2.7.0 CPU with mindone 0.5.0, in PYNATIVE mode, float32 and float16. MindSpore
-has no bfloat16 matrix product on a CPU, and its GRAPH mode lacks further kernels: neither is mended
-here. Nothing was run on an Ascend device; there `enable_cpu` does nothing.
+has no bfloat16 matrix product on a CPU, and its GRAPH mode lacks further kernels; this module
+changes neither. Nothing was run on an Ascend device; there `enable_cpu` does nothing.
 """
 
 from __future__ import annotations
@@ -77,8 +77,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class _Patch:
-    """A patch is one attribute that was replaced. `own` is False where the owner inherited the
-    original."""
+    """A patch is one replaced attribute. `own` is False if the owner had inherited the original."""
 
     kernel: Kernel
     owner: Any
@@ -121,10 +120,10 @@ def enable_cpu() -> tuple[str, ...]:
 
 
 def disable_cpu() -> None:
-    """Put every replaced function back, in the modules too that were imported since; idempotent.
+    """Put every replaced function back, also in modules that were imported since; idempotent.
 
-    What MindSpore offers no way back from stays: `launch_blocking()` holds until the process ends.
-    An object that stored a replacement in one of its attributes meanwhile keeps it.
+    `launch_blocking()` cannot be undone, and stays in force until the process ends. An object that
+    has stored a replacement in one of its attributes keeps it.
     """
     _rebind({id(new): old for old, new in _functions()})
     while _patches:
@@ -136,7 +135,8 @@ def _replaced() -> tuple[str, ...]:
 
 
 def _functions() -> list[tuple[Any, Any]]:
-    """List what was replaced in modules, old and new: methods are not imported by name."""
+    """List pairs of the old and the new function, for functions of modules; methods are not
+    imported by name."""
     found = [patch for patch in _patches if isinstance(patch.owner, ModuleType)]
     return [(patch.original, patch.kernel.replacement) for patch in found]
 
@@ -150,7 +150,8 @@ def _available() -> Iterator[Kernel]:
 
 
 def _missing() -> list[Kernel]:
-    """Probe every kernel; numpy's global random state, which new layers draw on, is kept."""
+    """Probe every kernel, and return those that fail; numpy's global random state, from which new
+    layers draw, is kept."""
     state = np.random.get_state()
     try:
         return [kernel for kernel in _available() if not _works(kernel.probe)]
@@ -214,7 +215,7 @@ def _layer(make: Callable[[], Any], *shape: int) -> Callable[[], Any]:
 
 
 def _repeat_in_every_overload() -> Any:
-    # MindSpore 2.7 has a CPU kernel for the call without `output_size` alone.
+    # MindSpore 2.7 has a CPU kernel only for the call without `output_size`.
     x = _floats(2)
     return x.repeat_interleave(2, dim=0), x.repeat_interleave(2, dim=0, output_size=4)
 

@@ -1,4 +1,4 @@
-"""Work, and leave the framework's random numbers alone."""
+"""Run a block without changing the framework's random numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def fork_rng() -> Iterator[None]:
 
     MindSpore records gradients only inside a function that is being differentiated. mindone draws
     from numpy's global generator; ``mint`` draws from MindSpore's own. The older operations, such
-    as ``ops.standard_normal``, count their calls where nobody can set them back.
+    as ``ops.standard_normal``, count their calls in a state that cannot be put back.
     """
     state, numpy_state = mindspore.get_rng_state(), np.random.get_state()
     try:

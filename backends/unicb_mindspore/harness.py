@@ -1,4 +1,4 @@
-"""Lend the conformance suite what it needs of this backend."""
+"""Provide this backend's harness for the conformance suite."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class MindSporeHarness(TinyHarness):
     backend = backend
     pipelines = MindSporePipelines()
     call_name = "construct"
-    one_thread = True  # its CPU crashes with two pipelines in two threads
+    one_thread = True  # MindSpore's CPU backend crashes with two pipelines in two threads
     # IP-Adapters: tests/backends/shared/test_ip_adapter.py, on the zoo's pipelines.
     kinds = tuple(kind for kind, (_, traits) in KINDS.items() if "ip-adapter" not in traits)
-    # A call takes half a second, and what these checks are about is unicb's own: one kind for each
-    # way in which a pipeline may differ there (half steps; a mask in the loop; a second model).
+    # A call takes half a second, and these checks test unicb's own code: so one kind for each way
+    # in which a pipeline may differ (half steps; a mask in the loop; a second model).
     sampled_kinds = ("order-2", "xl-inpaint", "controlnet")
-    # bfloat16 is left out: MindSpore CPU cannot even subtract it. The tests in
-    # tests/backends/unicb_mindspore check what does work, which is the six operations.
+    # bfloat16 is left out: MindSpore's CPU backend cannot even subtract it. The tests in
+    # tests/backends/unicb_mindspore check the operations that work with it.
     dtypes = ("float16", "float32", "float64")
 
     expected_failures = {
@@ -50,7 +50,7 @@ class MindSporeHarness(TinyHarness):
         return mindspore.Tensor(array).astype(getattr(mindspore, dtype))
 
     def draw(self) -> npt.NDArray[Any]:
-        return np.random.normal(size=3)  # as mindone does
+        return np.random.normal(size=3)  # mindone draws from numpy's global generator
 
 
 harness = MindSporeHarness()

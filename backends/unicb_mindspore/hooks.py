@@ -1,4 +1,4 @@
-"""Get on with what hooks meet on MindSpore: mindone's own registry of hooks, and compiled cells."""
+"""Handle mindone's own registry of hooks, and compiled cells, for unicb's hooks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def is_built_in(part: Any, models: Sequence[Any]) -> bool:
 
 
 def _built_in(model: Any) -> Iterator[Any]:
-    """Yield what is inside a model's compiled cells: cells, and what these have as attributes."""
+    """Yield what is inside a model's compiled cells: cells, and the objects in their attributes."""
     for whole in _compiled(model):
         for _, cell in whole.cells_and_names():
             if cell is not whole:

@@ -29,7 +29,7 @@ class MindSporeOps:
 
     def clamp(self, x: Tensor, low: float, high: float) -> Tensor:
         wide = _computable(x)
-        # What clamp makes of NaN is not documented; on a CPU, 0.
+        # MindSpore's clamp of NaN is not documented; on a CPU it is 0.
         limited = ops.select(ops.isnan(wide), wide, ops.clamp(wide, low, high))
         return _of_dtype(limited, x.dtype)
 
@@ -50,12 +50,13 @@ class MindSporeOps:
 
 
 def _computable(x: Tensor) -> Tensor:
-    """Return ``x``; bfloat16 as float32 on a CPU, for which MindSpore lacks most kernels."""
+    """Return ``x``; on a CPU, convert bfloat16 to float32, since MindSpore lacks most bfloat16
+    kernels there."""
     if x.dtype == mindspore.bfloat16 and mindspore.get_context("device_target") == "CPU":
         return x.astype(mindspore.float32)
     return x
 
 
 def _of_dtype(x: Tensor, dtype: Any) -> Tensor:
-    """Return ``x`` in this dtype. MindSpore computes a cast to its own, too."""
+    """Return ``x`` in this dtype, without a cast if it has it: MindSpore would compute one."""
     return x if x.dtype == dtype else x.astype(dtype)

@@ -18,7 +18,7 @@ class MindSporePipelines(TinyPipelines):
 
     def seed(self) -> None:
         mindspore.set_seed(0)
-        np.random.seed(0)  # mindone draws initial weights from either
+        np.random.seed(0)  # mindone draws initial weights from both generators
 
     def ready(self, model: Any) -> Any:
         return model.set_train(False)

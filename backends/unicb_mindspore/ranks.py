@@ -1,6 +1,6 @@
-"""The ranks of MindSpore that share a run, and how they agree: by an AllGather of float32.
+"""Find the MindSpore ranks that share a run, and let them agree by an AllGather of float32.
 
-Its CPU has that, and none of integers.
+MindSpore's CPU backend has an AllGather of float32, but none of integers.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _Words = Sequence[npt.NDArray[Any]]
 
 
 def _communication() -> Any:
-    """Return mindspore.communication, where it was begun; else None. Imports nothing."""
+    """Return mindspore.communication if it was initialised; else None. Imports nothing."""
     found = sys.modules.get("mindspore.communication")
     return found if found is not None and found.GlobalComm.INITED else None
 
 
 def rank() -> tuple[int, int]:
-    """Return the number of this process, and how many there are: of those that communicate, or of
-    what has started it (msrun says so in the environment)."""
+    """Return the number of this process, and how many there are: in MindSpore's communication, or
+    as msrun says in the environment."""
     if (communication := _communication()) is not None:
         return int(communication.get_rank()), int(communication.get_group_size())
     with suppress(KeyError, ValueError):
@@ -37,11 +37,11 @@ def rank() -> tuple[int, int]:
 
 
 class NamedGroup:
-    """A group of MindSpore's. How long it waits for a rank that does not come is its own setting.
+    """A communication group of MindSpore, which has its own timeout for ranks that do not answer.
 
     Args:
-        name: of the group.
-        size: how many ranks it has.
+        name: the group's name.
+        size: number of ranks in the group.
     """
 
     def __init__(self, name: str, size: int) -> None:
@@ -85,7 +85,8 @@ _known: dict[str, Ranks] = {}
 
 
 def ranks_of(group: Any) -> Ranks | None:
-    """See :meth:`unicb.Backend.ranks`. No model of mindone says that it is spread over ranks."""
+    """See :meth:`unicb.Backend.ranks`. mindone's models do not say over which ranks they are
+    spread."""
     if group == "auto":
         return None
     if not isinstance(group, str):

@@ -1,4 +1,4 @@
-"""Use what torch's devices can do besides computing, whatever they are called.
+"""Use streams, events, pinned memory and random states of torch's devices, of whatever kind.
 
 ``torch.cuda`` (also on ROCm), ``torch.xpu``, and ``torch.npu`` of torch_npu have streams, events
 and random numbers of their own under the same names. ``torch.mps`` has no streams.
@@ -15,7 +15,7 @@ import torch
 
 
 class Event(Protocol):
-    """An event is a moment in what a device does."""
+    """An event is a point in a device's queue of work."""
 
     def record(self, stream: Any) -> None: ...
 
@@ -35,7 +35,7 @@ class Streams(Protocol):
 
 @cache
 def _module_of(kind: str) -> Any:
-    """Return ``torch.cuda`` for "cuda", and so on; None where torch has no such module."""
+    """Return ``torch.cuda`` for "cuda", and so on; None if torch has no such module."""
     try:
         return torch.get_device_module(kind)
     except RuntimeError:
@@ -50,11 +50,11 @@ def streams_of(device: torch.device) -> Streams | None:
 
 
 def record(streams: Streams, device: torch.device, *, blocking: bool = False) -> Event:
-    """Return an event that is reached once the device has done what its current stream has up to
-    now.
+    """Return an event that is reached once the device has done all work queued so far in its
+    current stream.
 
     Args:
-        blocking: a thread that waits for it sleeps, where the device offers that.
+        blocking: True: a thread that waits for the event sleeps, if the device supports that.
     """
     try:
         event = streams.Event(blocking=True) if blocking else streams.Event()
@@ -65,19 +65,19 @@ def record(streams: Streams, device: torch.device, *, blocking: bool = False) ->
 
 
 def pinned_memory(like: torch.Tensor) -> torch.Tensor | None:
-    """Return an empty host tensor of this shape and dtype, in memory that devices read and write by
-    themselves; None where there is no such memory."""
+    """Return an uninitialised host tensor with the shape and dtype of ``like``, in pinned memory,
+    which devices can read and write directly; None if there is no such memory."""
     try:
         made = torch.empty(like.shape, dtype=like.dtype, pin_memory=True)
     except (NotImplementedError, RuntimeError):
         return None
-    # What is not pinned must not pass for it: it is copied to while the host goes on.
+    # Make sure that it is pinned: the device copies to it while the host goes on.
     return made if made.is_pinned() else None
 
 
 @contextmanager
 def random_numbers_kept() -> Iterator[None]:
-    """Have CPU and accelerator go on, after the block, with the random numbers from before it."""
+    """Restore the random states of CPU and accelerator after the block."""
     module = _module_of(_kind())
     states = None if module is None else _random_states(module)
     with torch.random.fork_rng(()):
@@ -89,7 +89,7 @@ def random_numbers_kept() -> Iterator[None]:
 
 
 def _kind() -> str:
-    """Return the kind of accelerator that this torch has and finds."""
+    """Return the kind of accelerator that torch finds, such as "cuda"; empty if there is none."""
     if not hasattr(torch, "accelerator"):  # before torch 2.6
         return "cuda" if torch.cuda.is_available() else ""
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -97,8 +97,8 @@ def _kind() -> str:
 
 
 def _random_states(module: Any) -> Any:
-    """Return the states of all devices, or of the only one where the module counts none, as for
-    mps."""
+    """Return the random states of all devices; or of the only one, if the module does not count
+    devices (mps)."""
     every = getattr(module, "get_rng_state_all", None)
     return module.get_rng_state() if every is None else every()
 

@@ -1,4 +1,4 @@
-"""Work on a run's tensors, and leave the run alone."""
+"""Work on a run's tensors without disturbing the run."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from unicb_torch.accelerators import Event, Streams, random_numbers_kept, record
 def aside(work: Callable[..., T], ops: TensorOps, tensors: Sequence[Tensor]) -> Callable[[], T]:
     """See :meth:`unicb.Backend.aside`.
 
-    On a device with streams (CUDA, ROCm, XPU, NPU), ``work`` runs on one of its own, which waits
-    for what the loop's has done up to now; the loop's waits for nothing. On a CPU, it runs in the
-    thread that asks for the result. Elsewhere (as on mps) at once.
+    On a device with streams (CUDA, ROCm, XPU, NPU), ``work`` runs on a stream of its own, which
+    waits for the work queued so far on the loop's stream; the loop's stream does not wait. On a
+    CPU, ``work`` runs in the thread that asks for the result; elsewhere (such as mps) at once.
     """
     if all(tensor.is_cpu for tensor in tensors):
         return partial(_without_gradients, work, ops, [_copy(tensor) for tensor in tensors])
@@ -41,14 +41,15 @@ class _Copied(NamedTuple):
     copy: torch.Tensor
 
 
-#: The copies of tensors that are still in use, by their ids: the latents of one step are asked for
+#: Copies that are still in use, by the ids of their originals: the latents of one step are needed
 #: again in the next.
 _copies: dict[int, _Copied] = {}
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a copy, since a loop may write into its latents; the one from before if it has not."""
-    if tensor.is_inference():  # its writes are not counted
+    """Return a copy of a tensor, because a loop may write into its latents; the copy made before,
+    if the tensor has not changed since."""
+    if tensor.is_inference():  # torch does not count writes to it
         return tensor.clone()
     key, version = id(tensor), tensor._version
     before = _copies.get(key)

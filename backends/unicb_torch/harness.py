@@ -1,4 +1,4 @@
-"""Lend the conformance suite what it needs of this backend."""
+"""Provide this backend's harness for the conformance suite."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unicb_torch import backend
 from unicb_torch.pipelines import TorchPipelines
 
 if "OMP_NUM_THREADS" not in os.environ:
-    torch.set_num_threads(1)  # on tensors this small, threads do nothing but wait for each other
+    torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
 
 
 class TorchHarness(TinyHarness):

@@ -1,5 +1,5 @@
-"""Hook a model's call: a module's through diffusers' own registry; that of any other object, such
-as a runtime's, by its class."""
+"""Hook a model's call: a torch module's through diffusers' own registry; that of any other object,
+such as a runtime's, by its class."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from unicb.registry_hooks import refuse_faster_cache
 from unicb_torch.registry import NAME, unregister, without_ours
 
 _lock = threading.RLock()
-FASTER_CACHE_BLOCK = "faster_cache_block"  # as the framework names its hooks on layers of attention
+FASTER_CACHE_BLOCK = "faster_cache_block"  # diffusers' name for its hooks on attention layers
 
 
 class _Arounds(ModelHook):  # type: ignore[misc]
-    """``_Arounds`` has all of unicb's hooks on one module: one entry in the registry, whose hooks
-    come and go."""
+    """``_Arounds`` holds all of unicb's hooks on one module, as one entry in the registry."""
 
     def __init__(self, module: Any) -> None:
         super().__init__()
         self.arounds: list[Around] = []
-        #: Which of the attributes that the registry sets were not there before us.
+        #: Those of the registry's attributes that the module did not have before.
         self._new = {"_diffusers_hook", "forward"} - set(vars(module))
         self._end_plain_copies = make_plain_copies(module, _lock, self._take_away)
         self._registry = HookRegistry.check_if_exists_or_initialize(module)
-        # The registry sets this last, and another thread may be calling the module meanwhile.
+        # Set here because the registry sets it last, and another thread may call the module
+        # meanwhile.
         self.fn_ref = HookFunctionReference()
         self.fn_ref.original_forward = module.forward
         self._registry.register_hook(self, NAME)
@@ -52,7 +52,8 @@ class _Arounds(ModelHook):  # type: ignore[misc]
         """
         new = self._new
         if self._registry._hook_order[-1] == NAME and module.forward is not self._forward:
-            # Where accelerate offloads, it has done so anew, below us: we are called no more.
+            # accelerate has offloaded the module again since, below our entry, which is no longer
+            # called.
             if vars(module).get("_old_forward", self._forward) is self._forward:
                 return
             _forget(self._registry)
@@ -65,27 +66,28 @@ class _Arounds(ModelHook):  # type: ignore[misc]
         self._end_plain_copies()
 
     def _take_away(self, attributes: dict[str, Any]) -> None:
-        """Do to a copy of the module's attributes what :meth:`remove` does to the module."""
+        """Remove the entry from a copy of the module's attributes, as :meth:`remove` does."""
         replaced = attributes.get("forward") is not self._forward
-        # accelerate keeps the call that it has replaced, which may be ours, under another name.
+        # accelerate keeps the replaced call, which may be ours, under another name.
         for name in [name for name, value in attributes.items() if value is self._forward]:
             attributes[name] = self.fn_ref.original_forward
         attributes["_diffusers_hook"] = registry = without_ours(self._registry)
-        registry._child_registries_cache = None  # where ours may be the only hook
+        registry._child_registries_cache = None  # it may count ours as the only hook
         if not registry.hooks:
             for name in self._new - ({"forward"} if replaced else set()):
                 attributes.pop(name, None)
 
     def __reduce__(self) -> Any:
-        """Have whoever else refers to it, in a copy, find a hook that does nothing there."""
+        """Let other references to this entry, in a copy, become a hook that does nothing."""
         return ModelHook, ()
 
 
 class _Kept(HookFunctionReference):  # type: ignore[misc]
-    """``_Kept`` is what the registry calls in our entry.
+    """``_Kept`` is the reference by which the registry calls our entry.
 
-    When it takes away the hook below, it writes what is left to call over the call of the hook
-    above: right for a hook that adds to the call, but ours replaces it, and would be lost.
+    When the registry removes the hook below, it overwrites the call of the hook above with the
+    remaining call. That suits a hook that adds to the call; ours replaces the call, and would be
+    lost.
     """
 
     @property
@@ -98,10 +100,9 @@ class _Kept(HookFunctionReference):  # type: ignore[misc]
 
 
 class _InFront:
-    """``_InFront`` has all of unicb's hooks on a compiled module, standing before the compiled
-    call.
+    """``_InFront`` holds all of unicb's hooks on a compiled module, outside of the compiled call.
 
-    Inside, where the registry would put them, they would be compiled themselves.
+    The registry would put them inside, where they would be compiled, too.
     """
 
     def __init__(self, module: Any, attribute: str) -> None:
@@ -136,7 +137,7 @@ def hook(module: Any, around: Around) -> Callable[[], None]:
 
 
 def _hooks_on(module: Any) -> _Arounds | _InFront:
-    """Return what holds our hooks on the module, new or found there."""
+    """Return the object that holds our hooks on the module; make it if there is none."""
     attribute = _compiled_call(module)
     if attribute is not None:
         there = vars(module)[attribute]
@@ -147,16 +148,15 @@ def _hooks_on(module: Any) -> _Arounds | _InFront:
 
 
 def _compiled_call(module: Any) -> str | None:
-    """Return the name of the attribute that holds a compiled call; None where nothing is
-    compiled."""
-    if is_compiled_module(module):  # a wrapper: its other attributes are those of what it wraps
+    """Return the name of the attribute that holds a compiled call; None if nothing is compiled."""
+    if is_compiled_module(module):  # a wrapper, which forwards other attributes to the module
         return "forward"
     in_place = vars(module).get("_compiled_call_impl") is not None
     return "_compiled_call_impl" if in_place else None
 
 
 def _forget(registry: Any) -> None:
-    """Take our entry out of the registry, and leave the module's call alone."""
+    """Remove our entry from the registry, without changing the module's call."""
     position = registry._hook_order.index(NAME)
     for entries in (registry._hook_order, registry._fn_refs):
         del entries[position]
@@ -178,13 +178,13 @@ def reset_caches(module: Any, rehearse: bool) -> None:
     for manager, context in contexts:
         vars(manager).update(context)
     for layer in _hooked_by(module, FASTER_CACHE_BLOCK):
-        # Reset in the middle of a run, it would answer its next call from its empty cache. In an
-        # iteration of this number it computes.
+        # After a reset in the middle of a run, it would answer the next call from its empty cache.
+        # At this iteration number it computes.
         layer.state.iteration = layer.block_skip_range
 
 
 def _modules_of(wrapper: Any) -> Iterator[torch.nn.Module]:
-    """Yield the modules that a runtime's object keeps, where it is one around those."""
+    """Yield the torch modules that a runtime's object wraps."""
     for value in getattr(wrapper, "__dict__", {}).values():
         if isinstance(value, torch.nn.Module):
             yield value
@@ -197,16 +197,16 @@ def _registries(module: Any) -> Iterator[Any]:
 
 
 def _hooked_by(module: Any, name: str) -> Iterator[Any]:
-    """Yield the hooks of that name on the module and inside it."""
+    """Yield the hooks of this name on the module and on modules inside it."""
     for registry in _registries(module):
         if (found := registry.get_hook(name)) is not None:
             yield found
 
 
 def _contexts(module: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Yield what the caches' states know of the call under way: which half it computes.
+    """Yield the caches' states and their context of the current call: which half it computes.
 
-    A reset clears that too, though it is nothing that was kept of earlier calls.
+    A reset would clear that, too, although it is not kept from earlier calls.
     """
     for registry in _registries(module):
         for hook in registry.hooks.values():

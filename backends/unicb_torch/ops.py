@@ -41,8 +41,8 @@ class TorchOps:
         return array.copy() if x.device.type == "cpu" else array
 
     def from_numpy(self, a: npt.NDArray[Any], like: Tensor) -> Tensor:
-        # A copy, which a later write to the host array does not reach, and without the negative
-        # strides that torch refuses.
+        # A copy, so that later writes to the host array do not reach it, and there are no negative
+        # strides, which torch refuses.
         host = torch.from_numpy(np.array(a, order="C")).to(dtype=like.dtype)
         pinned = None if streams_of(like.device) is None else pinned_memory(host)
         if pinned is None:
@@ -51,8 +51,8 @@ class TorchOps:
 
 
 def _to_host(x: torch.Tensor) -> torch.Tensor:
-    """Return ``x.cpu()``; where there are streams, without making the host wait for more than the
-    current one's work up to here, which ``cpu()`` does with every thread's."""
+    """Return ``x.cpu()``. On a device with streams, the host waits only for the work queued so far
+    on the current stream, while ``cpu()`` would wait for other threads' work, too."""
     streams = streams_of(x.device)
     host = None if streams is None else pinned_memory(x)
     if streams is None or host is None:

@@ -1,4 +1,4 @@
-"""The ranks of torch.distributed that share a run, and how they agree: on the host, over gloo."""
+"""Find the torch.distributed ranks that share a run, and let them agree on the host, over gloo."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _LONGEST_TO_JOIN = timedelta(seconds=10)
 
 
 def distributed() -> Any:
-    """Return torch.distributed, where there is a process group; else None. Imports nothing."""
+    """Return torch.distributed if it has a process group; else None. Imports nothing."""
     found = sys.modules.get("torch.distributed")
     there_is = found is not None and found.is_available() and found.is_initialized()
     return found if there_is else None
 
 
 def rank() -> tuple[int, int]:
-    """Return the number of this process, and how many there are: of the process group, or of what
-    has started it (torchrun and accelerate say so in the environment)."""
+    """Return the number of this process, and how many there are: in the process group, or as
+    torchrun or accelerate say in the environment."""
     if (dist := distributed()) is not None:
         return int(dist.get_rank()), int(dist.get_world_size())
     with suppress(KeyError, ValueError):
@@ -41,13 +41,13 @@ def rank() -> tuple[int, int]:
 
 
 class GlooGroup:
-    """Some ranks, and a gloo group of their own, made when it is first used: what unicb says in it
-    waits for no device, and stands in nobody's way.
+    """Some ranks with a gloo group of their own, made on first use, so that unicb's messages wait
+    for no device and do not delay other communication.
 
     Args:
-        dist: torch.distributed.
-        ranks: numbers of the processes.
-        timeout: seconds after which the others have not come.
+        dist: the module torch.distributed.
+        ranks: the numbers of the processes.
+        timeout: the most seconds to wait for the other ranks.
     """
 
     def __init__(self, dist: Any, ranks: tuple[int, ...], timeout: float) -> None:
@@ -78,11 +78,11 @@ class GlooGroup:
         return heard
 
     def _met(self) -> Any:
-        """Return a group of those who have come, made without torch's list of groups: its names for
-        them depend on how many a process has, which need not be the same on each.
+        """Return a new group of the ranks, made without torch's list of groups: its names depend on
+        the number of groups in a process, which may differ between processes.
 
-        Each rank writes that it is there, by a token that is new each time, and takes it back when
-        the group is made, or is not: so nobody meets what is left of an earlier attempt.
+        Each rank announces itself by a token, new each time, and removes it whether or not the
+        group is made, so that no rank meets the rest of an earlier attempt.
         """
         dist = self._dist
         place = "unicb/" + "-".join(map(str, self._ranks)) + f"/{self._timeout.total_seconds():g}/"
@@ -94,7 +94,7 @@ class GlooGroup:
         try:
             while time.monotonic() < until:
                 if store.check(names):
-                    with suppress(RuntimeError):  # others have seen other tokens
+                    with suppress(RuntimeError):  # the other ranks have seen other tokens
                         return self._joined(store, "-".join(map(str, map(store.get, names))), own)
                 time.sleep(_LOOK_SECONDS)
             raise RuntimeError("not all have come")
@@ -110,7 +110,7 @@ class GlooGroup:
         return group
 
     def _failed(self, step: int, error: Exception) -> RankError:
-        """Return what to raise; a further run begins with another group."""
+        """Return the error to raise, and drop the group: the next run makes a new one."""
         self._group = None
         when = f"at the end of step {step}" if step >= 0 else "before the first step"
         said = str(error).strip().partition("\n")[0]
@@ -124,7 +124,7 @@ class GlooGroup:
         return rank()[0]
 
 
-#: By the process group of all, which is another one once it was destroyed and made again.
+#: Known ranks, by the id of the default process group, which changes when it is made again.
 _known: dict[int, tuple[Any, dict[tuple[tuple[int, ...], float], Ranks]]] = {}
 
 
@@ -185,7 +185,7 @@ def _of_mesh(mesh: Any) -> tuple[int, ...]:
 
 
 def _spread_over(dist: Any, models: Sequence[Any]) -> tuple[int, ...]:
-    """Return the ranks that these models say they are spread over."""
+    """Return the ranks over which these models say that they are spread."""
     own = dist.get_rank()
     found = {numbers for model in models for numbers in _said_by(model) if own in numbers}
     if not found:
@@ -214,7 +214,8 @@ def _said_by(model: Any) -> Iterator[tuple[int, ...]]:
 
 
 def _of_wrapped(modules: Iterable[Any]) -> Iterator[tuple[int, ...]]:
-    """Yield the ranks of what FSDP's first version has wrapped: its parameters are no DTensors."""
+    """Yield the ranks of modules wrapped by FSDP's first version, whose parameters are no
+    DTensors."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
     wrapper = getattr(fsdp, "FullyShardedDataParallel", None)
     for module in modules:

@@ -41,15 +41,15 @@ class Subject:
     """A subject is what is measured on every class.
 
     Attributes:
-        outcome: makes an outcome from a verdict and a reason.
-        measure: gives the outcome of one request.
-        about: what else to note of a class, from its facts.
-        without_entry: the outcome of a class that no entry builds.
-        all_cases: whether every entry is run with every case; if not, variants of a class are run
-            with the largest alone, and on a framework that takes long, only the first entry of each
-            class is run, with the largest case.
-        one_case: whether every entry, the first of its class too, is run with the largest alone.
-        scheduled_only: whether it is asked of classes alone that call no callback.
+        outcome: a function that makes an outcome from a verdict and a reason.
+        measure: a function that returns the outcome of one request.
+        about: a function that returns further notes about a class, from its facts.
+        without_entry: a function that returns the outcome for a class that no entry builds.
+        all_cases: True: every entry is run with every case. False: variants of a class are run only
+            with the largest case; and on a slow framework only the first entry of each class is
+            run, with the largest case.
+        one_case: True: every entry is run only with the largest case.
+        scheduled_only: True: only classes that call no callback are measured.
     """
 
     outcome: Callable[[str, str], Any]

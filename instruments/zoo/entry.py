@@ -38,10 +38,12 @@ class Around(NamedTuple):
     Both take the locals of the loop and a tensor.
 
     Attributes:
-        kept: gives what the loop goes on with, of what ``scheduler.step`` returned.
-        to_step: gives what is to stand in ``scheduler.step``'s result for these latents.
-        adds_noise: whether it puts back a picture with noise, so that what the model takes the
-            finished latents to be follows from two steps only nearly.
+        kept: a function that returns the latents with which the loop goes on, from the result of
+            ``scheduler.step``.
+        to_step: a function that returns the result of ``scheduler.step`` that makes the loop go on
+            with these latents.
+        adds_noise: True: the loop puts a picture back with noise, so that x0 computed from two
+            steps is only an estimate.
     """
 
     kept: Callable[[Mapping[str, Any], Any], Any]
@@ -60,14 +62,16 @@ class Entry:
             (a new generator included).
         impossible: cases that the pipeline cannot do by itself, with or without unicb, and why.
         variant: tells entries of the same class apart ("ip-adapter", "guess mode").
-        frameworks: where it can be built.
-        not_built: for a class that cannot be built here: why, as a sentence. The rest is unused.
+        frameworks: names of the frameworks on which the class can be built.
+        not_built: why the class cannot be built here, as a sentence; the other fields are then
+            unused. Empty if it can.
         saves_less: why the steps after the cut save less than the share of unconditional rows.
-        off_differs: why the pipeline, with guidance off, calls its denoiser otherwise than with
-            the conditional rows of guidance on; empty where it does not.
-        twice: whether its loop has each row of the latents twice.
-        around: what its loop does to its latents around the step; None where that is nothing.
-        returns: the output type with which it returns its latents, where no model decodes them.
+        off_differs: why, with guidance off, the denoiser does not get the conditional rows of
+            guidance on; empty if it does.
+        twice: True: the loop has each row of the latents twice.
+        around: what the loop does to its latents around the step; None if nothing.
+        returns: the output type with which the pipeline returns its latents, if no model decodes
+            them.
     """
 
     name: str

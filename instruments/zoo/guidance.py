@@ -64,7 +64,7 @@ class Guided:
             "impossible" (it cannot do this case), "not built", or "no guidance" (the class has
             none; ``bind`` says so).
         why: the reason, where it is not "exact".
-        interval, schedule: what came of ``GuidanceInterval`` and of ``GuidanceSchedule``.
+        interval, schedule: the outcomes of ``GuidanceInterval`` and ``GuidanceSchedule``.
         saved: share of the models' rows that the steps outside the interval leave out.
     """
 

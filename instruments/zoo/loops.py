@@ -68,12 +68,12 @@ def caller(entry: Entry, fx: Framework, pipeline: Any, request: Request) -> Call
 
 
 class _Stepped:
-    """Stand in a scheduler's place; a pass begins where it gets timesteps.
+    """Replace a scheduler; a pass begins when its timesteps are set.
 
     Args:
-        callback: hears of each step; None if steps are to be counted only.
-        counts: of the steps of each pass.
-        rows: of the latents, where the loop may have each twice.
+        callback: called at each step; None: steps are only counted.
+        counts: number of steps of each pass.
+        rows: number of rows of the latents, if the loop may have each twice.
         around: what the loop does to its latents around the step.
     """
 

@@ -23,10 +23,10 @@ class Measure:
     """One question about every class.
 
     Attributes:
-        name: heads its columns.
-        callback: what was bound.
-        prefix: what the names of its files begin with.
-        part: the part of a row that is about it, in files of two measures.
+        name: the heading of its columns.
+        callback: name of the callback that was bound.
+        prefix: prefix of the names of its files.
+        part: name of its part of a row, in files of two measures.
     """
 
     name: str

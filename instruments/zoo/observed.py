@@ -30,11 +30,12 @@ class Observed:
     """``Observed`` says what came of one class with one request.
 
     Attributes:
-        verdict: of the cut: "exact", "refused" (before anything is cut), "wrong", "failed" (without
-            looking, too), "not built", or "no guidance".
+        verdict: the outcome of the cut: "exact", "refused" (before anything is cut), "wrong",
+            "failed" (without looking, too), "not built", or "no guidance".
         why: the reason, where it is not "exact".
         difference: largest difference of both runs' latents, in standard deviations.
-        first: the same of guidance that is off from the first step on; None where it was not run.
+        first: the same difference with guidance off from the first step on; None if that was not
+            run.
     """
 
     verdict: str

@@ -71,12 +71,13 @@ class Shown:
         verdict: "right", "refused" (by ``bind``), "wrong", "failed" (the pipeline itself raised),
             "impossible" (the pipeline cannot do this case) or "not built".
         why: the reason, where it is not "right".
-        correlation: the least over all channels, with what the decoder got.
+        correlation: the least correlation, over all channels, with the latents that the decoder
+            got.
         size: "rows x frames x height x width" of the latents that the decoder got, in cells; of
             what is refused, the shape of the latents that callbacks get.
-        source: what frames after the first say that they show.
-        judge: what the latents are compared with: "vae", or what else decodes, or "returned" for
-            pipelines that hand their latents out.
+        source: the ``source`` of frames after the first.
+        judge: where the latents for the comparison come from: "vae" or another decoder's name, or
+            "returned" for pipelines that return their latents.
     """
 
     verdict: str
@@ -94,7 +95,7 @@ class Seen:
     Attributes:
         finals: latents at the end of the last step of each of the run's loops.
         calls: how often the callback was called.
-        decoded: what each call of the decoder got, by the decoder's name.
+        decoded: the latents that each call of a decoder got, by the decoder's name.
         output: all arrays that the pipeline returned.
     """
 
@@ -253,8 +254,8 @@ def _format(factors: Array, bias: tuple[float, ...], output_range: tuple[float, 
 
 
 def strips(frames: Iterable[PreviewFrame], width: int) -> Array:
-    """Return the strips of one step, of three channels each, as ``[rows, frames, height, width,
-    channels]``."""
+    """Return the strips of one step, of three channels each, as
+    ``[rows, frames, height, width, channels]``."""
     pictures = [np.stack([np.asarray(image) for image in frame.images]) for frame in frames]
     whole = np.concatenate(pictures, axis=-1)
     rows, height, length, channels = whole.shape
@@ -378,8 +379,8 @@ class Watched:
     """``Watched`` holds the previews of one run, and what they showed.
 
     Args:
-        channels: of the latents.
-        finals: latents like those that are to be shown; these tell how far the colours must reach.
+        channels: number of channels of the latents.
+        finals: latents like those to be shown, which give the range of the colours.
     """
 
     def __init__(self, channels: int, finals: list[Array]) -> None:

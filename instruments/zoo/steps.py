@@ -32,7 +32,7 @@ class Stepped:
         verdict: "exact", "refused" (by ``bind``), "wrong", "failed" (the pipeline itself raised),
             "impossible" (the pipeline cannot do this case) or "not built".
         why: the reason, where it is not "exact".
-        steps: how many steps were seen.
+        steps: number of steps that were seen; None if none was run.
     """
 
     verdict: str

@@ -153,7 +153,7 @@ class _Runs:
         Args:
             at_stop: "hold": the latents of the stop take the place of all later ones. "flag": the
                 pipeline's interrupt flag is set. "": nothing.
-            held: what is held instead of the latents of the stop.
+            held: latents to hold in place of the latents of the stop; None: those of the stop.
         """
         meter, latents, kept = self.new_meter(), [], []
 

@@ -1,4 +1,4 @@
-"""Faults where a step's end is told by the scheduler."""
+"""Faults where a step ends with a call of the scheduler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults where a step's end is told by a loop block, and guidance is a guider's."""
+"""Faults where a loop block ends a step, and guidance is a guider's."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""``python -m unicb``: what can be asked of an installation, a checkpoint, a recorded run.
+"""``python -m unicb``: examine an installation, a checkpoint, or a recorded run.
 
-Exit codes, of all commands: 0, it is as it should be; 1, it is not, as each command says; 2, the
-command line is wrong, or what it names cannot be found or read.
+Exit codes of all commands: 0: all is well; 1: something is not, as each command's help says; 2: the
+command line is wrong, or something that it names cannot be found or read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _COMMANDS = {
 
 
 class _Command(Protocol):
-    """A module with a command's arguments, and what it does."""
+    """A module that defines one command."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     chosen = next((word for word in arguments if word in _COMMANDS), None)
     for name, does in _COMMANDS.items():
         made = commands.add_parser(name, help=does, formatter_class=_AsWritten, allow_abbrev=False)
-        if name == chosen:  # the others are not imported
+        if name == chosen:  # only the chosen command is imported
             module = _module(name)
             made.description = module.__doc__
             module.add_arguments(made)
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 class _AsWritten(argparse.RawDescriptionHelpFormatter):
-    """Leaves descriptions as they are written."""
+    """A formatter that keeps the line breaks of descriptions."""
 
 
 def _module(name: str) -> _Command:
@@ -66,7 +66,7 @@ def _module(name: str) -> _Command:
 def _testing(arguments: list[str]) -> int:
     try:
         from unicb.testing.__main__ import main as test
-    except ImportError as error:  # which says what is missing, and how to get it
+    except ImportError as error:  # its message says what to install
         print(f"unicb testing: {error}", file=sys.stderr)
         return 2
     return test(arguments)

@@ -25,15 +25,15 @@ _OURS = ("numpy", "pillow")
 
 @dataclass(frozen=True)
 class Found:
-    """A backend as it was found.
+    """``Found`` holds what ``doctor`` found out about one backend.
 
     Attributes:
-        name: of its entry point.
-        state: ``"loads"``; ``"not installed"``: its framework is not there; ``"broken"``.
-        versions: of the packages that it stands on, those that are there.
-        devices: that its framework finds.
-        cause: why it does not load, outermost first.
-        remedy: what to do about that.
+        name: name of the backend's entry point.
+        state: ``"loads"``; ``"not installed"``: its framework is not installed; or ``"broken"``.
+        versions: the versions of those packages that it needs and that are installed.
+        devices: the devices that its framework finds, such as ``"cuda:0"``.
+        cause: why the backend does not load: the chain of errors, outermost first.
+        remedy: what to do about it; None if the backend loads.
     """
 
     name: str
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def examined(name: str) -> Found:
-    """Load a backend and its framework, and say what comes of it."""
+    """Try to load a backend and its framework, and return what was found."""
     try:
         backend = load_backend(name)
     except BackendLoadError as error:
@@ -83,14 +83,14 @@ def examined(name: str) -> Found:
 
 
 def _missing(backend: Backend) -> list[str]:
-    """Return the framework's name, and that of the package with its pipelines, where missing."""
+    """Return those of the framework's package and its pipelines' package that are not installed."""
     found = [name for name in _distributions(backend)[:1] if name not in _installed([name])]
     package = getattr(backend, "package", "")
     return [*found, *([package] if package and find_spec(package) is None else [])]
 
 
 def _distributions(backend: Backend) -> Sequence[str]:
-    # A backend need not derive from ours, and what it has to have does not include this.
+    # A backend need not derive from `Backend`, and `distributions` is optional.
     return getattr(backend, "distributions", ())
 
 

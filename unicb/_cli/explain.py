@@ -49,8 +49,8 @@ def explanations(what: str, backend: str | None = None) -> Iterator[Explanation]
     """Yield what works on a checkpoint's pipeline, or a class, for each backend that has it.
 
     Raises:
-        BackendNotFoundError, BackendLoadError: the backend that was named.
-        ValueError: no such folder or class; says where it was looked for.
+        BackendNotFoundError, BackendLoadError: the named backend does not exist, or does not load.
+        ValueError: there is no such folder or class; the message says where it was looked for.
     """
     checkpoint = Checkpoint(Path(what)) if Path(what).is_dir() else None
     name = what if checkpoint is None else checkpoint.class_name
@@ -84,7 +84,7 @@ def _libraries(backend: str | None) -> Iterator[ModuleType]:
             yield import_module(library_of(get_backend(name)))
         except (BackendLoadError, ImportError, OSError, RuntimeError, ValueError):
             if backend is not None:
-                raise  # elsewhere it is one of those that are not installed: see `doctor`
+                raise  # without --backend, a backend that does not load is passed over
 
 
 def _of_ones_own(path: str) -> tuple[type, ModuleType]:

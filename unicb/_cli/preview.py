@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Returns 0; whatever goes wrong is raised."""
+    """Returns 0; raises on any error."""
     recorded = load_trajectory(options.file)
     latents, count = recorded.latents, len(recorded.steps)
     if not count:
@@ -103,7 +103,7 @@ def _format(options: argparse.Namespace, latents: npt.NDArray[Any]) -> LatentFor
 def _pictures(
     colours: ColourMap, latents: npt.NDArray[Any], cells: Sequence[int] | None
 ) -> list[Image.Image]:
-    # On the host, halves are no faster.
-    ops = cast(TensorOps, HostOps())  # to make colours takes no concat
+    # Half-precision numbers are no faster on the host.
+    ops = cast(TensorOps, HostOps())  # HostOps lacks concat, which making colours does not need
     made = colours.rgb(latents.astype(np.float32), ops, cells)
     return [Image.fromarray(picture) for picture in made.pixels]

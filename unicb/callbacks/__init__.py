@@ -1,4 +1,4 @@
-"""Collect the callbacks that come with unicb, one concern a file."""
+"""Provide the callbacks that come with unicb, one concern per file."""
 
 from typing import TYPE_CHECKING
 

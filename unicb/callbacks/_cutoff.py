@@ -1,4 +1,4 @@
-"""Find the step after which something is cut off, counted as the frameworks do."""
+"""Find the step after which something is cut off; steps count as in the frameworks."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _HINT = "; to cut after a given step, pass cutoff_step_index"
 
 
 class Cutoff:
-    """A cutoff is a step given by the share of the steps before it, or by its index.
+    """A cutoff is a step, given by the share of the steps before it or by its index.
 
     Args:
         owner: the callback's name, for messages.
-        ratio: in 0..1; the step is ``int(num_timesteps * ratio)``.
-        index: of the step, from 0.
+        ratio: share of the steps, in 0..1; the cutoff is step ``int(num_timesteps * ratio)``.
+        index: index of the step, from 0.
 
     Raises:
-        ValueError: not exactly one of the two is given, or it is out of range.
-        TypeError: it is no number.
+        ValueError: not exactly one of ``ratio`` and ``index`` is given, or it is out of range.
+        TypeError: the one given is no number.
     """
 
     def __init__(self, owner: str, ratio: float | None, index: int | None) -> None:
@@ -39,9 +39,8 @@ class Cutoff:
     def is_over(self, step: Step) -> bool:
         """Return whether the cutoff has come by the end of ``step``.
 
-        It never has at the run's last step, where a cut would change nothing, nor between the two
-        halves of a step of a scheduler of order 2. A cutoff beyond the last step warns at the
-        first.
+        False at the run's last step, where a cut would change nothing, and between the two halves
+        of a step of a scheduler of order 2. A cutoff beyond the last step warns at the first step.
         """
         cutoff = self._step(step.num_timesteps)
         if step.index == 0 and cutoff >= step.num_timesteps and self._index is not None:

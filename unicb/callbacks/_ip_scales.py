@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 #: What a pipeline's ``set_ip_adapter_scale`` takes: a number, a dict by block, a list by adapter.
 Scale: TypeAlias = float | dict[str, Any] | list[Any]
 
-# diffusers' load_ip_adapter puts the adapters' attention into the one or the other.
+# diffusers' load_ip_adapter puts the adapters' attention into one of these models.
 _MODELS = ("unet", "transformer")
 _IN_BLOCK = re.compile(r"(down|up)_blocks\.(\d+)\.attentions\.(\d+)\.|(mid)_block\.")
 
 
 def checked_scale(name: str, value: Any) -> Scale:
-    """Return ``value``, if it has the form of a scale: numbers, and lists and dicts of them.
+    """Return ``value``, if it is a scale: a number, or a list or dict of scales.
 
     Raises:
-        TypeError, ValueError: it does not.
+        TypeError, ValueError: ``value`` is no scale.
     """
     if isinstance(value, list):
         if not value:
@@ -48,11 +48,11 @@ class Adapters:
 
     Attributes:
         model: the denoiser.
-        processors: their attention processors, by name. Each has in ``scale`` one for each
-            adapter, or (where there can be one only) a number.
+        processors: the adapters' attention processors, by name. Each one's ``scale`` is a list with
+            one number for each adapter, or a number if there can be only one adapter.
 
     Raises:
-        UnsupportedPipelineError: there are none.
+        UnsupportedPipelineError: no IP-Adapter is loaded.
     """
 
     def __init__(self, owner: str, pipeline: Any) -> None:
@@ -67,7 +67,7 @@ class Adapters:
         for name in _MODELS:
             model = getattr(pipeline, name, None)
             found = getattr(model, "attn_processors", None) or {}
-            # What only processors of IP-Adapters have, of every class that there is.
+            # Attributes that all classes of IP-Adapter processors have, and no other processors.
             ours = {n: p for n, p in found.items() if hasattr(p, "to_k_ip") and hasattr(p, "scale")}
             if ours:
                 self.model, self.processors = model, ours
@@ -83,8 +83,9 @@ class Adapters:
         return len(scale) if isinstance(scale, list) else 1
 
     def blocks(self) -> dict[str, set[str]]:
-        """Return the names of the UNet's blocks that the adapters act in: ``{"up": {"block_0"},
-        "mid": …}``; empty for a transformer, whose blocks have no such names."""
+        """Return the names of the UNet's blocks that the adapters act in:
+        ``{"up": {"block_0"}, "mid": …}``; empty for a transformer, whose blocks have no such
+        names."""
         found: dict[str, set[str]] = {}
         for match in map(_IN_BLOCK.match, self.processors):
             if match is not None and match[4]:
@@ -94,11 +95,12 @@ class Adapters:
         return found
 
     def check(self, name: str, scale: Scale) -> None:
-        """Check that the pipeline can be given ``scale``.
+        """Check that ``scale`` fits the pipeline.
 
         Raises:
-            ValueError: it has another number of scales, or names blocks that are not there.
-            TypeError: the pipeline's scales have another form.
+            ValueError: ``scale`` has the wrong number of entries, or names blocks that do not
+                exist.
+            TypeError: the pipeline takes no scale of this form, such as a dict by blocks.
         """
         kind, blocks = type(self._pipeline).__name__, self.blocks()
         if isinstance(scale, float):
@@ -116,14 +118,15 @@ class Adapters:
                 self._check_blocks(name, item, blocks)
 
     def assign(self, scale: Scale) -> None:
-        """Give the pipeline ``scale`` in its own way."""
-        # A UNet's takes a list of one for each adapter only; a transformer's repeats a number.
+        """Set ``scale`` by the pipeline's own method."""
+        # A UNet's method takes only a list with a scale for each adapter; a transformer's repeats a
+        # number.
         if isinstance(scale, float) and self.blocks():
             scale = [scale] * self.count
         self._pipeline.set_ip_adapter_scale(deepcopy(scale))
 
     def values(self) -> list[Any]:
-        """Copy the scales that the processors have."""
+        """Return a copy of the processors' scales, in their order."""
         return [deepcopy(processor.scale) for processor in self.processors.values()]
 
     def _check_count(self, name: str, given: int) -> None:
@@ -151,12 +154,12 @@ class Adapters:
                 )
 
     def _check_blocks(self, name: str, scale: dict[str, Any], blocks: dict[str, set[str]]) -> None:
-        if "mid" not in blocks:  # where the pipeline's own method fails with any dict
+        if "mid" not in blocks:  # the pipeline's own method then fails with any dict
             raise ValueError(
                 f"{name} is a dict, which set_ip_adapter_scale does not take for a UNet without "
                 "attention in its middle block; give it a number"
             )
-        # The pipeline's own method passes over the names of blocks that it does not know.
+        # The pipeline's own method ignores names of unknown blocks.
         given = [(key, None) for key in scale]
         given += [
             (key, block) for key, item in scale.items() if isinstance(item, dict) for block in item
@@ -193,8 +196,8 @@ class Adapters:
 
 
 class HeldScales:
-    """``HeldScales`` holds the scales of a pipeline's IP-Adapters in one run. In other calls on the
-    same denoiser, each attention has its own meanwhile."""
+    """``HeldScales`` holds the scales of a pipeline's IP-Adapters for one run. Other calls on the
+    same denoiser use the scales from before."""
 
     def __init__(self, adapters: Adapters, run: Run) -> None:
         self.adapters, self._run = adapters, run
@@ -203,13 +206,13 @@ class HeldScales:
             run.hold(processor, "scale", deepcopy(processor.scale))
 
     def assign(self, scale: Scale) -> None:
-        """Give the pipeline ``scale``, if it is another than the last that was given here."""
+        """Set ``scale`` on the pipeline, if it differs from the last one set here."""
         if scale != self._scale:
             with self._run.as_own():
                 self.adapters.assign(scale)
             self._scale = scale
 
     def values(self) -> list[Any]:
-        """Copy the scales that the processors have in the run."""
+        """Return a copy of the processors' scales in the run, in their order."""
         with self._run.as_own():
             return self.adapters.values()

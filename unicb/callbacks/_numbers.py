@@ -1,4 +1,4 @@
-"""Number runs."""
+"""Count runs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 
 class Numbers:
-    """Give out 0, 1, 2 and so on, each once, whatever threads ask.
+    """Return 0, 1, 2 and so on, each once, to any number of threads.
 
-    Unlike ``itertools.count``, it can be pickled in every Python; a copy goes on from where it is.
+    Unlike ``itertools.count``, this can be pickled in every Python; a copy continues the count.
     """
 
     def __init__(self, following: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""Embeddings of a user's own, by the names that the loop has for them."""
+"""Match a user's own embeddings to the loop's names for embeddings."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ def named_embeddings(
     ``pooled_prompt_embeds``.
 
     Args:
-        given: by the user.
-        loop: of the pipeline's class.
-        backend: of its framework.
-        kind: the class's name, for messages.
-        negative: whether they are those of a negative prompt.
+        given: the user's embeddings.
+        loop: the facts about prompts of the pipeline class's loop.
+        backend: the backend of the pipeline's framework.
+        kind: name of the pipeline's class, for messages.
+        negative: True for the embeddings of a negative prompt.
 
     Raises:
-        TypeError: they are no tensors of that framework.
-        ValueError: they are more or others than the loop has, or lack one of these.
+        TypeError: the embeddings are no tensors of that framework.
+        ValueError: there are more embeddings than the loop has, one has an unknown name, or one is
+            missing.
     """
     for part in given.tensors():
         if not backend.is_tensor(part):

@@ -1,4 +1,4 @@
-"""Prompts as callbacks are given them: texts, or embeddings."""
+"""Read prompts as users give them to callbacks: texts, or embeddings."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 
 from unicb.checks import shown
 
-#: One text for all pictures, or one for each of the prompts that the pipeline is called with; or a
-#: dict with such for ``prompt`` and ``prompt_2``. Or embeddings: a tensor, what the pipeline's
-#: ``encode_prompt`` or compel returns, or a dict of tensors by diffusers' names.
+#: One text for all pictures, or a list with one text for each prompt of the pipeline's call; or a
+#: dict with texts for ``prompt`` and ``prompt_2``. Or embeddings: a tensor, the result of the
+#: pipeline's ``encode_prompt`` or of compel, or a dict of tensors by diffusers' names.
 Prompt: TypeAlias = Any
 
 _TEXTS = re.compile(r"(negative_)?prompt(_\d+)?$")
@@ -25,7 +25,7 @@ class Texts:
     """Texts to encode.
 
     Attributes:
-        by_name: those of ``prompt``, and of ``prompt_2`` and so on where they are other ones: one
+        by_name: texts by ``"prompt"``, and by ``"prompt_2"`` and so on if these differ: one text
             for all pictures, or one for each prompt of the call.
     """
 
@@ -37,7 +37,7 @@ class Texts:
 
     @property
     def lengths(self) -> set[int]:
-        """Return how many texts there are in each of its lists."""
+        """Return the numbers of texts that occur among its lists."""
         return {len(texts) for _, texts in self.by_name if not isinstance(texts, str)}
 
     def __str__(self) -> str:
@@ -49,11 +49,11 @@ class Texts:
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """Tensors that stand for a prompt.
+    """Tensors given in place of a prompt's text.
 
     Attributes:
-        parts: by name; or in the order in which ``encode_prompt`` returns them, None for what it
-            does not; or one tensor.
+        parts: tensors by name; or a sequence in the order of ``encode_prompt``'s results, with None
+            for a result that is missing; or a single tensor.
     """
 
     parts: Any
@@ -72,16 +72,16 @@ Given: TypeAlias = Texts | Embeddings
 
 
 def given_prompt(what: str, value: Any, *, negative: bool = False) -> Given:
-    """Return what a user means by a prompt.
+    """Return a user's prompt as :class:`Texts` or :class:`Embeddings`.
 
     Args:
-        what: whose it is, for messages.
-        value: what was given.
-        negative: whether it is to be a negative prompt.
+        what: the prompt's name in messages.
+        value: the prompt as given.
+        negative: True for a negative prompt.
 
     Raises:
-        TypeError: it is none.
-        ValueError: it is empty, or names what belongs elsewhere.
+        TypeError: ``value`` is no prompt.
+        ValueError: ``value`` is empty, or has names that belong to another argument.
     """
     if isinstance(value, str):
         return Texts((("prompt", value),))
@@ -89,7 +89,7 @@ def given_prompt(what: str, value: Any, *, negative: bool = False) -> Given:
         return Embeddings(value)
     if isinstance(value, Mapping):
         return _by_name(what, value, negative)
-    if _is_tensor(getattr(value, "embeds", None)):  # compel's, in its later releases
+    if _is_tensor(getattr(value, "embeds", None)):  # the result of later releases of compel
         if negative and getattr(value, "negative_embeds", None) is not None:
             raise ValueError(
                 f"{what} has embeddings of a prompt and of a negative one; give those that are "
@@ -139,6 +139,6 @@ def _texts(value: Any) -> str | tuple[str, ...] | None:
 
 
 def _is_tensor(value: Any) -> bool:
-    """Return whether it looks like one, of any framework: ``bind`` knows of which."""
+    """Return whether ``value`` looks like a tensor of any framework; ``bind`` checks of which."""
     is_one = hasattr(value, "shape") and hasattr(value, "dtype")
     return is_one and not isinstance(value, type)

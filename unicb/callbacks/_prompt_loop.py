@@ -1,10 +1,10 @@
 """Read how a class of pipeline encodes its prompts, and which embeddings its loop takes back.
 
 Pipelines are written alike: ``prompt_embeds, ... = self.encode_prompt(prompt=prompt, ...)`` before
-the loop, and ``prompt_embeds = callback_outputs.pop("prompt_embeds", prompt_embeds)`` in it. From
-the first one knows how to encode another prompt as this call did; from the second, which of the
-results can be exchanged. What ``_callback_tensor_inputs`` lists is not enough to know that: some
-loops take back less, or go on with something that they made of it before.
+the loop, and ``prompt_embeds = callback_outputs.pop("prompt_embeds", prompt_embeds)`` in it. The
+first shows how to encode another prompt as this call did; the second, which of the results can be
+exchanged. The list in ``_callback_tensor_inputs`` does not show that: some loops take back less, or
+go on with a tensor that they computed from the embeddings before.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from typing import Any, Literal
 from unicb.errors import UnsupportedPipelineError
 from unicb.pipelines.source import CallSource
 
-#: Where an argument of ``encode_prompt`` comes from: a local of the loop, an attribute of the
-#: pipeline, or the value itself.
+#: Where an argument of ``encode_prompt`` comes from: a local variable of the loop or an attribute
+#: of the pipeline, each with its name; or a constant, with its value.
 Source = tuple[Literal["local", "attribute", "value"], Any]
 
 _OTHER_PROMPTS = re.compile(r"(negative_)?prompt(_\d+)?$")
 _ENCODED = re.compile(r"embeds|mask$")
 _PER_PROMPT = re.compile(r"num_\w+_per_prompt$")
-#: Positions of tokens: the same for all prompts of one length.
+#: Names of tensors of token positions, which are the same for all prompts of one length.
 _POSITIONS = re.compile(r"_ids$")
-#: What a tensor's attributes tell of it without its numbers.
+#: Attributes of a tensor that do not depend on its numbers.
 _OF_ITS_KIND = ("dtype", "device", "shape", "ndim")
-#: Stable Diffusion XL's loops have the pooled embeddings under another name.
+#: Stable Diffusion XL's loops call the pooled embeddings by another name.
 _ALIASES = {"pooled_prompt_embeds": "add_text_embeds"}
 
 
@@ -39,11 +39,11 @@ class EncoderCall:
     """``EncoderCall`` describes one call of ``encode_prompt``.
 
     Attributes:
-        results: names under which the loop has what it returns; "" for what is dropped.
-        arguments: where the arguments that are not prompts come from, by name.
-        prompts: where those that are prompts come from, by name.
-        main: name of the argument that takes the prompts.
-        parameters: names of all parameters.
+        results: the loop's names for the results; "" for a result that it drops.
+        arguments: where the arguments other than prompts come from, by parameter name.
+        prompts: where the prompts come from, by parameter name.
+        main: name of the parameter that takes the first prompts.
+        parameters: names of all parameters of ``encode_prompt``.
     """
 
     results: tuple[str, ...]
@@ -63,12 +63,12 @@ class EncoderCall:
         """Return what ``encode_prompt`` returns for these prompts, by the loop's names.
 
         Args:
-            pipeline: whose method it is.
-            values: the loop's locals that :meth:`locals` names.
-            prompts: texts, one a row.
-            negative: negative prompts, one a row; None leaves guidance out.
-            others: what the further prompts are ("prompt_2", "negative_prompt_2"), where not the
-            same.
+            pipeline: the pipeline whose ``encode_prompt`` is called.
+            values: the loop's local variables that :meth:`locals` names, by name.
+            prompts: texts, one for each row.
+            negative: negative prompts, one for each row; None: without guidance.
+            others: further prompts that differ from ``prompts``, by name ("prompt_2",
+                "negative_prompt_2").
         """
         given = {name: _value(source, pipeline, values) for name, source in self.arguments.items()}
         given |= {name: 1 for name in given if _PER_PROMPT.match(name)}
@@ -87,7 +87,7 @@ class EncoderCall:
         return {name: part for name, part in zip(self.results, parts, strict=False) if name}
 
     def locals(self) -> Iterator[str]:
-        """Yield the names of the loop's locals that an encoding needs."""
+        """Yield the names of the loop's local variables that :meth:`encode` needs."""
         for kind, name in (*self.arguments.values(), *self.prompts.values()):
             if kind == "local":
                 yield name
@@ -113,9 +113,9 @@ class Slot:
     """A slot is a tensor of the loop that holds embeddings of the prompts.
 
     Attributes:
-        name: the loop's name for it, by which it is given back.
-        call: index of the encoder's call.
-        result: name of what that call returns for it.
+        name: the loop's name for the tensor, also in the dict that it takes back from callbacks.
+        call: index of the call in :attr:`PromptLoop.calls` that makes the tensor.
+        result: name of the result of that call.
     """
 
     name: str
@@ -129,13 +129,14 @@ class Slot:
 
 @dataclass(frozen=True)
 class PromptLoop:
-    """Hold what the code of a pipeline's class says of its prompts.
+    """Hold what the code of a pipeline's class shows about its prompts.
 
     Attributes:
-        calls: of ``encode_prompt``, but for those with negative prompts alone.
-        slots: which embeddings can be exchanged.
-        taken: all names that the loop takes back from its callback and goes on with.
-        kept: names of other results of ``encode_prompt`` for the prompts, which it does not.
+        calls: the calls of ``encode_prompt``, except those for negative prompts only.
+        slots: the embeddings that can be exchanged during the loop.
+        taken: names of all tensors that the loop takes back from its callback and uses.
+        kept: names of results of ``encode_prompt`` for the prompts that the loop does not take
+            back.
     """
 
     calls: tuple[EncoderCall, ...]
@@ -145,13 +146,14 @@ class PromptLoop:
 
 
 def own_results(loop: PromptLoop) -> list[str]:
-    """Return the names of what ``encode_prompt`` makes of a prompt, in its order."""
+    """Return the names of ``encode_prompt``'s results for a prompt, in its order."""
     every = (name for call in loop.calls for name in call.results)
     return [*dict.fromkeys(name for name in every if _is_own(name))]
 
 
 def _is_own(result: str) -> bool:
-    """Return whether it is made of the prompt, and not of a negative one, or of its length."""
+    """Return whether the result depends on the prompt's text: not on a negative prompt, or only on
+    its length."""
     return bool(result) and not (result.startswith("negative_") or _POSITIONS.search(result))
 
 
@@ -159,7 +161,8 @@ def prompt_loop(kind: type) -> PromptLoop:
     """Return how ``kind`` encodes prompts.
 
     Raises:
-        UnsupportedPipelineError: it is not known, or its loop takes no embeddings back.
+        UnsupportedPipelineError: the code of ``kind`` does not show it, or its loop takes no
+            embeddings back from callbacks.
     """
     source = CallSource.of(kind)
     return source.once(_read, kind, source)
@@ -253,13 +256,13 @@ def _taken(tree: ast.FunctionDef) -> Iterator[str]:
         return
     inner = min(loops, key=lambda loop: sum(1 for _ in ast.walk(loop)))
     popped = dict(_popped(inner))
-    # Handing it to the callback is no use of it.
+    # To hand a tensor to the callback does not count as using it.
     handing: list[ast.AST] = [
         node
         for node in ast.walk(inner)
         if isinstance(node, ast.Assign) and "callback_kwargs" in ast.unparse(node.targets[0])
     ]
-    # Nor is it to ask for its dtype.
+    # To read its dtype does not count either.
     about = [
         node
         for node in ast.walk(inner)

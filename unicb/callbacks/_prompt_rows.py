@@ -1,4 +1,4 @@
-"""Find the rows that the prompts have in a tensor of the loop."""
+"""Find the prompts' rows in a tensor of the loop."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Rows:
     """``Rows`` tells which rows of one tensor belong to which picture, at one step.
 
     Attributes:
-        batch: how many pictures are made.
+        batch: number of pictures that the run makes.
 
     Raises:
-        UnsupportedPipelineError: the tensor has another number of rows than is known.
+        UnsupportedPipelineError: the tensor's number of rows does not fit the number of pictures.
     """
 
     def __init__(self, step: Step, name: str, tensor: Tensor) -> None:
@@ -50,7 +50,8 @@ class Rows:
         )
 
     def of(self, part: Part, tensor: Tensor) -> Tensor | None:
-        """Return the rows of a part, one for each picture; None where the tensor has none of it."""
+        """Return the rows of a part of guidance, one for each picture; None if the tensor has no
+        such rows."""
         if part not in self._order:
             return None
         size = self.batch * self._repeats
@@ -58,7 +59,8 @@ class Rows:
         return tensor[start : start + size : self._repeats]
 
     def put(self, backend: Backend, tensor: Tensor, parts: Mapping[Part, Tensor]) -> Tensor:
-        """Return ``tensor`` with these, of one row a picture, in place of their parts' rows."""
+        """Return a copy of ``tensor`` with new rows for some parts; each has one row for each
+        picture."""
         size = self.batch * self._repeats
         blocks: list[Tensor] = []
         for index, part in enumerate(self._order):

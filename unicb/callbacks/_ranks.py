@@ -1,4 +1,4 @@
-"""Several processes may be about to write the same."""
+"""Notice that several processes are about to write the same file."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 def written_by_other_rank(run: Run, path: str) -> str | None:
-    """Claim the path of a file, or of a template, for this process. Where one of those that were
-    started together with it writes there already: what to tell its user; else None.
+    """Claim the path of a file, or of a template, for this process. Returns None; or a message for
+    the user, if another process of the same start writes there already.
 
     Args:
-        run: which is to be written.
-        path: with its fields; one that has ``{rank}`` is nobody else's.
+        run: the run that is to be written.
+        path: the path with its fields; a path with ``{rank}`` differs between processes.
     """
     backend = run.target.backend
     own, size = backend.rank()

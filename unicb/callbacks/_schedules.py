@@ -18,21 +18,20 @@ Schedule: TypeAlias = V | Callable[[float], V] | Sequence[tuple[float, V]]
 
 
 class Scheduled(Generic[V]):
-    """``Scheduled`` is a :data:`Schedule` that has been checked, and says its value at any
-    progress.
+    """``Scheduled`` is a checked :data:`Schedule`, which returns its value at any progress.
 
     A table is a list of ``(progress, value)`` tuples, by rising progress, the first at 0.0: each
-    value holds from its progress on, up to that of the next.
+    value holds from its progress up to the next one's.
 
     Args:
         name: what the schedule is called in messages.
-        schedule: see :data:`Schedule`.
-        check: turns a value into what :meth:`at` returns; is called with a name for messages and
-            the value, and raises TypeError or ValueError.
+        schedule: a value, a function, or a table: see :data:`Schedule`.
+        check: called with a name for messages and a value; returns the value for :meth:`at`, or
+            raises TypeError or ValueError.
 
     Raises:
-        TypeError, ValueError: ``check`` refuses a value; a table is empty, not sorted, does not
-            start at 0.0, or has something else in it than such tuples with progress in 0..1.
+        TypeError, ValueError: ``check`` refuses a value; or a table is empty, is not sorted, does
+            not start at 0.0, or has an item that is no such tuple with progress in 0..1.
     """
 
     def __init__(self, name: str, schedule: Schedule[V], check: Callable[[str, Any], V]) -> None:
@@ -58,7 +57,7 @@ class Scheduled(Generic[V]):
         """Return the value at ``progress`` in 0..1.
 
         Raises:
-            TypeError, ValueError: a function's answer is refused by ``check``.
+            TypeError, ValueError: ``check`` refuses a function's result.
         """
         if self._function is not None:
             answer = self._function(progress)
@@ -66,10 +65,10 @@ class Scheduled(Generic[V]):
         return self._values[bisect_right(self._starts, progress) - 1]
 
     def samples(self) -> tuple[V, ...]:
-        """Return all values that the schedule can have; of a function, those at 0.0 and 1.0.
+        """Return all values of a constant or a table; for a function, its values at 0.0 and 1.0.
 
         Raises:
-            TypeError, ValueError: as :meth:`at`.
+            TypeError, ValueError: as from :meth:`at`.
         """
         if self._function is not None:
             return self.at(0.0), self.at(1.0)
@@ -77,14 +76,13 @@ class Scheduled(Generic[V]):
 
 
 def linear(start: float, end: float) -> Callable[[float], float]:
-    """Make a schedule that goes from ``start`` at progress 0.0 to ``end`` at 1.0 in a straight
-    line."""
+    """Make a schedule that changes linearly from ``start`` at progress 0.0 to ``end`` at 1.0."""
     first, last = number("start", start), number("end", end)
     return partial(_straight, first, last)
 
 
 def cosine(start: float, end: float) -> Callable[[float], float]:
-    """Make a schedule from ``start`` to ``end`` on half a wave of the cosine: slow at both ends."""
+    """Make a schedule from ``start`` to ``end`` along half a cosine wave: slow at both ends."""
     first, last = number("start", start), number("end", end)
     return partial(_wave, first, last)
 
@@ -98,8 +96,8 @@ def _wave(first: float, last: float, progress: float) -> float:
 
 
 def _is_table(schedule: Any) -> bool:
-    """Return whether the schedule is a table: a list with a tuple in it. Other lists are values,
-    such as one scale for each adapter."""
+    """Return whether the schedule is a table: a list that contains a tuple. Other lists are values,
+    such as a scale for each adapter."""
     if not isinstance(schedule, list | tuple):
         return False
     return not schedule or any(isinstance(item, tuple) for item in schedule)

@@ -1,9 +1,10 @@
 """Write files of latents step by step, without holding them all: ``.npz`` and ``.safetensors``.
 
-Latents are appended to a temporary file beside the final one. Both formats want to know first how
-many there are, so when the run is over they are copied behind their header, and the whole file gets
-its name. safetensors is written by hand, for its own functions want all tensors at once: 8 bytes
-with the length of a JSON header, the header, the bytes (github.com/huggingface/safetensors).
+Latents are appended to a temporary file beside the final one. Both formats start with a header that
+has the number of steps, so when the run is over, the header is written, the latents are copied
+behind it, and the file gets its final name. safetensors files are written by hand, because its own
+functions need all tensors at once: 8 bytes with the length of a JSON header, the header, the
+tensors' bytes (github.com/huggingface/safetensors).
 """
 
 from __future__ import annotations
@@ -32,21 +33,21 @@ _SAFETENSORS_NAMES = {"float16": "F16", "float32": "F32", "float64": "F64", "int
 _DTYPES = {name: dtype for dtype, name in _SAFETENSORS_NAMES.items()}
 
 
-@dataclass(frozen=True, eq=False)  # arrays cannot be compared to a truth value
+@dataclass(frozen=True, eq=False)  # comparing arrays gives no truth value
 class RecordedLatents:
     """``RecordedLatents`` holds a run's latents, as :class:`unicb.callbacks.trajectory.Trajectory`
     wrote them.
 
-    They equal themselves only; compare their arrays.
+    An object equals only itself; compare its arrays instead.
 
     Attributes:
-        latents: ``[n, *shape]`` of the n steps recorded, float16, float32 or float64 (bfloat16
-            widened to float32).
-        steps: ``[n]`` int64, the index of each step, from 0.
-        timesteps: ``[n]`` float64, the scheduler's.
-        sigmas: ``[n]`` float64: the noise level of these latents in the scheduler's ``sigmas``; NaN
-            where it has none.
-        num_timesteps: how many steps the run was to have.
+        latents: the latents after the n recorded steps: ``[n, *shape]``, float16, float32 or
+            float64 (bfloat16 widened to float32).
+        steps: index of each recorded step, from 0: ``[n]`` int64.
+        timesteps: the scheduler's timestep of each: ``[n]`` float64.
+        sigmas: the noise level of each step's latents, from the scheduler's ``sigmas``: ``[n]``
+            float64; NaN if the scheduler has none.
+        num_timesteps: number of steps that the run was to have.
     """
 
     latents: _Array
@@ -60,7 +61,7 @@ class TrajectoryFile:
     """Write one run's file, step by step.
 
     Args:
-        path: ends in .npz or .safetensors. Folders are made.
+        path: where to write; ends in .npz or .safetensors. Missing folders are made.
 
     Raises:
         OSError: the folder cannot be made or written to.
@@ -81,8 +82,8 @@ class TrajectoryFile:
         """Add a step.
 
         Raises:
-            OSError: the disk is full, or gone.
-            ValueError: the latents are of another shape or dtype than those of the first step.
+            OSError: the disk is full, or cannot be written to any more.
+            ValueError: the latents differ in shape or dtype from those of the first step.
         """
         if self._first is None:
             self._first = latents[:0].copy()
@@ -92,17 +93,18 @@ class TrajectoryFile:
                 f"latents became {latents.shape} {latents.dtype} at step {index}, and a file holds "
                 f"one kind: {self._shape} {self._dtype}"
             )
-        # One that is written in part is not counted, and cut off by the next.
+        # Latents written only in part are not counted, and the next append overwrites them.
         self._raw.seek(len(self._steps) * latents.nbytes)
         self._raw.write(np.ascontiguousarray(latents).data)
         self._steps.append((index, timestep, sigma))
         self._num_timesteps = num_timesteps
 
     def close(self) -> None:
-        """Put the file in its place, with the steps that it has; none makes no file.
+        """Write the final file, with the steps appended so far; without any step, there is no file.
 
         Raises:
-            OSError: the disk is full, or gone. The file that was there before still is.
+            OSError: the disk is full, or cannot be written to any more. An earlier file of this
+                name stays.
         """
         part = self._path.with_name(f".{os.urandom(8).hex()}.tmp")
         try:
@@ -117,7 +119,7 @@ class TrajectoryFile:
                     path.unlink()
 
     def copy_to(self, file: IO[bytes]) -> None:
-        """Copy the bytes of all latents to a file."""
+        """Copy the bytes of all latents to an open file."""
         self._raw.seek(0)
         self._raw.truncate(len(self._steps) * math.prod(self._shape) * self._dtype.itemsize)
         shutil.copyfileobj(self._raw, file, 1 << 20)
@@ -196,7 +198,7 @@ def load_trajectory(path: str | os.PathLike[str]) -> RecordedLatents:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no such file.
+        ValueError: the file was not written by a Trajectory.
 
     Example:
         >>> image = bind(pipe, Trajectory("run.npz", every=5))("a red star")[0]

@@ -13,20 +13,20 @@ class CFGCutoff(GuidedSteps):
     ``cutoff_step_index``, as in diffusers: that step is the last with guidance, so index 0 and
     ratio 0.0 leave it on for one step. With a scheduler of order 2, which counts its half steps,
     a cut that falls between two halves waits for the second. A cut at the last step changes
-    nothing, and so does one in a run whose guidance is off from the start. The pipeline is put
-    back as it was at the end of the run.
+    nothing, nor does a cut in a run whose guidance is off from the start. At the end of the run,
+    the pipeline's settings are put back.
 
     Args:
         cutoff_step_ratio: share of the steps after which to cut, in 0..1.
-        cutoff_step_index: index of the step after which to cut, from 0. Beyond the run's last
-            step, it never happens, and a warning says so.
+        cutoff_step_index: index of the step after which to cut, from 0. If it is beyond the run's
+            last step, there is no cut, and a warning says so.
 
     Raises:
-        ValueError: not exactly one of the two is given, or it is out of range.
-        TypeError: it is no number.
-        UnsupportedPipelineError: from ``bind``: the class has no CFG, or how its CFG works is not
-            known; from the first step after the cut, before a picture is spoilt: the loop does
-            not do what is known of its class.
+        ValueError: not exactly one of the two arguments is given, or it is out of range.
+        TypeError: the one given is no number.
+        UnsupportedPipelineError: from ``bind``: the class has no classifier-free guidance, or unicb
+            does not know how it works there. From the first step after the cut, before a picture is
+            spoilt: the loop does not work as unicb's facts about its class say.
 
     Example:
         >>> image = bind(pipe, CFGCutoff(0.4))("a red star")[0]

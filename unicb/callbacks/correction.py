@@ -1,4 +1,4 @@
-"""Correct the latents on the way: colour casts, outliers, and a narrow range."""
+"""Correct the latents during a run: colour casts, outliers, and a narrow range."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ from unicb.tensors import mean
 if TYPE_CHECKING:
     from unicb import Target
 
-#: Where the soft clamp begins, as a share of its bound: 3.5 of 4, the article's figures.
+#: Where the soft clamp begins, as a share of its bound: 3.5 of 4, as in the article.
 _KNEE = 0.875
 
 
 class LatentCorrection(Callback):
-    """Centre the latents, clamp them softly, and stretch their range, each as the run goes on.
+    """Centre the latents, clamp them softly, and stretch their range, at the end of each step.
 
     The idea is that of "Explaining the SDXL latent space" (Timothy Alexis Vass, Hugging Face blog,
     2023): a mean of the latents' channels away from 0 is a colour cast, outliers are burnt spots,
-    and a range that is not used is dull colours. The formulas are our own:
+    and an unused part of the range makes dull colours. The formulas are our own:
 
     - ``centre`` s: ``x - s * m`` with the mean m of each channel of each picture.
-    - ``clamp`` b: what is beyond 7/8 b bends, and comes near b at infinity: with k = 7/8 b and e
-      what of x is beyond +-k, ``x - e + e / (1 + |e| / (b - k))``. Without a kink, unlike a cut.
-    - ``stretch`` r: each picture is multiplied by one number so that its largest value is r; it is
-      never made smaller.
+    - ``clamp`` b: values beyond k = 7/8 b are bent smoothly towards b, which they reach at
+    infinity: ``x - e + e / (1 + |e| / (b - k))``, where e is the part of x beyond +-k. -
+    ``stretch`` r: each picture is multiplied by one number of at least 1, so that its largest value
+    is at least r.
 
     b and r are multiples of the picture's root mean square at that step, which is about 1 when the
-    noise is gone; so they mean the same with a scheduler whose noise has a deviation of 14. They
-    are done in this order, at the end of each step in which they are on. What corrects early
-    changes what the model draws; what corrects late, how it looks. No value is right for all
+    noise is gone; so they mean the same with a scheduler whose noise has a deviation of 14. The
+    corrections are made in this order, at the end of each step in which they are on. Early
+    corrections change what the model draws; late ones, how it looks. No value is right for all
     models: docs/callbacks/correction.md has figures for one.
 
-    With ``clamp`` or ``stretch`` on, the latents of the step are copied to the host, for their
-    largest value and mean square: the run waits for the device. ``centre`` alone waits for nothing.
+    With ``clamp`` or ``stretch`` on, each step's latents are copied to the host to find their
+    largest value and mean square, so the run waits for the device. ``centre`` alone does not wait.
 
     Args:
-        centre: strength in 0..1; 0 is off.
-        clamp: bound, above 0; ``math.inf`` is off.
-        stretch: range, from 0; 0 is off.
+        centre: strength s in 0..1; 0 or None: off.
+        clamp: bound b, above 0; ``math.inf`` or None: off.
+        stretch: range r, from 0; 0 or None: off.
 
     Each is a number for the whole run, a function of progress in 0..1 (of the step that ends), or a
     table of ``(progress, value)`` such as ``[(0.0, 0.0), (0.8, 4.0)]``.
 
     Raises:
-        ValueError: all three are None; a value is out of range, a table unsorted.
-        TypeError: a value is no number. (Of a function: in the run.)
-        UnsupportedPipelineError: from ``bind``: the latents are not ``[rows, channels, height,
-            width]``, or not offered.
+        ValueError: all three are None, a value is out of range, or a table is unsorted.
+        TypeError: a value is no number (for a function's result: raised in the run).
+        UnsupportedPipelineError: from ``bind``: the pipeline offers no latents, or they are not
+            ``[rows, channels, height, width]``.
 
     Example:
         >>> late = LatentCorrection(centre=0.5, clamp=[(0.0, 9.0), (0.8, 3.5)])
@@ -97,7 +97,7 @@ class LatentCorrection(Callback):
                 f"{type(step.pipeline).__name__} are of shape {tuple(x.shape)}"
             )
         if not step.is_whole:
-            return  # the scheduler corrects what it began the step with, and this would not be it
+            return  # the second half step starts from the latents before the first, uncorrected
         strength = 0.0 if self._centre is None else self._centre.at(progress)
         bound = math.inf if self._clamp is None else self._clamp.at(progress)
         reach = 0.0 if self._stretch is None else self._stretch.at(progress)
@@ -117,18 +117,18 @@ class LatentCorrection(Callback):
 def _soft_clamp(
     x: Tensor, host: npt.NDArray[np.float64], bounds: npt.NDArray[np.float64], ops: TensorOps
 ) -> tuple[Tensor, npt.NDArray[np.float64]]:
-    """Clamp the latents; return them, and what they are on the host then. Rows within their bounds
-    stay as they are.
+    """Clamp the latents softly; return them, with their copy on the host. Rows within their bounds
+    do not change.
 
     Divided by their bound, all rows bend at the same place.
     """
-    whole = np.where(bounds > 0, bounds, 1.0)  # a row of zeros has no bound, and needs none
+    whole = np.where(bounds > 0, bounds, 1.0)  # a row of zeros has bound 0, and needs no clamp
     y = x / _of_rows(whole, x, ops)
     inside = ops.clamp(y, -_KNEE, _KNEE)
     beyond = y - inside
     size = ops.clamp(beyond, 0.0, math.inf) - ops.clamp(beyond, -math.inf, 0.0)
     bent = inside + beyond / (size / (1 - _KNEE) + 1)
-    # The same on the host, for what follows.
+    # The same on the host copy, from which `stretch` is computed.
     z = host / whole[:, None, None, None]
     kept = np.clip(z, -_KNEE, _KNEE)
     rest = z - kept

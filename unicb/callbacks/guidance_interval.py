@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class GuidedSteps(Callback):
-    """Compute only the conditional half of guidance before some step, and after another.
+    """Compute only the conditional half of guidance before one step, and after another.
 
     Args:
-        start: share of the steps before the first that is guided, in 0..1.
-        stop: the step after which guidance is cut.
+        start: share of the steps before the first guided one, in 0..1.
+        stop: the last guided step.
     """
 
     owns = ("guidance",)
@@ -37,46 +37,46 @@ class GuidedSteps(Callback):
             step.restore_guidance()
 
     def begins_after(self, step: Step) -> bool:
-        """Return whether the first guided step has come by the end of ``step``: it is the next one,
-        or an earlier one. Where the scheduler takes two halves for each, that is the whole step
-        which the first is part of."""
+        """Return whether the step after ``step`` is the first guided step or a later one. With a
+        scheduler of order 2, the first guided step is the whole step that contains the half step
+        ``int(num_timesteps * start)``."""
         first = int(step.num_timesteps * self._start)
         return step.is_whole and step.index + half_steps(step) >= first
 
 
 def half_steps(step: Step) -> int:
-    """Return how many half steps a whole one has; 1 where the scheduler takes none."""
+    """Return how many half steps a whole step has; 1 if the scheduler has no half steps."""
     scheduler = getattr(step.pipeline, "scheduler", None)
     halves = hasattr(scheduler, "state_in_first_order")
     return int(getattr(scheduler, "order", 1)) if halves else 1
 
 
 class GuidanceInterval(GuidedSteps):
-    """Guide in an interval of the steps only, and save half of the work outside it.
+    """Guide only in an interval of the steps, and save half of the work outside it.
 
     As in Kynkäänniemi et al., "Applying Guidance in a Limited Interval Improves Sample and
     Distribution Quality in Diffusion Models" (2024, arXiv:2404.07724): guidance is harmful at high
     noise levels, hardly needed at low ones, and does its good in between.
 
     The guided steps are those from ``int(num_timesteps * start)`` to ``int(num_timesteps * stop)``,
-    counted from 0, both included; so ``GuidanceInterval(0, stop)`` is ``CFGCutoff(stop)``. In the
-    others only the conditional half is computed. With a scheduler of order 2, which counts its
-    half steps, whole steps are guided of which a half is among these.
+    counted from 0, both included; so ``GuidanceInterval(0, stop)`` is ``CFGCutoff(stop)``. In all
+    other steps only the conditional half is computed. With a scheduler of order 2, which counts its
+    half steps, a whole step is guided if one of its halves is in the interval.
 
-    The pipeline has to be called with guidance on (also where ``start`` is above 0): if it is off,
-    a warning says so, and nothing changes. At the end of a run, it is put back as it was.
+    Call the pipeline with guidance on (also if ``start`` is above 0): with guidance off, nothing
+    changes, and a warning says so. At the end of a run, the pipeline's settings are put back.
 
     Args:
-        start: share of the steps before the first that is guided, in 0..1.
-        stop: share of the steps before the last that is guided, in 0..1; 1.0: guidance stays on to
-            the end.
+        start: share of the steps before the first guided one, in 0..1.
+        stop: share of the steps before the last guided one, in 0..1; 1.0: guidance stays on to the
+            end.
 
     Raises:
         ValueError: ``start`` or ``stop`` is outside of 0..1, or ``start`` is not below ``stop``.
         TypeError: one of them is no number.
-        UnsupportedPipelineError: from ``bind``: the class has no CFG, or how its CFG works is not
-            known; from the first step without guidance, before a picture is spoilt: the loop does
-            not do what is known of its class.
+        UnsupportedPipelineError: from ``bind``: the class has no classifier-free guidance, or unicb
+            does not know how it works there. From the first step without guidance, before a picture
+            is spoilt: the loop does not work as unicb's facts about its class say.
 
     Example:
         >>> image = bind(pipe, GuidanceInterval(0.2, 0.6))("a red star")[0]

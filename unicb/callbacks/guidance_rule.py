@@ -1,4 +1,4 @@
-"""Combine the predictions of guidance by a formula of one's own."""
+"""Combine the predictions of guidance by a formula of your own."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class GuidanceRule(Callback):
     """A guidance rule is classifier-free guidance by a formula of your own: override
     :meth:`combine`.
 
-    It works on every pipeline whose loop makes ``u + g * (c - u)`` or ``c + g * (c - u)`` of the
-    unconditional prediction u and the conditional one c, whatever its models, its framework, and
-    the way in which it computes both. What the loop does with the result afterwards, such as
-    ``guidance_rescale``, it goes on doing.
+    It works on every pipeline whose loop computes ``u + g * (c - u)`` or ``c + g * (c - u)`` from
+    the unconditional prediction u and the conditional one c, whatever its models and framework, and
+    whether it computes both in one call or in several. What the loop does with the result, such as
+    ``guidance_rescale``, stays.
 
-    The pipeline has to be called with guidance on, with a negative prompt where it takes one for
-    that. At the end of a run, it is put back as it was.
+    Call the pipeline with guidance on, also with a negative prompt if its guidance needs one. At
+    the end of a run, the pipeline's settings are put back.
 
     Example:
         >>> class Plain(GuidanceRule):
@@ -36,25 +36,24 @@ class GuidanceRule(Callback):
         ...         return unconditional + (conditional - unconditional) * scale
 
     Args:
-        scale: what :meth:`combine` is handed as its scale, a number of 0 or more, or a schedule of
-            such as :class:`unicb.GuidanceSchedule` takes. None: the scale that the pipeline was
-            called with, in the convention ``u + scale * (c - u)``. Parts that were given a scale of
-            their own, such as the sound of LTX-2, keep it.
-        interval: shares of the steps, in 0..1, between which guidance is on, as
-            :class:`unicb.GuidanceInterval` takes them. Outside of it only the conditional half is
-            computed, and the rule is not asked.
+        scale: the scale for :meth:`combine`: a number of 0 or more, or a schedule as
+            :class:`unicb.GuidanceSchedule` takes it. None: the scale that the pipeline was called
+            with, in the convention ``u + scale * (c - u)``. Parts of the prediction that the call
+            gives a scale of their own, such as the sound of LTX-2, keep it.
+        interval: ``(start, stop)`` in 0..1, as for :class:`unicb.GuidanceInterval`. Outside the
+            interval only the conditional half is computed, and :meth:`combine` is not called.
 
     Raises:
-        TypeError, ValueError: an argument is none of these.
-        UnsupportedPipelineError: from ``bind``: the class has no CFG, how its CFG works is not
-            known, or its loop combines the two halves in another way; from the first step: the
-            pipeline was called with guidance off, or with a scale so close to off that the loop
-            would only amplify rounding.
+        TypeError, ValueError: an argument is of the wrong type, or out of range.
+        UnsupportedPipelineError: from ``bind``: the class has no classifier-free guidance, unicb
+            does not know how it works there, or the loop combines the two halves in another way.
+            From the first step: the pipeline was called with guidance off, or with a scale at which
+            guidance is so weak that the loop would only amplify rounding errors.
     """
 
     owns = ("guidance",)
 
-    #: As they were passed; where a class of your own passes on neither, these.
+    #: The arguments as passed; defaults for a subclass that does not call ``super().__init__``.
     scale: Schedule[float] | None = None
     interval: tuple[float, float] = (0.0, 1.0)
     _scheduled: Scheduled[float] | None = None
@@ -75,22 +74,22 @@ class GuidanceRule(Callback):
     def combine(
         self, unconditional: Tensor, conditional: Tensor, scale: float | Tensor, step: RuleStep
     ) -> Tensor:
-        """Return the prediction that the loop shall go on with.
+        """Return the prediction with which the loop goes on.
 
-        Called for each step with guidance, and in it for each of the tensors that the denoiser
-        predicts. What is to be remembered from step to step is in ``step.state(self, make)``.
+        Called in each step with guidance, once for each tensor that the denoiser predicts. Keep
+        values from step to step in ``step.state(self, make)``.
 
         Args:
-            unconditional: what the denoiser predicts without the prompt, ``[rows, ...]``, in
-                float32 where the model's dtype is half of that.
-            conditional: what it predicts with it, of the same shape and dtype.
-            scale: of guidance, in the convention ``u + scale * (c - u)``. Where the pipeline was
-                called with one for each frame (Stable Video), and this rule has none, a tensor that
-                combines with these.
-            step: which step it is, and its operations.
+            unconditional: the denoiser's prediction without the prompt, ``[rows, ...]``; float32 if
+                the model computes in float16 or bfloat16.
+            conditional: the prediction with the prompt, of the same shape and dtype.
+            scale: the guidance scale, in the convention ``u + scale * (c - u)``. A tensor that
+                broadcasts with the predictions, if the pipeline was called with a scale for each
+                frame (Stable Video) and the rule has no scale of its own.
+            step: the step, with its index and its tensor operations.
 
         Returns:
-            A tensor of the same shape and dtype.
+            A tensor of the shape and dtype of ``conditional``.
         """
 
     def on_bind(self, target: Target) -> None:

@@ -1,8 +1,8 @@
-"""Provide published methods of guidance, by the names that diffusers gives them.
+"""Provide published methods of guidance, under diffusers' names for them.
 
-Of the unconditional prediction u and the conditional one c, plain guidance makes
-``u + scale * (c - u)``. Each of these makes something else, row by row: a prompt's picture does not
-depend on the others of its batch.
+Plain guidance computes ``u + scale * (c - u)`` from the unconditional prediction u and the
+conditional one c. Each class here uses another formula, row by row, so that a picture does not
+depend on the others in its batch.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from unicb.tensors import dot, norm, std
 if TYPE_CHECKING:
     from unicb import Target
 
-#: Added to the square of a norm, so that a prediction of zeros divides nothing by 0. In mean
-#: squares here, which are smaller by the number of elements.
+#: Added to the square of a norm, to avoid a division by 0 if a prediction is all zeros. Squares
+#: here are mean squares: sums of squares divided by the number of elements.
 _TINY = 1e-12
-#: Makes 1 or more of every positive number that is not next to nothing.
+#: A factor that makes every positive number above 1e-30 larger than 1.
 _STEEP = 1e30
-#: Names of locals in loops that rescale what they combine by norms.
+#: Names of local variables in loops that rescale the combined prediction by norms.
 _NORMS = {"noise_norm", "comb_norm"}
 
 
@@ -39,9 +39,9 @@ class AdaptiveProjectedGuidance(GuidanceRule):
     colours, counts ``eta`` times: ``u + scale * (d - p + eta * p)``, where p = c (d·c) / (c·c).
 
     Args:
-        eta: 1.0 leaves the direction as it is.
-        norm: the greatest length of the difference of a row; None: any.
-        momentum: the paper takes negative ones; None: 0.
+        eta: weight of the part in the direction of c; 1.0 leaves the difference as it is.
+        norm: the greatest length of a row's difference; None: no limit.
+        momentum: weight of the step before; the paper uses negative numbers; None: 0.
         scale, interval: as for :class:`unicb.GuidanceRule`.
 
     Example:
@@ -87,7 +87,7 @@ class ClassifierFreeZeroStarGuidance(GuidanceRule):
     which predict a velocity, and ``bind`` refuses it on others.
 
     Args:
-        zero_init_steps: how many; 0: none.
+        zero_init_steps: number of first steps whose prediction is 0; 0: none.
         scale, interval: as for :class:`unicb.GuidanceRule`.
 
     Example:
@@ -122,8 +122,7 @@ class ClassifierFreeZeroStarGuidance(GuidanceRule):
 
 
 def check_zero_steps(target: Target) -> None:
-    """Raise UnsupportedPipelineError if a prediction of 0 is nothing that the pipeline can go on
-    with."""
+    """Raise UnsupportedPipelineError if the pipeline cannot use a prediction of 0."""
     scheduler = getattr(target.pipeline, "scheduler", None)
     predicts = getattr(getattr(scheduler, "config", None), "prediction_type", None)
     if predicts in ("epsilon", "sample"):
@@ -141,7 +140,8 @@ def check_zero_steps(target: Target) -> None:
 
 
 def refuse_rescaling(step: RuleStep) -> None:
-    """Raise UnsupportedPipelineError if the loop divides what it combines by its deviation."""
+    """Raise UnsupportedPipelineError if the loop divides the combined prediction by its
+    deviation."""
     pipeline, name = step.run.pipeline, "guidance_rescale"
     if step.run.loop_locals([name]).get(name) or getattr(pipeline, name, None):
         raise UnsupportedPipelineError(
@@ -154,10 +154,10 @@ class TangentialClassifierFreeGuidance(GuidanceRule):
     """Guide by tangential guidance (TCFG) of Kwon et al., "TCFG: Tangential Damping Classifier-free
     Guidance" (2025, arXiv:2503.18137).
 
-    u is projected on the first right singular vector of the two predictions, and loses what is
-    across it: ``v + scale * (c - v)``. Of two rows, that vector is the eigenvector of a matrix of
-    two by two, in closed form: ``c * (h + sqrt(h * h + (c·u)²)) + u * (c·u)``, where h is half of
-    c·c - u·u.
+    u is projected onto the first right singular vector of the two predictions, which gives v:
+    ``v + scale * (c - v)``. For two rows, that vector comes from an eigenvector of a two by two
+    matrix, in closed form: ``c * (h + sqrt(h * h + (c·u)²)) + u * (c·u)``, where h is half of c·c -
+    u·u.
 
     Example:
         >>> image = bind(pipe, TangentialClassifierFreeGuidance())("a red star")[0]
@@ -170,7 +170,7 @@ class TangentialClassifierFreeGuidance(GuidanceRule):
         cc, uu, cu = (dot(ops, *pair, average=True) for pair in ((c, c), (u, u), (c, u)))
         half = (cc - uu) / 2.0
         root = (half * half + cu * cu) ** 0.5
-        # Two forms of one direction; in the one that is taken nothing cancels out.
+        # Two formulas for one direction; the one that is taken has no cancellation.
         c_is_longer = ops.clamp(half * _STEEP, 0.0, 1.0)
         v = (c * (root + half) + u * cu) * c_is_longer
         v = v + (c * cu + u * (root - half)) * (1.0 - c_is_longer)
@@ -182,11 +182,13 @@ class GuidanceRescale(GuidanceRule):
     """Rescale another rule's prediction as in Lin et al., "Common Diffusion Noise Schedules and
     Sample Steps are Flawed" (2023, arXiv:2305.08891), section 3.4.
 
-    Of its prediction p, ``p * (guidance_rescale * std(c) / std(p) + 1 - guidance_rescale)``.
+    The other rule's prediction p becomes
+    ``p * (guidance_rescale * std(c) / std(p) + 1 - guidance_rescale)``.
 
     Args:
-        rule: whose scale and interval it has.
-        guidance_rescale: 0.0 leaves what it makes, 1.0 gives it the deviation of c.
+        rule: the rule to rescale; its scale and interval apply.
+        guidance_rescale: strength in 0..1: 0.0 leaves p unchanged, 1.0 gives p the standard
+            deviation of c.
 
     Example:
         >>> rescaled = GuidanceRescale(TangentialClassifierFreeGuidance(), 0.7)

@@ -16,33 +16,33 @@ if TYPE_CHECKING:
 class GuidanceSchedule(Callback):
     """Let the scale of classifier-free guidance follow a schedule.
 
-    Step ``i`` of ``n``, counted from 0, has the schedule's value at its beginning, that at progress
-    ``i / n``; the first step too, whatever scale the pipeline was called with. With a scheduler of
-    order 2, both halves of a step have the same. A scale means what it means to the pipeline: in
-    steps whose scale is not above the one at which its guidance is off (mostly 1.0), only the
-    conditional half is computed.
+    Step ``i`` of ``n``, counted from 0, has the schedule's value at progress ``i / n``; the first
+    step too, whatever scale the pipeline was called with. With a scheduler of order 2, both halves
+    of a step have the same scale. Scales are in the pipeline's own convention: in steps whose scale
+    is one at which the pipeline's guidance is off (mostly 1.0 and below), only the conditional half
+    is computed.
 
-    Where the loop reads its scale at each step, the scale is set there, and a constant schedule
-    gives the same bits as a plain call with that scale. Where the loop keeps a copy, what the
-    denoiser predicts without the prompt is moved instead, and the loop's own arithmetic gives what
-    the other scale would, to rounding.
+    If the loop reads the pipeline's scale at each step, that scale is set, and a constant schedule
+    gives the same bits as a plain call with it. If the loop keeps a copy, the unconditional
+    prediction is changed instead, so that the loop's own arithmetic gives the result of the new
+    scale, up to rounding.
 
-    The pipeline has to be called with guidance on, with a negative prompt where it takes one for
-    that. At the end of a run, it is put back as it was.
+    Call the pipeline with guidance on, also with a negative prompt if its guidance needs one. At
+    the end of a run, the pipeline's settings are put back.
 
     Args:
-        schedule: a scale, 0 or more; a function from progress in 0..1 to one; or a table, a list
-            of ``(progress, scale)`` tuples by rising progress, the first at 0.0, where each holds
-            from its progress on. See also :func:`unicb.callbacks.linear` and
-            :func:`unicb.callbacks.cosine`.
+        schedule: a scale, 0 or more; a function that takes the progress in 0..1 and returns a
+            scale; or a table: a list of ``(progress, scale)`` tuples by rising progress, the first
+            at 0.0, where each scale holds from its progress on. See also
+            :func:`unicb.callbacks.linear` and :func:`unicb.callbacks.cosine`.
 
     Raises:
-        TypeError, ValueError: the schedule is none of these (a function's answers: from ``bind``
-            and in the run).
-        UnsupportedPipelineError: from ``bind``: the class has no CFG, how its CFG works is not
-            known, or its loop combines the two halves in another way from a copy of its scale;
-            from the first step: the pipeline was called with guidance off, or sets its scale
-            itself.
+        TypeError, ValueError: the schedule is none of these (a function's results are checked in
+            ``bind`` and in the run).
+        UnsupportedPipelineError: from ``bind``: the class has no classifier-free guidance, unicb
+            does not know how it works there, or the loop keeps a copy of its scale and combines the
+            two halves in another way. From the first step: the pipeline was called with guidance
+            off, or sets its scale itself.
 
     Example:
         >>> from unicb.callbacks import linear

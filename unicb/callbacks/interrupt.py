@@ -21,31 +21,31 @@ if TYPE_CHECKING:
 
 
 class Interrupt(Callback):
-    """Stop early; the pipeline decodes the picture that the model saw coming in its last step.
+    """Stop early; the pipeline decodes the model's estimate of the finished picture at that step.
 
-    Of several conditions, the one that comes first counts.
+    With several conditions, the run stops at the first that is met.
 
     Args:
-        step: index of the last step to run, from 0. The run's last changes nothing, and of one
-            beyond it a warning says so.
-        when: asked at the end of every step; stop if it says so. It answers with a bool, or with a
-            tensor of one element, which costs one wait for the device a step. It may change the
-            tensors; latents that it writes as it stops are decoded. What it raises ends the run
-            and reaches the caller.
-        deadline: seconds from the pipeline's call by which it should return. The run is stopped
-            where one more step, and decoding, would take longer. A step is taken to last as long as
-            the longest of the last three. At the end of the first, nothing is known but the time
-            since the call, with all that came before the loop; so a deadline below twice that
-            stops there. Decoding is counted if an earlier call of the same binding has timed it.
+        step: index of the last step to run, from 0. The run's own last step changes nothing; a step
+            beyond it gives a warning.
+        when: a function called with each step at its end; stop if it returns True. It returns a
+            bool or a tensor of one element, which costs a wait for the device at each step. It may
+            write the tensors; if it writes latents and stops, these are decoded. An exception ends
+            the run and reaches the caller.
+        deadline: seconds, from the pipeline's call, within which the call should return. The run
+            stops if one more step and decoding would take longer. A step is assumed to take as long
+            as the longest of the last three. At the end of the first step, only the time since the
+            call is known, which includes all work before the loop; so a deadline below twice that
+            time stops there. Decoding counts if an earlier call of the same binding has timed it.
         tensors: names of the tensors that ``when`` reads or writes.
-        picture: ``"denoised"``: the denoised latents of the last step are decoded
-            (``step.denoised()``), or the latents where there are none. ``"latents"``: the latents
-            as they are, which have some noise on them; the frameworks do this.
+        picture: what is decoded. ``"denoised"``: the denoised latents of the last step
+            (``step.denoised()``), or the latents if these cannot be computed. ``"latents"``: the
+            loop's latents, which still have some noise; the frameworks do this.
 
     Raises:
-        TypeError, ValueError: there is no condition, ``step`` is no index, ``deadline`` no number
-            of seconds above 0, ``when`` not callable, ``picture`` another word; (in the run) its
-            answer is no bool.
+        TypeError, ValueError: there is no condition, ``step`` is no index, ``deadline`` is no
+            number above 0, ``when`` is not callable, or ``picture`` is none of these words. In the
+            run: ``when`` returns no truth value.
         UnsupportedPipelineError: from ``bind``, for a pipeline whose loop cannot be stopped.
 
     Example:
@@ -90,7 +90,7 @@ class Interrupt(Callback):
         target.check_interruptible()
 
     def on_run_end(self, run: Run) -> None:
-        # Only now: a loop over several windows of a video goes on counting after one pass.
+        # Only now: a loop over several windows of a video continues its count after one pass.
         if self._step is not None and run.outcome == "finished" and self._step > run.index:
             warnings.warn(
                 f"Interrupt({self._step}) has stopped nothing: the run's last step was "
@@ -101,7 +101,8 @@ class Interrupt(Callback):
 
     def on_step_end(self, step: Step) -> None:
         before = step["latents"] if "latents" in self.tensors else None
-        # Each is asked at every step: `when` may change the tensors.
+        # `when` is called at every step, even if another condition is met: it may change the
+        # tensors.
         reasons = [
             self._step is not None and step.index >= self._step,
             self._deadline is not None and self._is_late(step, self._deadline),
@@ -117,7 +118,7 @@ class Interrupt(Callback):
         ends.append(now)
         lasted = [after - before for before, after in pairwise(ends)]
         longest = max(lasted, default=now - run.called_at)
-        # Where several ranks share the run, one more step passes until all of them know.
+        # If several ranks share the run, one more step passes until all of them stop.
         longest *= 1 + run.stop_delay
         return now + longest + (run.decode_seconds or 0.0) > run.called_at + deadline
 

@@ -1,4 +1,4 @@
-"""Change the strength of IP-Adapters in the course of a run, and put it back afterwards."""
+"""Change the scale of IP-Adapters during a run, and put it back afterwards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Kept:
-    """Hold the adapters' scales that a run has changed; None until it changes any."""
+    """Hold the adapters' scales that a run has changed; None until the first change."""
 
     held: HeldScales | None = None
 
@@ -47,30 +47,30 @@ class IPAdapterScale(_OnAdapters):
     """Let the scale of a pipeline's IP-Adapters follow a schedule.
 
     The first step has the scale that the pipeline was called with, since nothing can be set before
-    its end: call ``pipe.set_ip_adapter_scale`` with the schedule's first value, or a warning says
-    that they differ. Each later step has the schedule's value at its beginning: step ``i`` of
-    ``n``, counted from 0, that at progress ``i / n``. With a scheduler of order 2, both halves of
-    a step have the same. At the end of the run, also after an error, each attention has again
-    what it had before.
+    that step ends: call ``pipe.set_ip_adapter_scale`` with the schedule's first value; if they
+    differ, a warning says so. Each later step ``i`` of ``n``, counted from 0, has the schedule's
+    value at progress ``i / n``. With a scheduler of order 2, both halves of a step have the same
+    scale. At the end of the run, also after an error, the scales from before are put back.
 
-    A scale is what ``set_ip_adapter_scale`` takes: a number; a list of one for each adapter; for
-    a UNet a dict by blocks, such as ``{"up": {"block_0": [0.0, 1.0, 0.0]}}``, where blocks that
-    are not named have 0; for FLUX and its kin a list of one for each layer. A number stands for
-    all adapters. At 0, what the adapter costs is saved too (but for FLUX and its kin).
+    A scale is what ``set_ip_adapter_scale`` takes: a number, for all adapters; a list with a number
+    for each adapter; for a UNet a dict by blocks, such as ``{"up": {"block_0": [0.0, 1.0, 0.0]}}``,
+    where blocks that are not named have 0; for FLUX and related pipelines a list with a number for
+    each layer. At 0, the adapter's computation is saved as well (except for FLUX and related
+    pipelines).
 
     Args:
-        schedule: a scale; a function from progress in 0..1 to one; or a table, a list of
-            ``(progress, scale)`` tuples by rising progress, the first at 0.0, where each holds
-            from its progress on. See also :func:`linear` and :func:`cosine`.
+        schedule: a scale; a function that takes the progress in 0..1 and returns a scale; or a
+            table: a list of ``(progress, scale)`` tuples by rising progress, the first at 0.0,
+            where each scale holds from its progress on. See also :func:`linear` and :func:`cosine`.
 
     Raises:
-        TypeError, ValueError: the schedule is none of these (a function's answers: from ``bind``
-            and in the run); from ``bind``: a scale names unknown blocks, or has another number of
-            adapters, blocks or layers than the pipeline.
-        UnsupportedPipelineError: from ``bind``: no IP-Adapter is loaded, or the pipeline takes
-            none, or its scales are built into a compiled graph (MindSpore's are); from the first
-            step of a run: the pipeline was called so that its loop does without the adapter
-            (StableDiffusion3Pipeline with scale 0).
+        TypeError, ValueError: the schedule is none of these (a function's results are checked in
+            ``bind`` and in the run). From ``bind``: a scale names unknown blocks, or does not have
+            the pipeline's number of adapters, blocks or layers.
+        UnsupportedPipelineError: from ``bind``: no IP-Adapter is loaded, the pipeline takes none,
+            or its scales are compiled into a graph (as on MindSpore). From the first step of a run:
+            the call's own scale made the loop leave the adapter out (StableDiffusion3Pipeline with
+            scale 0).
 
     Example:
         >>> pipe.set_ip_adapter_scale(0.8)
@@ -117,19 +117,19 @@ class IPAdapterScale(_OnAdapters):
 class IPAdapterCutoff(_OnAdapters):
     """Switch a pipeline's IP-Adapters off for the last part of a run.
 
-    Their scale is set to 0 at the end of step ``int(num_timesteps * cutoff_step_ratio)``, or of
-    step ``cutoff_step_index``, as diffusers' ``IPAdapterScaleCutoffCallback`` does; with a
-    scheduler of order 2, at the end of a whole step. At the end of the run, also after an error,
-    each attention has again the scale that it had before.
+    The scale is set to 0 at the end of step ``int(num_timesteps * cutoff_step_ratio)``, or of step
+    ``cutoff_step_index``, as diffusers' ``IPAdapterScaleCutoffCallback`` does; with a scheduler of
+    order 2, at the end of a whole step. At the end of the run, also after an error, the scales from
+    before are put back.
 
     Args:
         cutoff_step_ratio: share of the steps after which to cut, in 0..1.
-        cutoff_step_index: index of the step after which to cut, from 0. Beyond the run's last
-            step, it never happens, and a warning says so.
+        cutoff_step_index: index of the step after which to cut, from 0. If it is beyond the run's
+            last step, there is no cut, and a warning says so.
 
     Raises:
-        ValueError: not exactly one of the two is given, or it is out of range.
-        TypeError: it is no number.
+        ValueError: not exactly one of the two arguments is given, or it is out of range.
+        TypeError: the one given is no number.
         UnsupportedPipelineError: from ``bind``: no IP-Adapter is loaded, or the pipeline takes
             none.
 
@@ -148,8 +148,8 @@ class IPAdapterCutoff(_OnAdapters):
 
 
 def _check_is_used(pipeline: Any) -> None:
-    """Refuse a StableDiffusion3Pipeline that has left its adapter out: it looks at the scale once,
-    before the loop, and at 0 leaves the adapter's embeddings out for good."""
+    """Refuse a StableDiffusion3Pipeline whose loop leaves its adapter out: the pipeline reads the
+    scale once, before the loop, and at 0 omits the adapter's embeddings from all steps."""
     if not hasattr(pipeline, "is_ip_adapter_active"):
         return
     if "ip_adapter_image_embeds" not in (getattr(pipeline, "joint_attention_kwargs", None) or {}):

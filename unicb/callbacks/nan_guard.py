@@ -1,4 +1,4 @@
-"""Notice latents that are not finite, at the step that makes them so."""
+"""Notice NaN or infinities in the latents, at the step at which they appear."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unicb.tensors import dtype_name, mean
 if TYPE_CHECKING:
     from unicb import Target
 
-#: What to do about latents that are not finite.
+#: What a guard does about latents that are not finite.
 Action: TypeAlias = Literal["raise", "stop", "warn"]
 
 
@@ -29,8 +29,8 @@ class _Checked:
     """Hold what the guard remembers of one run.
 
     Attributes:
-        before: the latents of the last check, and its step.
-        warned: whether it has warned.
+        before: step index and latents of the last check; None before the first.
+        warned: True once the guard has warned.
     """
 
     before: tuple[int, Tensor] | None = None
@@ -38,26 +38,26 @@ class _Checked:
 
 
 class NaNGuard(Callback):
-    """Look for NaN and infinities in the latents, and say at which step they came, how many values
-    they are, and what the likely cause is.
+    """Look for NaN and infinities in the latents, and say at which step they appeared, how many
+    values are affected, and what the likely cause is.
 
-    Without it, they are seen when the picture is black, after all steps. What goes wrong in the
-    VAE, after the last step, no callback sees.
+    Without the guard, a black picture after all steps is the first sign. Errors in the VAE, after
+    the last step, are seen by no callback.
 
     A check is a sum on the device and a transfer of one byte for each picture, which waits for the
-    device; only where it finds something are latents copied to the host. Between checks, the
-    latents of the one before are kept. Figures: docs/callbacks/nan_guard.md.
+    device; latents are copied to the host only if the check finds something. The latents of the
+    last check are kept on the device. For figures, see docs/callbacks/nan_guard.md.
 
     Args:
-        action: "raise" :class:`LatentsNotFiniteError` out of the pipeline's call; "stop": warn, go
-            back to the latents of the check before, and have these decoded (where the first
-            check finds them, raise); "warn": warn once, and go on.
-        every: check steps 0, ``every``, ``2 * every``, …, and the last.
+        action: "raise": raise :class:`LatentsNotFiniteError` from the pipeline's call; "stop":
+            warn, stop, and decode the latents of the check before (or raise, if the first check
+            finds them); "warn": warn once, and go on.
+        every: check steps 0, ``every``, ``2 * every``, …, and the last step.
 
     Raises:
-        TypeError, ValueError: an argument is not one of these.
-        UnsupportedPipelineError: from ``bind``, with "stop", for a pipeline whose loop cannot be
-            stopped; without ``latents`` to look at.
+        TypeError, ValueError: ``action`` is none of these words, or ``every`` is no int from 1.
+        UnsupportedPipelineError: from ``bind``: the pipeline offers no latents; or, with "stop",
+            its loop cannot be stopped.
 
     Example:
         >>> image = bind(pipe, NaNGuard(every=5))("a red star")[0]
@@ -103,7 +103,7 @@ class NaNGuard(Callback):
 
 
 def _is_finite(latents: Tensor, ops: TensorOps) -> bool:
-    # What is not finite times 0 is NaN, and so is any mean with it; to 8 bits, NaN becomes 0.
+    # NaN or infinity times 0 is NaN, and so is the mean; converted to 8 bits, NaN becomes 0.
     values = ops.to_uint8(mean(ops, latents * 0) + 255)
     return bool((values == 255).all())
 

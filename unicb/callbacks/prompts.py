@@ -1,4 +1,4 @@
-"""Use other prompts for a part of the run, or several at once."""
+"""Change the prompt during a run, or blend several prompts."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from unicb.step import Step
 if TYPE_CHECKING:
     from unicb import Target
 
-#: Weights of the prompts at some progress; None where those of the call hold.
+#: Weights of the prompts at some progress; None while the call's own prompts hold.
 _Weights: TypeAlias = tuple[float, ...] | None
 
-#: Progress is a quotient, and sums of weights are sums: they are no more exact than that.
+#: Tolerance for rounding errors in progress and in sums of weights.
 _NOTHING = 1e-9
 
 
@@ -36,10 +36,11 @@ class _Wanted:
     """Hold which prompts are wanted, and when.
 
     Attributes:
-        prompts: texts or embeddings.
-        weights: of each, as a function of progress. What they lack to 1 is of the call's own.
-        starts: whether the first is what the pipeline has to be called with.
-        mixes: whether several may have a weight at once.
+        prompts: the prompts, as texts or embeddings.
+        weights: a function of the progress that returns a weight for each prompt. The call's own
+            prompt gets 1 minus their sum.
+        starts: True if the pipeline has to be called with the first of ``prompts``.
+        mixes: True if several prompts may have a weight at the same time.
     """
 
     prompts: tuple[Given, ...]
@@ -50,8 +51,8 @@ class _Wanted:
 
 @dataclass
 class _State:
-    """``_State`` holds a run's embeddings, of all prompts, the call's own last; and the weights
-    that hold now."""
+    """``_State`` holds a run's embeddings of all prompts, those of the call last, and the weights
+    that were applied last."""
 
     positive: list[Encoded] = field(default_factory=list)
     negative: list[Encoded] = field(default_factory=list)
@@ -59,7 +60,7 @@ class _State:
 
 
 class _Prompts(Callback):
-    """Write sums of embeddings into the loop."""
+    """Write weighted sums of embeddings into the loop."""
 
     owns = ("prompt",)
 
@@ -108,12 +109,13 @@ class _Prompts(Callback):
                     named_embeddings(prompt, loop, target.backend, name, negative=negative)
 
     def _both(self) -> list[tuple[_Wanted, bool]]:
-        """Return what is wanted of prompts, and of negative ones."""
+        """Return what is wanted, each with True for negative prompts."""
         both = [(self._positive, False), (self._negative, True)]
         return [(wanted, negative) for wanted, negative in both if wanted is not None]
 
     def _check_encodes(self, pipeline: Any, loop: PromptLoop) -> None:
-        """Raise UnsupportedPipelineError if the pipeline cannot encode what is given as text."""
+        """Raise UnsupportedPipelineError if a prompt is given as text and the pipeline cannot
+        encode texts."""
         name, mine = type(pipeline).__name__, type(self).__name__
         texts = [
             (prompt, negative)
@@ -139,7 +141,7 @@ class _Prompts(Callback):
 
     def on_step_end(self, step: Step) -> None:
         if step.index + 1 >= step.num_timesteps:
-            return  # there is no step that it would be for
+            return  # no step follows
         wanted = (
             self._positive.weights(step.progress),
             None if self._negative is None else self._negative.weights(step.progress),
@@ -194,35 +196,36 @@ class PromptSchedule(_Prompts):
 
     All prompts are encoded at the end of the first step, once, by the pipeline's own
     ``encode_prompt`` and with the arguments (``clip_skip``, ``max_sequence_length``, …) of the
-    call; random numbers go on as if it had not been. So the first step is made with what the
-    pipeline was called with. Where the schedule starts at 0.0, that has to be the same prompt;
-    where it starts later, the call's prompt holds until then. Pooled embeddings go with the prompt.
+    call; this does not change the random numbers of the run. So the first step uses the prompt that
+    the pipeline was called with. If the schedule starts at 0.0, its first prompt has to be the
+    call's; if it starts later, the call's prompt holds until then. Pooled embeddings change with
+    the prompt.
 
-    A prompt that is to hold from ``progress`` on is that of all steps from step
-    ``ceil(num_timesteps * progress)`` on. With text encoders that are offloaded, they are loaded
-    once more while the denoiser is.
+    A prompt at ``progress`` is used from step ``ceil(num_timesteps * progress)`` on. Offloaded text
+    encoders are loaded once more, while the denoiser is loaded, too.
 
     Args:
         schedule: pairs of a progress in 0..1, ascending, and a prompt: a text for all pictures of
-            the batch, or a list with one for each prompt of the call. With several images per
-            prompt, all of a prompt get the same. A ``prompt_2`` stays the call's, unless a dict
-            such as ``{"prompt": "a cat", "prompt_2": "an oil painting"}`` gives another.
-            Or embeddings: what the pipeline's ``encode_prompt`` or compel returns, or a dict of
-            tensors by diffusers' names (``prompt_embeds``, ``pooled_prompt_embeds``), of one row
-            for all pictures, or of one for each prompt of the call. They are not encoded.
-        interpolate: go over from one prompt to the next in a straight line between their
-            embeddings, anew at each step, instead of at once.
-        negative: the same for negative prompts. Nothing in a run without guidance.
-        partly: go on, too, where the loop does not take back all that ``encode_prompt`` makes (such
-            as FLUX's pooled embeddings): that stays as the pipeline was called with. An attention
-            mask that would have to be another one is refused in the first step even so.
+            the batch, or a list with a text for each prompt of the call. With several images per
+            prompt, all images of a prompt get the same text. ``prompt_2`` stays that of the call,
+            unless a dict such as ``{"prompt": "a cat", "prompt_2": "an oil painting"}`` gives
+            another. Or embeddings: what the pipeline's ``encode_prompt`` or compel returns, or a
+            dict of tensors by diffusers' names (``prompt_embeds``, ``pooled_prompt_embeds``), with
+            one row for all pictures, or one for each prompt of the call.
+        interpolate: True: change from one prompt to the next gradually, by linear interpolation of
+            their embeddings at each step; False: at once.
+        negative: a schedule of negative prompts, in the same form. It changes nothing in a run
+            without guidance.
+        partly: True: accept a loop that does not take back all results of ``encode_prompt`` (such
+            as FLUX's pooled embeddings); these stay those of the call. A prompt that needs another
+            attention mask than the call's is refused all the same, in the first step.
 
     Raises:
-        TypeError, ValueError: the schedule is empty, unsorted or no list of such pairs; (at the end
-            of the first step) its lists do not fit the call's prompts, or the call's prompt is
-            another one than the schedule says.
-        UnsupportedPipelineError: from ``bind``: the loop does not take these embeddings back; from
-            the first step: a prompt's embeddings have another length than the call's.
+        TypeError, ValueError: the schedule is empty, unsorted, or no list of such pairs. At the end
+            of the first step: its lists do not fit the call's prompts, or its first prompt at 0.0
+            is not the call's.
+        UnsupportedPipelineError: from ``bind``: the loop does not take these embeddings back. From
+            the first step: a prompt's embeddings differ in length from the call's.
 
     Example:
         >>> schedule = PromptSchedule([(0.0, "a red star"), (0.5, "a blue star")])
@@ -249,19 +252,19 @@ class PromptWeights(_Prompts):
 
     ``PromptWeights({"a dog": lambda progress: 1 - progress, "a cat": lambda progress: progress})``
     turns a dog into a cat. The weights are divided by their sum. As with :class:`PromptSchedule`,
-    prompts are encoded at the end of the first step, which is made with what the pipeline was
+    prompts are encoded at the end of the first step, which uses the prompt that the pipeline was
     called with.
 
     Args:
-        weights: for each prompt a number, or a function of the progress in 0..1 that gives one.
-            Negative ones push away from a prompt. A dict, or a list of pairs of a prompt, as for
-            :class:`PromptSchedule`, and its weight.
+        weights: a dict from prompts to weights, or a list of ``(prompt, weight)`` pairs. Prompts
+            are as for :class:`PromptSchedule`; a weight is a number, or a function of the progress
+            in 0..1 that returns a number. Negative weights push away from a prompt.
         partly: as for :class:`PromptSchedule`.
 
     Raises:
-        TypeError, ValueError: there is no prompt, or a weight is no finite number; (in the run) a
-            function gives none, or the sum of the weights is not above 0.
-        UnsupportedPipelineError: as for :class:`PromptSchedule`.
+        TypeError, ValueError: there is no prompt, or a weight is no finite number. In the run: a
+            function returns no finite number, or the weights do not sum to more than 0.
+        UnsupportedPipelineError: as from :class:`PromptSchedule`.
 
     Example:
         >>> turning = PromptWeights({"a dog": lambda p: 1 - p, "a cat": lambda p: p})
@@ -316,7 +319,7 @@ def _weighted(pair: Any) -> tuple[Given, float | Callable[[float], float]]:
 
 
 class _Knots:
-    """``_Knots`` is a schedule of prompts: checked, and turned into weights."""
+    """``_Knots`` is a checked schedule of prompts, which returns weights."""
 
     def __init__(self, name: str, schedule: Any, interpolate: bool) -> None:
         if isinstance(schedule, str | Mapping) or not isinstance(schedule, Sequence):
@@ -346,8 +349,8 @@ class _Knots:
         return _Wanted(self.prompts, self.weights, self.at[0] == 0.0, self.interpolate)
 
     def weights(self, progress: float) -> _Weights:
-        """Return the weights of the prompts. The rest, up to 1, is the weight of the call's own
-        prompt."""
+        """Return the weights of the prompts at this progress; the call's own prompt has 1 minus
+        their sum."""
         last = bisect_right(self.at, progress + _NOTHING) - 1
         found = [0.0] * len(self.at)
         if last < 0 and not self.interpolate:
@@ -377,7 +380,7 @@ def _knot(name: str, item: Any) -> tuple[float, Given]:
 
 
 def _why_no_texts(pipeline: Any) -> str | None:
-    """Return what the pipeline lacks to encode texts; None if nothing."""
+    """Return which part the pipeline lacks to encode texts; None if it can."""
     encoders = [part for part in vars(pipeline) if part.startswith("text_encoder")]
     if encoders and all(getattr(pipeline, part) is None for part in encoders):
         return "text encoder"
@@ -385,15 +388,15 @@ def _why_no_texts(pipeline: Any) -> str | None:
 
 
 def _takes_negative(loop: PromptLoop, facts: PipelineFacts | None) -> bool:
-    """Return whether the loop takes negative embeddings back: in a block of rows, or in a tensor
-    apart."""
+    """Return whether the loop takes negative embeddings back, as a block of rows or as a tensor of
+    their own."""
     if facts is not None and facts.cfg == "batch":
         return True
     return any(slot.negative in loop.taken for slot in loop.slots)
 
 
 def _sum(encoded: Sequence[Encoded], name: str, weights: Sequence[float]) -> Tensor:
-    """Sum embeddings by their weights. The rest, up to 1, is the weight of the call's own."""
+    """Return the weighted sum of embeddings; the last, the call's own, weigh 1 minus the sum."""
     every = [*weights, 1.0 - sum(weights)]
     terms = [
         (tensors[name], weight)

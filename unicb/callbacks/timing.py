@@ -25,10 +25,10 @@ class StepTimes:
     """``StepTimes`` holds one run's times, in seconds.
 
     Attributes:
-        first: from the pipeline's call to the end of its first step: with text encoders, and
-            whatever is compiled or loaded on the way.
-        seconds: of each further step, from the end of the one before: with the callbacks, and on
-            the device only if the timer waits for it.
+        first: from the pipeline's call to the end of its first step, including text encoders and
+            whatever is compiled or loaded.
+        seconds: of each further step, from the end of the step before, including callbacks. Work on
+            the device is included only if the timer waits for it.
     """
 
     first: float = 0.0
@@ -36,7 +36,7 @@ class StepTimes:
 
     @property
     def median(self) -> float | None:
-        """Return the median of ``seconds``; None for a run of one step."""
+        """Return the median of ``seconds``; None after only one step."""
         return statistics.median(self.seconds) if self.seconds else None
 
     @property
@@ -45,8 +45,8 @@ class StepTimes:
         return self.first + sum(self.seconds)
 
     def summary(self) -> str:
-        """Say the times in one line: ``20 steps in 4.1 s: 0.2 s a step (0.198..0.21), the first
-        after 0.3 s``."""
+        """Return the times in one line:
+        ``20 steps in 4.1 s: 0.2 s a step (0.198..0.21), the first after 0.3 s``."""
         steps = len(self.seconds) + 1
         line = f"{steps} step{'s' if steps > 1 else ''} in {self.total:.3g} s"
         if self.median is None:
@@ -60,8 +60,8 @@ class StepTimes:
 
 @dataclass
 class _Timed:
-    """``_Timed`` holds one run's times, and when its last step has ended; None before the first
-    has."""
+    """``_Timed`` holds one run's times, and the time at which its last step ended; None before the
+    first has."""
 
     times: StepTimes = field(default_factory=StepTimes)
     ended: float | None = None
@@ -70,20 +70,20 @@ class _Timed:
 class StepTimer(Callback):
     """Measure each step of a run; the last run's times are in :attr:`times`.
 
-    A device may still be at work when a step ends. To measure what the steps take and not what it
-    takes to ask for them, the timer waits for the device, by reading one value of the latents;
-    this costs the time in which the host could have gone ahead.
+    A device may still be working when the host ends a step. To measure the work itself, the timer
+    waits for the device at each step by reading one value of the latents, so that the host cannot
+    run ahead.
 
     Args:
-        wait: whether to wait for the device. Without, single steps may be timed too short or too
-            long; the run's total, as soon as something else has waited, is right.
+        wait: True: wait for the device at each step. False: single steps may be timed too short or
+            too long; the total is right once something else has waited for the device.
 
     Raises:
         TypeError: ``wait`` is no bool.
         UnsupportedPipelineError: from ``bind``, with ``wait``: the pipeline offers no latents.
 
     Attributes:
-        times: of the run that began last, as far as it has come; None before the first.
+        times: the times so far of the run that began last; None before the first run.
 
     Example:
         >>> timer = StepTimer()
@@ -99,7 +99,7 @@ class StepTimer(Callback):
         self.times: StepTimes | None = None
 
     def summary(self) -> str:
-        """Say in one line how long the last run took."""
+        """Return in one line how long the last run took."""
         return "no step yet" if self.times is None else self.times.summary()
 
     def on_step_end(self, step: Step) -> None:
@@ -117,15 +117,15 @@ class StepTimer(Callback):
 
 @dataclass(frozen=True)
 class ProgressState:
-    """``ProgressState`` says how far a run is, after one of its steps.
+    """``ProgressState`` says how far a run is at the end of a step.
 
     Attributes:
         step: index of the step, from 0.
-        num_timesteps: how many there are.
-        seconds_per_step: median of the last eight; None after the first.
+        num_timesteps: number of steps of the run.
+        seconds_per_step: median of the last eight steps, in seconds; None after the first step.
         elapsed: seconds since the pipeline's call.
-        remaining: seconds that the steps to come will take, at that pace; None after the first.
-            Decoding is not in it.
+        remaining: seconds that the remaining steps will take at that pace, without decoding; None
+            after the first step.
     """
 
     step: int
@@ -138,7 +138,7 @@ class ProgressState:
         return words(self.step, self.num_timesteps, self.seconds_per_step, self.remaining)
 
 
-#: The way to show progress: a name, or a function that is called after every step.
+#: How to show progress: a name, or a function that is called after every step.
 Display: TypeAlias = Literal["tqdm", "rich", "plain"] | Callable[[ProgressState], object]
 
 
@@ -149,21 +149,22 @@ class _Shown(Protocol):
 
 
 class Progress(Callback):
-    """Show how far a run is, how long a step takes, and when the last will be done.
+    """Show how far a run is, how long a step takes, and how long the run will still take.
 
-    It takes the place of the bar that the frameworks' pipelines have: in a call with this callback
-    that is not shown, however progress is displayed, and in other calls of the pipeline it is.
-    The device is not waited for, see :class:`StepTimer`. A display that fails is warned of once,
-    and is off for the rest of the run. Of several processes that share a run, the first shows it.
+    It replaces the pipeline's own progress bar, which is hidden in calls with this callback and
+    shown in others. It does not wait for the device (:class:`StepTimer` does). A display that fails
+    gives one warning, and is off for the rest of the run. If several processes share a run, the
+    first one shows its progress.
 
     Args:
-        display: "tqdm", "rich", or "plain" lines on stderr: of a terminal, one that is written
-            again and again, elsewhere one for each tenth of the run. Or a function that is called
-            with a :class:`ProgressState` after every step. None: tqdm, and plain without it.
+        display: "tqdm", "rich", or "plain": text on stderr, in a terminal one line that is
+            rewritten, elsewhere a line for each tenth of the run. Or a function that is called with
+            a :class:`ProgressState` after every step. None: "tqdm" if it is installed, else
+            "plain".
 
     Raises:
         TypeError, ValueError: ``display`` is none of these.
-        ModuleNotFoundError: the package asked for is not installed.
+        ModuleNotFoundError: the package that ``display`` names is not installed.
 
     Example:
         >>> states = []
@@ -175,7 +176,7 @@ class Progress(Callback):
     hides_progress_bar = True
 
     def __init__(self, display: Display | None = None) -> None:
-        _maker(display)  # which says what is wrong with it
+        _maker(display)  # raises if `display` is wrong
         self._display = display
 
     def on_run_end(self, run: Run) -> None:
@@ -190,7 +191,7 @@ class Progress(Callback):
 
 
 class _RunShown:
-    """``_RunShown`` is one run's display, with the pace of its last steps."""
+    """``_RunShown`` is one run's display, and measures the pace of its last steps."""
 
     def __init__(self, make: Callable[[int], _Shown]) -> None:
         self._make = make

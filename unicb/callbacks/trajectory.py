@@ -1,4 +1,4 @@
-"""Keep the latents of a run, step by step, in a file."""
+"""Record the latents of a run, step by step, in a file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RecordedLatents", "Trajectory", "load_trajectory"]
 
-#: Steps that may wait for the disk; when there are more, the run waits.
+#: How many steps may wait for the disk; with more, the run waits.
 _WAITING = 8
 
 
@@ -46,29 +46,30 @@ class _Recorded(NamedTuple):
 
 
 class Trajectory(Callback):
-    """Write a run's latents to a file, step by step: for plots, for debugging, for comparing runs.
+    """Write a run's latents to a file, step by step, for plots, debugging, or comparing runs.
 
-    A thread of its own copies them to the host and writes them; they are not kept in memory. The
-    run waits where the disk is slower by more than eight steps: none is left out. The file appears
-    under its name, whole, when the run is over, however it ended: with the steps that there were.
-    Until then the latents are in a temporary file beside it; for a moment, both are there.
+    A thread of its own copies the latents to the host and writes them, so that they are not kept in
+    memory. If the disk is more than eight steps behind, the run waits: no step is left out. The
+    complete file appears under its name when the run is over, with the steps recorded so far,
+    however the run ended. Until then the latents are in a temporary file beside it; for a moment,
+    both files exist.
 
     Read it with :func:`load_trajectory`. Both formats hold the arrays of :class:`RecordedLatents`
     under their names, for ``numpy.load`` or ``safetensors.numpy.load_file``.
 
-    If it cannot be written any more (the disk is full), a warning says so, and the run goes on.
+    If writing fails (because the disk is full), a warning says so, and the run goes on.
 
     Args:
-        to: a path that ends in .npz or .safetensors. Each run overwrites the file of the one
-            before, unless it has the field ``{run}``, which counts this object's runs from 0. Of
-            several processes that share a run, the first writes it; each does, to its own file,
-            with the field ``{rank}``.
-        every: record steps 0, ``every``, ``2 * every``, …, and the last.
+        to: a path that ends in .npz or .safetensors. Each run overwrites the file of the run
+            before, unless the path has the field ``{run}``, which counts this object's runs from 0.
+            If several processes share a run, only the first writes; with the field ``{rank}``, each
+            writes its own file.
+        every: record steps 0, ``every``, ``2 * every``, …, and the last step.
 
     Raises:
-        TypeError, ValueError: ``to`` is no such path, or has another field; ``every`` is no number
-            of steps.
-        OSError: from ``bind``: the folder cannot be made, or no file written there.
+        TypeError, ValueError: ``to`` is no such path, or has an unknown field; ``every`` is no int
+            from 1.
+        OSError: from ``bind``: the folder cannot be made or written to.
         UnsupportedPipelineError: from ``bind``: the pipeline offers no latents.
 
     Example:
@@ -86,7 +87,7 @@ class Trajectory(Callback):
         self._count = Numbers()
 
     def on_bind(self, target: Target) -> None:
-        # Empty, it leaves nothing behind; what is wrong with the folder comes out now.
+        # Begin and end an empty file, which leaves nothing behind: errors of the folder show now.
         path = self._path(0, target.backend.rank()[0])
         if path.is_dir():
             raise IsADirectoryError(f"Trajectory cannot write {str(path)!r}: it is a folder")
@@ -108,7 +109,7 @@ class Trajectory(Callback):
             recording.record(step)
 
     def _begun(self, run: Run) -> _Recording | None:
-        """Return the recording of this run; None where it is another process's to write it."""
+        """Return the recording of this run; None if another process writes it."""
         if not (run.is_first_rank or "{rank" in self._template):
             return None
         if (other := written_by_other_rank(run, self._template)) is not None:
@@ -141,8 +142,8 @@ def _template(to: Any) -> str:
 
 @dataclass
 class _Recordings:
-    """Hold what one run has begun to record: nothing before its first step has ended, or where
-    another process writes it."""
+    """Hold the recording of one run: None before its first step has ended, or if another process
+    writes it."""
 
     asked: bool = False
     begun: _Recording | None = None
@@ -153,7 +154,8 @@ class _Recording:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # Its put never waits, and may be called while another does: the garbage collector does.
+        # A SimpleQueue's put never waits and is reentrant, so the garbage collector may call it any
+        # time.
         self._queue: queue.SimpleQueue[_Recorded | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(_WAITING)
         self._error = ""
@@ -172,7 +174,7 @@ class _Recording:
 
     def finish(self, run: Run) -> None:
         self._queue.put(None)
-        # The end of a run may be noticed by the garbage collector, which runs in any thread.
+        # The garbage collector may notice the end of a run, in any thread.
         if self._thread is not threading.current_thread():
             self._thread.join()
             self._tell(run)
@@ -187,7 +189,7 @@ class _Recording:
 
     def _work(self) -> None:
         file: TrajectoryFile | None = None
-        # Taken from the queue to the end, whatever happens: the run may wait for room.
+        # Empty the queue to its end, whatever happens: the run may be waiting for room in it.
         while (recorded := self._queue.get()) is not None:
             try:
                 if self._error:
@@ -199,13 +201,13 @@ class _Recording:
                     recorded.num_timesteps,
                     timestep,
                     recorded.sigma,
-                    # Some backends widen halves on the way to the host.
+                    # Some backends widen half-precision numbers when they copy to the host.
                     latents.astype(np.float16) if recorded.dtype == "float16" else latents,
                 )
             except BaseException as error:
                 self._error = _text(error)
             finally:
-                del recorded  # it keeps tensors on the device
+                del recorded  # it keeps tensors alive on the device
                 self._room.release()
         try:
             if file is not None:
@@ -216,8 +218,8 @@ class _Recording:
     def _sigma(self, step: Step) -> float:
         """Return the noise level of the latents after the step.
 
-        The scheduler's own index has been counted up by then. It counts the half steps of a
-        scheduler of order 2, as its sigmas do.
+        The scheduler has already increased its own step index by then. With order 2, both its index
+        and its sigmas count half steps.
         """
         scheduler = getattr(step.pipeline, "scheduler", None)
         sigmas = getattr(scheduler, "sigmas", None)
@@ -234,7 +236,8 @@ class _Recording:
 
 
 def _text(error: BaseException) -> str:
-    """Return the error's text, which is kept in its place: its traceback would keep the latents."""
+    """Return the error's text, to keep instead of the error, whose traceback would keep the latents
+    alive."""
     return f"{type(error).__name__}: {error}"
 
 

@@ -1,16 +1,17 @@
-"""Cut classifier-free guidance (CFG) on a pipeline, or scale it, or combine it otherwise.
+"""Cut classifier-free guidance (CFG) on a pipeline, change its scale, or replace its formula.
 
 With CFG on, a pipeline's loop computes an unconditional prediction beside the conditional one and
-combines them as ``u + g * (c - u)``. Some do so in one call of the denoiser on a batch of several
-blocks of rows, some in several calls a step. Callbacks cannot reach all that this takes: much of
-it is in locals of the loop. But all of it passes through the denoiser's call.
+combines them as ``u + g * (c - u)``. Some loops call the denoiser once, on a batch of several
+blocks of rows; others call it several times a step. Callbacks cannot reach everything that this
+involves: much of it is in local variables of the loop. But all of it passes through the denoiser's
+call.
 
-So there the unconditional part is left out, and the conditional one answers in its place: the loop
-then combines ``u = c``, which is ``c`` exactly, and half of the work is gone. Where the loop reads
-at each step whether guidance is on, it is enough to switch it off.
+So the unconditional part is left out of that call, and the conditional prediction is returned in
+its place: the loop then combines ``u = c``, which gives exactly ``c``, and half of the work is
+saved. If the loop reads at each step whether guidance is on, it is enough to switch it off.
 
-There, too, guidance gets another scale where the loop keeps a copy of its own (see ``_scale.py``),
-and another formula altogether (see ``_rule.py``).
+The denoiser's call is also where guidance gets another scale, if the loop keeps a copy of its own
+(see ``_scale.py``), or another formula (see ``_rule.py``).
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Cut(Protocol):
     """A cut leaves guidance out on a pipeline, until it is removed.
 
     Attributes:
-        holds_scale: whether it is the guidance scale that keeps guidance off.
+        holds_scale: True if the cut works by setting the pipeline's guidance scale.
     """
 
     holds_scale: bool
@@ -75,21 +76,21 @@ class Cut(Protocol):
         """Note that a step has ended. Raises UnsupportedPipelineError if it was not as expected."""
 
     def restore(self) -> None:
-        """Remove, and have the models' caches forget what they kept: of an unconditional half
-        there is nothing of the last steps."""
+        """Remove the cut, and make the models' caches forget what they kept: they have nothing of
+        the unconditional half from the last steps."""
 
     def remove(self) -> None:
         """Put the pipeline back as it was. Idempotent."""
 
 
 class Scaling(Protocol):
-    """A scaling gives guidance another scale on a pipeline, until it is removed."""
+    """A scaling sets another scale of guidance on a pipeline, until it is removed."""
 
     def is_off(self, scale: float) -> bool:
         """Return whether the pipeline would have no guidance at this scale."""
 
     def set(self, scale: float | None) -> None:
-        """Have this scale from the next step on; None: whatever the loop has."""
+        """Use this scale from the next step on; None: the loop's own."""
 
     def step_end(self) -> None:
         """Note that a step has ended. Raises UnsupportedPipelineError if it was not as expected."""
@@ -103,21 +104,22 @@ class Guidance:
 
     Args:
         pipeline: the pipeline.
-        known: what unicb knows of its class.
+        known: unicb's facts about its class; None if there are none.
         offered: names of the tensors that its loop hands over at the end of a step.
     """
 
     def __init__(self, pipeline: Any, known: PipelineFacts | None, offered: Sequence[str]) -> None:
         self._pipeline, self._known, self._offered = pipeline, known, offered
-        #: Whether a run has to look how its loop guides, for what is to be done to that.
+        #: True if a run has to observe its first guided step before guidance is changed.
         self.is_to_be_seen = False
 
     @property
     def facts(self) -> PipelineFacts:
-        """Return how guidance works here: what is known of the class, or what its own code says.
+        """Return how guidance works here, from unicb's facts about the class or from the class's
+        code.
 
         Raises:
-            UnsupportedPipelineError: neither.
+            UnsupportedPipelineError: neither of them says.
         """
         return known_or_read(self._pipeline, self._known)
 
@@ -129,14 +131,14 @@ class Guidance:
         self._note()
 
     def check_scale(self) -> PipelineFacts:
-        """Raise UnsupportedPipelineError if guidance cannot be given another scale. Returns how it
-        works."""
+        """Raise UnsupportedPipelineError if the scale of guidance cannot be changed; return the
+        facts."""
         facts = check_scaling(self._pipeline, self._known, self._offered)
         self._note()
         return facts
 
     def check_rule(self) -> None:
-        """Raise UnsupportedPipelineError if what the loop combines cannot be replaced by a rule."""
+        """Raise UnsupportedPipelineError if a rule cannot replace the loop's combination."""
         facts = facts_of(self._pipeline, self._known, RULE_AIM)
         if facts.cfg == "batch" and facts.batch_of not in self._offered:
             raise UnsupportedPipelineError(without_latents(self._pipeline, facts, RULE_AIM))
@@ -155,8 +157,8 @@ class Guidance:
 
 
 def known_or_read(pipeline: Any, known: PipelineFacts | None) -> PipelineFacts:
-    """Return how guidance works on this pipeline; the blocks of a modular one have said so
-    already."""
+    """Return how guidance works on this pipeline; for a modular one, ``known`` was read from its
+    blocks."""
     if known is not None and blocks_of(pipeline) is not None:
         return known
     return facts_of_class(type(pipeline), known)
@@ -165,10 +167,11 @@ def known_or_read(pipeline: Any, known: PipelineFacts | None) -> PipelineFacts:
 def facts_of(
     pipeline: Any, known: PipelineFacts | None, aim: str = "cut guidance"
 ) -> PipelineFacts:
-    """Return how guidance works on this pipeline: ``known``, or what its class's own code tells.
+    """Return how guidance works on this pipeline: ``known``, or facts read from its class's code.
 
     Raises:
-        UnsupportedPipelineError: the class has no CFG, or how it works is not known.
+        UnsupportedPipelineError: the class has no classifier-free guidance, or unicb does not know
+            how it works.
     """
     facts = known_or_read(pipeline, known)
     name = type(pipeline).__name__
@@ -186,7 +189,7 @@ def facts_of(
 def check(pipeline: Any, known: PipelineFacts | None, offered: Sequence[str]) -> None:
     """Raise UnsupportedPipelineError if guidance cannot be cut on this pipeline.
 
-    Rehearses what can be rehearsed before a run: that the models are there and can be hooked.
+    Checks what can be checked before a run: that the models exist and can be hooked.
     """
     facts = facts_of(pipeline, known)
     if facts.cfg == "batch" and facts.batch_of not in offered:
@@ -200,7 +203,7 @@ def check(pipeline: Any, known: PipelineFacts | None, offered: Sequence[str]) ->
     try:
         if facts.cfg != "switch":
             models.hook(lambda name, call, args, kwargs: call(*args, **kwargs))
-            models.reset_caches(rehearse=True)  # a run may be under way
+            models.reset_caches(rehearse=True)  # forgets nothing: a run may be under way
     finally:
         models.remove()
 
@@ -217,16 +220,16 @@ def cut(
     """Cut guidance from the next step on; None if this run's guidance is known to be off.
 
     Args:
-        latents: the tensor that the facts call ``batch_of``; not needed for ``cfg="calls"`` and
-            ``cfg="switch"``. None where the run has none, which is one without guidance.
-        run: whose calls are to be cut; those of others pass untouched.
-        seen: what the run's own steps have shown; more may be added.
-        within: whether the first step has begun, and is calling a model for the first time.
+        latents: the tensor named by the facts' ``batch_of``; not needed for ``cfg="calls"`` and
+            ``cfg="switch"``. None if the run has no such tensor, which means no guidance.
+        run: the run whose calls are cut; calls of other runs are not changed.
+        seen: what the run's steps have shown so far; this may add to it.
+        within: True if the first step has begun, and is calling a model for the first time.
     """
     seen = seen or SeenFacts()
     facts = seen.facts or facts_of(pipeline, known)
     models = Models(backend, pipeline, facts, run)
-    models.refuse_caching()  # it may have been enabled since bind
+    models.refuse_caching()  # caching may have been enabled since bind
     if facts.cfg == "switch":
         return SwitchCut.of(models)
     if facts.cfg == "guider":
@@ -236,19 +239,19 @@ def cut(
     if latents is None and within:
         raise UnsupportedPipelineError(without_latents(pipeline, facts, "cut guidance"))
     if latents is None or (
-        # Without guidance, two blocks are the conditional one and the perturbed one.
+        # Two blocks in a run without guidance are the conditional and the perturbed one.
         "perturbed" in facts.order and not guides(pipeline, run)
     ):
         return None
-    models.check_rows()  # it may be another model than at bind
+    models.check_rows()  # the model may have been replaced since bind
     if not facts.verify:
         return BatchCut(models, latents)
     return UnprovenCut(models, run, lambda models: BatchCut(models, latents), seen)
 
 
 def is_off(pipeline: Any, known: PipelineFacts | None, run: Run) -> bool:
-    """Return whether the pipeline was called without guidance, as far as that is known before the
-    end of the first step."""
+    """Return True if the pipeline was called without guidance, as far as is known before the end of
+    the first step."""
     facts = facts_of(pipeline, known)
     if facts.cfg == "guider":
         found = guiders_of(pipeline, facts.guided_by)
@@ -256,7 +259,7 @@ def is_off(pipeline: Any, known: PipelineFacts | None, run: Run) -> bool:
     unnamed = facts.verify and facts.combination == "other"  # which names no scale either
     if unnamed or (facts.guidance_scale == "property" and run.target.block_step is None):
         return not getattr(pipeline, "do_classifier_free_guidance", True)
-    # Where the scale is a local, the flag often is, too, and the property means nothing.
+    # If the scale is a local variable, the flag often is one, too, and the property means nothing.
     scale = scale_of(pipeline, facts, run)
     return scale is not None and scale <= facts.guided_above
 
@@ -264,8 +267,9 @@ def is_off(pipeline: Any, known: PipelineFacts | None, run: Run) -> bool:
 def check_scaling(
     pipeline: Any, known: PipelineFacts | None, offered: Sequence[str] | None = None
 ) -> PipelineFacts:
-    """Raise UnsupportedPipelineError if the pipeline's guidance cannot be given another scale;
-    ``offered``: names of the tensors that its loop hands over, None in a run, which has them."""
+    """Raise UnsupportedPipelineError if the scale of the pipeline's guidance cannot be changed.
+    ``offered`` has the names of the tensors that its loop hands over; None in a run, which has
+    them."""
     facts = facts_of(pipeline, known, AIM)
     models = Models(backend_for(pipeline), pipeline, facts, None, AIM)
     if facts.cfg == "guider":
@@ -287,15 +291,15 @@ def scaling(
     run: Run,
     seen: SeenFacts | None = None,
 ) -> Scaling:
-    """Make the scale of a run's guidance settable.
+    """Return an object that sets the scale of a run's guidance.
 
     Args:
         latents: as for :func:`cut`.
-        run: whose calls are to be changed; those of others pass untouched.
-        seen: what the run's own steps have shown; more may be added.
+        run: the run whose calls are changed; calls of other runs are not.
+        seen: what the run's steps have shown so far; this may add to it.
 
     Raises:
-        UnsupportedPipelineError: as for :func:`check_scaling`; this run has no guidance, or its
+        UnsupportedPipelineError: as from :func:`check_scaling`; or this run has no guidance, or its
             loop sets the scale itself.
     """
     seen = seen or SeenFacts()
@@ -322,7 +326,7 @@ def scaling(
 def check_called(
     pipeline: Any, known: PipelineFacts | None, facts: PipelineFacts, run: Run, aim: str
 ) -> None:
-    """Raise UnsupportedPipelineError if a run was called in such a way that this cannot be done."""
+    """Raise UnsupportedPipelineError if the arguments of the run's call prevent ``aim``."""
     if facts.scale_set_if and run.loop_locals([facts.scale_set_if]).get(facts.scale_set_if):
         raise UnsupportedPipelineError(
             f"cannot {aim} in this run: {type(pipeline).__name__} was called with "

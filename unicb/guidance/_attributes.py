@@ -1,4 +1,4 @@
-"""Set attributes of a pipeline for a run, and give them their former values back."""
+"""Set attributes of a pipeline for a run, and restore their former values."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 
 class Ours(float):
-    """``Ours`` is a number that a run has set on a pipeline, known by its identity from those of
-    other runs."""
+    """``Ours`` is a number that a run has set on a pipeline; its identity tells it from another
+    run's."""
 
 
 def put_back(pipeline: Any, name: str, before: Any, ours: Mapping[str, Ours]) -> None:
-    """Give an attribute its former value, unless another run has set it since.
+    """Restore an attribute's former value, unless another run has set it since.
 
-    A run that has failed may be noticed late, in the middle of another.
+    The failure of a run may be noticed late, in the middle of another run.
     """
     if getattr(pipeline, name, None) is ours[name]:
         setattr(pipeline, name, before)

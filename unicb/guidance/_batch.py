@@ -1,4 +1,5 @@
-"""Cut guidance that takes one call of the denoiser a step, on a batch of several blocks of rows."""
+"""Cut guidance in loops that call the denoiser once a step, on a batch of several blocks of
+rows."""
 
 from __future__ import annotations
 
@@ -15,10 +16,11 @@ from unicb.pipelines import Part
 
 
 class Batched:
-    """Tell the calls of a model with several blocks of rows from others.
+    """Recognise a model's calls with several blocks of rows.
 
-    A tensor is taken to have rows if its first axis is exactly the blocks' number times the batch,
-    or that times the number of frames, and its argument is not known to have none.
+    A tensor counts as having rows if the size of its first axis is exactly the number of blocks
+    times the batch, or that times the number of frames, and the facts do not list its argument as
+    one without rows.
     """
 
     def __init__(self, models: Models, latents: Tensor) -> None:
@@ -29,14 +31,15 @@ class Batched:
         self._frames = 1 if axis is None else int(latents.shape[axis])
 
     def _counted(self, sample: Any) -> tuple[int, int]:
-        """Return how many rows a sample has, and how many of them a block has."""
+        """Return how many rows a sample has, and how many rows each block has."""
         rows = len(sample) if isinstance(sample, list) else int(getattr(sample, "shape", [0])[0])
-        # A sample with an axis less than the latents has their frames among its rows.
+        # A sample with one axis less than the latents has a row for each frame.
         folded = self._frames > 1 and 1 < len(getattr(sample, "shape", ())) < self._axes
         return rows, self._batch * (self._frames if folded else 1)
 
     def _order(self, rows: int, each: int) -> tuple[Part, ...] | None:
-        """Return the blocks of a call with so many rows; None if it is not guided."""
+        """Return the order of the blocks in a call with this many rows; None if the call is not
+        guided."""
         facts = self._models.facts
         orders = (facts.order[:n] for n in range(len(facts.order), facts.least_blocks - 1, -1))
         return next((order for order in orders if rows == len(order) * each), None)
@@ -53,8 +56,8 @@ class Batched:
 
 
 class BatchCut(Batched):
-    """Leave the unconditional rows out of the models' calls, and repeat the conditional rows of
-    their output in the place of those that are missing."""
+    """Leave the unconditional rows out of the models' calls, and put the conditional rows of the
+    output in their place."""
 
     holds_scale = False
 
@@ -79,7 +82,7 @@ class BatchCut(Batched):
         self._verified.over()
 
     def restore(self) -> None:
-        self.remove()  # which has the caches forget in any case
+        self.remove()  # makes the caches forget in any case
 
     def remove(self) -> None:
         try:
@@ -101,8 +104,8 @@ class BatchCut(Batched):
         if order is None:
             if denoises and rows != each:
                 self._refuse(name, rows, each)
-            # Guidance is off, or the model gets the conditional rows alone, as a ControlNet in
-            # guess mode does: nothing to cut.
+            # Guidance is off, or the model gets only the conditional rows, like a ControlNet in
+            # guess mode: there is nothing to cut.
             return call(*args, **kwargs)
         if "perturbed" in order and denoises:
             self._perturbed.without_unconditional()

@@ -11,7 +11,7 @@ from unicb.pipelines import Part, PipelineFacts
 
 
 class Blocks:
-    """``Blocks`` are the blocks of one call of a model."""
+    """``Blocks`` are the blocks of rows in one call of a model."""
 
     def __init__(
         self,
@@ -21,8 +21,8 @@ class Blocks:
         batch: int,
         frames: int,
     ) -> None:
-        """Take the form of the blocks: ``batch`` is the number of rows of the latents, ``frames``
-        that of the frames of each, 1 for images."""
+        """Note the form of the blocks: ``batch`` is the number of rows of the latents, ``frames``
+        the number of frames of each row, 1 for images."""
         self._backend = backend
         self._facts = facts
         self._order = order
@@ -39,15 +39,15 @@ class Blocks:
         return tuple(mapped(self._cut, value, self._has_rows) for value in args), cut
 
     def restore(self, out: Any) -> Any:
-        """Return the call's output, with the conditional rows where unconditional ones are
-        missing."""
+        """Return the call's output, with conditional rows in place of the missing unconditional
+        rows."""
         if self.kept == len(self._order):
             return out
         return mapped(self._restored, out, self._has_rows)
 
     def with_unconditional(self, out: Any, replace: Callable[[Any, Any], Any]) -> Any:
-        """Return the call's output with ``replace(unconditional, conditional)`` in the place of its
-        unconditional rows."""
+        """Return the call's output with its unconditional rows replaced by
+        ``replace(unconditional, conditional)``."""
         return mapped(lambda x: self._with_unconditional(x, replace), out, self._has_rows)
 
     def _with_unconditional(self, x: Any, replace: Callable[[Any, Any], Any]) -> Any:
@@ -68,7 +68,7 @@ class Blocks:
     def _replaced_rows(
         self, unconditional: list[Any], conditional: list[Any], replace: Callable[[Any, Any], Any]
     ) -> list[Any]:
-        """Replace all rows in one tensor where they have one shape; else each in one of its own."""
+        """Replace all rows at once if they have one shape; otherwise one by one."""
         pairs = list(zip(unconditional, conditional, strict=True))
         if len({(tuple(u.shape), tuple(c.shape)) for u, c in pairs}) > 1:
             return [replace(*(x.reshape((1, *x.shape)) for x in pair))[0] for pair in pairs]
@@ -77,7 +77,7 @@ class Blocks:
         return [made[row] for row in range(len(pairs))]
 
     def _joined(self, x: Any, blocks: list[Any]) -> Any:
-        """Join the blocks to one whole, of the make of ``x``."""
+        """Join the blocks to one value of the type of ``x``: a tensor, or a list of rows."""
         if isinstance(x, list):
             return [item for block in blocks for item in block]
         return self._backend.ops.concat(blocks)
@@ -97,8 +97,8 @@ class Blocks:
         return self._backend.is_tensor(value) or (self._facts.listed and isinstance(value, list))
 
     def _each(self, x: Any, blocks: int, axis: int = 0) -> int:
-        """Return how many rows each block of ``x`` has; 0 if it does not have so many blocks of
-        rows."""
+        """Return how many rows each block of ``x`` has; 0 if ``x`` does not consist of ``blocks``
+        blocks of rows."""
         if isinstance(x, list):
             return self._batch if len(x) == blocks * self._batch else 0
         for each in (self._batch, self._batch * self._frames):

@@ -1,8 +1,7 @@
-"""Name the libraries that answer a denoiser's calls from earlier ones, and are not the frameworks'
-own.
+"""Recognise third-party libraries that answer a denoiser's calls from earlier ones.
 
-They are recognised by what they leave on the model, and not by import: who has one installed may
-not use it.
+They are recognised by their traces on the model, not by import: a library may be installed and not
+used.
 """
 
 from __future__ import annotations
@@ -17,15 +16,16 @@ from unicb.guidance._replaced import package_of, put_in_place
 
 @dataclass(frozen=True)
 class CachingLibrary:
-    """``CachingLibrary`` says what is known of a library that caches a model's predictions.
+    """``CachingLibrary`` holds facts about a library that caches a model's predictions.
 
     Attributes:
-        name: as its users call it.
-        does: what it does that a cut breaks.
-        disable: how to switch it off.
-        attributes: which it sets to something true on a model, all of them.
-        package: whose code it puts in the place of a model's call. Either this or the attributes.
-        source: where that was read.
+        name: the library's usual name.
+        does: what the library does that a cut breaks.
+        disable: how to switch the library off.
+        attributes: names of attributes, all of which it sets to a true value on a model.
+        package: the package whose code replaces a model's call. Either this or ``attributes`` is
+            given.
+        source: where this was read.
     """
 
     name: str
@@ -42,7 +42,7 @@ class CachingLibrary:
         return all(_is_set(getattr(model, name, None)) for name in self.attributes)
 
 
-#: Of several that leave the same, the one that leaves more comes first.
+#: If two libraries leave the same traces, the one that leaves further ones comes first.
 LIBRARIES = (
     CachingLibrary(
         "cache-dit",
@@ -80,9 +80,9 @@ def refuse_caching(models: Iterable[tuple[str, Any]], pipeline: str, aim: str) -
     """Raise UnsupportedPipelineError if one of the libraries is enabled on one of these models.
 
     Args:
-        models: with the names that the pipeline has for them.
-        pipeline: name of its class.
-        aim: what is to be done, in the message.
+        models: pairs of the pipeline's name for a model and the model.
+        pipeline: name of the pipeline's class.
+        aim: what cannot be done, for the message, such as "cut guidance".
     """
     for name, model in models:
         for library in LIBRARIES:
@@ -95,5 +95,6 @@ def refuse_caching(models: Iterable[tuple[str, Any]], pipeline: str, aim: str) -
 
 
 def _is_set(value: Any) -> bool:
-    """Return whether an attribute is set: a mark, or an object that may be empty by now."""
+    """Return whether an attribute is set: to a true value, or to an object, which may be an empty
+    container."""
     return value is not None and value is not False

@@ -1,5 +1,5 @@
-"""Cut guidance that takes several calls of the denoiser a step, by a flag that no callback can
-reach."""
+"""Cut guidance in loops that call the denoiser several times a step, and whose flag for guidance is
+a local variable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unicb.guidance._tree import mapped
 
 
 class CountedCalls:
-    """Tell a step's unconditional calls from its conditional one, by counting them."""
+    """Tell a step's unconditional calls from its conditional call by counting them."""
 
     def __init__(self, models: Models) -> None:
         self._models = models
@@ -28,7 +28,7 @@ class CountedCalls:
         self._forget()
 
     def _forget(self) -> None:
-        """Forget the step's calls."""
+        """Start counting from 0 again, and forget the step's answers."""
         self._calls.clear()
         self._conditional.clear()
         self._shapes.clear()
@@ -40,7 +40,7 @@ class CountedCalls:
     def _answer(
         self, name: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        # A pipeline with several denoisers calls one or the other: their calls count together.
+        # A pipeline with several denoisers uses one of them in a step: their calls count together.
         key = "denoiser" if name in self._models.facts.denoisers else name
         count = self._calls[key]
         self._calls[key] += 1
@@ -62,18 +62,18 @@ class CountedCalls:
         return out
 
     def _check(self, name: str, out: Any, again: Callable[[], Any]) -> None:
-        """Raise UnsupportedPipelineError if a conditional call's answer cannot be trusted."""
+        """Raise UnsupportedPipelineError if the answer of a conditional call cannot be trusted."""
 
     def _unconditional(
         self, name: str, key: str, shape: tuple[int, ...], call: Callable[[], Any], fills: bool
     ) -> Any:
-        """Answer an unconditional call with a sample of that shape. ``fills`` says whether the call
-        is needed for more than its answer."""
+        """Return the answer to an unconditional call with a sample of this shape. ``fills`` is True
+        if the call also fills a cache."""
         raise NotImplementedError
 
 
 class CallsCut(CountedCalls):
-    """Answer a step's unconditional calls with what its conditional call gave."""
+    """Answer a step's unconditional calls with the output of its conditional call."""
 
     holds_scale = False
 
@@ -100,13 +100,14 @@ class CallsCut(CountedCalls):
         self, name: str, key: str, shape: tuple[int, ...], call: Callable[[], Any], fills: bool
     ) -> Any:
         if fills:
-            call()  # what it fills is needed once guidance is back
+            call()  # the cache that it fills is needed once guidance is restored
         elif key == "denoiser":
             self._left_out += 1
         return self._of_conditional(name, key, shape)
 
     def _of_conditional(self, name: str, key: str, shape: tuple[int, ...]) -> Any:
-        """Return the conditional call's answer, for a call with a sample of that shape."""
+        """Return the conditional call's answer, for an unconditional call with a sample of this
+        shape."""
         whole = self._shapes.get(key, ())
         if shape == whole:
             return self._conditional[key]

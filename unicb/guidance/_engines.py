@@ -1,8 +1,8 @@
-"""Engines that spread a pipeline over ranks in a way that its loop does not show.
+"""Recognise engines that spread a pipeline over ranks in a way that its loop does not show.
 
-They replace a denoiser's call by code that asks them how many ranks do what; so that code says
-which engine it is, and can be asked the same. The names are those of xDiT
-(``xfuser/core/distributed/parallel_state.py`` of 0.7.0), whose examples others copy.
+They replace a denoiser's call by code that asks the engine how the ranks divide the work. unicb
+finds the engine's functions through that code, and asks the same. The names are those of xDiT
+(``xfuser/core/distributed/parallel_state.py`` of 0.7.0), which other engines follow.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def check_halves_are_together(name: str, models: Sequence[Any]) -> None:
     """Raise UnsupportedPipelineError if the two halves of guidance are computed on different ranks.
 
     Args:
-        name: of the pipeline.
-        models: its denoisers.
+        name: name of the pipeline's class.
+        models: the pipeline's denoisers.
     """
     for model in models:
         if (count := _asked(model, _CFG)) > 1:
@@ -38,7 +38,8 @@ def check_halves_are_together(name: str, models: Sequence[Any]) -> None:
 
 
 def check_loop_calls_back(name: str, models: Sequence[Any]) -> None:
-    """Raise UnsupportedPipelineError if the steps are spread over ranks as a pipeline's stages."""
+    """Raise UnsupportedPipelineError if the denoiser's layers are spread over ranks as the stages
+    of a pipeline."""
     for model in models:
         if (count := _asked(model, _STAGES)) > 1:
             raise UnsupportedPipelineError(
@@ -50,8 +51,8 @@ def check_loop_calls_back(name: str, models: Sequence[Any]) -> None:
 
 
 def _asked(model: Any, name: str) -> int:
-    """Return what an engine's function of this name answers to the code in the place of the model's
-    call; 1 where that names none, or the engine was not begun."""
+    """Return the result of the engine's function of this name, as used by the code that replaces
+    the model's call; 1 if that code uses no such function, or the engine was not started."""
     for call in _calls(model):
         code, names = getattr(call, "__code__", None), getattr(call, "__globals__", {})
         ask = names.get(name)
@@ -60,7 +61,7 @@ def _asked(model: Any, name: str) -> int:
         try:
             return int(ask())
         except Exception:
-            continue  # it says that it was not begun, by an assertion
+            continue  # an assertion in it says that the engine was not started
     return 1
 
 
@@ -75,6 +76,6 @@ def _calls(model: Any) -> Iterator[Any]:
 
 
 def _names(code: CodeType) -> set[str]:
-    """Return the names that the code uses, and those of the functions in it."""
+    """Return the names that a code object and the functions inside it use."""
     inner = [each for each in code.co_consts if isinstance(each, CodeType)]
     return {*code.co_names}.union(*map(_names, inner))

@@ -1,4 +1,4 @@
-"""Tell whether the loop's combination is a form that becomes another by moving one part."""
+"""Check that a loop's combination can be turned into another by changing one of its parts."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from unicb.guidance._scale import has_scale
 
 
 def check_form(models: Models, loop: str = "its loop") -> None:
-    """Raise UnsupportedPipelineError unless the loop is known to make ``u + g * (c - u)`` or
-    ``c + g * (c - u)``, with a scale that can be found, of what models answer that can be hooked.
+    """Raise UnsupportedPipelineError unless the loop is known to compute ``u + g * (c - u)`` or
+    ``c + g * (c - u)``, its scale g can be found, and the models that predict can be hooked.
 
     Args:
-        models: of the pipeline, with what is to be done.
-        loop: what the message begins with.
+        models: the pipeline's models, with the aim for the message.
+        loop: the beginning of the message.
     """
     facts, cannot = models.facts, f"cannot {models.aim} on {models.name}"
     if facts.guiders:

@@ -1,4 +1,4 @@
-"""Cut the guidance of one run, bring it back, and give it another scale."""
+"""Cut the guidance of one run, restore it, and change its scale."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RunGuidance:
     """``RunGuidance`` makes one run's changes to its pipeline's guidance.
 
     Args:
-        target: the pipeline.
+        target: the pipeline with unicb's facts about it.
         owner: the run.
     """
 
@@ -51,7 +51,7 @@ class RunGuidance:
         self._look: Look | None = None
 
     def look_on(self) -> None:
-        """Look at the first step with guidance, if how the loop guides has to be seen."""
+        """Observe the first step with guidance, if it is not proven how the loop guides."""
         guidance = self._target.guidance
         if guidance.is_to_be_seen and self._seen.facts is None:
             self._start(Look(self._models(guidance.facts), self._owner, self._seen))
@@ -65,8 +65,7 @@ class RunGuidance:
         self._owner.watch_steps(self._step_end)
 
     def _step_end(self, handed: Mapping[str, Tensor]) -> None:
-        """Check that the step that has ended was as expected; raises UnsupportedPipelineError if
-        not."""
+        """Raise UnsupportedPipelineError if the step that has ended was not as expected."""
         if self._look is not None:
             self._look.step_end()
         if self._cut is not None:
@@ -77,8 +76,8 @@ class RunGuidance:
                 made.step_end()
 
     def counted(self) -> dict[str, Tensor]:
-        """Return the loop's local that has one row for each picture, before the first step has
-        ended; nothing where none is found."""
+        """Return the loop's local variable that has one row for each picture, by its name, before
+        the first step has ended; an empty dict if it is not found."""
         before = "" if self._facts is None else self._facts.batch_before
         scheduled = self._target.scheduled
         names = [self._batch_of, before] if scheduled is None else [scheduled.latents]
@@ -89,12 +88,12 @@ class RunGuidance:
         return {} if rows is None else {self._batch_of: rows}
 
     def is_off(self) -> bool:
-        """Return whether the pipeline was called without guidance, as far as can be known by
-        now."""
+        """Return True if the pipeline was called without guidance, as far as is known by this
+        step."""
         return is_off(self._pipeline, self._facts, self._owner)
 
     def set_scale_attribute(self, value: float) -> None:
-        """Assign ``pipeline.guidance_scale``, to the end of the run."""
+        """Set the pipeline's ``guidance_scale`` to the end of the run."""
         name = type(self._pipeline).__name__
         if not hasattr(self._pipeline, _ATTRIBUTE):
             raise UnsupportedPipelineError(f"{name} has no guidance_scale to set")
@@ -104,7 +103,7 @@ class RunGuidance:
                 "change nothing"
             )
         if self._cut is not None and self._cut.holds_scale:
-            self._scale_after_cut = value  # the loop reads in it now that guidance is off
+            self._scale_after_cut = value  # for now, the loop has to read that guidance is off
             return
         if not self._set:
             before = getattr(self._pipeline, _ATTRIBUTE)
@@ -114,10 +113,11 @@ class RunGuidance:
         setattr(self._pipeline, _ATTRIBUTE, self._set[_ATTRIBUTE])
 
     def cut(self, tensors: Mapping[str, Tensor]) -> bool:
-        """Leave out the unconditional half. Returns False if it is, or if guidance is off.
+        """Leave out the unconditional half. Returns False if it is left out already, or guidance is
+        off.
 
         Args:
-            tensors: what the loop has handed over.
+            tensors: the tensors that the loop has handed over, by name.
         """
         if self._cut is not None:
             return False
@@ -152,7 +152,7 @@ class RunGuidance:
         return True
 
     def combine_by(self, combine: Combine, tensors: Mapping[str, Tensor]) -> None:
-        """Have this rule make what the loop combines; ``tensors`` as for :meth:`cut`."""
+        """Let this rule replace the loop's combination; ``tensors`` as for :meth:`cut`."""
         self._refuse_second_decision()
         rows = tensors.get(self._batch_of)
         about = self._backend, self._pipeline, self._facts, rows, self._owner
@@ -174,10 +174,10 @@ class RunGuidance:
             )
 
     def set(self, scale: float, tensors: Mapping[str, Tensor]) -> None:
-        """Have guidance of this scale; ``tensors`` as for :meth:`cut`."""
+        """Set the scale of guidance; ``tensors`` as for :meth:`cut`."""
         if self._scaling is None:
             self._refuse_second_decision()
-            # Above a cut, as below it: what a scaling does to one block alone is nothing.
+            # Fine while guidance is cut, too: a scaling does not change a block that is alone.
             rows = tensors.get(self._batch_of)
             about = self._backend, self._pipeline, self._facts, rows, self._owner, self._seen
             made = scaling(*about)

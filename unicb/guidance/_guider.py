@@ -1,13 +1,12 @@
-"""Read guiders: a guider is an object of the pipeline that says what predictions a step takes, and
-in which order, and combines them.
+"""Read guiders: objects of a pipeline that say which predictions a step takes and in which order,
+and combine them.
 
-Where a guider that is past its last step asks for the conditional prediction alone, that is what
-cuts it: so it combines nothing, and keeps nothing, such as a momentum. A guider that takes more
-than two predictions is either given the scale at which its unconditional one changes nothing; or,
-where that would change what the others do, the unconditional call is answered with what the
-conditional one has given.
+A guider that asks only for the conditional prediction after its last step is cut by moving that
+step: then it combines nothing and keeps no state, such as a momentum. A guider that takes more than
+two predictions gets the scale at which the unconditional one has no effect; or, if that would
+change the effect of the others, its unconditional call is answered with the conditional prediction.
 
-What a guider makes of a change is asked of a copy, before anything is changed in a run.
+The effect of a change is tried on a copy of the guider before anything is changed in a run.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ if TYPE_CHECKING:
     from unicb.run.run import Run
 
 CONDITIONAL, UNCONDITIONAL = "pred_cond", "pred_uncond"
-#: The attribute with the share of the steps after which a guider stops.
+#: Name of the attribute with the share of the steps after which a guider stops.
 _STOP = "_stop"
 _SCALE = "guidance_scale"
-#: What a loop calls before each call of its denoiser.
+#: Name of the guider's method that a loop calls before each call of its denoiser.
 _PREPARE = "prepare_models"
 _STEPS = 10
-#: How guidance is cut: the guider is past its last step; it has the scale that changes nothing;
-#: or its unconditional calls are answered.
+#: How guidance is cut: the guider is set past its last step; its scale is set so that the
+#: unconditional prediction has no effect; or its unconditional calls are answered.
 Way: TypeAlias = Literal["stop", "scale", "answer"]
 
 
@@ -45,25 +44,25 @@ def guiders_of(pipeline: Any, names: tuple[str, ...]) -> list[Any]:
 
 
 def batches_of(guider: Any) -> list[tuple[str, Any]]:
-    """List the predictions that a guider wants in its current step, in its order: the name of each,
-    and the batch to put it in."""
+    """List the predictions that a guider needs in its current step, in its order: each one's name,
+    and the batch object that takes it."""
     ask = getattr(guider, "prepare_inputs_from_block_state", guider.prepare_inputs)
     return [(getattr(batch, guider._identifier_key), batch) for batch in ask({}, {})]
 
 
 def predictions(guider: Any) -> tuple[str, ...]:
-    """Return the names of the predictions that a guider wants in its current step, in their
-    order."""
+    """Return the names of the predictions that a guider needs in its current step, in its order."""
     return tuple(name for name, _ in batches_of(guider))
 
 
 def is_on(guider: Any, num_timesteps: int = _STEPS) -> bool:
-    """Return whether the guider wants an unconditional prediction in any of so many steps."""
+    """Return whether the guider needs an unconditional prediction in any step of a run this
+    long."""
     return any(UNCONDITIONAL in predictions(step) for step in _steps(guider, num_timesteps))
 
 
 def least_scale(guider: Any) -> float:
-    """Return the scale at which the guider makes the conditional prediction alone."""
+    """Return the scale at which the guider returns the conditional prediction."""
     return 0.0 if getattr(guider, "use_original_formulation", False) else 1.0
 
 
@@ -84,10 +83,10 @@ def check_scale(models: Models) -> None:
 
 
 def way_of(models: Models, guider: Any) -> Way | None:
-    """Return the way in which the guider is cut; None where it does not guide.
+    """Return the way in which the guider is cut; None if it does not guide.
 
     Raises:
-        UnsupportedPipelineError: in no way that is known.
+        UnsupportedPipelineError: no known way works.
     """
     try:
         step = _guided_step(guider, _STEPS)
@@ -99,7 +98,7 @@ def way_of(models: Models, guider: Any) -> Way | None:
                 return "stop"
         elif wanted.count(CONDITIONAL) == 1 and wanted.count(UNCONDITIONAL) == 1:
             return "scale" if _scale_changes_no_other(step, wanted) else "answer"
-    except Exception as error:  # whatever a guider of somebody's own does when it is asked
+    except Exception as error:  # a user's own guider may raise anything
         raise _unknown(models, guider, f"{type(error).__name__}: {error}") from error
     raise _unknown(models, guider, f"it wants {', '.join(wanted)}")
 
@@ -112,14 +111,14 @@ def _unknown(models: Models, guider: Any, why: str) -> UnsupportedPipelineError:
 
 
 def _guided_step(guider: Any, num_timesteps: int) -> Any:
-    """Return a copy of the guider in the step in which it wants the most predictions, with an
-    unconditional one among them; None if it never wants one."""
+    """Return a copy of the guider in the step in which it needs the most predictions, one of them
+    unconditional; None if it never needs an unconditional one."""
     steps = [step for step in _steps(guider, num_timesteps) if UNCONDITIONAL in predictions(step)]
     return max(steps, key=lambda step: len(predictions(step)), default=None)
 
 
 def _steps(guider: Any, num_timesteps: int) -> Iterator[Any]:
-    """Yield copies of the guider, one in each step."""
+    """Yield a copy of the guider for each step."""
     for number in range(num_timesteps):
         step = copy.copy(guider)
         step.set_state(step=number, num_inference_steps=num_timesteps, timestep=None)
@@ -127,19 +126,18 @@ def _steps(guider: Any, num_timesteps: int) -> Iterator[Any]:
 
 
 def _changed(guider: Any, name: str, value: float) -> Any:
-    """Return a copy with another value of an attribute that the guider has."""
+    """Return a copy of the guider with another value for an existing attribute."""
     other = copy.copy(guider)
-    getattr(other, name)  # AttributeError: it is no guider of this kind
+    getattr(other, name)  # raises AttributeError if the guider has no such attribute
     setattr(other, name, value)
     return other
 
 
 def _scale_changes_no_other(step: Any, wanted: tuple[str, ...]) -> bool:
-    """Return whether, at the scale that changes nothing, the guider leaves out the unconditional
-    prediction alone, and makes of the others what it makes with the conditional one in its
-    place."""
+    """Return whether, at the scale without effect, the guider leaves out only the unconditional
+    prediction, and combines the others as if the conditional one were in its place."""
     others = tuple(name for name in wanted if name != UNCONDITIONAL)
-    rescaled = "guidance_rescale"  # a mean over a picture, which numbers have none of
+    rescaled = "guidance_rescale"  # it takes means over a picture, and single numbers have none
     plain = _changed(step, rescaled, 0.0) if hasattr(step, rescaled) else step
     unguided = _changed(plain, _SCALE, least_scale(plain))
     if predictions(unguided) != others:
@@ -159,8 +157,8 @@ class GuiderCut:
     """A guider cut leaves the unconditional predictions of guiders out, until it is removed.
 
     Args:
-        models: of the pipeline.
-        run: whose calls they are.
+        models: the pipeline's models.
+        run: the run whose calls are changed.
     """
 
     holds_scale = False
@@ -234,13 +232,13 @@ class GuiderCut:
     def _prepares(
         self, guider: Any, prepare: Callable[..., None], *args: Any, **kwargs: Any
     ) -> None:
-        """Count the call that the loop has the guider prepare."""
+        """Count a call for which the loop makes the guider prepare."""
         self._prepared[id(guider)] += 1
         prepare(*args, **kwargs)
 
     def _prediction(self) -> str:
-        """Return the name of the prediction that this call is for: the loop has its guider prepare
-        each."""
+        """Return the name of the prediction that the current call computes, from the count of
+        prepared calls."""
         for guider in self._answered:
             count, wanted = self._prepared[id(guider)], predictions(guider)
             if 0 < count <= len(wanted):
@@ -251,11 +249,11 @@ class GuiderCut:
 
 
 class GuiderScale:
-    """A guider scale gives guiders another scale, until it is removed.
+    """A guider scale sets another scale on guiders, until it is removed.
 
     Args:
-        models: of the pipeline.
-        run: whose calls they are.
+        models: the pipeline's models.
+        run: the run whose calls are changed.
     """
 
     def __init__(self, models: Models, run: Run) -> None:
@@ -263,7 +261,7 @@ class GuiderScale:
         self._run = run
         first, *others = guiders_of(models.pipeline, models.facts.guided_by)
         scale = getattr(first, _SCALE)
-        #: Of two guiders with the same scale, as of two denoisers, both get another one.
+        #: The first guider, and others with the same scale, such as a second denoiser's.
         self._guiders = [first, *(x for x in others if getattr(x, _SCALE, None) == scale)]
         self._holds: list[Hold] = []
 

@@ -1,4 +1,4 @@
-"""Put a guidance rule in the place of the formula by which guiders combine."""
+"""Replace the formula by which guiders combine predictions by a guidance rule."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from unicb.run.holds import Hold
     from unicb.run.run import Run
 
-#: What the frameworks' guiders call their formula.
+#: Names of the method with the formula in the frameworks' guiders.
 _FORMULAS = ("forward", "construct")
 
 
 def check(models: Models) -> None:
-    """Raise UnsupportedPipelineError if a rule cannot take the place of the pipeline's guiders."""
+    """Raise UnsupportedPipelineError if a rule cannot replace the formula of the pipeline's
+    guiders."""
     check_scale(models)
     for guider in guiders_of(models.pipeline, models.facts.guided_by):
         if way_of(models, guider) not in ("stop", None):
@@ -34,14 +35,14 @@ def check(models: Models) -> None:
 
 
 class GuiderRuling:
-    """A guider ruling makes a rule the formula of guiders, until it is removed. What else they do
-    to their predictions, such as rescaling, is in their formula, and so the rule's.
+    """A guider ruling replaces the formula of guiders by a rule, until it is removed. Whatever else
+    that formula does, such as rescaling, is replaced, too.
 
     Args:
-        models: of the pipeline.
-        run: whose calls they are.
+        models: the pipeline's models.
+        run: the run whose calls are changed.
         combine: the rule.
-        is_cut: whether guidance is cut at the moment; then the rule is not asked.
+        is_cut: returns whether guidance is cut at the moment; then the rule is not called.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class GuiderRuling:
         return with_part(made, 0, self._backend.in_dtype(found, pred_cond.dtype))
 
     def _step(self, guider: Any, shape: tuple[int, ...]) -> RuleStep:
-        """Describe the next part of the step's prediction: a guider of sound comes after that of
+        """Describe the step to the rule, for its next part: sound, for example, comes after
         video."""
         scale, first = guider.guidance_scale, self._guiders[0].guidance_scale
         asked = float(scale) + 1.0 - least_scale(guider)

@@ -1,11 +1,11 @@
-"""Read from its code how guidance works on a class of pipeline that the data files do not know.
+"""Read from a pipeline class's code how its guidance works, if the data files have no facts.
 
-Pipelines are written alike: a loop that calls ``callback_on_step_end`` (or steps its scheduler,
-where no callback is taken) and unpacks the denoiser's output into names such as
+Pipelines are written alike: a loop that calls ``callback_on_step_end`` (or, in a class that takes
+no callback, steps its scheduler) and unpacks the denoiser's output into names such as
 ``noise_pred_uncond, noise_pred_text``, or calls the denoiser again under
-``if self.do_classifier_free_guidance``. Where a class is written so, its facts are read; where
-anything is unclear, there are none. A run's first step with guidance has to show the same, before
-guidance is changed.
+``if self.do_classifier_free_guidance``. Facts are read from a class that is written so; if anything
+is unclear, there are none. A run's first step with guidance has to confirm them before guidance is
+changed.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ log = logging.getLogger("unicb")
 
 _ROLES: tuple[tuple[str, Part], ...] = (
     (r"perturb|pag", "perturbed"),
-    # Before the next: "uncond" contains "cond". An image without a text is no text either.
+    # Before the conditional names, since "uncond" contains "cond". "Image without text" counts
+    # here.
     (r"unc|neg|null|image", "unconditional"),
     (r"text|cond|pos|prompt|_c$", "conditional"),
 )
 
 
 def facts_of_class(kind: type, known: PipelineFacts | None) -> PipelineFacts:
-    """Return ``known`` where the class runs the loop that it is known for; else what its code
-    tells.
+    """Return ``known`` if the class runs the loop that these facts are about; else facts read from
+    its code.
 
     Raises:
-        UnsupportedPipelineError: nothing is known, and nothing can be read.
+        UnsupportedPipelineError: there are no facts, and none can be read.
     """
     source = CallSource.of(kind)
     caller = source.owner or kind
@@ -68,7 +69,7 @@ def _unproven(kind: type, known: PipelineFacts) -> PipelineFacts:
 def _read(kind: type, caller: type, known: PipelineFacts | None) -> PipelineFacts:
     found = infer(caller)
     if known is not None and _loop_of(CallSource.of(caller)) is None:
-        return known  # it wraps the call of its base
+        return known  # its __call__ only wraps the call of its base class
     if found is not None and known is not None and _agree(found, known):
         return replace(known, verify=True)
     if found is None and known is None:
@@ -89,7 +90,7 @@ def _read(kind: type, caller: type, known: PipelineFacts | None) -> PipelineFact
 
 
 def _agree(found: PipelineFacts, known: PipelineFacts) -> bool:
-    """Return whether the two mean the same. (A switch is one way to leave out calls.)"""
+    """Return whether both facts agree on how guidance works. "switch" agrees with "calls"."""
     blocks = len(found.order)
     same_order = found.order == known.order[:blocks] and blocks >= known.least_blocks
     return same_order and (found.cfg == "batch") == (known.cfg == "batch")
@@ -102,12 +103,12 @@ def _described(facts: PipelineFacts) -> str:
 
 
 def hands_on_callback(kind: type) -> bool:
-    """Return whether a class's ``__call__`` only hands its callback on, to a pipeline inside it."""
+    """Return whether a class's ``__call__`` only passes its callback on to a pipeline inside it."""
     return CallSource.of(kind).hands_on
 
 
 def infer(kind: Any) -> PipelineFacts | None:
-    """Read facts from the code of a class's ``__call__``; None where it does not say."""
+    """Read facts from the code of a class's ``__call__``; None if they cannot be read."""
     source = CallSource.of(kind)
     tree, loop = source.written.tree, _loop_of(source)
     if tree is None or loop is None or "perturbed" in ast.unparse(loop):
@@ -115,7 +116,7 @@ def infer(kind: Any) -> PipelineFacts | None:
     standing = aliases(tree)
     calls = list(model_calls(loop, standing))
     models = list(dict.fromkeys(name for _, names in calls for name in names))
-    models = [name for name in models if not hasattr(kind, name)]  # no methods
+    models = [name for name in models if not hasattr(kind, name)]  # leave out methods
     denoisers = tuple(name for name in models if DENOISER.search(name))
     if not denoisers:
         return None
@@ -139,8 +140,8 @@ def infer(kind: Any) -> PipelineFacts | None:
 
 
 def _loop_of(source: CallSource) -> ast.For | ast.While | None:
-    """Return the loop that calls the callback; in a class that takes none, the one that steps its
-    scheduler."""
+    """Return the loop that calls the callback; in a class that takes no callback, the loop that
+    steps its scheduler."""
     tree, loop = source.written.tree, source.written.loop
     if loop is not None or tree is None or CALLBACK in source.parameters:
         return loop
@@ -153,7 +154,7 @@ def _role(name: str) -> Part | None:
 
 
 def _unpacked_orders(loop: ast.AST) -> Iterator[tuple[Part, ...]]:
-    """Yield the orders of rows, from ``a, b = prediction.chunk(2)``, by the names."""
+    """Yield the orders of blocks of rows, read from the names in ``a, b = prediction.chunk(2)``."""
     for node in ast.walk(loop):
         if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple)):
             continue
@@ -177,7 +178,7 @@ def _two_calls(
     denoisers: tuple[str, ...],
     companions: tuple[str, ...],
 ) -> PipelineFacts | None:
-    """Read the facts of a loop that calls its denoiser a second time, if guidance is on."""
+    """Read the facts of a loop that calls its denoiser a second time when guidance is on."""
     if len(sites) != 2:
         return None
     parents = {child: node for node in ast.walk(loop) for child in ast.iter_child_nodes(node)}
@@ -203,7 +204,7 @@ def _two_calls(
 
 
 def _scale_read(loop: ast.AST) -> Literal["property", "local"]:
-    """Tell where the loop has its guidance scale. How it combines the parts with it is not read."""
+    """Tell where the loop reads its guidance scale. How it uses the scale is not read."""
     named = {node.id for node in ast.walk(loop) if isinstance(node, ast.Name)}
     read = {self_attribute(node) for node in ast.walk(loop)}
     is_property = read & {"guidance_scale", "_guidance_scale"} and "guidance_scale" not in named
@@ -211,7 +212,7 @@ def _scale_read(loop: ast.AST) -> Literal["property", "local"]:
 
 
 def _assigned(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> str | None:
-    """Return the name of the local that the call's result goes into; None if there is none."""
+    """Return the name of the local variable that gets the call's result; None if there is none."""
     while node in parents:
         node = parents[node]
         if isinstance(node, ast.Assign):
@@ -230,7 +231,8 @@ def _guard(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> str | None:
 
 
 def _off(kind: Any) -> dict[str, float] | None:
-    """Return the scale that switches ``do_classifier_free_guidance`` off, by its own code."""
+    """Return the attribute and value that switch ``do_classifier_free_guidance`` off, from the
+    property's code; None if that is unclear."""
     switch = getattr(kind, "do_classifier_free_guidance", None)
     if not isinstance(switch, property):
         return None

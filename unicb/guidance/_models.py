@@ -15,7 +15,7 @@ from unicb.pipelines.hookable import hooked
 if TYPE_CHECKING:
     from unicb.run.run import Run
 
-#: Answers a call of the model of that name.
+#: A function that answers a call: ``answer(model's name, its own call, args, kwargs)``.
 Answer: TypeAlias = Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -30,8 +30,8 @@ class Models:
         run: Run | None,
         aim: str = "cut guidance",
     ) -> None:
-        """Take the run whose calls are to be answered; others pass. ``run`` is None to rehearse.
-        ``aim`` says in messages what is to be done."""
+        """Note the run whose calls are answered; calls of other runs pass. ``run`` is None for a
+        check before a run. ``aim`` says in messages what is to be done."""
         self.backend = backend
         self.pipeline = pipeline
         self.facts = facts
@@ -45,8 +45,7 @@ class Models:
             )
 
     def with_facts(self, facts: PipelineFacts) -> Models:
-        """Return the same models of the same run, with other facts about them; nothing is
-        hooked."""
+        """Return the same models of the same run, with other facts and without hooks."""
         return Models(self.backend, self.pipeline, facts, self._run, self.aim)
 
     @property
@@ -70,7 +69,7 @@ class Models:
         return ((name, model) for name, model in self._present() if name in self.facts.denoisers)
 
     def hook(self, answer: Answer) -> None:
-        """Have ``answer`` answer all calls that belong to the run, until :meth:`remove`."""
+        """Let ``answer`` answer all of the run's calls of the models, until :meth:`remove`."""
         hook = self.backend.hook if self._run is None else self._run.hook
         try:
             for name, model in self._present():
@@ -82,11 +81,11 @@ class Models:
             raise
 
     def refuse_caching(self) -> None:
-        """Raise UnsupportedPipelineError if another library answers calls from earlier ones."""
+        """Raise UnsupportedPipelineError if a caching library is enabled on one of the models."""
         refuse_caching(self._present(), self.name, self.aim)
 
     def check_rows(self) -> None:
-        """Raise UnsupportedPipelineError if a model takes one number of rows only."""
+        """Raise UnsupportedPipelineError if a model was exported for one fixed number of rows."""
         for name, model in self._present():
             if (rows := static_rows(model)) is not None:
                 raise UnsupportedPipelineError(
@@ -96,12 +95,12 @@ class Models:
                 )
 
     def reset_caches(self, *, rehearse: bool = False) -> None:
-        """Have the frameworks' caching hooks forget earlier calls, which had other shapes."""
+        """Make the frameworks' caching hooks forget earlier calls, which had other shapes."""
         for model in self._hooked.values():
             self.backend.reset_caches(model, rehearse=rehearse)
 
     def reset_all_caches(self) -> None:
-        """Do so for models that are not hooked, too."""
+        """Reset the caches of all models, also of those that are not hooked."""
         for _, model in self._present():
             self.backend.reset_caches(model)
 
@@ -112,14 +111,15 @@ class Models:
         self._hooked.clear()
 
     def mismatch(self, found: str, expected: str) -> NoReturn:
-        """Raise the error for a loop that does not do what its facts say."""
+        """Raise UnsupportedPipelineError: the loop does not work as its facts say."""
         raise UnsupportedPipelineError(
             f"cannot {self.aim} on {self.name}: {found}, where {expected}; the pipeline has been "
             f"put back as it was. Facts from: {self.facts.source}"
         )
 
     def sample(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return what a model denoises: the first tensor with axes (or list, in a listed batch)."""
+        """Return the sample that a model denoises: its first argument that is a tensor with axes
+        (or, in a listed batch, a list)."""
         for value in (*args, *kwargs.values()):
             if self.facts.listed and isinstance(value, list):
                 return value
@@ -128,19 +128,20 @@ class Models:
         return None
 
     def note(self, computed: int, whole: int, unit: str = "rows", by: str = "") -> None:
-        """Note a call of a denoiser, or all of a step, while guidance is cut, for the run's report.
+        """Note for the run's report one call of a denoiser, or all calls of a step, while guidance
+        is cut.
 
         Args:
-            computed: what the denoiser computed, in some unit.
-            whole: what the loop has got of it.
-            unit: which.
-            by: the denoiser's name; it may be any, without.
+            computed: how many units the denoiser computed.
+            whole: how many units it would have computed without the cut.
+            unit: the unit: "rows", or "calls".
+            by: the denoiser's name; empty if it does not matter.
         """
         if self._run is not None:
             self._run.record.called(by or "/".join(self.facts.denoisers), computed, whole, unit)
 
     def fills(self, kwargs: dict[str, Any]) -> bool:
-        """Return whether a call with these arguments fills a cache for later ones, which may be
+        """Return whether a call with these arguments fills a cache for later calls, which may be
         guided."""
         wanted, _, value = self.facts.fills.partition("=")
         name, _, key = wanted.partition(".")
@@ -159,7 +160,7 @@ class Models:
             run = self._run
             if run is None or not run.owns_current_call():
                 if run is not None and not run.is_executing():
-                    run.finish()  # it has ended without a sign: its traceback may be kept
+                    run.finish()  # it ended unnoticed: its traceback may be kept alive
                 return call(*args, **kwargs)
             try:
                 return answer(name, call, args, kwargs)

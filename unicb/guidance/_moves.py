@@ -1,8 +1,7 @@
-"""Move the unconditional prediction, so that the loop's own formula gives something else.
+"""Change the unconditional prediction, so that the loop's own formula gives another result.
 
-What a loop combines passes through its denoiser's call. The conditional prediction stays what it
-is, as loops need that compare with it what they have combined; another one answers in the place of
-the unconditional one.
+Predictions pass through the denoiser's call. The conditional one is not changed, because some loops
+compare it with their result; only the unconditional one is replaced.
 """
 
 from __future__ import annotations
@@ -16,33 +15,34 @@ from unicb.guidance._models import Models
 from unicb.guidance._tree import leaves, mapped
 from unicb.ops import Tensor
 
-#: What answers in the place of an unconditional prediction, of it and of the conditional one.
+#: ``moved(unconditional, conditional)`` returns the tensor that replaces the unconditional one.
 Moved: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 class Moves(Protocol):
-    """``Moves`` says what is to be done to the unconditional predictions of a run."""
+    """``Moves`` says how to change a run's unconditional predictions."""
 
     @property
     def aim(self) -> str:
-        """Say in words, for messages, what takes exactly two parts; empty: nothing is done."""
+        """Return in words, for messages, what needs exactly two parts; empty if nothing is done
+        now."""
 
     def in_this_call(self) -> Moved | None:
-        """Return what is done in the denoiser's call that is under way; None: nothing."""
+        """Return the change for the denoiser's current call; None: no change."""
 
     def check_guided(self, found: bool) -> None:
-        """Raise UnsupportedPipelineError if the first step is without guidance, though it should
-        have some."""
+        """Raise UnsupportedPipelineError if the first step has no guidance (``found`` is False) and
+        should have."""
 
     def step_end(self) -> None:
         """Note that a step has ended."""
 
     def remove(self) -> None:
-        """Put back what was set on the pipeline. Idempotent."""
+        """Put the pipeline's attributes back. Idempotent."""
 
 
 class BatchMoves(Batched):
-    """Move the unconditional rows of what the denoiser answers."""
+    """Change the unconditional rows of the denoiser's output."""
 
     def __init__(self, models: Models, latents: Tensor, moves: Moves) -> None:
         super().__init__(models, latents)
@@ -67,8 +67,8 @@ class BatchMoves(Batched):
         if order is None:
             if rows != each:
                 self._refuse(name, rows, each)
-            # A cut leaves the conditional rows alone; and some loops take steps without guidance,
-            # or compute some more of the conditional rows.
+            # There are only conditional rows during a cut; some loops also have steps without
+            # guidance, or compute further conditional rows.
             self._moves.check_guided(self._guided)
             return call(*args, **kwargs)
         if order.count("unconditional") > 1 and self._moves.aim:
@@ -80,7 +80,7 @@ class BatchMoves(Batched):
 
 
 class CallsMoves(CountedCalls):
-    """Move what the denoiser answers to a step's unconditional call."""
+    """Change the output of a step's unconditional call of the denoiser."""
 
     def __init__(self, models: Models, moves: Moves) -> None:
         self._moves = moves

@@ -1,10 +1,10 @@
-"""Find out, from one step, how a loop combines what its denoiser predicts.
+"""Find out from one step how a loop combines the denoiser's predictions.
 
-Between the parts that a denoiser predicts and the ``model_output`` that the loop hands to its
-scheduler stands the loop's own combination. Where that is ``a * u + b * c``, least squares over
-the elements of one step gives a and b: ``u + g * (c - u)`` has ``1 - g`` and g. So the part with
-the larger share ``b / (a + b)`` is the conditional one, and that share is g, whatever the class is
-called and however its code is written.
+A loop combines the denoiser's parts to the ``model_output`` for its scheduler. If that is
+``a * u + b * c``, least squares over the elements of one step gives a and b: for
+``u + g * (c - u)``, they are ``1 - g`` and g. So the part with the larger share ``b / (a + b)`` is
+the conditional one, and that share is g, whatever the class is called and however its code is
+written.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
-#: Above this condition number two parts are the same, and any coefficients would fit.
+#: Above this condition number two parts are practically equal, and any coefficients would fit.
 SINGULAR = 1e6
 
 
 class Combination(NamedTuple):
-    """A combination says what a loop makes of the parts that its denoiser predicts.
+    """A combination says how a loop combines the parts that its denoiser predicts.
 
     Attributes:
-        coefficients: of each part, over all equations; those of one equation may be others where
-            ``varies``.
+        coefficients: a number for each part, over all equations; if ``varies``, single equations
+            differ from these.
         conditional: index of the conditional part.
-        scale: g, where the loop makes k * (u + g * (c - u)).
-        varies: whether k differs between equations, as where the loop rescales by a norm.
-        error: of the scale, by rounding: one standard deviation, as a share of it.
-        how: which equations were solved.
+        scale: g, if the loop computes k * (u + g * (c - u)).
+        varies: True if k differs between equations, because the loop rescales by a norm, for
+            example.
+        error: the standard deviation of ``scale`` due to rounding, relative to ``scale``.
+        how: in words, which equations were solved.
     """
 
     coefficients: tuple[float, ...]
@@ -50,14 +51,14 @@ class Combination(NamedTuple):
 def combination_of(
     parts: Sequence[Array], output: Array, sample: Array | None, precision: float
 ) -> Combination | None:
-    """Tell how ``output`` is made of ``parts``; None where no clean combination is found.
+    """Find how ``output`` is combined from ``parts``; None if no combination fits.
 
     Args:
-        parts: each of the shape of ``output``, ``[rows, ...]``.
-        output: what the loop hands to its scheduler.
-        sample: what the scheduler is to step from: loops may convert a prediction with it. It may
-            have fewer channels than the output.
-        precision: the machine epsilon of the dtype that the loop computes in.
+        parts: the denoiser's predictions, each of the shape of ``output``: ``[rows, ...]``.
+        output: the ``model_output`` that the loop hands to its scheduler.
+        sample: the latents that the scheduler steps from, with which a loop may convert a
+            prediction. They may have fewer channels than the output.
+        precision: the machine epsilon of the dtype in which the loop computes.
     """
     for how, columns, wanted in _equations(parts, output, sample):
         found = _solve(columns, wanted, precision)
@@ -73,8 +74,8 @@ def combination_of(
 def _equations(
     parts: Sequence[Array], output: Array, sample: Array | None
 ) -> Iterator[tuple[str, Array, Array]]:
-    """Yield columns ``[equations, elements, parts]`` and what is to be made of them, most usual
-    first."""
+    """Yield columns ``[equations, elements, parts]``, and the values that their combination has to
+    give, with the most usual equations first."""
 
     def rows(x: Array) -> Array:
         return x.reshape(len(x), -1)
@@ -83,7 +84,7 @@ def _equations(
     if sample is not None and sample.shape == output.shape:
         yield "rows with the sample", np.stack([rows(x) for x in (*parts, sample)], 2), rows(output)
     elif sample is not None:
-        # What is learnt beside the prediction, a variance, is not guided, and comes behind it.
+        # A learned variance comes after the prediction, and is not guided.
         own = tuple(slice(0, n) for n in sample.shape)
         cut = [rows(x[own]) for x in parts]
         yield "the sample's channels", np.stack(cut, 2), rows(output[own])
@@ -105,8 +106,8 @@ def _equations(
 
 
 def _solve(columns: Array, wanted: Array, precision: float) -> tuple[Array, Array] | None:
-    """Solve each equation by least squares; return the solutions, and their standard deviations.
-    None where a solution leaves more than rounding, or could be any."""
+    """Solve each equation by least squares; return the solutions and their standard deviations.
+    None if a solution's residual is more than rounding, or a solution is not unique."""
     if not (np.isfinite(columns).all() and np.isfinite(wanted).all()):
         return None
     if columns.shape[1] < columns.shape[2]:
@@ -129,8 +130,8 @@ def _solve(columns: Array, wanted: Array, precision: float) -> tuple[Array, Arra
 
 
 def _judged(coefficients: Array, errors: Array, how: str) -> Combination | None:
-    """Return the combination that the coefficients ``[equations, parts]`` show; None if that is no
-    guidance, or too uncertain to tell."""
+    """Return the combination with these coefficients ``[equations, parts]``; None if they are not
+    those of guidance, or too uncertain."""
     totals = coefficients.sum(1)
     if np.abs(totals).min() < 1e-3:
         return None

@@ -1,7 +1,7 @@
-"""Cut perturbed-attention guidance (PAG): its attention processors count the blocks of rows.
+"""Cut guidance with perturbed attention (PAG), whose attention processors count the blocks of rows.
 
-A pipeline with PAG replaces some of its denoiser's attention processors by ones that know whether
-there is an unconditional block. When that block goes, they have to be exchanged.
+A pipeline with PAG replaces some of its denoiser's attention processors by ones for a batch with or
+without an unconditional block. When that block is left out, these have to be exchanged.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from unicb.guidance._models import Models
 
 
 class PerturbedAttention:
-    """Exchange the processors through the pipeline's own method, and put them back."""
+    """Exchange the processors by the pipeline's own method, and put the old ones back."""
 
     def __init__(self, models: Models) -> None:
         self._models = models
@@ -22,7 +22,7 @@ class PerturbedAttention:
         self._ours: dict[str, Any] = {}
 
     def without_unconditional(self) -> None:
-        """Give the denoiser the conditional block and the perturbed one from now on."""
+        """Prepare the denoiser for batches of the conditional and the perturbed block only."""
         if self._before:
             return
         pipeline = self._models.pipeline
@@ -35,8 +35,8 @@ class PerturbedAttention:
         for name, processor in self._ours.items():
             if processor is self._before.get(name):
                 continue
-            # The frameworks' attention hands one to every processor; mindone 0.5.0 has one that
-            # fails on it.
+            # The frameworks' attention passes this argument to every processor; one of mindone
+            # 0.5.0's fails on it.
             parameters = inspect.signature(processor.__call__).parameters.values()
             if not any(p.name == "attention_mask" or p.kind is p.VAR_KEYWORD for p in parameters):
                 self._models.mismatch(
@@ -45,7 +45,7 @@ class PerturbedAttention:
                 )
 
     def remove(self) -> None:
-        """Put the processors back, but for those that the pipeline has put back itself, as it does
+        """Put the processors back, except those that the pipeline itself has put back, as it does
         at the end of its loop. Idempotent.
         """
         if not self._before:

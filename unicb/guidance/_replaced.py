@@ -1,9 +1,8 @@
-"""Find calls of denoisers that somebody has replaced: who did, and whether a cut can be trusted
-with it.
+"""Find denoisers whose call somebody has replaced, and check that a cut works with the replacement.
 
-What frameworks put there themselves (registries of hooks, offloading, compilers) is known to
-compute what the model computes, and to keep nothing. Anything else may keep rows of earlier calls,
-or count them; so it is verified in the first step after a cut.
+The frameworks' own replacements (registries of hooks, offloading, compilers) are known to compute
+what the model computes, and to keep nothing. Any other replacement may keep rows of earlier calls,
+or count calls; so it is verified in the first step after a cut.
 """
 
 from __future__ import annotations
@@ -24,20 +23,20 @@ if TYPE_CHECKING:
 
 #: Names of the method that a module's call runs.
 _CALLS = ("forward", "construct")
-#: Under which accelerate keeps the call that it has replaced.
+#: Name of the attribute in which accelerate keeps the call that it has replaced.
 _KEPT = "_old_forward"
-#: What decorators, compilers and partial calls name that they call themselves.
+#: Attributes in which decorators, compilers and partial calls keep the function that they call.
 _BELOW = ("__wrapped__", "__func__", "func", "_torchdynamo_orig_callable")
 _FRAMEWORKS = frozenset(("torch", "accelerate", "diffusers", "mindspore", "mindone", "unicb"))
-#: By how much two answers to one question may differ, as a share of their size: rounding.
+#: The largest relative difference between two outputs for equal arguments, by rounding.
 _SAME = 1e-3
 
 
 def put_in_place(model: Any) -> Iterator[Any]:
-    """Yield what has been put in the place of a model's call, and what that calls in turn, as far
-    as can be seen: functions, and objects that are called."""
+    """Yield what has replaced a model's call, and what that calls in turn, as far as can be seen:
+    functions and callable objects."""
     found: list[Any] = []
-    for part in (model, getattr(model, "_orig_mod", None)):  # that of a compiled one
+    for part in (model, getattr(model, "_orig_mod", None)):  # the model inside a compiled one
         own: Mapping[str, Any] = getattr(part, "__dict__", {})
         found += [own[name] for name in (*_CALLS, _KEPT) if own.get(name) is not None]
         registry = own.get("_diffusers_hook")
@@ -55,31 +54,32 @@ def put_in_place(model: Any) -> Iterator[Any]:
 
 
 def package_of(call: Any) -> str:
-    """Return the top-level package whose code the call is, whatever decorators say of it."""
+    """Return the top-level package that the call's code comes from, whatever decorators claim."""
     names = getattr(call, "__globals__", None)
     module = type(call).__module__ if names is None else names.get("__name__", "")
     return str(module).partition(".")[0]
 
 
 def replaced_by(model: Any) -> str | None:
-    """Say in words who has replaced a model's call; None where nobody has, or a framework."""
+    """Say in words who has replaced a model's call; None if nobody has, or only a framework."""
     calls = (*_foreign_calls(type(model)), *_foreign_calls_on(model))
     return next((_named(call) for call in calls if not _is_frameworks(call)), None)
 
 
 def _foreign_calls(kind: type) -> Iterator[Any]:
-    """Yield the methods of a class, or its bases, that come from another package than that."""
+    """Yield the call methods of a class and its bases that come from another package than the
+    class."""
     for base, call in _own_calls(kind):
         if package_of(inspect.unwrap(call)) != base.__module__.partition(".")[0]:
             yield inspect.unwrap(call)
 
 
 def _foreign_calls_on(model: Any) -> Iterator[Any]:
-    """Yield the items of :func:`put_in_place` that are not the model's own."""
+    """Yield the items of :func:`put_in_place` that are not from the model's own class."""
     calls = [call for _, call in _own_calls(type(model))]
     own = {id(call) for call in (*calls, *map(inspect.unwrap, calls))}
     for call in put_in_place(model):
-        # What a method or a partial calls is there, too.
+        # A method or a partial is followed by the function that it calls.
         if not inspect.ismethod(call) and not isinstance(call, partial) and id(call) not in own:
             yield call
 
@@ -103,8 +103,8 @@ def _named(call: Any) -> str:
 
 
 class FirstStep:
-    """Verify the calls of a run's denoisers in the first step after a cut, where somebody has
-    replaced them."""
+    """Verify the calls of a run's denoisers in the first step after a cut, if somebody has replaced
+    them."""
 
     def __init__(self, models: Models) -> None:
         self._models = models
@@ -112,7 +112,7 @@ class FirstStep:
 
     @property
     def verifies(self) -> bool:
-        """Return whether there is anything to verify."""
+        """Return whether calls are still to be verified."""
         return bool(self._by)
 
     def over(self) -> None:
@@ -126,7 +126,8 @@ class FirstStep:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        """Make a denoiser's call with fewer rows than it would have without the cut."""
+        """Make a denoiser's call without the rows that are cut, and verify the number of rows
+        returned."""
         if name not in self._by:
             return call(*args, **kwargs)
         try:
@@ -138,8 +139,9 @@ class FirstStep:
             raise self._refused(name, found) from error
 
     def check_same(self, name: str, out: Any, again: Callable[[], Any]) -> None:
-        """Make the denoiser's call that has given ``out`` once more: whoever counts calls to tell
-        halves apart takes this one for the other half's, and answers with what it has kept."""
+        """Repeat the denoiser's call that has returned ``out``, and compare: a replacement that
+        tells the halves apart by counting takes the repeated call for the other half's, and answers
+        with other rows."""
         if name not in self._by:
             return
         is_tensor, to_numpy = self._models.backend.is_tensor, self._models.backend.ops.to_numpy

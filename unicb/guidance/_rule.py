@@ -1,12 +1,12 @@
-"""Guide by a rule: any prediction p that is computed of an unconditional one u and a conditional
-one c.
+"""Guide by a rule: replace the loop's combination by any prediction p computed from an
+unconditional one u and a conditional one c.
 
-The loop makes ``u + g * (c - u)`` of what its denoiser answers. With ``c - (p - c) / (g - 1)`` in
-the place of u, that is p. Of loops that make ``c + g * (c - u)`` the same holds with g in the place
-of g - 1.
+A loop computes ``u + g * (c - u)`` from the denoiser's output. If u is replaced by
+``c - (p - c) / (g - 1)``, the result is p. In loops that compute ``c + g * (c - u)``, the divisor
+is g in place of g - 1.
 
-The closer the divisor is to 0, the more the loop amplifies the rounding of what it is handed. Where
-it reads its scale at each step, that is set so that the divisor is 1.
+The closer the divisor is to 0, the more the loop amplifies rounding errors in its input. If the
+loop reads its scale at each step, the scale is set so that the divisor is 1.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from unicb.run.run import Run
 
 AIM = "set a guidance rule"
-#: Divisors below which a loop makes too much of the rounding of what it is handed: more than 1e-4
-#: of what guidance does in float32, and a tenth in the others.
+#: Divisors below which a loop amplifies rounding errors too much: to more than 1e-4 of the effect
+#: of guidance in float32, and a tenth in the other dtypes.
 LEAST = {"float64": 1e-6, "float32": 1e-3, "float16": 0.02, "bfloat16": 0.1}
 
 
 def check(pipeline: Any, facts: PipelineFacts) -> None:
-    """Raise UnsupportedPipelineError if what the pipeline's loop combines cannot be replaced."""
+    """Raise UnsupportedPipelineError if the loop's combination cannot be replaced by a rule."""
     check_form(Models(backend_for(pipeline), pipeline, facts, None, AIM))
     if facts.verify and facts.scale_follows:
         raise UnsupportedPipelineError(
@@ -52,15 +52,17 @@ def check(pipeline: Any, facts: PipelineFacts) -> None:
 
 
 class RuleMoves:
-    """``RuleMoves`` moves the unconditional predictions of a run as a rule asks.
+    """``RuleMoves`` changes a run's unconditional predictions so that the loop's result is the
+    rule's.
 
     Args:
-        models: of the pipeline.
-        run: whose calls they are.
+        models: the pipeline's models.
+        run: the run whose calls are changed.
         combine: the rule.
-        is_cut: whether guidance is cut at the moment; then the rule is not asked.
-        latents: they show which part of a prediction the loop uses; None where it has none.
-        sets_scale: whether the scale that the loop reads may be set.
+        is_cut: returns whether guidance is cut at the moment; then the rule is not called.
+        latents: the loop's latents, whose shape shows which part of a prediction it uses; None if
+            it has none.
+        sets_scale: True if the scale that the loop reads may be set.
     """
 
     aim = "a rule takes two"
@@ -106,7 +108,7 @@ class RuleMoves:
             self._property.remove()
 
     def combined(self, unconditional: Tensor, conditional: Tensor) -> Tensor:
-        """Return what the rule makes of these two, in their dtype."""
+        """Return the rule's result for these two predictions, in their dtype."""
         made = self._made(unconditional, conditional, 0)
         return self._models.backend.in_dtype(made, unconditional.dtype)
 
@@ -114,13 +116,13 @@ class RuleMoves:
         if "float" not in dtype_name(unconditional):
             return unconditional
         number, self._part_of_call = self._part_of_call, self._part_of_call + 1
-        if number and self._models.facts.fills:  # beside the prediction, the denoiser has caches
+        if number and self._models.facts.fills:  # the denoiser also returns caches
             return unconditional
         loops = self._loops(number)
-        if loops == self._least:  # the loop does not guide this part, such as its sound
+        if loops == self._least:  # the loop does not guide this part (sound, for example)
             return unconditional
         by = self._well_conditioned(loops, unconditional)
-        # Beside a video, which comes first, its sound has a shape of its own.
+        # The video comes first; its sound has another shape.
         latents = self._latents if number == 0 else ()
         part = used_part(self._models, unconditional, latents)
         u, c = part.taken(unconditional), part.taken(conditional)
@@ -130,22 +132,22 @@ class RuleMoves:
         return part.put_back(self._models.backend.in_dtype(moved, unconditional.dtype))
 
     def _loops(self, number: int) -> float:
-        """Return the scale that the loop guides this tensor of a prediction with, in its own
-        convention."""
+        """Return the scale with which the loop guides this tensor of a prediction, in the loop's
+        own convention."""
         if 0 < number < len(self._called) and self._called[number] is not None:
             name = self._models.facts.scale_follows[number - 1]
             return float(getattr(self._models.pipeline, name))
         return guiding_scale(self._models, self._run)[0]
 
     def _asked(self, number: int) -> float | Tensor:
-        """Return the scale that the pipeline was called with, in the convention ``u + scale * (c -
-        u)``."""
+        """Return the scale that the pipeline was called with, in the convention
+        ``u + scale * (c - u)``."""
         found: Any = self._called[number] if number < len(self._called) else None
         if found is None:
             found = next(iter(self._called), None)
         if found is None:
             return guiding_scale(self._models, self._run)[0] + 1.0 - self._least
-        if self._models.backend.is_tensor(found):  # one for each frame
+        if self._models.backend.is_tensor(found):  # a scale for each frame
             return self._wide(found) + (1.0 - self._least)
         return float(found) + 1.0 - self._least
 
@@ -163,8 +165,8 @@ class RuleMoves:
         return by
 
     def _made(self, u: Tensor, c: Tensor, number: int) -> Tensor:
-        """Return what the rule makes of two parts of predictions, in float32 at least. ``number``
-        is the index of their tensor among those that the denoiser answers."""
+        """Return the rule's result for two parts of predictions, in float32 or wider. ``number`` is
+        the index of their tensor among those in the denoiser's output."""
         u, c = self._wide(u), self._wide(c)
         timesteps = num_timesteps_of(self._models.pipeline)
         called = self._called[number] if 0 < number < len(self._called) else None
@@ -180,18 +182,18 @@ class RuleMoves:
 
 
 def wide(backend: Backend, x: Tensor) -> Tensor:
-    """Return the tensor, in float32 if it has half precision: sums over a picture overflow in
-    that."""
+    """Return the tensor, in float32 if it has half precision, in which sums over a picture
+    overflow."""
     return backend.in_dtype(x, "float32") if dtype_name(x) in ("float16", "bfloat16") else x
 
 
 def combined(
     backend: Backend, combine: Combine, unconditional: Tensor, conditional: Tensor, step: RuleStep
 ) -> Tensor:
-    """Return what a rule makes of two wide predictions.
+    """Return a rule's result for two predictions in float32 or wider.
 
     Raises:
-        TypeError, ValueError: something else than such a tensor.
+        TypeError, ValueError: the result is no tensor of their shape and dtype.
     """
     made = combine(unconditional, conditional, step)
     if not backend.is_tensor(made):
@@ -209,12 +211,12 @@ def combined(
 
 
 class Ruling:
-    """A ruling has a rule guide on a pipeline, until it is removed.
+    """A ruling replaces a pipeline's guidance by a rule, until it is removed.
 
     Args:
-        models: of the pipeline.
-        moves: what the rule does.
-        latents: whose rows count the batch; None where guidance takes several calls.
+        models: the pipeline's models.
+        moves: the changes that make the loop's result the rule's.
+        latents: the tensor whose rows count the batch; None if guidance takes several calls a step.
     """
 
     def __init__(self, models: Models, moves: RuleMoves, latents: Tensor | None) -> None:
@@ -225,7 +227,7 @@ class Ruling:
             else:
                 self._hooks = BatchMoves(models, latents, moves)
         except BaseException:
-            moves.remove()  # which may have set the loop's scale
+            moves.remove()  # it may have set the loop's scale
             raise
 
     def step_end(self) -> None:

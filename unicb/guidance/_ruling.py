@@ -1,4 +1,4 @@
-"""Set a guidance rule in a run: on a loop that is known, or on one that is to be seen first."""
+"""Set a guidance rule in a run: on a proven loop, or on a loop that is observed first."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def ruling(
     is_cut: Callable[[], bool],
     seen: SeenFacts,
 ) -> Ruling | UnprovenRuling | GuiderRuling:
-    """Have a rule make of a run's predictions what its loop combines.
+    """Let a rule replace the loop's combination of a run's predictions.
 
     Args:
         latents: as for :func:`unicb.guidance.cut`.
-        run: whose calls are to be changed; those of others pass untouched.
+        run: the run whose calls are changed; calls of other runs are not.
         combine: the rule.
-        is_cut: whether guidance is cut at the moment.
-        seen: what the run's own steps have shown; more may be added.
+        is_cut: returns whether guidance is cut at the moment.
+        seen: what the run's steps have shown so far; this may add to it.
 
     Raises:
         UnsupportedPipelineError: this run has no guidance, or its loop sets the scale itself.

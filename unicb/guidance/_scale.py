@@ -1,12 +1,11 @@
-"""Give guidance another scale than the one that a pipeline was called with.
+"""Set another scale of guidance than the one that a pipeline was called with.
 
-Where the loop reads its scale at each step, another one is set. Elsewhere the scale is a local of
-the loop, out of reach. But what the loop combines passes through the denoiser's call: of the
-conditional prediction c and the unconditional one u it makes ``u + g * (c - u)``, with its own g.
-With ``c + k * (u - c)`` in the place of u, where ``k = (s - 1) / (g - 1)``, that is
-``u + s * (c - u)``: what the scale s would give. Of loops that make ``c + g * (c - u)`` the same
-holds with ``k = s / g``. c stays what it is, as loops need that rescale what they have combined by
-the norm or the deviation of c.
+If the loop reads its scale at each step, that scale is set. Otherwise the scale is a local variable
+of the loop, out of reach. But predictions pass through the denoiser's call: from the conditional
+prediction c and the unconditional one u, the loop computes ``u + g * (c - u)``, with its own g. If
+u is replaced by ``c + k * (u - c)``, where ``k = (s - 1) / (g - 1)``, the result is ``u + s * (c -
+u)``, as with the scale s. For loops that compute ``c + g * (c - u)`` the same holds with ``k = s /
+g``. c is not changed, because some loops rescale their result by the norm or the deviation of c.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from unicb.run.run import Run
 
 AIM = "set guidance"
-#: What names of attributes of the pipeline begin with, beside those of locals.
+#: Prefix of names of the pipeline's attributes, among names of the loop's local variables.
 ATTRIBUTE = "self."
 
 
@@ -39,8 +38,8 @@ def read_at_each_step(facts: PipelineFacts) -> bool:
 
 
 def scale_of(pipeline: Any, facts: PipelineFacts, run: Run) -> float | None:
-    """Return the scale that the loop guides its current step with; None if it has none by those
-    names."""
+    """Return the scale with which the loop guides its current step; None if no name in
+    ``facts.scale_names`` exists."""
     for name in facts.scale_names:
         if name.startswith(ATTRIBUTE):
             step = run.target.block_step
@@ -51,22 +50,21 @@ def scale_of(pipeline: Any, facts: PipelineFacts, run: Run) -> float | None:
         if isinstance(value, Real):
             return float(value)
         if value is not None and len(getattr(value, "shape", (0,))) == 1 and len(value):
-            return float(value[min(run.index + 1, len(value) - 1)])  # one for each step
+            return float(value[min(run.index + 1, len(value) - 1)])  # a scale for each step
     return None
 
 
 def guides(pipeline: Any, run: Run) -> bool:
-    """Return whether the loop has guidance on, by its property or, in classes without one, its
-    local."""
+    """Return whether the loop has guidance on, from the pipeline's property or, in classes without
+    one, from the loop's local variable."""
     name = "do_classifier_free_guidance"
     found = getattr(pipeline, name, None)
     return bool(run.loop_locals([name]).get(name, True) if found is None else found)
 
 
 def has_scale(kind: type, facts: PipelineFacts) -> bool:
-    """Return whether the loop of a class may have a scale by one of those names: it is an
-    attribute, or a local of one of the class's methods. Where the class's code is not found, the
-    answer is yes."""
+    """Return whether a class's loop may have a scale with a name in ``facts.scale_names``: as an
+    attribute, or as a local variable of a method. True if the class's code is not found."""
     there = CallSource.of(kind).local_names
     if not there:
         return True
@@ -76,7 +74,7 @@ def has_scale(kind: type, facts: PipelineFacts) -> bool:
 def without_guidance(
     pipeline: Any, facts: PipelineFacts, scale: float | None, aim: str = AIM
 ) -> UnsupportedPipelineError:
-    """Return the error for a run that was called without the guidance that is to be set."""
+    """Return the error for a run that was called without guidance and is to get some."""
     kind = type(pipeline)
     taken = CallSource.of(kind).parameters
     names = [name.removeprefix(ATTRIBUTE).lstrip("_") for name in facts.scale_names]
@@ -91,7 +89,7 @@ def without_guidance(
 
 
 class PropertyScale:
-    """Set the attribute that the loop reads its scale from."""
+    """Set the attribute from which the loop reads its scale."""
 
     def __init__(self, models: Models) -> None:
         facts = models.facts
@@ -109,7 +107,7 @@ class PropertyScale:
         self._set: dict[str, Ours] = {}
 
     def is_off(self, scale: float) -> bool:
-        # The property may ask for more than this scale: there may be another one, of sound.
+        # The property may depend on more than this scale, such as a scale for sound.
         found = {name: getattr(self._pipeline, name) for name in self._before}
         try:
             for name in found:
@@ -137,7 +135,7 @@ class PropertyScale:
 
 
 class ScaleMoves:
-    """``ScaleMoves`` moves the unconditional predictions of a run so far that guidance has another
+    """``ScaleMoves`` changes a run's unconditional predictions so that guidance has another
     scale."""
 
     def __init__(self, models: Models, run: Run) -> None:
@@ -153,7 +151,7 @@ class ScaleMoves:
         return None if factor == 1.0 else partial(_moved, factor)
 
     def factor(self) -> float:
-        """Return the factor for the difference between the two predictions, in this step."""
+        """Return this step's factor k for the difference between the two predictions."""
         if self.scale is None:
             return 1.0
         loops, least = guiding_scale(self._models, self._run)
@@ -173,11 +171,11 @@ class ScaleMoves:
 
 
 def guiding_scale(models: Models, run: Run) -> tuple[float, float]:
-    """Return the scale that the loop guides its current step with, and the scale at which its
+    """Return the scale with which the loop guides its current step, and the scale at which its
     result is the conditional prediction.
 
     Raises:
-        UnsupportedPipelineError: it has none; it is that one.
+        UnsupportedPipelineError: the loop has no scale, or the two are equal.
     """
     facts, name = models.facts, " or ".join(models.facts.scale_names)
     loops = scale_of(models.pipeline, facts, run)
@@ -190,28 +188,28 @@ def guiding_scale(models: Models, run: Run) -> tuple[float, float]:
 
 
 def check_guided(models: Models, run: Run, found: bool) -> None:
-    """Raise UnsupportedPipelineError if the first step is without guidance (``found``: whether it
-    has some), though it should have it."""
+    """Raise UnsupportedPipelineError if the first step has no guidance (``found`` is False) and
+    should have."""
     if not found and run.index < 0:
         pipeline, facts = models.pipeline, models.facts
         raise without_guidance(pipeline, facts, scale_of(pipeline, facts, run), models.aim)
 
 
 def _moved(factor: float, unconditional: Any, conditional: Any) -> Any:
-    """Return ``unconditional`` moved on the line through both. A tensor that is not of floats stays
-    as it is."""
+    """Return ``conditional + factor * (unconditional - conditional)``. A tensor that is not
+    floating-point is returned unchanged."""
     if "float" not in str(getattr(unconditional, "dtype", "")).lower():
         return unconditional
     return conditional + (unconditional - conditional) * factor
 
 
 class MovedScale:
-    """Give guidance another scale by moving the unconditional prediction.
+    """Set another scale of guidance by changing the unconditional prediction.
 
     Args:
-        models: of the pipeline.
-        run: whose calls they are.
-        latents: whose rows count the batch; None where guidance takes several calls.
+        models: the pipeline's models.
+        run: the run whose calls are changed.
+        latents: the tensor whose rows count the batch; None if guidance takes several calls a step.
     """
 
     def __init__(self, models: Models, run: Run, latents: Tensor | None) -> None:

@@ -1,5 +1,5 @@
-"""Cut guidance that takes several calls of the denoiser a step, by a property that is read at each
-step."""
+"""Cut guidance in loops that call the denoiser several times a step, if a property read at each
+step says so."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unicb.guidance._replaced import FirstStep
 
 
 class SwitchCut:
-    """Set the attributes that the property is made of."""
+    """Set the attributes from which the property is computed."""
 
     holds_scale = True
 
@@ -40,7 +40,7 @@ class SwitchCut:
 
     @classmethod
     def of(cls, models: Models) -> Self | None:
-        """Make the cut; None where guidance is off in this run."""
+        """Make the cut; return None if guidance is off in this run."""
         attributes = models.attributes
         if attributes is models.pipeline:
             is_on = getattr(attributes, "do_classifier_free_guidance", True)
@@ -50,8 +50,8 @@ class SwitchCut:
         return cls(models) if is_on else None
 
     def step_end(self) -> None:
-        """Note that a step has ended: the first shows whether the facts are right, where they are
-        to be verified."""
+        """Note that a step has ended; if the facts are to be verified, the first step verifies
+        them."""
         if self._calls > 1 and self._models.facts.verify:
             self.remove()
             self._models.mismatch(

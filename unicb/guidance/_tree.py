@@ -1,4 +1,4 @@
-"""Go through nested tuples, lists and mappings of what models are called with, and answer."""
+"""Go through nested tuples, lists and mappings in models' arguments and outputs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 
 
 def mapped(function: Callable[[Any], Any], value: Any, is_leaf: Callable[[Any], bool]) -> Any:
-    """Return ``value`` with ``function`` applied to all of its leaves; containers keep their
-    types."""
+    """Return ``value`` with ``function`` applied to each leaf; containers keep their types."""
     if is_leaf(value):
         return function(value)
     if isinstance(value, Mapping):

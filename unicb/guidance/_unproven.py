@@ -1,8 +1,8 @@
-"""Guide on a loop that unicb was not proven on: its first guided step is observed.
+"""Change guidance on a loop that unicb was not proven on: observe its first guided step.
 
-Where that step is to be guided otherwise already, it is computed whole, and what the loop makes of
-it is replaced, on its way to the scheduler, by what it would have made then. From the next step on
-it goes as on a loop that is known; or the run ends with an error that says what was seen.
+If the change applies to that step already, the step is computed in full, and the loop's result is
+replaced, on its way to the scheduler, by the changed one. From the next step on, the loop is
+treated as a proven one; or the run ends with an error that says what was observed.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def settled(models: Models, seen: Seen) -> PipelineFacts:
     """Return the facts as the step has shown them.
 
     Raises:
-        UnsupportedPipelineError: the step was not clean; it contradicts the facts in what they
-            cannot do without.
+        UnsupportedPipelineError: no combination fits the step, or it contradicts facts that are
+            essential.
     """
     facts, found = models.facts, seen.combination
     model = " or ".join(facts.denoisers)
@@ -57,19 +57,19 @@ def settled(models: Models, seen: Seen) -> PipelineFacts:
                 f"part {order.index('conditional')} should be",
             )
         order = order[::-1]
-    # What is known of a third part, which this run has not, stays.
+    # Keep the facts about a third part that this run does not have.
     return replace(facts, order=(*order, *facts.order[len(order) :]), verify=False)
 
 
 def wrong_scale(models: Models, run: Run, seen: Seen) -> tuple[str, str] | None:
-    """Say in words what was found and what was expected, where the loop guides with another scale
-    than its code and attributes say; None where it does not."""
+    """Return in words what was found and what was expected, if the loop guides with another scale
+    than its variables say; None otherwise."""
     facts, found = models.facts, seen.combination
     said = scale_of(models.pipeline, facts, run)
     if found is None or said is None or facts.combination == "other":
         return None
     order = facts.order[: len(found.coefficients)]
-    if "perturbed" in order:  # whose scale is part of the conditional one's share
+    if "perturbed" in order:  # the perturbed part's scale adds to the conditional coefficient
         scale = 1 - found.coefficients[order.index("unconditional")] / found.total
     else:
         scale = found.scale
@@ -81,7 +81,7 @@ def wrong_scale(models: Models, run: Run, seen: Seen) -> tuple[str, str] | None:
 
 
 def remade(models: Models, seen: Seen, facts: PipelineFacts, scale: float) -> Tensor:
-    """Compute what the loop would have made of the parts with ``scale`` (1: of the conditional one
+    """Compute the loop's result for the observed parts with ``scale`` (1: the conditional part
     alone).
 
     Raises:
@@ -100,11 +100,11 @@ def remade_by(
     facts: PipelineFacts,
     combine: Callable[[Tensor, Tensor], Tensor] | None,
 ) -> Tensor:
-    """Compute what the loop would have made of the parts, had it combined the unconditional and the
-    conditional one by ``combine``; None leaves the conditional one alone.
+    """Compute the loop's result for the observed parts as if it combined the unconditional and the
+    conditional one by ``combine``; None: the conditional part alone.
 
     Raises:
-        UnsupportedPipelineError: it does more than to combine them.
+        UnsupportedPipelineError: the loop does more than combine the parts.
     """
     found = seen.combination
     assert found is not None
@@ -126,7 +126,7 @@ def _combined(
     combine: Callable[[Tensor, Tensor], Tensor] | None,
     total: int,
 ) -> Tensor:
-    """Compute ``total * combine(u, c)``, and add what other parts give."""
+    """Compute ``total * combine(u, c)``, and add the contributions of other parts."""
     conditional = parts[found.conditional]
     of = {name: parts[i] for i, name in enumerate(order[: len(parts)])}
     made = conditional
@@ -143,10 +143,10 @@ class SeenFacts:
     """``SeenFacts`` holds what the steps of one run have shown of its loop.
 
     Attributes:
-        facts: as they have shown them; None until they have.
-        wrong_scale: see :func:`wrong_scale`.
-        is_to_be_seen_again: whether a step was made anew whose parts the loop may remember, as one
-            that guides with momentum does: it shows in its next step with guidance.
+        facts: the facts as observed; None until a step was observed.
+        wrong_scale: the result of :func:`wrong_scale`.
+        is_to_be_seen_again: True if a step's result was replaced. Its loop may remember the parts,
+            as with momentum, which shows in the next step with guidance.
     """
 
     def __init__(self) -> None:
@@ -156,12 +156,12 @@ class SeenFacts:
 
 
 class Look:
-    """Look at the first step with guidance of a loop that unicb was not proven on.
+    """Observe the first step with guidance of a loop that unicb was not proven on.
 
     Args:
-        models: of the pipeline.
-        run: whose loop it is.
-        seen: what its steps have shown; this one is added.
+        models: the pipeline's models.
+        run: the run of the loop.
+        seen: what its steps have shown; the observed step is added.
     """
 
     def __init__(self, models: Models, run: Run, seen: SeenFacts) -> None:
@@ -169,49 +169,50 @@ class Look:
         self._watch = LoopWatch(models, run, self._see, self._is_due)
 
     def step_end(self) -> None:
-        """Note that a step has ended. Raises UnsupportedPipelineError if nothing can be seen of
-        it."""
+        """Note that a step has ended. Raises UnsupportedPipelineError if it could not be
+        observed."""
         if self._seen.facts is None:
             self._watch.check_seen()
         else:
             self._watch.remove()
 
     def remove(self) -> None:
-        """Look no longer. Idempotent."""
+        """Stop observing. Idempotent."""
         self._watch.remove()
 
     def _is_due(self) -> bool:
-        """Return whether there is something to see or to do in this step."""
+        """Return whether this step has to be observed or changed."""
         return self._seen.facts is None
 
     def _see(self, seen: Seen) -> Tensor | None:
-        """Settle the facts by a step; returns what the scheduler is to get instead."""
+        """Settle the facts from a step; return the tensor for the scheduler in place of the loop's,
+        or None."""
         models = self._models
         if "perturbed" in models.facts.order and not guides(models.pipeline, self._run):
-            return None  # its parts are the conditional one and the perturbed one
+            return None  # its two parts are the conditional and the perturbed one
         if self._seen.facts is None:
             self._seen.facts = settled(self._models, seen)
             self._seen.wrong_scale = wrong_scale(self._models, self._run, seen)
         return None
 
     def _remade(self, seen: Seen, scale: float) -> Tensor:
-        """Compute what the scheduler is to get in this step."""
+        """Compute the tensor for the scheduler in this step."""
         self._seen.is_to_be_seen_again = True
         return remade(self._models, seen, self._known().facts, scale)
 
     def _known(self) -> Models:
-        """Return the pipeline's models, with the facts as they were seen."""
+        """Return the pipeline's models, with the facts as observed."""
         facts = self._seen.facts
         assert facts is not None
         return self._models.with_facts(facts)
 
 
 class SecondLook(Look):
-    """Check that a loop that had a step made anew guides as it did then.
+    """Check that a loop still guides the same way after a step whose result was replaced.
 
     Args:
-        models: of the pipeline.
-        run: whose loop it is.
+        models: the pipeline's models.
+        run: the run of the loop.
         first: what that step has shown.
     """
 
@@ -227,7 +228,7 @@ class SecondLook(Look):
 
 
 class UnprovenCut(Look):
-    """Cut guidance once the loop has been seen to guide; ``make`` is the cut."""
+    """Cut guidance once a guided step was observed; ``make`` makes the cut."""
 
     holds_scale = False
 
@@ -263,7 +264,7 @@ class UnprovenCut(Look):
 
 
 class UnprovenScale(Look):
-    """Set the scale of guidance once the loop has been seen to guide; ``make`` is the scaling."""
+    """Set the scale of guidance once a guided step was observed; ``make`` makes the scaling."""
 
     def __init__(
         self, models: Models, run: Run, make: Callable[[Models], Scaling], seen: SeenFacts
@@ -302,7 +303,7 @@ class UnprovenScale(Look):
         if self._seen.facts is not None:
             self._scaling = self._make(self._known())
             self._scaling.set(self._scale)
-            if self._seen.is_to_be_seen_again:  # outside of the scaling, as the loop sees it
+            if self._seen.is_to_be_seen_again:  # hooked outside, it sees what the loop sees
                 self._again = SecondLook(self._known(), self._run, self._seen)
 
     def remove(self) -> None:
@@ -313,12 +314,12 @@ class UnprovenScale(Look):
 
 
 class UnprovenProperty:
-    """Set the attribute that the loop should read its scale from, and look whether it does.
+    """Set the attribute from which the loop should read its scale, and check that it does.
 
     Args:
-        models: of the pipeline.
-        run: whose loop it is.
-        scaling: what sets the attribute.
+        models: the pipeline's models.
+        run: the run of the loop.
+        scaling: the object that sets the attribute.
     """
 
     def __init__(self, models: Models, run: Run, scaling: PropertyScale) -> None:
@@ -340,8 +341,8 @@ class UnprovenProperty:
         self._scaling.remove()
 
     def _is_changed(self) -> bool:
-        """Return whether the scale is another than it began with; before that, nothing is
-        proven."""
+        """Return whether the scale has changed since the beginning; before that, nothing can be
+        checked."""
         return scale_of(self._models.pipeline, self._models.facts, self._run) != self._first
 
     def _see(self, seen: Seen) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Set a guidance rule on a loop that unicb was not proven on: its first guided step is observed."""
+"""Set a guidance rule on a loop that unicb was not proven on, after observing a guided step."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 class UnprovenRuling(Look):
-    """Set the rule once the loop has been seen to guide.
+    """Set the rule once a guided step was observed.
 
     Args:
-        models: of the pipeline.
-        run: whose loop it is.
-        make: makes what the rule does, on the models as they were seen.
-        latents: whose rows count the batch; None where guidance takes several calls.
-        is_cut: whether guidance is cut at the moment.
-        seen: what the run's own steps have shown; more may be added.
+        models: the pipeline's models.
+        run: the run of the loop.
+        make: makes the rule's changes, for models with the facts as observed.
+        latents: the tensor whose rows count the batch; None if guidance takes several calls a step.
+        is_cut: returns whether guidance is cut at the moment.
+        seen: what the run's steps have shown so far; this may add to it.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class UnprovenRuling(Look):
         if self._is_cut():
             return None
         self._seen.is_to_be_seen_again = True
-        # With several windows in a step, each is another part for the rule.
+        # With several windows in a step, each window is a part of its own for the rule.
         self._moves = self._moves or self._make(self._known())
         return remade_by(self._models, seen, self._known().facts, self._moves.combined)
 
@@ -67,7 +67,7 @@ class UnprovenRuling(Look):
             self._moves = self._moves or self._make(models)
             self._moves.step_end()
             self._ruling = Ruling(models, self._moves, self._latents)
-            if self._seen.is_to_be_seen_again:  # outside of the rule, as the loop sees it
+            if self._seen.is_to_be_seen_again:  # hooked outside, it sees what the loop sees
                 self._again = SecondLook(self._known(), self._run, self._seen)
 
     def remove(self) -> None:

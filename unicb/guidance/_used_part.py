@@ -1,5 +1,5 @@
-"""Find the part of a prediction that a loop uses: some models predict more than the latents' next
-step takes."""
+"""Find the part of a prediction that a loop uses: some models predict more than the latents
+need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unicb.guidance._models import Models
 from unicb.ops import Tensor
 from unicb.pipelines.source import CallSource
 
-#: Loops that use as many tokens of a prediction as the latents have, the first ones.
+#: Code of loops that use the first tokens of a prediction, as many as the latents have.
 _FIRST_TOKENS = re.compile(r"\[:, ?: ?(latents\.(size\(1\)|shape\[1\])|image_seq_len)")
 
 
@@ -20,8 +20,8 @@ class UsedPart(NamedTuple):
     """A used part is the part of a prediction that a loop uses.
 
     Attributes:
-        taken: gives that part of a prediction, with an axis of rows first.
-        put_back: the first prediction, with another part in the place of its own.
+        taken: a function that returns that part of a prediction, with rows on the first axis.
+        put_back: a function that returns the original prediction with another part in its place.
     """
 
     taken: Callable[[Tensor], Tensor]
@@ -29,12 +29,12 @@ class UsedPart(NamedTuple):
 
 
 def used_part(models: Models, x: Tensor, latents: tuple[int, ...]) -> UsedPart:
-    """Return the part of the prediction ``x`` that the loop uses. ``latents`` is their shape, or
-    empty.
+    """Return the part of the prediction ``x`` that the loop uses. ``latents`` is the latents'
+    shape, or empty.
 
     Raises:
-        UnsupportedPipelineError: it is longer than the latents, and which of it is used is not
-            known.
+        UnsupportedPipelineError: ``x`` is longer than the latents, and unicb does not know which
+            part is used.
     """
     shape, frames = tuple(x.shape), models.facts.frames_axis
     is_folded = frames is not None and 1 < len(shape) < len(latents)
@@ -46,7 +46,7 @@ def used_part(models: Models, x: Tensor, latents: tuple[int, ...]) -> UsedPart:
     whole, count = shape[1], latents[1]
     first: int | None = None
     if len(shape) > 3:
-        # A learned variance has as many channels as the prediction, and comes after it.
+        # A learned variance has as many channels as the prediction itself, and comes after it.
         first = 0 if whole == 2 * count and shape[2:] == latents[2:] else None
     elif models.facts.tail:
         first = whole - count
@@ -65,7 +65,7 @@ def _as_it_is(x: Tensor) -> Tensor:
 
 
 def _between(concat: Callable[..., Tensor], x: Tensor, first: int, end: int) -> UsedPart:
-    """Make the used part that stands between ``first`` and ``end`` along axis 1."""
+    """Make the used part from ``first`` to ``end`` along axis 1."""
 
     def put_back(y: Tensor) -> Tensor:
         parts = [part for part in (x[:, :first], y, x[:, end:]) if part.shape[1]]

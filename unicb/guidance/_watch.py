@@ -1,4 +1,4 @@
-"""Watch one step of a loop: what its denoiser answers, and what the loop makes of it."""
+"""Watch one step of a loop: the denoiser's outputs, and the loop's result for the scheduler."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from unicb.run.holds import Hold
     from unicb.run.run import Run
 
-#: Elements of each row that are enough; what is more is left out.
+#: How many elements of each row are looked at; further ones are left out.
 ENOUGH = 4096
 
 
@@ -29,10 +29,10 @@ class Seen(NamedTuple):
     """``Seen`` holds one step of a loop with guidance.
 
     Attributes:
-        parts: that the denoiser has predicted, each in the shape of ``output``.
-        output: what the loop made of them, for its scheduler.
-        combination: how; None where that is not clean.
-        calls: how many calls of the denoiser it took.
+        parts: the denoiser's predictions, each in the shape of ``output``.
+        output: the loop's result for its scheduler.
+        combination: how the loop combined the parts; None if no combination fits.
+        calls: number of calls of the denoiser.
     """
 
     parts: Sequence[Tensor]
@@ -41,18 +41,18 @@ class Seen(NamedTuple):
     calls: int
 
 
-#: Returns what the scheduler is to get in the place of what the loop has made; None for that.
+#: A function that returns a tensor for the scheduler; None: the scheduler gets the loop's own.
 See: TypeAlias = Callable[[Seen], Tensor | None]
 
 
 class LoopWatch:
-    """Look on while a loop guides, until removed.
+    """Watch a loop's steps with guidance, until removed.
 
     Args:
-        models: of the pipeline.
-        run: whose calls count.
+        models: the pipeline's models.
+        run: the run whose calls count.
         see: called with each step that has several parts, before the scheduler gets its result.
-        is_due: whether there is anything to see in a step; if not, nothing of it is read.
+        is_due: returns whether the step has to be watched; if not, nothing is read.
     """
 
     def __init__(self, models: Models, run: Run, see: See, is_due: Callable[[], bool]) -> None:
@@ -67,17 +67,18 @@ class LoopWatch:
             self._undo = undo.pop_all()
 
     def remove(self) -> None:
-        """Watch no longer. Idempotent."""
+        """Stop watching. Idempotent."""
         self._is_removed = True
         self._undo.close()
         self._answers.clear()
 
     def stop_after_this(self) -> None:
-        """Watch no longer once this step has ended."""
+        """Stop watching once this step has ended."""
         self._is_enough = True
 
     def check_seen(self) -> None:
-        """Raise UnsupportedPipelineError if a step has ended in which there was nothing to see."""
+        """Raise UnsupportedPipelineError if a step has ended that should have been seen and was
+        not."""
         if not self._has_seen:
             self._models.mismatch(
                 "its loop has called no scheduler.step in a step",
@@ -95,18 +96,18 @@ class LoopWatch:
         return out
 
     def _predictions(self) -> list[Any]:
-        """Return the answers that are predictions: some calls fill a cache, and some of those
-        predict, too."""
+        """Return the outputs that are predictions: some calls only fill a cache, and some do
+        both."""
         predicted = [answer for answer, fills in self._answers if not fills]
         facts = self._models.facts
         enough = len(predicted) >= (len(facts.order) if facts.cfg == "calls" else 1)
         return predicted if enough else [answer for answer, _ in self._answers]
 
     def _held_step(self, scheduler: Any) -> Hold:
-        """Come before the scheduler's ``step``, in the run's own calls. Loops copy what is in a
-        scheduler's dictionary, and put it back later: nothing of ours may be in it."""
+        """Intercept the scheduler's ``step`` in the run's own calls, without an attribute on the
+        scheduler: loops copy a scheduler's dictionary and restore it later."""
         with self._run.as_own():
-            below = scheduler.step  # which is that of an earlier watch, if there is one
+            below = scheduler.step  # an earlier watch's, if there is one
         try:
             return self._run.hold(scheduler, "step", partial(self._step, below))
         except TypeError as error:
@@ -132,8 +133,7 @@ class LoopWatch:
         return call(*args, **kwargs)
 
     def _instead(self, answers: Sequence[Any], output: Tensor, sample: Any) -> Tensor | None:
-        """Return what the scheduler is to get in the place of ``output``; None where ``output`` is
-        right."""
+        """Return the tensor for the scheduler in place of ``output``; None to keep ``output``."""
         try:
             if not self._is_due():
                 return None
@@ -155,29 +155,29 @@ class LoopWatch:
 
 
 def schedulers_of(pipeline: Any) -> list[Any]:
-    """Return the pipeline's schedulers that step, each once."""
+    """Return the pipeline's schedulers that have a ``step``, each once."""
     found = {id(x): x for name, x in vars(pipeline).items() if "scheduler" in name}
     return [x for x in found.values() if callable(getattr(x, "step", None))]
 
 
 def _seen(models: Models, answers: Sequence[Any], output: Tensor, sample: Any) -> Seen | None:
-    """Return what was seen in a step; None where it had one part, and so no guidance."""
+    """Return what was seen in a step; None if it had only one part, and so no guidance."""
     tensors = [_first(models, answer) for answer in answers]
     if max(len(answers), *(_blocks(x, output) for x in tensors)) < 2:
-        # Parts that are on other axes than what was made of them cannot be told apart.
+        # If the parts have other axes than the result, it is unclear which is which.
         folds = any(_is_folded(x, output) for x in tensors)
         return Seen([], output, None, len(answers)) if folds else None
     backend = models.backend
     thin = _thinned(backend, output)
     wanted = thin(output)
     if not np.any(wanted):
-        return None  # some begin with a step of zeros
+        return None  # some loops begin with a step of zeros
     found: list[Tensor] = []
     for parts in _shaped(tensors, output):
         found = found or parts
         columns = [thin(x) for x in parts]
         if all(np.array_equal(columns[0], x) for x in columns[1:]):
-            return None  # as after a cut: whichever is which, guidance changes nothing
+            return None  # equal parts, as after a cut: guidance has no effect
         start = thin(sample) if backend.is_tensor(sample) and _fits(output, sample) else None
         made = combination_of(columns, wanted, start, _precision(parts[0], output))
         if made is not None:
@@ -186,8 +186,8 @@ def _seen(models: Models, answers: Sequence[Any], output: Tensor, sample: Any) -
 
 
 def _first(models: Models, answer: Any) -> Any:
-    """Return the prediction in what a denoiser answers: a tensor, or in a listed batch a list of
-    them."""
+    """Return the prediction in a denoiser's output: a tensor, or in a listed batch a list of
+    tensors."""
     is_tensor = models.backend.is_tensor
     if models.facts.listed:
         inner = answer
@@ -202,20 +202,21 @@ def _first(models: Models, answer: Any) -> Any:
 
 
 def _blocks(x: Any, output: Tensor) -> int:
-    """Count the blocks in ``x`` that have as many rows as the output."""
+    """Count the blocks of ``x``, each with as many rows as the output."""
     rows, each = (int(x.shape[0]), int(output.shape[0])) if x is not None else (0, 1)
     return rows // each if each and rows % each == 0 else 1
 
 
 def _is_folded(x: Any, output: Tensor) -> bool:
-    """Return whether ``x`` has several times the output's numbers, on another number of axes."""
+    """Return whether ``x`` has several times as many elements as the output, on another number of
+    axes."""
     if x is None or len(x.shape) == len(output.shape):
         return False
     return bool(math.prod(x.shape) >= 2 * math.prod(output.shape))
 
 
 def _shaped(tensors: Sequence[Any], output: Tensor) -> Iterator[list[Tensor]]:
-    """Yield the parts, in the output's shape, in each way in which they may have come by it."""
+    """Yield the parts brought to the output's shape, in each way in which a loop may do that."""
     if any(x is None for x in tensors):
         return
     parts: list[Tensor] = []
@@ -239,20 +240,20 @@ def _as_it_is(x: Tensor, output: Tensor) -> Tensor | None:
 
 
 def _fits(x: Tensor, output: Tensor) -> bool:
-    """Return whether the output may be a part of ``x``, or all of it."""
+    """Return whether the output may be ``x`` or a part of ``x``."""
     lengths = list(zip(x.shape, output.shape, strict=False))
     return len(x.shape) == len(output.shape) and all(n >= m for n, m in lengths)
 
 
 def _beginning(x: Tensor, output: Tensor) -> Tensor | None:
-    """Return the beginning of ``x``, for a loop that cuts off a learned variance, or tokens of a
-    reference; None where the output cannot be that."""
+    """Return the beginning of ``x``, for a loop that cuts off a learned variance or a reference's
+    tokens; None if the shapes do not fit."""
     return x[tuple(slice(0, int(n)) for n in output.shape)] if _fits(x, output) else None
 
 
 def _end(x: Tensor, output: Tensor) -> Tensor | None:
-    """Return the end of ``x``, for a loop that cuts off tokens of a text; None where the output
-    cannot be that."""
+    """Return the end of ``x``, for a loop that cuts off a text's tokens; None if the shapes do not
+    fit."""
     if not _fits(x, output):
         return None
     ends = zip(x.shape, output.shape, strict=True)
@@ -265,9 +266,9 @@ def _reshaped(x: Tensor, output: Tensor) -> Tensor | None:
 
 
 def _thinned(backend: Backend, output: Tensor) -> Callable[[Tensor], Array]:
-    """Return a function that brings some of the elements of tensors like ``output`` to the host.
+    """Return a function that copies some of the elements of tensors like ``output`` to the host.
 
-    Channels and frames stay whole, since loops may treat each in its own way.
+    All channels and frames are kept, since a loop may treat each differently.
     """
     shape = [int(n) for n in output.shape]
     steps = [1] * len(shape)
@@ -288,7 +289,7 @@ def _thinned(backend: Backend, output: Tensor) -> Callable[[Tensor], Array]:
 
 
 def _precision(*tensors: Tensor) -> float:
-    """Return the machine epsilon of the least exact dtype among them."""
+    """Return the largest machine epsilon among the tensors' dtypes."""
     names = [str(x.dtype).lower() for x in tensors]
     least = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float64": 2.0**-53}
     found = [next((e for name, e in least.items() if name in n), 2.0**-24) for n in names]

@@ -18,21 +18,21 @@ _OF_STEPS: Any = object()
 
 
 class RuleStep:
-    """A rule step is a denoising step that is being computed, as handed to
+    """A rule step is the denoising step that is being computed, as handed to
     :meth:`unicb.GuidanceRule.combine`.
 
     Attributes:
-        run: the run that it is a step of.
+        run: the run that the step belongs to.
         ops: the seven tensor operations of the pipeline's framework.
-        index: the step's number, from 0. A scheduler of order 2 counts its half steps too.
-        num_timesteps: how many there are.
-        part: which of the tensors that the denoiser predicts in this step is combined, from 0: with
-            some models the video comes first and its sound second, and where the denoiser is
-            called for several windows of a video, they count on.
-        guidance_scale: what the pipeline guides this part with by itself, in the convention
-            ``u + scale * (c - u)``: a number, or a tensor where each frame has its own.
-        has_own_scale: whether the call has given this part, such as a video's sound, another scale
-            than the guidance scale.
+        index: the step's number, from 0. A scheduler of order 2 counts its half steps, too.
+        num_timesteps: number of steps of the run.
+        part: index, from 0, of the tensor that is combined, among those that the denoiser predicts
+            in this step. With some models the video is part 0 and its sound part 1; if the denoiser
+            is called for several windows of a video, the count goes on.
+        guidance_scale: the scale with which the pipeline itself would guide this part, in the
+            convention ``u + scale * (c - u)``: a number, or a tensor if each frame has its own.
+        has_own_scale: True if the call gives this part, such as a video's sound, a scale of its
+            own.
 
     Example:
         >>> class Early(GuidanceRule):
@@ -64,8 +64,8 @@ class RuleStep:
 
     @property
     def progress(self) -> float:
-        """Return the share of the steps that are done before this one, in 0..1; of two half steps,
-        before the first."""
+        """Return the share of the steps done before this one, in 0..1; both half steps of a step
+        have the same."""
         scheduler = getattr(self.run.pipeline, "scheduler", None)
         is_second = not getattr(scheduler, "state_in_first_order", True)
         return (self.index - is_second) / self.num_timesteps
@@ -75,7 +75,8 @@ class RuleStep:
         """Return the scheduler's timestep. Reading it from a device tensor waits for the device.
 
         Raises:
-            LookupError: the loop does not call it ``t``, as diffusers' loops do.
+            LookupError: the loop has no local variable ``t``, as diffusers' loops call the
+                timestep.
         """
         found = self.run.loop_locals(["t"]).get("t")
         if found is None:
@@ -83,10 +84,10 @@ class RuleStep:
         return timestep_number(found, self.ops)
 
     def state(self, rule: Callback, make: Callable[[], T]) -> T:
-        """Return what ``rule`` keeps of this part of the prediction, from step to step; ``make``
-        gives it in the first step of each pass over the timesteps, of each run, and where the
-        prediction has another shape than in the step before, as where a loop drops frames."""
-        # Apart from what the rule keeps of the run itself, in run.state(rule, ...).
+        """Return the value that ``rule`` keeps for this part of the prediction from step to step.
+        It is made by ``make()`` in the first step of each run and of each pass over the timesteps,
+        and when the prediction's shape changes, as when a loop drops frames."""
+        # A key of its own, apart from the rule's own run.state(rule, ...).
         kept = self.run.state(_OF_STEPS, States).of(rule, self._nothing_kept)
         if kept.step != self.index:
             found = self.run.loop_locals(["i"]).get("i")
@@ -102,18 +103,18 @@ class RuleStep:
 
     def _nothing_kept(self) -> _Kept:
         kept = _Kept()
-        self.run.on_finish(kept.values.clear)  # somebody may keep the run
+        self.run.on_finish(kept.values.clear)  # somebody may keep the run object
         return kept
 
 
 class _Kept:
-    """Hold what a rule keeps of one pass of a run."""
+    """Hold the values that a rule keeps in one pass of a run."""
 
     def __init__(self) -> None:
         self.step, self.index_in_pass = -1, -1
-        #: By parts of the prediction, each with its shape.
+        #: By the index of the part: the prediction's shape, and the value.
         self.values: dict[int, tuple[tuple[int, ...], object]] = {}
 
 
-#: What is to be made of an unconditional and a conditional prediction.
+#: A function ``combine(unconditional, conditional, step)`` that returns the combined prediction.
 Combine: TypeAlias = Callable[[Tensor, Tensor, RuleStep], Tensor]

@@ -1,4 +1,4 @@
-"""Say what the numbers in a pipeline's latents mean: formats, layouts, and how to look at them."""
+"""Describe a pipeline's latents: their formats, their layouts, and how to make pictures of them."""
 
 from typing import TYPE_CHECKING
 

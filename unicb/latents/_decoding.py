@@ -30,14 +30,15 @@ _Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 
 class Decoded(NamedTuple):
-    """``Decoded`` holds what came of decoding: a tensor still on its device, or pictures that a
-    function made.
+    """``Decoded`` holds the result of decoding: a tensor still on its device, or a function's
+    pictures.
 
     Attributes:
-        tensor: floating, black is 0 and white 255, rounded by truncation and not yet clamped; to be
-            made bytes of by ``to_uint8``, in whichever thread. None if there are ``images``.
-        images: ``numpy.uint8``, ``[rows, frames, height, width, 3]``. None if there is a tensor.
-        arrange: makes ``[rows, frames, height, width, 3]`` of the tensor's bytes.
+        tensor: floating-point pictures, 0 for black and 255 for white, not yet clamped;
+            ``to_uint8`` turns them into bytes, in any thread. None if there are ``images``.
+        images: pictures, ``numpy.uint8`` ``[rows, frames, height, width, 3]``. None if there is a
+            tensor.
+        arrange: a function that brings the tensor's bytes to ``[rows, frames, height, width, 3]``.
     """
 
     tensor: Tensor | None
@@ -78,7 +79,7 @@ class ModelDecoder:
         return _scaled(decoded, rows, middle, self._of_vae)
 
     def _as_encoded(self, shown: Tensor, affine: Affine) -> Tensor:
-        """Return the latents in the VAE's numbers, dtype and device."""
+        """Return the latents as the VAE takes them: scaled, in its dtype and on its device."""
         ops = self._backend.ops
         if not affine.is_identity:
             edge, shape = affine.scale.shape[-1], tuple(shown.shape)
@@ -90,8 +91,8 @@ class ModelDecoder:
         return _cast(shown, compute_like(self._model), ops)
 
     def _call(self, encoded: Tensor) -> Tensor:
-        """Decode latents ``[rows, channels, frames, height, width]`` to ``[rows, colours, frames,
-        height, width]``."""
+        """Decode latents ``[rows, channels, frames, height, width]`` to
+        ``[rows, colours, frames, height, width]``."""
         rows, _, count, _, _ = encoded.shape
         if not self._video:
             return self._in_rows(
@@ -107,22 +108,21 @@ class ModelDecoder:
 
     @staticmethod
     def _in_rows(pictures: Tensor, rows: int) -> Tensor:
-        """Return pictures ``[rows * frames, colours, …]`` as ``[rows, colours, frames, height,
-        width]``."""
+        """Return pictures ``[rows * frames, colours, …]`` as
+        ``[rows, colours, frames, height, width]``."""
         count, *shape = pictures.shape
         return pictures.reshape((rows, count // rows, *shape)).swapaxes(1, 2)
 
 
 def decode(vae: Any, encoded: Tensor, frames: int, ops: TensorOps) -> Tensor:
-    """Decode latents that are in the VAE's own numbers, with whatever else this VAE has to be
-    given.
+    """Decode latents that are scaled for the VAE, with the further arguments that this VAE needs.
 
     Args:
-        vae: is called.
-        encoded: ``[rows, channels, frames, height, width]``, or for a VAE of pictures ``[rows *
-            frames, channels, height, width]``.
-        frames: how many there are in a row.
-        ops: of its framework.
+        vae: the VAE that decodes.
+        encoded: ``[rows, channels, frames, height, width]``, or for a VAE of pictures
+            ``[rows * frames, channels, height, width]``.
+        frames: number of frames in each row.
+        ops: the tensor operations of the VAE's framework.
     """
     takes = inspect.signature(vae.decode).parameters
     more: dict[str, Any] = {}
@@ -131,7 +131,7 @@ def decode(vae: Any, encoded: Tensor, frames: int, ops: TensorOps) -> Tensor:
     if "force_not_quantize" in takes:
         more["force_not_quantize"] = True
     if "temb" in takes and getattr(vae.config, "timestep_conditioning", False):
-        # The pipelines' own default: decode as if there were no noise left.
+        # The pipelines' own default: decode as if no noise were left.
         more["temb"] = ops.from_numpy(np.zeros(int(encoded.shape[0]), np.float32), encoded)
     return vae.decode(encoded, return_dict=False, **more)[0]
 
@@ -145,7 +145,8 @@ def _joined(encoded: Tensor) -> Tensor:
 def _cast(x: Tensor, like: Tensor | None, ops: TensorOps) -> Tensor:
     """Return ``x`` with the dtype and on the device of ``like``.
 
-    Over the host, which waits for the device; but what differs is latents, and small.
+    The copy goes through the host, which waits for the device; only latents are copied, which are
+    small.
     """
     if like is None:
         return x
@@ -155,12 +156,13 @@ def _cast(x: Tensor, like: Tensor | None, ops: TensorOps) -> Tensor:
 
 @contextmanager
 def left_as_it_was(model: Any, kept: Sequence[str]) -> Iterator[None]:
-    """Put back, after the block, the features of frames that some VAEs of video keep while they
-    decode, on themselves or in layers.
+    """Restore after the block the frame features that some video VAEs keep while they decode, on
+    the VAE or on its layers.
 
     Args:
-        model: what is called in the block.
-        kept: names of such attributes of its layers. In the block they start as None.
+        model: the VAE that is called in the block.
+        kept: names of the layers' attributes with such features. They are None when the block
+            begins.
     """
     own = dict(vars(model))
     layers = [(layer, name) for layer in _layers_of(model) for name in kept if hasattr(layer, name)]
@@ -179,7 +181,7 @@ def left_as_it_was(model: Any, kept: Sequence[str]) -> Iterator[None]:
 
 
 def _layers_of(model: Any) -> Iterator[Any]:
-    # One framework's models call them so, the other's otherwise.
+    # torch's models and MindSpore's have different names for this.
     if hasattr(model, "modules"):
         yield from model.modules()
     elif hasattr(model, "cells_and_names"):
@@ -197,7 +199,7 @@ def _scaled(decoded: Tensor, rows: int, middle: bool, about: VAEDecoding) -> Dec
     colours = decoded[:, :3, chosen]
     low, high = about.output_range
     scale = 255.0 / (high - low)
-    # One half more, since bytes are made by truncation.
+    # One half is added, because `to_uint8` truncates.
     return Decoded(colours * scale + (0.5 - low * scale), None, _channels_last)
 
 
@@ -220,7 +222,7 @@ class FunctionDecoder:
         channels = self._channels
         if self._layout.axes[self._layout.channel_axis] == "c":
             channels = int(latents.shape[self._layout.channel_axis])
-        assert channels is not None  # decoder_for has seen to that
+        assert channels is not None  # decoder_for has checked that
         middle = frames == "middle"
         shown, _ = unpack(latents, self._layout, channels, size, middle=middle)
         if "t" not in "".join(self._layout.axes):

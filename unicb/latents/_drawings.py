@@ -1,5 +1,4 @@
-"""Draw pictures to fit colours on, where nobody has any: smooth fields of colour with shapes on
-them."""
+"""Draw pictures to fit colours on, if the user gives none: smooth fields of colour with shapes."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ _Array = npt.NDArray[Any]
 
 
 def drawings(count: int, edge: int, seed: int) -> _Array:
-    """Draw pictures ``[count, 3, edge, edge]``, ``numpy.float32``, -1 to 1; the same for the same
+    """Draw pictures ``[count, 3, edge, edge]``, ``numpy.float32`` in -1..1; the same for the same
     seed."""
     rng = np.random.default_rng(seed)
     return np.stack([_drawing(rng, edge) for _ in range(count)]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Unpack latents of any layout as a VAE takes them, on their device."""
+"""Unpack latents of any layout to the axes that a VAE takes, on their device."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from unicb.latents.layouts import Layout
 from unicb.latents.shown import shown_part
 from unicb.ops import Tensor
 
-#: What a VAE takes, and items of a row and cells of a token before they are in their places.
+#: Order of a layout's letters before a token's cells (p, q) join height and width.
 _ORDER = "bncthpwq"
 
 
 class Unpacked(NamedTuple):
-    """``Unpacked`` holds a part of the latents.
+    """``Unpacked`` holds the part of the latents that is shown.
 
     Attributes:
         tensor: ``[rows, channels, frames, height, width]``.
-        start: which of the latent frames is the first of these.
+        start: index, from 0, of the first of these frames in the latents.
     """
 
     tensor: Tensor
@@ -34,18 +34,21 @@ def unpack(
     middle: bool,
     first_frame: int = 0,
 ) -> Unpacked:
-    """Return what is shown of the latents, by slicing and moving axes alone.
+    """Return the part of the latents that is shown, using only slices and moves of axes.
 
     Args:
-        latents: of that layout.
-        layout: where they are.
-        channels: of one cell.
-        size: cells, where the layout has them in one axis; see ``size_of_latents``.
-        middle: one frame of a video alone.
-        first_frame: those before it are left out, if there are more.
+        latents: a tensor of that layout.
+        layout: the layout of the latents.
+        channels: number of channels of a cell.
+        size: (height, width) or (frames, height, width) in cells, needed if the layout has them in
+            one axis; see ``size_of_latents``.
+        middle: True: only the middle frame of a video.
+        first_frame: index of the first frame shown; frames before it are left out, unless there are
+            no others.
 
     Raises:
-        ValueError: the latents do not fit the layout, the channels or the size (names all).
+        ValueError: the latents do not fit the layout, the channels or the size; the message has all
+            of them.
     """
     part = shown_part(layout, latents.shape, channels, size, middle=middle, first_frame=first_frame)
     return Unpacked(_in_places(part.of(latents), layout, part.lengths), part.start)

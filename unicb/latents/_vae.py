@@ -1,4 +1,4 @@
-"""Read what a VAE says of itself, and how a pipeline's latents follow from what it encodes."""
+"""Read a VAE's configuration, and how a pipeline scales the latents that the VAE encodes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unicb.latents.formats import latent_channels_of
 from unicb.ops import Tensor
 from unicb.pipelines import facts_for
 
-#: Where pipelines have what decodes their latents.
+#: Names of pipelines' attributes with the model that decodes their latents.
 VAE_NAMES = ("vae", "movq", "vqgan", "vqvae")
 INSTEAD = (
     "Leave decoder= out for colours of the latents, or pass a model or a function that decodes them"
@@ -28,17 +28,17 @@ _Array: TypeAlias = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class PipelineDecoding:
-    """``PipelineDecoding`` says how a class of pipelines decodes, where its VAE's configuration
-    says otherwise.
+    """``PipelineDecoding`` says how a pipeline class decodes, if it differs from its VAE's
+    configuration.
 
     Attributes:
         source: where this was read.
-        times_sigma_data: the latents are larger by the scheduler's ``sigma_data``.
-        unscaled: the VAE's ``scaling_factor`` is not used.
-        separate_frames: each frame of the latents is a picture, decoded by itself.
-        first_frame: of the latents, those before it are no part of what is generated.
-        more_than_colours: the VAE decodes more channels than colours; colours come first.
-        refused: why its latents cannot be decoded by its VAE as they are; empty if they can.
+        times_sigma_data: True: the latents are multiplied by the scheduler's ``sigma_data``.
+        unscaled: True: the VAE's ``scaling_factor`` is not used.
+        separate_frames: True: each latent frame is decoded as a picture by itself.
+        first_frame: index of the first generated latent frame; frames before it are given.
+        more_than_colours: True: the VAE decodes further channels after the colours.
+        refused: why the VAE cannot decode the latents directly; empty if it can.
     """
 
     source: str = ""
@@ -52,18 +52,18 @@ class PipelineDecoding:
 
 @dataclass(frozen=True)
 class VAEDecoding:
-    """``VAEDecoding`` says what is unusual in a class of VAEs.
+    """``VAEDecoding`` says in what a class of VAEs differs from the usual.
 
     Attributes:
         source: where this was read.
-        unscaled: its ``scaling_factor`` is not used.
-        multiplied_by: what its configuration calls the factor that latents are multiplied by
-            before they are decoded; usually they are divided, by ``scaling_factor``.
-        output_range: values of black and white in what it decodes.
-        of_video: it takes an axis of frames although its convolutions do not tell.
-        frames_first: it decodes to ``[rows, frames, colours, height, width]``.
-        whole: it cannot decode one latent frame of a video.
-        kept: names of attributes in which its layers keep frames of what they have seen.
+        unscaled: True: its ``scaling_factor`` is not used.
+        multiplied_by: name, in its configuration, of a factor by which latents are multiplied
+            before decoding; usually they are divided by ``scaling_factor``.
+        output_range: the values of black and white in its output.
+        of_video: True: the VAE takes an axis of frames, although its convolutions do not show that.
+        frames_first: True: the VAE decodes to ``[rows, frames, colours, height, width]``.
+        whole: True: the VAE cannot decode a single latent frame of a video.
+        kept: names of attributes in which its layers keep features of earlier frames.
     """
 
     source: str = ""
@@ -89,18 +89,18 @@ def known_vaes() -> FactTable[VAEDecoding]:
 
 
 def pipeline_decoding(pipeline: object) -> PipelineDecoding:
-    """Return what is known of the pipeline's class, or of the nearest of its bases; else the
-    usual."""
+    """Return the facts about the pipeline's class, or its nearest base with facts; else the
+    defaults."""
     return known_decodings().about(type(pipeline)) or PipelineDecoding()
 
 
 def vae_decoding(vae: object) -> VAEDecoding:
-    """Return what is known of the VAE's class, or of the nearest of its bases; else the usual."""
+    """Return the facts about the VAE's class, or its nearest base with facts; else the defaults."""
     return known_vaes().about(type(vae)) or VAEDecoding()
 
 
 def parameters_of(model: Any) -> Iterator[Tensor]:
-    # One framework's models call them so, the other's otherwise.
+    # torch's models and MindSpore's have different names for this.
     for name in ("parameters", "get_parameters"):
         if hasattr(model, name):
             yield from getattr(model, name)()
@@ -108,19 +108,19 @@ def parameters_of(model: Any) -> Iterator[Tensor]:
 
 
 def compute_like(model: Any) -> Tensor | None:
-    """Return a parameter of the dtype and on the device that the model computes with; None without
-    one."""
+    """Return a parameter with the dtype and the device in which the model computes; None if it has
+    none."""
     for value in parameters_of(model):
         dtype = str(value.dtype).lower()
-        # Eight bits are for storage: such weights are widened layer by layer.
+        # 8-bit weights are for storage: each layer widens them to compute.
         if "float" in dtype and "float8" not in dtype:
             return value
     return None
 
 
 def is_of_video(vae: Any) -> bool:
-    """Return whether the VAE takes an axis of frames: its encoder's convolutions have one axis
-    more."""
+    """Return whether the VAE takes an axis of frames, which shows in three-dimensional
+    convolutions."""
     encoder = getattr(vae, "encoder", vae)
     return vae_decoding(vae).of_video or any(
         len(value.shape) == 5 for value in parameters_of(encoder)
@@ -129,7 +129,7 @@ def is_of_video(vae: Any) -> bool:
 
 def latent_channels(vae: Any) -> int | None:
     """Return the number of channels of the VAE's latents; None if its configuration does not
-    tell."""
+    say."""
     said = latent_channels_of(vae)
     if said is None:
         said = getattr(getattr(vae, "config", None), "z_channels", None)
@@ -137,31 +137,31 @@ def latent_channels(vae: Any) -> int | None:
 
 
 def colour_channels(vae: Any) -> int:
-    """Return the number of channels of the pictures that the VAE makes: 3 for RGB, also where it
-    does not tell."""
+    """Return the number of channels of the pictures that the VAE decodes; 3 (RGB) if it does not
+    say."""
     config = getattr(vae, "config", None)
-    # What it makes first: Mochi's makes colours of what it is given, and counts these.
+    # out_channels first: Mochi's in_channels counts features that it computes from the colours.
     names = ("out_channels", "in_channels", "input_channels")
     said = (getattr(config, name, None) for name in names)
     channels = next((value for value in said if isinstance(value, int)), 3)
     patch = getattr(config, "patch_size", None)
     if isinstance(patch, int) and channels % (3 * patch * patch) == 0:
-        return channels // (patch * patch)  # it counts the pixels of a patch as channels
+        return channels // (patch * patch)  # the count includes the pixels of a patch
     return channels
 
 
 def offloading(model: Any) -> Any:
-    """accelerate's hook that offloads the model; None if it stays where it is."""
+    """Return accelerate's hook that offloads the model; None if the model is not offloaded."""
     hook = getattr(model, "_hf_hook", None)
-    # A hook that only places the inputs says that it offloads nothing.
+    # A hook that only moves the inputs has `offload` False.
     return hook if getattr(hook, "offload", hook is not None) else None
 
 
 def refuse_offloaded(model: Any) -> None:
-    """Raise where a call of the model would move models about, in the middle of the denoising.
+    """Raise if a call of the model would move models between devices during the denoising.
 
     Raises:
-        UnsupportedPipelineError: a hook of accelerate offloads it.
+        UnsupportedPipelineError: a hook of accelerate offloads the model.
     """
     if offloading(model) is not None:
         raise UnsupportedPipelineError(
@@ -171,12 +171,12 @@ def refuse_offloaded(model: Any) -> None:
 
 
 class Affine(NamedTuple):
-    """An affine map ``encoded = latents * scale + offset`` leads from the sampler's latents to what
-    a VAE encodes.
+    """An affine map ``encoded = latents * scale + offset`` turns the sampler's latents into the
+    VAE's.
 
     Attributes:
-        scale, offset: ``[channels, frames, edge, edge]``, ``numpy.float64``. ``frames`` is 1 where
-            all frames have the same, and ``edge`` is 2 where each of 2x2 cells has its own.
+        scale, offset: ``numpy.float64`` ``[channels, frames, edge, edge]``. ``frames`` is 1 if all
+            frames have the same values, and ``edge`` is 2 if each of 2x2 cells has its own, else 1.
     """
 
     scale: _Array
@@ -187,22 +187,21 @@ class Affine(NamedTuple):
         return bool((self.scale == 1).all() and (self.offset == 0).all())
 
     def frames(self, start: int, stop: int) -> Affine:
-        """Return the factors and offsets of a range of latent frames."""
+        """Return the map for the latent frames ``start`` to ``stop``."""
         if self.scale.shape[1] == 1:
             return self
         return Affine(self.scale[:, start:stop], self.offset[:, start:stop])
 
     def to_sampler(self, encoded: _Array) -> _Array:
-        """Turn encoded pictures into latents ``[pictures, channels, height, width]``, all of them
-        first frames."""
+        """Turn encoded pictures ``[pictures, channels, height, width]``, each a first frame, into
+        the sampler's latents."""
         edge, shape = self.scale.shape[-1], encoded.shape
         split = (shape[0], shape[1], shape[2] // edge, edge, shape[3] // edge, edge)
         scale, offset = (x[:, 0, None, :, None, :] for x in self)
         return ((encoded.reshape(split) - offset) / scale).reshape(shape)
 
     def is_close_to(self, other: Affine) -> bool:
-        """Return whether both are of the same latents, as far as configurations are written
-        alike."""
+        """Return whether both maps are equal up to the rounding of numbers in configurations."""
         return all(
             a.shape == b.shape and np.allclose(a, b, rtol=1e-3, atol=1e-4)
             for a, b in zip(self, other, strict=True)
@@ -210,16 +209,16 @@ class Affine(NamedTuple):
 
 
 def affine_of(vae: Any, backend: Backend, channels: int, pipeline: Any = None) -> Affine:
-    """Return the map of a VAE, as the frameworks' pipelines have it.
+    """Return the map of a VAE, as the frameworks' pipelines apply it.
 
     Args:
-        vae: says it in its configuration, or has statistics among its weights.
-        backend: of its framework.
-        channels: of its latents.
-        pipeline: that decodes with it, where there is one: its class may do otherwise.
+        vae: the VAE, whose configuration or weights have the numbers.
+        backend: the backend of its framework.
+        channels: number of channels of its latents.
+        pipeline: a pipeline that decodes with it, whose class may scale otherwise; or None.
 
     Raises:
-        UnsupportedPipelineError: the VAE has another number of means than channels.
+        UnsupportedPipelineError: the VAE's number of means is not its number of channels.
     """
     about = pipeline_decoding(pipeline)
     if getattr(vae, "bn", None) is not None:
@@ -236,8 +235,8 @@ def affine_of(vae: Any, backend: Backend, channels: int, pipeline: Any = None) -
 def _of_cells(
     vae: Any, backend: Backend, channels: int, channels_last: bool
 ) -> tuple[_Array, _Array]:
-    """Return scale and offset of Flux 2's VAE: the channels of 2x2 cells are normalised as one, in
-    the order that the pipeline packs them in."""
+    """Return scale and offset of Flux 2's VAE, which normalises the channels of 2x2 cells together,
+    in the order in which the pipeline packs them."""
 
     def in_order(statistics: _Array) -> _Array:
         if channels_last:
@@ -259,7 +258,7 @@ def _of_channels(
         whole = np.ones((channels, 1, 1, 1))
         return whole * factor, whole * (0.0 if shift is None else float(shift))
     counts = [len(numbers) for numbers in both if numbers is not None]
-    # Cosmos 1 has them for each of its frames.
+    # Cosmos 1 has means and deviations for each frame.
     if any(n != channels and (n % channels or not is_of_video(vae)) for n in counts):
         raise UnsupportedPipelineError(
             f"the {type(vae).__name__} has {counts[0]} means for {channels} channels"
@@ -277,8 +276,8 @@ def _factor(vae: Any, unscaled: bool) -> float:
 
 
 def _numbers(vae: Any, name: str, backend: Backend) -> _Array | None:
-    """Return the numbers that the VAE has by that name, in its configuration or as a tensor of its
-    own; None where it has none."""
+    """Return the VAE's numbers of this name, from its configuration or from a tensor attribute;
+    None if it has neither."""
     said = getattr(vae.config, name, None)
     if said is not None:
         return np.asarray(said, dtype=np.float64).reshape(-1)

@@ -1,6 +1,6 @@
 """Compute the denoised latents (x0) by formulas, now or later.
 
-Where they come from: :mod:`unicb.latents.denoised`.
+:mod:`unicb.latents.denoised` chooses the formula.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from unicb.ops import Tensor
 
 @dataclass(frozen=True)
 class LazyDenoised:
-    """``LazyDenoised`` stands for the denoised latents (x0) of a step, not computed yet.
+    """``LazyDenoised`` holds what is needed to compute the denoised latents (x0) of a step later.
 
     Attributes:
-        tensors: what it follows from, all of the latents' shape (a mask may have 1 for an axis).
-        compute: x0 from these, or from one and the same part of each. None where there is none
-            after all. The first call of a run waits for the device, to read the scheduler's
-            noise levels; it may be made in another thread, and while the loop goes on.
-        is_linear: whether ``compute`` may be given the same linear map of each tensor, too, and
-            returns that map of x0.
+        tensors: the tensors from which x0 is computed, all of the latents' shape (a mask may have
+            size 1 along an axis).
+        compute: called with these tensors, or with the same part of each; returns x0, or None if it
+            cannot be computed after all. The first call of a run waits for the device to read the
+            scheduler's noise levels; it may be made in another thread, while the loop goes on.
+        is_linear: True if ``compute`` may also be called with the same linear map of each tensor,
+            and then returns that map of x0.
     """
 
     tensors: tuple[Tensor, ...]
@@ -33,11 +34,11 @@ class LazyDenoised:
     is_linear: bool = True
 
     def with_known(self, known: Tensor, mask: Tensor) -> LazyDenoised:
-        """Have x0 where ``mask`` is 1, and ``known`` where it is 0.
+        """Return an object that computes x0 where ``mask`` is 1, and ``known`` where it is 0.
 
         Args:
             known: clean latents, of the latents' shape.
-            mask: 0 to 1, of a shape that broadcasts to it.
+            mask: numbers in 0..1, of a shape that broadcasts to the latents' shape.
         """
         merged = partial(_merged, self.compute)
         return LazyDenoised((*self.tensors, known, mask), merged, self.levels, False)
@@ -50,7 +51,7 @@ def itself(kept: Tensor) -> Tensor:
 def _merged(compute: Callable[..., Tensor | None], *tensors: Tensor) -> Tensor | None:
     *others, known, mask = tensors
     x0 = compute(*others)
-    # With x0 times the mask first, both parts keep their bits where the mask is 0 or 1.
+    # In this order of operations, both parts are kept exactly where the mask is 0 or 1.
     return None if x0 is None else x0 * mask + known * (1 - mask)
 
 
@@ -76,14 +77,14 @@ def from_noise(levels: LazySchedule, step: int, before: Tensor, noise: Tensor) -
 def solve(before: Tensor, after: Tensor, start: Level, end: Level) -> Tensor | None:
     """Compute x0 from the latents before and after a step, and their noise levels.
 
-    Written with the difference of the two, which are alike: in half precision, that rounds away
-    less than the difference of their multiples would. None if both levels are the same.
+    Computed from the difference of the two latents, which are alike: in half precision, that loses
+    less than the difference of their multiples. None if both levels are the same.
     """
     determinant = start.sigma * end.alpha - end.sigma * start.alpha
     if math.isclose(start.sigma * end.alpha, end.sigma * start.alpha, rel_tol=1e-6):
         return None
     whole = (start.sigma - end.sigma) / determinant
     change = end.sigma / determinant
-    if math.isclose(whole, 1):  # Euler by sigmas or by flow: nothing to round
+    if math.isclose(whole, 1):  # Euler with sigmas or flow needs no multiplication, so no rounding
         return after + (after - before) * change
     return after * whole + (after - before) * change

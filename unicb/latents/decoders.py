@@ -1,4 +1,4 @@
-"""Decode previews: full pictures, at the price of a decoder's work."""
+"""Decode previews: full pictures, at the cost of running a decoder."""
 
 from __future__ import annotations
 
@@ -32,22 +32,23 @@ Decoder: TypeAlias = Literal["vae"] | Callable[..., Any] | Any
 
 
 class PictureDecoder(Protocol):
-    """Make pictures of a pipeline's latents, without changing it."""
+    """Make pictures of a pipeline's latents, without changing the pipeline."""
 
     def decode(self, latents: Tensor, size: Sequence[int] | None, frames: Frames) -> Decoded:
-        """Decode, at once and in the caller's thread; no gradients are recorded, and the random
-        numbers go on as if nothing had been.
+        """Decode at once, in the caller's thread, without recording gradients and without changing
+        the frameworks' random numbers.
 
         Args:
-            latents: of the pipeline's layout; never changed.
-            size: cells of the latents, where the layout has them in one axis; see
-                :func:`unicb.latents.size_of_latents`.
-            frames: of videos, the latent frame in the "middle" decoded by itself, or all.
+            latents: latents in the pipeline's layout; they are not changed.
+            size: (height, width) or (frames, height, width) in cells, if the layout has them in one
+                axis; see :func:`unicb.latents.size_of_latents`.
+            frames: for videos: "middle" decodes only the middle latent frame, the other words all
+                frames.
 
         Raises:
             UnsupportedPipelineError: a model was offloaded since the decoder was made.
-            ValueError: the latents do not fit layout, channels or size, or what was decoded is no
-                pictures of these rows; names shapes.
+            ValueError: the latents do not fit the layout, channels or size, or the result is no
+                pictures with these rows; the message has the shapes.
             TypeError: a function returned something else.
         """
         ...
@@ -59,23 +60,23 @@ def decoder_for(
     """Return the decoder that ``Preview(decoder=...)`` names, checked against a pipeline.
 
     Args:
-        decoder: "vae" for the pipeline's own; a model with ``decode`` and ``config``, such as an
-            ``AutoencoderTiny`` or another VAE of the same latents, taken as the pipeline would take
-            it for its VAE; or a function. A function gets the latents as the scheduler has them,
-            unpacked to ``[rows, channels, height, width]``, or where the layout has frames to
-            ``[rows, channels, frames, height, width]``. It returns a tensor ``[rows, 3, height,
-            width]`` (or with frames after the 3), -1 to 1; or ``numpy.uint8`` ``[rows, height,
-            width, 3]`` (or with frames after the rows); or a list of PIL images, row by row.
-        pipeline: whose latents are decoded.
-        facts: about its class.
-        layout: of its latents.
-        backend: of its framework.
+        decoder: "vae" for the pipeline's own VAE; a model with ``decode`` and ``config``, such as
+            an ``AutoencoderTiny`` or another VAE of the same latents, used in place of the
+            pipeline's VAE; or a function. A function gets the scheduler's latents, unpacked to
+            ``[rows, channels, height, width]``, or to ``[rows, channels, frames, height, width]``
+            if the layout has frames. It returns a tensor ``[rows, 3, height, width]`` (or with
+            frames after the 3) in -1..1; or ``numpy.uint8`` ``[rows, height, width, 3]`` (or with
+            frames after the rows); or a list of PIL images, one for each row.
+        pipeline: the pipeline whose latents are decoded.
+        facts: the facts about its class; or None.
+        layout: the layout of its latents.
+        backend: the backend of its framework.
 
     Raises:
-        UnsupportedPipelineError: the pipeline's latents cannot be decoded so; says why, and what
-            to do.
+        UnsupportedPipelineError: this decoder cannot decode the pipeline's latents; the message
+            says why, and what to do.
         TypeError: ``decoder`` is none of these.
-        ValueError: it is another string.
+        ValueError: ``decoder`` is a string other than "vae".
     """
     name = type(pipeline).__name__
     if isinstance(decoder, str):
@@ -98,7 +99,7 @@ def decoder_for(
 
 
 def _own_vae(pipeline: Any) -> Any:
-    """Return the model that the pipeline decodes its latents with."""
+    """Return the model with which the pipeline decodes its latents."""
     for name in VAE_NAMES:
         vae = getattr(pipeline, name, None)
         if vae is not None and hasattr(vae, "decode"):
@@ -110,7 +111,7 @@ def _own_vae(pipeline: Any) -> Any:
 
 
 def _channels_of(pipeline: Any, facts: PipelineFacts | None) -> int | None:
-    """Return the number of channels of the pipeline's latents: its VAE's, or those of its class's
+    """Return the number of channels of the pipeline's latents, from its VAE or its class's
     format."""
     for name in VAE_NAMES:
         said = latent_channels(getattr(pipeline, name, None))
@@ -163,15 +164,15 @@ def _model_decoder(
 
 
 def _is_tiny(model: Any) -> bool:
-    """Return whether the model is an AutoencoderTiny, which takes the scheduler's latents as they
-    are."""
+    """Return whether the model is an AutoencoderTiny, which takes the scheduler's latents
+    unscaled."""
     return getattr(getattr(model, "config", None), "latent_magnitude", None) is not None
 
 
 def _overflows(model: Any, pipeline: Any, like: Tensor) -> bool:
-    """Return whether the pipeline itself would widen the VAE before it decodes.
+    """Return whether the pipeline itself would convert the VAE to float32 before it decodes.
 
-    Most configurations say ``force_upcast``, by default; only these pipelines heed it.
+    Most configurations have ``force_upcast`` by default, but only these pipelines use it.
     """
     half = str(like.dtype).lower().rpartition(".")[2] == "float16"
     heeded = hasattr(type(pipeline), "upcast_vae")

@@ -1,4 +1,4 @@
-"""Fit colours to a VAE that has none: a linear map from its latents, by least squares."""
+"""Fit a linear map from a VAE's latents to colours, by least squares."""
 
 from __future__ import annotations
 
@@ -32,24 +32,25 @@ from unicb.latents.formats import LatentFormat
 
 _Array: TypeAlias = npt.NDArray[Any]
 
-#: Cells along each side of the pictures that are fitted on, unless an argument says otherwise.
+#: Default number of cells along each side of the pictures to fit on.
 _CELLS = 16
-#: Pixels along each side of the picture that tells how many pixels a cell has.
+#: Pixels along each side of a picture that is encoded to find the size of a cell.
 _PROBE = 64
-#: Pictures that the VAE gets at once.
+#: How many pictures the VAE gets in one call.
 _CHUNK = 4
 
 
 class Fit(NamedTuple):
-    """A fit is a fitted format, and how well it does.
+    """A fit is a fitted format, with measures of how well it fits.
 
     Attributes:
         form: the format; ``fit.save("preview.toml")`` writes it.
-        mean: Pearson's r of a preview with the VAE's full decode, averaged to the latents' size,
-            over all cells and colours: the mean over pictures that were not fitted on.
-        minimum: the least of these.
-        samples: how many pictures were fitted on.
-        held_out: how many were not.
+        mean: mean correlation over the held-out pictures. A picture's correlation is Pearson's r,
+            over all cells and colours, between its preview and the VAE's full decode averaged to
+            the latents' size.
+        minimum: the smallest correlation of a held-out picture.
+        samples: number of pictures that were fitted on.
+        held_out: number of pictures that were held out to measure on.
     """
 
     form: LatentFormat
@@ -82,31 +83,32 @@ def fit_rgb_factors(
 
     The latents are those that the sampler sees: scaled, shifted and normalised as the VAE's
     configuration (or its own statistics) says. The colours are the pictures', averaged to the
-    latents' size. The VAE is called, and left as it is; no gradients are recorded, and nobody's
-    random numbers are drawn, since the mean of what it encodes is taken. For VAEs of video, each
-    picture is a video of one frame; where the VAE encodes none so short, of as many as it needs.
+    latents' size. The VAE is called and not changed; no gradients are recorded, and no random
+    numbers are drawn, since the mean of the encoded distribution is taken. For a video VAE, each
+    picture is a video of one frame, or of as many equal frames as the VAE needs.
 
     Args:
-        vae: a model that encodes and decodes, of diffusers or mindone; or a pipeline that has one,
-            whose class may scale latents in a way of its own.
-        images: pictures to fit on, if possible such as the pipeline makes: PIL images or
-            ``numpy.uint8`` arrays ``[height, width, 3]``. Without them, smooth fields of colour
-            with shapes on them are drawn.
-        name: of the format.
-        samples: how many pictures to draw and fit on. With ``images``, all but ``held_out``.
-        held_out: how many more to measure on.
-        size: width and height in pixels that pictures have, or get; a multiple of the VAE's
-            pixels per cell. Without it, 16 cells.
-        seed: of the drawings.
-        progress: called with how many pictures are done, and how many there are.
+        vae: a model of diffusers or mindone that encodes and decodes; or a pipeline that has one,
+            whose class may scale latents in its own way.
+        images: pictures to fit on, at best like those that the pipeline makes: PIL images or
+            ``numpy.uint8`` arrays ``[height, width, 3]``. None: smooth fields of colour with shapes
+            are drawn.
+        name: the format's name.
+        samples: number of pictures to draw and fit on. With ``images``, all but ``held_out`` of
+            them are fitted on.
+        held_out: number of further pictures to measure on.
+        size: width and height of the pictures in pixels, to which ``images`` are resized; a
+            multiple of the VAE's pixels per cell. None: 16 cells.
+        seed: the seed of the drawings.
+        progress: a function called with the number of pictures done and the number of all.
 
     Raises:
         UnsupportedPipelineError: the VAE is of no kind that this can call, its weights are not in
-            memory, it makes numbers that are not finite, or the pipeline has none; says why.
+            memory, its output is not finite, or the pipeline has no VAE; the message says why.
         TypeError: a number is no int.
-        ValueError: there are too few pictures, the size is no multiple of a cell's, or a number is
-            out of range.
-        BackendNotFoundError, BackendLoadError: nobody owns the VAE; see ``backend_for``.
+        ValueError: there are too few pictures, ``size`` is no multiple of a cell's size, or a
+            number is out of range.
+        BackendNotFoundError, BackendLoadError: no backend owns the VAE; see ``backend_for``.
 
     Example:
         >>> fit = fit_rgb_factors(pipe.vae)
@@ -172,7 +174,7 @@ def _fit(
 
 
 def _identity(vae: Any, channels: int) -> dict[str, Any]:
-    """Read what the VAE's configuration says of itself, as fields of a format."""
+    """Read the fields of a format that identify the VAE from its configuration."""
     found: dict[str, Any] = {}
     for field in ("scaling_factor", "shift_factor"):
         said = getattr(vae.config, field, None)
@@ -186,10 +188,10 @@ def _identity(vae: Any, channels: int) -> dict[str, Any]:
 
 
 class _Coder:
-    """A coder calls a VAE with numpy arrays.
+    """A coder encodes and decodes numpy arrays with a VAE.
 
     Args:
-        backend: of its framework.
+        backend: the backend of the VAE's framework.
         owner: the VAE, or a pipeline that has it.
     """
 
@@ -208,7 +210,7 @@ class _Coder:
                 "before that is enabled, fit_rgb_factors(pipe).save('preview.toml'), and pass "
                 "Preview(factors='preview.toml')"
             )
-        # One that has tiles of several frames encodes nothing smaller than one.
+        # A VAE with tiles of several frames encodes nothing smaller than a tile.
         self._tile: tuple[int, ...] = ()
         if self._about.whole:
             self._tile = tuple(getattr(self.vae, "kernel", ()))
@@ -216,7 +218,7 @@ class _Coder:
                 raise UnsupportedPipelineError(
                     f"the {kind} encodes videos alone, no single picture"
                 )
-        #: Pixels along a side that a picture has to have, at least.
+        #: The least number of pixels along a side of a picture.
         self.least_edge: int = max(self._tile[1:], default=0)
         self._video = is_of_video(self.vae)
         channels, about = colour_channels(self.vae), pipeline_decoding(self._pipeline)
@@ -236,8 +238,8 @@ class _Coder:
         return str(getattr(self._like, "dtype", "")).rpartition(".")[2]
 
     def pixels_per_cell(self) -> tuple[int, int]:
-        """Return the pixels along a cell's side, and those that a picture's sides have to be
-        multiples of."""
+        """Return the pixels along a cell's side, and the number of which a picture's side has to be
+        a multiple."""
         probe = max(_PROBE, self.least_edge)
         encoded = self._encode(np.zeros((1, 3, probe, probe), np.float32))
         scale = probe // int(encoded.shape[-1])
@@ -249,8 +251,8 @@ class _Coder:
         decode_from: int,
         progress: Callable[[int, int], object] | None = None,
     ) -> tuple[_Array, _Array]:
-        """Encode pictures to latents ``[pictures, height, width, channels]`` as the sampler sees
-        them; and decode those from one index on in full, to ``[pictures, 3, height, width]``."""
+        """Encode pictures to the sampler's latents ``[pictures, height, width, channels]``, and
+        decode those from index ``decode_from`` on to ``[pictures, 3, height, width]``."""
         latents, decoded = [], []
         low, high = self._about.output_range
         chunk = 1 if self._tile else _CHUNK
@@ -272,40 +274,40 @@ class _Coder:
         return affine_of(self.vae, self._backend, channels, self._pipeline)
 
     def _encode(self, pictures: _Array) -> Any:
-        """Return the mean of what the VAE encodes, ``[pictures, channels, (frames,) height,
-        width]``."""
+        """Return the mean of the encoded distribution,
+        ``[pictures, channels, (frames,) height, width]``."""
         low, high = self._about.output_range
         pictures = (pictures + 1) / 2 * (high - low) + low
         if self._opaque:
             pictures = np.concatenate([pictures, np.full_like(pictures[:, :1], high)], axis=1)
-        if self._depths:  # of anything but these colours, which are not to be known by it
+        if self._depths:  # constant, so that the depth says nothing about the colours
             depth = pictures[:, :, ::-1, ::-1].mean(axis=1, keepdims=True)
             pictures = np.concatenate([pictures, *[depth] * self._depths], axis=1)
         if self._video:
             pictures = pictures[:, :, None]
-        if self._tile:  # a video that stands still
+        if self._tile:  # a video of equal frames
             pictures = pictures.repeat(self._tile[0], axis=2)
-            self.vae.use_tiling = True  # which is put back with all else
+            self.vae.use_tiling = True  # put back with all other attributes
         tensor = self._backend.ops.from_numpy(pictures.astype(np.float32), self._like)
         if (hook := offloading(self.vae)) is not None:
             tensor = hook.pre_forward(self.vae, tensor)[0][0]  # both on its device now
         encoded = self.vae.encode(tensor, return_dict=False)[0]
         if not self._backend.is_tensor(encoded):
-            return encoded.mode()  # a distribution
+            return encoded.mode()  # encoded is a distribution
         channels = latent_channels(self.vae)
         if channels is not None and encoded.shape[1] == 2 * channels:
-            return encoded[:, :channels]  # a distribution's means, and then its variances
+            return encoded[:, :channels]  # means come first, then variances
         return encoded
 
     def _picture(self, tensor: Any) -> _Array:
-        """Return the picture on the host; of a video, the frame in the middle."""
+        """Return the picture on the host; for a video, its middle frame."""
         array = self._backend.ops.to_numpy(tensor).astype(np.float64)
         return array[:, :, array.shape[2] // 2] if array.ndim == 5 else array
 
 
 @contextmanager
 def _offloaded_again(vae: Any) -> Iterator[None]:
-    """Have an offloaded VAE leave the device after the block, as it had."""
+    """Move an offloaded VAE off the device again after the block."""
     try:
         yield
     finally:
@@ -314,7 +316,7 @@ def _offloaded_again(vae: Any) -> Iterator[None]:
 
 
 def vae_of(owner: Any) -> Any:
-    """Return the object itself if it encodes and decodes, or that of its attributes which does."""
+    """Return the object itself if it encodes and decodes, or its attribute that does."""
     parts = (getattr(owner, name, None) for name in VAE_NAMES)
     for vae in (owner, *parts):
         if hasattr(vae, "encode") and hasattr(vae, "decode"):
@@ -325,7 +327,7 @@ def vae_of(owner: Any) -> Any:
 
 
 def _as_picture(image: Any, edge: int) -> _Array:
-    """Turn a picture of any size into ``[3, edge, edge]``, -1 to 1."""
+    """Turn a picture of any size into ``[3, edge, edge]`` in -1..1."""
     picture = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
     resized = picture.convert("RGB").resize((edge, edge), Image.Resampling.BICUBIC)
     return np.asarray(resized, dtype=np.float32).transpose(2, 0, 1) / 127.5 - 1.0

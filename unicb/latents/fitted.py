@@ -1,4 +1,4 @@
-"""Colours fitted to the VAE at hand, and kept for the next time."""
+"""Fit colours to a pipeline's VAE, and keep them in a file for the next time."""
 
 from __future__ import annotations
 
@@ -24,34 +24,35 @@ from unicb.latents.fit import Fit, fit_rgb_factors, vae_of
 from unicb.latents.formats import PIXELS, LatentFormat, builtin_formats
 from unicb.pipelines import facts_for
 
-#: Of the files, and of what is fitted on: another number has everything fitted anew.
+#: Version of the files and of the fitting; a new number makes everything be fitted again.
 _VERSION = 2
-#: Values of each of a VAE's parameters that tell it from another.
+#: How many values of each parameter identify a VAE.
 _SAMPLED = 4096
-#: Pictures to fit on, at least: for more, seconds grow to minutes on a CPU, and colours are hardly
-#: better (docs/latents.md).
+#: How many pictures to fit on, at least: with more, seconds grow to minutes on a CPU, and colours
+#: are hardly better (docs/latents.md).
 _PICTURES = 12
-#: Pearson's r with the full decode below which colours show little.
+#: Pearson's r with the full decode below which a preview shows little.
 _POOR = 0.6
 
 
 def fitted_format(pipeline: Any, backend: Backend) -> LatentFormat:
-    """Return colours of the latents of a pipeline's VAE, by :func:`fit_rgb_factors`.
+    """Return a format for the latents of a pipeline's VAE, fitted by :func:`fit_rgb_factors` or
+    kept from before.
 
-    They are kept in a file, beside the checkpoint if the pipeline is from a folder that can be
-    written to, and else in the user's cache: ``$XDG_CACHE_HOME/unicb``, or what the system has for
-    it. What is kept is for a VAE of the same class, configuration, weights and dtype, as far as
-    4096 values of each parameter tell. If nothing can be written, a warning says so.
+    It is kept in a file: beside the checkpoint if the pipeline is from a folder that can be written
+    to, and else in the user's cache: ``$XDG_CACHE_HOME/unicb``, or the system's equivalent. The
+    file is used again for a VAE of the same class, configuration, dtype and weights (of which 4096
+    values of each parameter are compared). If no file can be written, a warning says so.
 
     Args:
-        pipeline: whose VAE is called, where nothing is kept for it; or the VAE itself.
-        backend: of its framework.
+        pipeline: the pipeline, or the VAE itself. The VAE is called only if no file is kept for it.
+        backend: the backend of its framework.
 
     Raises:
         UnsupportedPipelineError: as from :func:`fit_rgb_factors`.
     """
     if getattr(facts_for(pipeline), "latents", None) == PIXELS:
-        return builtin_formats()[PIXELS]  # there is nothing to fit to, and nothing to gain
+        return builtin_formats()[PIXELS]  # the latents are the picture: nothing to fit
     vae = vae_of(pipeline)
     key = _key(pipeline, vae, backend)
     folders = [*_folders(pipeline)]
@@ -78,7 +79,8 @@ def _samples(channels: int) -> int:
 
 
 def _key(pipeline: Any, vae: Any, backend: Backend) -> str | None:
-    """Return what the outcome depends on, as one word; None if the weights cannot be read."""
+    """Return a hash of everything that the result depends on; None if the weights cannot be
+    read."""
     config: Any = getattr(vae, "config", {})
     settings = dict(config if hasattr(config, "keys") else vars(config))
     about = pipeline_decoding(pipeline)
@@ -99,18 +101,18 @@ def _key(pipeline: Any, vae: Any, backend: Backend) -> str | None:
             count = math.prod(shape)
             few = value.reshape((count,))[:: max(1, count // _SAMPLED)] if count else value
             digest.update(np.ascontiguousarray(backend.ops.to_numpy(few)).tobytes())
-    except Exception:  # weights of eight bits, or not in memory: fitted they can be, all the same
+    except Exception:  # 8-bit weights, or weights not in memory: fitting works all the same
         return None
     return digest.hexdigest()
 
 
 def _statistics(vae: Any, backend: Backend) -> Iterator[Any]:
-    """Tensors that latents are normalised by, and that are no parameters."""
+    """Yield tensors that normalise latents and are no parameters."""
     norm = getattr(vae, "bn", None)
     owners = [(vae, ("latents_mean", "latents_std")), (norm, ("running_mean", "running_var"))]
     for owner, names in owners:
         for name in names:
-            # What the configuration says is in the key already.
+            # The configuration is part of the key already.
             if owner is vae and hasattr(getattr(vae, "config", None), name):
                 continue
             if backend.is_tensor(value := getattr(owner, name, None)):
@@ -121,7 +123,7 @@ def _folders(pipeline: Any) -> Iterator[Path]:
     own = getattr(pipeline, "name_or_path", None)
     if own and isinstance(own, str | os.PathLike) and Path(own).is_dir():
         yield Path(own)
-    with contextlib.suppress(RuntimeError):  # there is no home
+    with contextlib.suppress(RuntimeError):  # there is no home directory
         yield _user_cache()
 
 
@@ -140,7 +142,7 @@ def _file(key: str) -> str:
 
 
 def _read(vae: Any, key: str, folders: list[Path]) -> tuple[LatentFormat, float] | None:
-    """Return what is kept for that key, and its r; None where nothing is that is right."""
+    """Return the format kept for this key, and its mean r; None if there is no valid file."""
     for folder in folders:
         try:
             kept = tomllib.loads(Path(folder, _file(key)).read_text(encoding="utf-8"))
@@ -156,7 +158,7 @@ def _read(vae: Any, key: str, folders: list[Path]) -> tuple[LatentFormat, float]
 
 
 def _keep(fit: Fit, key: str, folders: list[Path]) -> None:
-    """Write to the first of the folders that can be written to; warn where none can."""
+    """Write the format to the first folder that can be written to; warn if none can."""
     text = (
         "# Colours that unicb has fitted to a VAE; without this file, it fits them anew.\n"
         f'version = {_VERSION}\nkey = "{key}"\nmean = {fit.mean!r}\n\n[format]\n'
@@ -167,7 +169,7 @@ def _keep(fit: Fit, key: str, folders: list[Path]) -> None:
         part = folder / f".{os.urandom(8).hex()}.tmp"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # Whole or not there, whoever else writes the same at this moment.
+            # The file is complete or absent at any moment, even if another process writes it, too.
             part.write_text(text, encoding="utf-8")
             os.replace(part, folder / _file(key))
             return
@@ -184,7 +186,7 @@ def _keep(fit: Fit, key: str, folders: list[Path]) -> None:
 
 @contextmanager
 def _shown(pipeline: Any, kind: str) -> Iterator[Callable[[int, int], object]]:
-    """Show a bar, as the pipeline has one for its steps; a line on stderr without tqdm."""
+    """Show a progress bar like the pipeline's; without tqdm, a line on stderr."""
     said = getattr(pipeline, "_progress_bar_config", None)
     options = dict(said) if isinstance(said, dict) else {}
     title = f"fitting preview colours to the {kind}"

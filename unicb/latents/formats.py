@@ -22,7 +22,7 @@ from unicb.pipelines import PipelineFacts
 CHECKPOINT_FILE = "preview.toml"
 #: The format of latents that are the picture itself.
 PIXELS = "pixels"
-#: What formats are called besides: by the models that have them.
+#: Further names of formats: the models that use them.
 _ALSO_CALLED = {
     "sd15": "sd",
     "sd1": "sd",
@@ -38,26 +38,26 @@ class LatentFormat:
     """A latent format is a linear map from latents to colours: ``rgb = latents @ factors + bias``
     over channels.
 
-    It acts on latents as a callback sees them: in the space that the scheduler works in, with
+    It acts on latents as a callback sees them, in the scheduler's space, with
     ``latent_channels`` numbers for each cell of ``spatial_scale`` by ``spatial_scale`` pixels.
-    A :class:`unicb.latents.Layout` says where in a tensor they are.
+    A :class:`unicb.latents.Layout` says where in a tensor these are.
 
-    What identifies the VAE that the figures were fitted to is in the fields that start with
-    ``vae_``. None, or an empty tuple, means that any will do.
+    The fields that start with ``vae_`` identify the VAE to which the figures were fitted. None, or
+    an empty tuple, allows any value.
 
     Attributes:
-        name: what it is called.
+        name: the format's name.
         latent_channels: number of channels C.
         spatial_scale: pixels of the picture per latent cell, along each side.
         factors: C rows of (red, green, blue).
         bias: (red, green, blue).
-        output_range: values of rgb that are black and white.
+        output_range: the rgb values of black and white, such as (-1.0, 1.0).
         source: where the figures come from.
         vae_scaling_factor: ``scaling_factor`` in the VAE's configuration.
-        vae_shift_factor: ``shift_factor`` there; a VAE without one has 0.
-        vae_latents_mean: ``latents_mean`` there, C numbers.
-        vae_latents_std: ``latents_std`` there, C numbers.
-        vae_classes: names of the VAE's classes.
+        vae_shift_factor: ``shift_factor`` in the VAE's configuration; 0 if it has none.
+        vae_latents_mean: ``latents_mean`` in the VAE's configuration, C numbers.
+        vae_latents_std: ``latents_std`` in the VAE's configuration, C numbers.
+        vae_classes: names of the classes that the VAE may have.
 
     Example:
         >>> grey = LatentFormat(
@@ -105,7 +105,7 @@ class LatentFormat:
         """Make a format from the fields of a TOML table.
 
         Raises:
-            ValueError: a field is missing, unknown or of the wrong size; names it.
+            ValueError: a field is missing, unknown or of the wrong size; the message names it.
         """
         known = {field.name: field for field in fields(cls)}
         required = {name for name, field in known.items() if field.default is MISSING}
@@ -117,11 +117,11 @@ class LatentFormat:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a format from a TOML file with the fields above.
+        """Read a format from a TOML file with this class's fields.
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: it is no TOML, or holds no format; names the file.
+            ValueError: the file is no TOML, or holds no format; the message names the file.
         """
         try:
             with open(path, "rb") as file:
@@ -140,21 +140,21 @@ class LatentFormat:
         Path(path).write_text(self.to_toml(), encoding="utf-8")
 
     def to_toml(self) -> str:
-        """Return the text of that file."""
+        """Return the format as the text of a TOML file."""
         values = ((field.name, getattr(self, field.name)) for field in fields(self))
         lines = [f"{name} = {_toml(value)}\n" for name, value in values if value not in (None, ())]
         return "".join(lines)
 
 
 def _frozen(value: Any) -> Any:
-    """Turn TOML's lists into tuples, nested ones too."""
+    """Turn TOML's lists into tuples, also nested ones."""
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
 
 
 def _toml(value: Any) -> str:
-    """Write a string, a number, or a sequence of these as TOML has it."""
+    """Return a string, a number, or a sequence of these as TOML."""
     if isinstance(value, str):
-        # JSON's strings are TOML's, but for one character that TOML wants escaped.
+        # A JSON string is a TOML string, except for one character that TOML wants escaped.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, Sequence):
         items = [_toml(item) for item in value]
@@ -166,7 +166,7 @@ def _toml(value: Any) -> str:
 
 @cache
 def builtin_formats() -> Mapping[str, LatentFormat]:
-    """Return the formats that unicb has, by name; each with its source."""
+    """Return unicb's own formats, by name."""
     return Tables("unicb.latents", "formats.toml", _from_entry)
 
 
@@ -183,17 +183,17 @@ _INSTEAD = (
 
 
 def named_format(name: str) -> LatentFormat | None:
-    """Return the format of that name, such as ``"sdxl"``, or of a model, such as ``"sd15"``; None
-    if there is none."""
+    """Return the format with this name, such as ``"sdxl"``, or of a model with this name, such as
+    ``"sd15"``; None if there is none."""
     return builtin_formats().get(_ALSO_CALLED.get(name.lower(), name.lower()))
 
 
 def load_format(path: str | os.PathLike[str]) -> LatentFormat:
-    """Return the format of that name, or else the one in a TOML file of that path.
+    """Return the format with this name, or else the format in the TOML file at this path.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it holds no format; or a word names neither a format nor a file.
+        ValueError: the file holds no format; or ``path`` names neither a format nor a file.
     """
     if isinstance(path, str):
         if (found := named_format(path)) is not None:
@@ -207,16 +207,16 @@ def load_format(path: str | os.PathLike[str]) -> LatentFormat:
 
 
 def find_format(pipeline: Any, facts: PipelineFacts | None) -> LatentFormat:
-    """Return the format of a pipeline's latents: its checkpoint's own, or that of its class, or
-    that of its VAE.
+    """Return the format of a pipeline's latents: the one in its checkpoint's ``preview.toml``, or
+    that of its class, or that of its VAE.
 
-    A class is published with one VAE, or with one of several, and its users may exchange it. So
-    where the class's format is another VAE's, or none, the pipeline's VAE is looked up: by its
-    class and all of its configuration that the known formats tell apart.
+    A class may be published with several VAEs, and users may exchange the VAE. So if the class has
+    no format, or one for another VAE, the pipeline's VAE is looked up: by its class and by the
+    entries of its configuration in which known formats differ.
 
     Raises:
-        UnsupportedPipelineError: none of these is known, or what the pipeline calls latents is no
-            picture and no video.
+        UnsupportedPipelineError: no format is known, or the pipeline's latents are no picture and
+            no video.
         ValueError: the checkpoint's own file holds no format.
     """
     name = type(pipeline).__name__
@@ -242,8 +242,7 @@ def find_format(pipeline: Any, facts: PipelineFacts | None) -> LatentFormat:
 
 
 def format_of_vae(vae: Any) -> LatentFormat | None:
-    """Return the known format of a VAE of that class with that configuration; None if there is
-    none."""
+    """Return the known format of a VAE with this class and configuration; None if there is none."""
     kind = type(vae).__name__
     for form in builtin_formats().values():
         if kind in form.vae_classes and vae_mismatch(vae, form) is None:
@@ -261,11 +260,11 @@ def latent_channels_of(vae: Any) -> int | None:
 
 
 def check_is_for(form: LatentFormat, pipeline: Any) -> None:
-    """Check that colours that a user names are those of the pipeline's VAE; warn where they are
-    another's of as many channels.
+    """Check that a format that the user names is for the pipeline's VAE; warn if it is for another
+    VAE with the same number of channels.
 
     Raises:
-        UnsupportedPipelineError: its latents have another number of channels.
+        UnsupportedPipelineError: the pipeline's latents have another number of channels.
     """
     from unicb.latents._vae import VAE_NAMES
 
@@ -286,7 +285,7 @@ def check_is_for(form: LatentFormat, pipeline: Any) -> None:
 
 
 def vae_mismatch(vae: Any, known: LatentFormat) -> str | None:
-    """Return how the VAE differs from the one of the format, in words; None if it does not."""
+    """Return in words how the VAE differs from the format's; None if it does not."""
     config = getattr(vae, "config", None)
     if config is None:
         return None
@@ -295,7 +294,7 @@ def vae_mismatch(vae: Any, known: LatentFormat) -> str | None:
         return f"{channels} latent channels instead of {known.latent_channels}"
     if (pictures := picture_channels_of(vae)) not in (None, 3):
         return f"pictures of {pictures} channels instead of 3"
-    # AutoencoderTiny (known by its latent_magnitude) takes the scheduler's latents as they are.
+    # AutoencoderTiny (recognised by latent_magnitude) takes the scheduler's latents unscaled.
     if getattr(config, "latent_magnitude", None) is not None:
         return None
     for field in ("scaling_factor", "shift_factor"):
@@ -308,7 +307,7 @@ def vae_mismatch(vae: Any, known: LatentFormat) -> str | None:
     for field in ("latents_mean", "latents_std"):
         wanted = getattr(known, f"vae_{field}")
         if wanted is None and known.vae_scaling_factor is not None:
-            wanted = ()  # its latents are scaled by that factor alone
+            wanted = ()  # its latents are scaled by scaling_factor only
         said = getattr(config, field, None)
         if wanted is not None and said is not None and not _close(said, wanted):
             return f"another {field} in its configuration"
@@ -322,7 +321,7 @@ def picture_channels_of(vae: Any) -> int | None:
     said = getattr(config, "in_channels", getattr(config, "input_channels", None))
     patch = getattr(config, "patch_size", None)
     if isinstance(said, int) and isinstance(patch, int) and said % (3 * patch * patch) == 0:
-        return said // (patch * patch)  # it counts the pixels of a patch as channels
+        return said // (patch * patch)  # the count includes the pixels of a patch
     return said if isinstance(said, int) else None
 
 

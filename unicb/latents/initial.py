@@ -1,4 +1,4 @@
-"""Draw the noise that a run starts with by numpy, so that every framework gets the same."""
+"""Draw a run's first noise with numpy, so that every framework gets the same numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unicb.ops import Tensor
 from unicb.pipelines import PipelineFacts, facts_for
 from unicb.pipelines.source import CallSource
 
-#: Layouts whose shape follows from a picture's size, and how many cells are one token's.
+#: Layouts whose shape follows from a picture's size, and how many cells a token has in each.
 _CELLS_PER_TOKEN = {"bchw": 1, "b(hw)(cpq)": 4}
 
 
@@ -29,26 +29,27 @@ def initial_latents(
 ) -> Tensor:
     """Draw latents to start a run with: ``pipe(prompt, latents=initial_latents(pipe, seed=7))``.
 
-    The same numbers on every framework and device, up to the rounding to the pipeline's dtype: they
-    are drawn by ``numpy.random.default_rng(seed)`` in the pipeline's own shape, and so is the
-    picture the same, up to the frameworks' rounding. Picture i of a batch does not depend on how
-    many there are.
+    The numbers are the same on every framework and device, up to rounding to the pipeline's dtype:
+    they are drawn by ``numpy.random.default_rng(seed)`` in the pipeline's own shape. So the picture
+    is the same, too, up to the frameworks' rounding. Picture i of a batch does not depend on the
+    size of the batch.
 
     They have a standard deviation of 1, and are not multiplied by the scheduler's
-    ``init_noise_sigma``: pipelines whose scheduler has one other than 1 multiply the latents
-    that they are given, too. That is tried on the pipeline's own ``prepare_latents``, once with
-    these latents and once without; neither draws from anybody's random numbers.
+    ``init_noise_sigma``: pipelines multiply given latents by it, too. That is checked with the
+    pipeline's own ``prepare_latents``, once with these latents and once without, which does not
+    change the frameworks' random numbers.
 
     Args:
         pipeline: one whose ``__call__`` takes ``latents`` to start with.
-        seed: 0 or above.
-        batch: how many pictures: prompts times ``num_images_per_prompt``.
-        height, width: of the picture in pixels, as they are given to the pipeline; None: the
-            pipeline's own default.
+        seed: an int from 0.
+        batch: number of pictures: prompts times ``num_images_per_prompt``.
+        height, width: of the picture, in pixels, as for the pipeline's call; None: the pipeline's
+            default.
 
     Returns:
-        Of the pipeline's framework, dtype and device; ``[batch, channels, height / s, width / s]``
-        with the VAE's scale s, or for packed latents (Flux) ``[batch, tokens, 4 * channels]``.
+        A tensor of the pipeline's framework, dtype and device: ``[batch, channels, height / s,
+        width / s]`` with the VAE's scale s, or for packed latents (Flux) ``[batch, tokens, 4 *
+        channels]``.
 
     Raises:
         TypeError, ValueError: a number is out of range, or the size is no multiple of the
@@ -140,7 +141,7 @@ def _channels(pipeline: Any, model: Any, cells: int) -> int:
     channels = getattr(config, "latent_channels", None)
     if not isinstance(channels, int):
         raise _not_known(pipeline, "its VAE does not say how many latent_channels it has")
-    # One of them may hold more: a mask or a picture beside the latents, or a learned variance.
+    # One of the counts may include more: a mask or a picture, or a learned variance.
     theirs = [getattr(model.config, name, None) for name in ("in_channels", "out_channels")]
     if channels * cells not in theirs:
         raise _not_known(
@@ -175,8 +176,8 @@ def _prepared(
 
 
 def _check_scale(backend: Backend, pipeline: Any, fresh: Tensor, given: Tensor) -> None:
-    """Check that given latents come out as strong as drawn ones. The strength is the standard
-    deviation of a sample."""
+    """Check that given latents leave ``prepare_latents`` with the same standard deviation as the
+    pipeline's own."""
     if tuple(fresh.shape) != tuple(given.shape):
         raise _not_known(
             pipeline,
@@ -185,7 +186,8 @@ def _check_scale(backend: Backend, pipeline: Any, fresh: Tensor, given: Tensor) 
     drawn, ours = (
         float(np.std(backend.ops.to_numpy(x).astype(np.float64))) for x in (fresh, given)
     )
-    # The standard error of a deviation is 1 / sqrt(2 n); of two, that times sqrt(2).
+    # The standard error of a deviation is 1 / sqrt(2 n); that of a difference of two, sqrt(2) times
+    # as large.
     allowed = 6 / math.sqrt(math.prod(given.shape))
     if not abs(drawn - ours) <= allowed * max(drawn, ours):
         raise _not_known(

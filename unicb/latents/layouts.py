@@ -1,4 +1,4 @@
-"""Say, as data, where in a latent tensor each cell of the picture is."""
+"""Describe, as data, where in a latent tensor each cell of the picture is."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _AXIS = re.compile(r"\(([a-z+]+)\)|([a-z]\+?)")
 
 @dataclass(frozen=True)
 class Layout:
-    """A layout lists the axes of a latent tensor, in order, one letter each; those in parentheses
-    are one axis.
+    """A layout lists the axes of a latent tensor in order, one letter each; letters in parentheses
+    share one axis.
 
     The letters are ``b`` rows of the batch, ``n`` items of a row (the last is shown), ``t`` frames,
     ``h`` and ``w`` cells of the picture, ``c`` channels, ``p`` and ``q`` rows and columns of the
-    p x p cells that are one token. In parentheses, the last letter runs fastest. A ``+`` stands for
-    more of the same that is not shown: channels of a condition, tokens of other pictures.
+    p x p cells that are one token. In parentheses, the last letter runs fastest. A ``+`` means that
+    more follows on that axis which is not shown: channels of a condition, tokens of other pictures.
 
     ======================  ============================================================
     ``bchw``                Stable Diffusion, and most
@@ -39,14 +39,14 @@ class Layout:
     ``b(thw+)(cpq)``        the same, with tokens of other pictures after them
     ======================  ============================================================
 
-    The size p of tokens follows from the length of the axis that has the channels, and their
-    number. Tokens of one cell (p = 1) are packed alike.
+    The size p of tokens follows from the number of channels and the length of their axis. Tokens of
+    one cell (p = 1) are written in the same way.
 
     Args:
-        notation: as above.
+        notation: the axes, as in the table.
 
     Raises:
-        ValueError: the notation is none of that kind.
+        ValueError: ``notation`` is no such list of axes.
     """
 
     notation: str
@@ -73,7 +73,7 @@ class Layout:
 
     @cached_property
     def axes(self) -> tuple[str, ...]:
-        """Return the letters of each axis, with its ``+``."""
+        """Return each axis's letters, with its ``+``."""
         return tuple(a or b for a, b in _AXIS.findall(self.notation))
 
     @cached_property
@@ -83,24 +83,24 @@ class Layout:
 
     @cached_property
     def token_axis(self) -> int | None:
-        """Return the index of the axis that has height and width in one; None if they have their
-        own."""
+        """Return the index of the axis that has both height and width; None if each has its own
+        axis."""
         return next((i for i, axis in enumerate(self.axes) if "hw" in axis), None)
 
     def lengths(
         self, shape: Sequence[int], channels: int, size: Sequence[int] | None = None
     ) -> dict[str, int]:
-        """Return the length of each letter's axis, in a tensor of that shape.
+        """Return the length of each letter in a tensor of this shape.
 
         Args:
-            shape: of the latents.
-            channels: of the latent format.
-            size: cells of the latents, (height, width) or (frames, height, width). Needed for
-                layouts that have them in one axis; checked in the others.
+            shape: the latents' shape.
+            channels: number of channels of the latent format.
+            size: (height, width) or (frames, height, width) in cells. Needed for layouts that have
+                them in one axis; only checked for the others.
 
         Raises:
-            ValueError: the shape is not of this layout with those channels and that size; names
-                all of them.
+            ValueError: the shape does not fit the layout, channels and size; the message has all of
+                them.
         """
         found = self._measure(tuple(shape), channels, size)
         if found is None:
@@ -132,7 +132,7 @@ class Layout:
         return found if min(found.values()) > 0 else None
 
     def _edge(self, length: int, channels: int) -> int | None:
-        """Return the p of p x p cells in a token; None if the length is of no such."""
+        """Return p for tokens of p x p cells; None if the length fits no p."""
         axis = self.axes[self.channel_axis]
         if "p" not in axis:
             fits = length >= channels if "+" in axis else length == channels
@@ -156,10 +156,10 @@ class Layout:
 
 
 def layout_of(pipeline: Any, facts: PipelineFacts | None) -> Layout:
-    """Return the layout of a pipeline's latents; of a class that is not known, the usual one.
+    """Return the layout of a pipeline's latents; the usual one for an unknown class.
 
     Raises:
-        UnsupportedPipelineError: they are no picture and no video.
+        UnsupportedPipelineError: the latents are no picture and no video.
     """
     if facts is not None and not facts.layout:
         raise UnsupportedPipelineError(
@@ -173,15 +173,16 @@ def size_of_latents(
     pipeline: Any, facts: PipelineFacts, local_names: Mapping[str, Any]
 ) -> tuple[int, ...] | None:
     """Return the cells of a run's latents, as :meth:`Layout.lengths` takes them: (height, width),
-    or with frames before them; None where the latents' shape tells.
+    or with frames before them; None if the latents' shape shows them.
 
     Args:
-        pipeline: whose run it is.
-        facts: about its class.
-        local_names: the locals of the loop, while it runs.
+        pipeline: the running pipeline.
+        facts: the facts about its class.
+        local_names: the running loop's local variables, by name.
 
     Raises:
-        ValueError: the loop has no such local, or the pipeline no such attribute; names it.
+        ValueError: the loop lacks a local variable, or the pipeline an attribute, that the facts
+            name; the message names it.
     """
     if not facts.size_from:
         return None
@@ -195,7 +196,7 @@ def size_of_latents(
         )
     whole = [int(value) for value in values if value is not None]
     cells = [value // divisor for value in whole]
-    if facts.frames_per_cell:  # of which the first is a cell of its own
+    if facts.frames_per_cell:  # the first frame is a latent frame of its own
         cells[0] = (whole[0] - 1) // int(getattr(pipeline, facts.frames_per_cell)) + 1
     return tuple(cells)
 

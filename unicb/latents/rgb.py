@@ -1,4 +1,4 @@
-"""Make colours of latents, with one small transfer from the device."""
+"""Turn latents into colours, with one small transfer from the device."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from unicb.latents.layouts import Layout
 from unicb.latents.shown import ShownPart, shown_part
 from unicb.ops import Tensor, TensorOps
 
-#: Which of a video's latent frames to show: the one in the middle, all side by side, or one after
-#: the other.
+#: Which of a video's latent frames to show: the middle one, all side by side, or all one after the
+#: other.
 Frames: TypeAlias = Literal["middle", "strip", "animation"]
 
 
@@ -24,9 +24,9 @@ class RGBArray(NamedTuple):
     """``RGBArray`` holds the colours of a batch of latents, on the host.
 
     Attributes:
-        pixels: ``numpy.uint8``, ``[batch, height, width, 3]``, or with ``frames="animation"``
+        pixels: ``numpy.uint8`` ``[batch, height, width, 3]``, or with ``frames="animation"``
             ``[batch, frames, height, width, 3]``; black where the latents are not finite.
-        finite: whether all of the latents that are shown are.
+        finite: True if all of the latents that are shown are finite.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -34,16 +34,16 @@ class RGBArray(NamedTuple):
 
 
 class ColourMap:
-    """A colour map makes colours of latents of one format, wherever a layout has them.
+    """A colour map turns latents of one format, in any layout, into colours.
 
-    The device does one matrix product, on what is shown alone; a token of p x p cells is multiplied
-    by a matrix of blocks that gives the colours of all of its cells at once. To put the cells in
-    their places is left to the host, which has one byte for each colour of each cell then. The
-    matrix is made once for each device and dtype, and kept.
+    The device does one matrix product, on the part that is shown; a token of p x p cells is
+    multiplied by a block matrix that gives the colours of all of its cells at once. The host then
+    puts the cells in their places, with one byte for each colour of each cell. The matrix is made
+    once for each device and dtype, and kept.
 
     Args:
-        form: what the numbers mean.
-        layout: where they are, as a :class:`Layout` or its notation.
+        form: the latents' format.
+        layout: the latents' layout, as a :class:`Layout` or its notation.
     """
 
     def __init__(self, form: LatentFormat, layout: Layout | str = "bchw") -> None:
@@ -62,12 +62,12 @@ class ColourMap:
         :meth:`planes` and :meth:`arrange` in one.
 
         Args:
-            latents: of this layout.
-            ops: of the framework that they are from.
+            latents: a tensor of this layout.
+            ops: the tensor operations of its framework.
             size, frames: as for :meth:`part`.
 
         Raises:
-            ValueError: as :meth:`part`.
+            ValueError: as from :meth:`part`.
         """
         part = self.part(latents.shape, size, frames)
         return self.arrange(self.planes(part.of(latents), part, ops), part, frames)
@@ -75,18 +75,18 @@ class ColourMap:
     def part(
         self, shape: Sequence[int], size: Sequence[int] | None = None, frames: Frames = "middle"
     ) -> ShownPart:
-        """Return the part to show of latents of that shape.
+        """Return the part to show of latents with this shape.
 
         Args:
-            shape: of the latents.
-            size: their cells, (height, width) or (frames, height, width), where the layout has
-                them in one axis; see :func:`unicb.latents.size_of_latents`.
-            frames: of videos, "middle" shows one latent frame, "strip" all of them side by side,
-                "animation" each by itself.
+            shape: the latents' shape.
+            size: (height, width) or (frames, height, width) in cells, if the layout has them in one
+                axis; see :func:`unicb.latents.size_of_latents`.
+            frames: for videos: "middle" shows one latent frame, "strip" all side by side,
+                "animation" all one after the other.
 
         Raises:
-            ValueError: the latents do not fit the layout, the format or the size (names all), or
-                ``frames`` is none of the three.
+            ValueError: the shape does not fit the layout, the format or the size (the message has
+                all of them), or ``frames`` is none of the three words.
         """
         one_of("frames", frames, get_args(Frames))
         channels = self.form.latent_channels
@@ -104,18 +104,19 @@ class ColourMap:
         part: ShownPart,
         ops: TensorOps,
     ) -> npt.NDArray[np.uint8] | None:
-        """Do as :meth:`planes` with what ``combine`` makes of several parts; None if it makes none.
+        """Do as :meth:`planes` with the tensor ``combine(*parts)``; None if ``combine`` returns
+        None.
 
         Args:
-            combine: linear in them, without a constant; called with tensors of one shape.
+            combine: a function of tensors of one shape that is linear in them, without a constant.
         """
         edge = part.lengths["p"]
-        if _is_half(parts[0]):  # rounding is the least where the parts are
+        if _is_half(parts[0]):  # combine before the product: that loses the least to rounding
             combined = combine(*parts)
             parts, combine = (combined,), _itself
             if combined is None:
                 return None
-        # There are fewer colours than channels.
+        # Combine after the product: there are fewer colours than channels.
         colours = combine(*(self._product(each, edge, ops) for each in parts))
         return None if colours is None else self._bytes(colours, parts[0], part, ops)
 
@@ -127,16 +128,16 @@ class ColourMap:
     def arrange(
         self, planes: npt.NDArray[np.uint8], part: ShownPart, frames: Frames = "middle"
     ) -> RGBArray:
-        """Put every cell in its place, and frames side by side or one after the other."""
+        """Put every cell in its place, and the frames side by side or one after the other."""
         pixels, finite = self._arrange(planes, part.lengths)
         return RGBArray(np.ascontiguousarray(as_shown(pixels, frames)), finite)
 
     def _product(self, shown: Tensor, edge: int, ops: TensorOps) -> Tensor:
-        """Compute the colours of each token's cells and whether it is finite, as 0..255, without
-        the bias.
+        """Compute, in 0..255 and without the bias, the colours of each token's cells and whether
+        the token is finite.
 
-        ``[rows, tokens, 3 * edge * edge + 1]`` where the channels are on the last axis, and
-        ``[rows, 3 * edge * edge + 1, tokens]`` where other axes follow them.
+        The result is ``[rows, tokens, 3 * edge * edge + 1]`` if the channels are on the last axis,
+        and ``[rows, 3 * edge * edge + 1, tokens]`` if other axes follow them.
         """
         shape, axis = tuple(shown.shape), self.layout.channel_axis
         weights, _ = self._weights_like(shown, edge, ops)
@@ -146,7 +147,8 @@ class ColourMap:
         return ops.matmul(weights, shown.reshape((before, shape[axis], after)))
 
     def _weights_like(self, like: Tensor, edge: int, ops: TensorOps) -> tuple[Tensor, Tensor]:
-        # Not all frameworks' tensors say where they are; those that do not have one place.
+        # Tensors of some frameworks have no `device`; these frameworks have one place for all
+        # tensors.
         key = (edge, like.dtype, str(getattr(like, "device", "")))
         if key not in self._kept:
             weights, bias = _weights(self.form, self.layout, edge)
@@ -156,12 +158,12 @@ class ColourMap:
     def _arrange(
         self, planes: npt.NDArray[np.uint8], lengths: dict[str, int]
     ) -> tuple[npt.NDArray[np.uint8], bool]:
-        """Return ``[batch, frames, height, width, 3]``, and whether all is finite."""
+        """Return the colours ``[batch, frames, height, width, 3]``, and whether all are finite."""
         axes, axis = self.layout.axes, self.layout.channel_axis
         if axis + 1 < len(axes):
             rows, count, tokens = planes.shape
             colours, valid = np.empty((rows, tokens, count - 1), np.uint8), planes[:, -1] > 0
-            for index in range(count - 1):  # several times as fast as one copy of all
+            for index in range(count - 1):  # several times as fast as one copy of everything
                 colours[..., index] = planes[:, index]
         else:
             colours, valid = planes[..., :-1], planes[..., -1] > 0
@@ -187,7 +189,7 @@ def _is_half(x: Tensor) -> bool:
 
 def as_shown(pixels: npt.NDArray[np.uint8], frames: Frames) -> npt.NDArray[np.uint8]:
     """Turn videos ``[batch, frames, height, width, 3]`` into pictures without the axis of frames:
-    the one frame that they have, or all side by side; for "animation", leave them as they are."""
+    their only frame, or all frames side by side; for "animation", return them unchanged."""
     if frames == "middle":
         return pixels[:, 0]
     if frames == "strip":
@@ -200,7 +202,7 @@ def to_rgb(latents: Tensor, form: LatentFormat, ops: TensorOps) -> RGBArray:
     """Return the colours of latents ``[batch, channels, height, width]``, of any floating dtype.
 
     Raises:
-        ValueError: the latents are not of that shape, with the format's number of channels.
+        ValueError: the latents are not of this shape with the format's number of channels.
     """
     shape = tuple(latents.shape)
     if len(shape) != 4 or shape[1] != form.latent_channels:
@@ -217,16 +219,16 @@ def _weights(
     """Make the matrix from a token's numbers to red, green, blue in 0..255 of each of its cells,
     with one more column that tells finite tokens from others.
 
-    That one multiplies everything by 0 and adds 255. Only finite numbers times 0 are 0; NaN and
-    the infinities give NaN, which becomes 0. So the check costs no transfer of its own.
+    The additional column multiplies everything by 0 and adds 255. Finite numbers times 0 are 0; NaN
+    and the infinities give NaN, which becomes 0. So the check needs no transfer of its own.
 
-    Its columns are colours where the channels are on the last axis; elsewhere its rows are.
+    If the channels are on the last axis, the matrix's columns are colours; otherwise its rows are.
     """
     low, high = form.output_range
     scale = 255.0 / (high - low)
     factors = np.asarray(form.factors, dtype=np.float64) * scale
     offsets = (np.asarray(form.bias, dtype=np.float64) - low) * scale
-    # [c, p, q, p, q, rgb]: each cell of a token has its own numbers and none of the others'.
+    # [c, p, q, p, q, rgb]: the colours of a cell depend on that cell's numbers only.
     same = np.eye(edge * edge).reshape((edge,) * 4)
     blocks = factors[:, None, None, None, None, :] * same[None, ..., None]
     letters = layout.axes[layout.channel_axis].strip("+")

@@ -1,5 +1,4 @@
-"""Look up what is known of scheduler classes, and read their noise levels when somebody asks for
-them."""
+"""Look up facts about scheduler classes, and read noise levels when they are needed."""
 
 from __future__ import annotations
 
@@ -25,18 +24,20 @@ class SchedulerFacts:
 
     Attributes:
         source: where this was read.
-        noisy: why it cannot be computed, or not better than by the noisy latents; empty if it can.
-        noise: where the scheduler has its noise levels. "exploding": ``sigmas``, alpha is 1.
-            "preserving": ``sigmas`` are sigma / alpha with alpha^2 + sigma^2 = 1, or those of a
-            flow with ``use_flow_sigmas``. "flow": ``sigmas``, alpha is 1 - sigma; the other way
-            round with ``invert_sigmas``. "timesteps": ``alphas_cumprod`` at ``timesteps``, where
-            alpha is the root. "alphas_betas": ``alphas`` and ``betas``, one for each step.
-        kept: name of the list whose last item is what the model said in the last step; without
-            one, two latents are solved for x0.
-        kept_is: what that item is; "output" is the model's own, of the configured type.
-        kept_is_x0_if: names of settings, and the values of each with which that item is x0.
-        half: with order 2, the name of the list of the noise levels after first halves of steps,
-            where these are not the levels after the whole ones, or not to rounding.
+        noisy: why x0 cannot be computed, or would be no better than the noisy latents; empty if it
+            can.
+        noise: where the scheduler has its noise levels. "exploding": ``sigmas``, and alpha is 1.
+            "preserving": ``sigmas`` are sigma / alpha with alpha^2 + sigma^2 = 1, or a flow's with
+            ``use_flow_sigmas``. "flow": ``sigmas``, and alpha is 1 - sigma; the other way round
+            with ``invert_sigmas``. "timesteps": ``alphas_cumprod`` at ``timesteps``, and alpha is
+            the root. "alphas_betas": ``alphas`` and ``betas``, one for each step.
+        kept: name of the list whose last item has the model's output of the last step; if empty, x0
+            is solved from the latents before and after a step.
+        kept_is: what the last item of ``kept`` is; "output" is the model's own output, of the
+            configured prediction type.
+        kept_is_x0_if: names of settings, each with the values for which that item is x0.
+        half: with order 2, the name of the list with the noise levels after the first halves of
+            steps, if these differ from the levels after whole steps; else empty.
         half_from: index in that list of the level after the first half of the first step.
         estimate_if: names of settings with which the solution is not exact.
         noisy_if: names of settings with which x0 cannot be computed.
@@ -58,18 +59,18 @@ class SchedulerFacts:
 
 
 class Level(NamedTuple):
-    """A level is one of noise: ``x = alpha * x0 + sigma * noise``."""
+    """A level is a noise level: ``x = alpha * x0 + sigma * noise``."""
 
     alpha: float
     sigma: float
 
 
 class Schedule(NamedTuple):
-    """A schedule holds a run's noise levels, on the host: that of each step's input, that of its
-    result, and that of its first half's result (used with order 2 only).
+    """A schedule holds a run's noise levels on the host: of each step's input, of its result, and
+    of the result of its first half (used with order 2 only).
 
-    The one's result is not always the other's input: DDIM goes down by a fixed number of
-    timesteps, which with some spacings is not where its next timestep is.
+    The level of a step's result is not always that of the next step's input: DDIM goes down by a
+    fixed number of timesteps, which with some spacings does not hit its next timestep.
     """
 
     starts: Sequence[Level]
@@ -80,9 +81,9 @@ class Schedule(NamedTuple):
 def facts_for_scheduler(scheduler: object) -> SchedulerFacts | None:
     """Return the facts about the class of ``scheduler``; None if there are none.
 
-    Classes go by their names: the frameworks call their ports of one scheduler the same. A class
-    of your own says it itself, in the class attribute ``unicb_facts``. A subclass is as known as
-    its base as long as it leaves the base's ``step`` alone.
+    Classes are looked up by name, since a port has the same name as the original. A class of your
+    own brings its facts in its class attribute ``unicb_facts``. A subclass has its base's facts
+    unless it overrides ``step``.
     """
     return _table().about(type(scheduler), unless="step")
 
@@ -98,7 +99,7 @@ def _table() -> FactTable[SchedulerFacts]:
 
 
 def setting(scheduler: Any, name: str) -> Any:
-    """Return a scheduler's setting, None if it has none of that name."""
+    """Return a scheduler's setting; None if it has none of this name."""
     return getattr(getattr(scheduler, "config", None), name, None)
 
 
@@ -131,7 +132,7 @@ def _timesteps(scheduler: Any, read: Any) -> Schedule:
     final = read(scheduler.final_alpha_cumprod)[0]
     steps = read(scheduler.timesteps).astype(int)
     stride = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
-    starts = [_variance_level(alphas[step]) for step in steps]  # PNDM needs no others
+    starts = [_variance_level(alphas[step]) for step in steps]  # all that PNDM needs
     ends = [_variance_level(alphas[step] if step >= 0 else final) for step in steps - stride]
     return Schedule(starts, ends, ends)
 
@@ -145,10 +146,10 @@ def _between(levels: Sequence[Level]) -> Schedule:
 
 
 def _start(timesteps: npt.NDArray[np.float64], first: float | None, number: int | None) -> int:
-    """Return the index of the timestep that a loop starts with.
+    """Return the index of the timestep with which a loop starts.
 
-    PNDM has one of its timesteps twice, which only the number can tell apart; the number alone
-    does not tell a loop that starts late from one that ends early.
+    PNDM has one timestep twice, which only the number of steps tells apart; but the number alone
+    does not tell a loop that starts late from a loop that ends early.
     """
     by_number = 0 if number is None else len(timesteps) - number
     if first is None:
@@ -164,7 +165,7 @@ _READERS = {
     "timesteps": _timesteps,
     "alphas_betas": _alphas_betas,
 }
-#: What each reads; a new object under the first name is a new schedule.
+#: Attributes that each kind reads; a new object in the first means a new schedule.
 _ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "exploding": ("sigmas",),
     "preserving": ("sigmas",),
@@ -175,23 +176,23 @@ _ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
 
 
 def attributes_needed(facts: SchedulerFacts) -> tuple[str, ...]:
-    """List the attributes that a scheduler of this kind has to have before its first run."""
-    # The toy scheduler has no sigmas before its first schedule; the frameworks' have.
+    """List the attributes that a scheduler of this kind must have before its first run."""
+    # The toy scheduler has no sigmas before its first run; the frameworks' schedulers have.
     needed = _ATTRIBUTES[facts.noise] if facts.noise in ("timesteps", "alphas_betas") else ()
     return tuple(name for name in (*needed, facts.kept, facts.half) if name)
 
 
 def schedule_source(scheduler: Any, facts: SchedulerFacts) -> Any:
-    """Return the object that is a new one whenever the scheduler gets a new schedule."""
+    """Return the object that the scheduler replaces whenever it gets a new schedule."""
     return getattr(scheduler, _ATTRIBUTES[facts.noise][0])
 
 
 class LazySchedule:
-    """A lazy schedule is a scheduler's noise levels as they are now, read maybe much later and in
-    another thread. Reading waits for the device where it has them.
+    """A lazy schedule is a scheduler's current noise levels, to be read later, maybe in another
+    thread. Reading waits for the device if they are there.
 
     Attributes:
-        source: see :func:`schedule_source`.
+        source: the result of :func:`schedule_source` when this was made.
     """
 
     def __init__(
@@ -212,25 +213,25 @@ class LazySchedule:
         self._offset = 0
 
     def start(self, step: int) -> Level | None:
-        """Return the level of a step's input; None if the schedule has no such step."""
+        """Return the noise level of a step's input; None if the schedule has no such step."""
         return self._at(self._levels().starts, step)
 
     def end(self, step: int, half: bool = False) -> Level | None:
-        """Return the level of a step's result, or of its first half's; None if the schedule has no
-        such step."""
+        """Return the noise level of a step's result, or of its first half's; None if the schedule
+        has no such step."""
         levels = self._levels()
         return self._at(levels.halves if half else levels.ends, step)
 
     def unread(self) -> tuple[Tensor, ...]:
-        """Return the tensors to hand to :meth:`read`; none once that has been done."""
+        """Return the tensors to hand to :meth:`read`; none after the levels were read."""
         return () if self._schedule is not None else tuple(self._tensors().values())
 
     def read(self, ops: TensorOps, tensors: Sequence[Tensor]) -> None:
         """Read the levels.
 
         Args:
-            ops: for these tensors, which may be copies of another kind.
-            tensors: what :meth:`unread` gave; nothing is done if that was nothing.
+            ops: the operations for these tensors, which may be copies of another type.
+            tensors: the result of :meth:`unread`, or copies; if empty, nothing is done.
         """
         if self._schedule is not None:
             return
@@ -251,7 +252,7 @@ class LazySchedule:
         self._schedule = schedule
 
     def _tensors(self) -> dict[str, Tensor]:
-        """Return the noted values that are not on the host."""
+        """Return the values that are still tensors, by name."""
         on_host = (int, float, np.ndarray, np.generic, type(None))
         return {name: x for name, x in self._noted.items() if not isinstance(x, on_host)}
 

@@ -11,12 +11,12 @@ from unicb.ops import Tensor
 
 
 class ShownPart(NamedTuple):
-    """``ShownPart`` is the part of latents of one shape that is shown.
+    """``ShownPart`` says which part of latents of one shape is shown.
 
     Attributes:
-        slices: where it is, for each axis; None if it is all of them.
-        lengths: how long each letter of the layout is in it.
-        start: which of the latent frames is the first in it.
+        slices: a slice for each axis; None if all of the latents are shown.
+        lengths: length of each letter of the layout within the part.
+        start: index, from 0, of the part's first frame in the latents.
     """
 
     slices: tuple[slice, ...] | None
@@ -24,7 +24,7 @@ class ShownPart(NamedTuple):
     start: int
 
     def of(self, latents: Tensor) -> Tensor:
-        """Cut the part out of latents, or out of any tensor of their shape."""
+        """Slice the part out of latents, or out of any tensor of their shape."""
         return latents if self.slices is None else latents[self.slices]
 
 
@@ -37,19 +37,22 @@ def shown_part(
     middle: bool,
     first_frame: int = 0,
 ) -> ShownPart:
-    """Return the part to show of latents of that shape: the last item of the batch, without tokens
-    before or behind those of the picture, and without numbers behind those of the cells.
+    """Return the part to show of latents with this shape: the last item of each row, without tokens
+    before or after the picture's, and without channels after the picture's.
 
     Args:
-        layout: where they are.
-        shape: of the latents.
-        channels: of one cell.
-        size: cells, where the layout has them in one axis; see ``size_of_latents``.
-        middle: one frame of a video alone.
-        first_frame: those before it are left out, if there are more.
+        layout: the layout of the latents.
+        shape: the latents' shape.
+        channels: number of channels of a cell.
+        size: (height, width) or (frames, height, width) in cells, if the layout has them in one
+            axis; see ``size_of_latents``.
+        middle: True: only the middle frame of a video.
+        first_frame: index of the first frame shown; frames before it are left out, unless there are
+            no others.
 
     Raises:
-        ValueError: the latents do not fit the layout, the channels or the size (names all).
+        ValueError: the shape does not fit the layout, the channels or the size; the message has all
+            of them.
     """
     lengths = layout.lengths(shape, channels, size)
     start, stop = _frames(lengths.get("t", 1), middle, first_frame)
@@ -79,8 +82,8 @@ def _frames(count: int, middle: bool, first: int) -> tuple[int, int]:
 
 
 def _tokens(axis: str, length: int, lengths: dict[str, int], start: int, stop: int) -> slice:
-    """Return the slice of a range of frames, in an axis that may have other tokens before or
-    behind."""
+    """Return the slice of a range of frames, in an axis that may have other tokens before or after
+    the picture's."""
     frame = lengths["h"] * lengths["w"]
     before = length - frame * lengths.get("t", 1) if axis.startswith("+") else 0
     if "t" not in axis:

@@ -1,4 +1,4 @@
-"""Tell what a pipeline is: facts about classes of pipelines, and what their own code says."""
+"""Describe pipelines: by facts about their classes, and by reading their code."""
 
 from unicb.pipelines.facts import (
     Part,

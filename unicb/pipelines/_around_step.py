@@ -1,8 +1,8 @@
-"""Loops that do more to their latents than ``scheduler.step``, as their code is written.
+"""Read loops that change their latents besides ``scheduler.step``, and repeat those changes.
 
-Some have the frames of a video as rows while they step; some put a given picture back outside of a
-mask. The loop's own statements say how, and are run on the latents at hand: so callbacks see what
-the loop goes on with. A loop that does anything else is none of these.
+Some loops step with the frames of a video as rows; some put a given picture back outside of a mask.
+The loop's own statements are run on the step's latents, so that callbacks see the latents with
+which the loop goes on. Loops that do anything else are refused.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any, NamedTuple, TypeAlias
 
 from unicb.pipelines._written import self_attribute
 
-#: Gives the values of those locals of the running loop that it has, by name.
+#: A function that returns the running loop's local variables of the given names, if they exist.
 LoopLocals: TypeAlias = Callable[[list[str]], Mapping[str, Any]]
 
-#: Methods that move a tensor's numbers, or convert them.
+#: Methods that reshape a tensor, or convert its dtype.
 _MOVES = frozenset(
     ["permute", "reshape", "view", "transpose", "swapaxes", "unsqueeze", "squeeze", "to", "astype"]
 )
-#: Functions of a framework that make a tensor of numbers.
+#: Functions of a framework that make a tensor from numbers.
 _MAKERS = frozenset(["tensor", "Tensor"])
 _PURE = (
     *(ast.Name, ast.Constant, ast.Tuple, ast.List, ast.Slice, ast.Subscript, ast.Attribute),
@@ -34,9 +34,11 @@ class WrittenAround(NamedTuple):
     """``WrittenAround`` has statements of a loop's body that change its latents and nothing else.
 
     Attributes:
-        latents: the local that it keeps them in.
-        before: makes of them what ``scheduler.step`` is given; None where that is the latents.
-        after: makes of what ``scheduler.step`` returns what the loop goes on with.
+        latents: name of the local variable with the latents.
+        before: statements that turn the latents into the sample for ``scheduler.step``; None if the
+            sample is the latents.
+        after: statements that turn the result of ``scheduler.step`` into the latents with which the
+            loop goes on.
     """
 
     latents: str
@@ -47,13 +49,13 @@ class WrittenAround(NamedTuple):
 def written_around(
     body: Sequence[ast.stmt], latents: str, step: int, stores: Iterable[ast.stmt]
 ) -> WrittenAround | None:
-    """Read what a loop does to its latents around its step; None where that cannot be repeated.
+    """Read what a loop does to its latents around its step; None if that cannot be repeated.
 
     Args:
-        body: the loop's.
-        latents: the local that it keeps its latents in.
-        step: the place in ``body`` of the statement that calls ``scheduler.step``.
-        stores: the statements that store latents, apart from that.
+        body: the statements of the loop.
+        latents: name of the local variable with the latents.
+        step: index in ``body`` of the statement that calls ``scheduler.step``.
+        stores: the other statements that assign to the latents.
     """
     found = list(stores)
     before = [statement for statement in body[:step] if statement in found]
@@ -70,12 +72,12 @@ def written_around(
 
 
 def _is_move(statement: ast.stmt, latents: str) -> bool:
-    """Return whether a statement gives the latents another shape, or dtype, and no more."""
+    """Return whether a statement only changes the latents' shape or dtype."""
     if not (isinstance(statement, ast.Assign) and _names(statement, ast.Store) == {latents}):
         return False
     value = statement.value
     while not isinstance(value, ast.Name):
-        if isinstance(value, ast.Subscript):  # an axis more
+        if isinstance(value, ast.Subscript):  # indexing that adds an axis
             if ast.unparse(value.slice).strip("()") not in ("None", "None, :"):
                 return False
             value = value.value
@@ -89,8 +91,8 @@ def _is_move(statement: ast.stmt, latents: str) -> bool:
 
 
 def _is_blend(statements: Sequence[ast.stmt], latents: str) -> bool:
-    """Return whether statements come to ``latents * mask + other * (1 - mask)``, in any order, and
-    neither mask nor other follows from the latents."""
+    """Return whether statements compute ``latents * mask + other * (1 - mask)``, in any order,
+    where neither mask nor other depends on the latents."""
     *others, last = statements
     if not all(_is_move(one, latents) or latents not in _names(one) for one in others):
         return False
@@ -127,7 +129,7 @@ def _add_up_to_one(a: ast.expr, b: ast.expr) -> bool:
 
 
 def _leading_to(name: str, statements: Sequence[ast.stmt]) -> list[ast.stmt]:
-    """List those of the statements that the value of a local follows from, in their order."""
+    """List, in order, the statements on which the value of a local variable depends."""
     needed, found = {name}, list[ast.stmt]()
     for statement in reversed(statements):
         if needed & _names(statement, ast.Store):
@@ -142,7 +144,7 @@ def _names(tree: ast.AST, context: type[ast.expr_context] = ast.expr_context) ->
 
 
 def _only_assigns(statement: ast.stmt) -> bool:
-    """Return whether a statement gives values to locals, and does nothing else."""
+    """Return whether a statement assigns to local variables, and does nothing else."""
     if isinstance(statement, ast.If):
         branches = [*statement.body, *statement.orelse]
         return _is_pure(statement.test) and all(map(_only_assigns, branches))
@@ -154,7 +156,7 @@ def _only_assigns(statement: ast.stmt) -> bool:
 
 
 def _is_pure(expression: ast.expr) -> bool:
-    """Return whether to compute an expression once more changes nothing, and gives the same."""
+    """Return whether an expression has no side effects and gives the same value again."""
     return all(
         _is_pure_call(node) if isinstance(node, ast.Call) else isinstance(node, _PURE)
         for node in ast.walk(expression)
@@ -165,7 +167,7 @@ def _is_pure_call(call: ast.Call) -> bool:
     if not isinstance(call.func, ast.Attribute):
         return False
     name, owner = call.func.attr, call.func.value
-    if name == "add_noise":  # of noise that it is given
+    if name == "add_noise":  # its noise is an argument
         return self_attribute(owner) is not None
     return name in _MOVES or (name in _MAKERS and isinstance(owner, ast.Name))
 
@@ -174,11 +176,11 @@ class AroundStep:
     """``AroundStep`` repeats what a loop does to its latents around ``scheduler.step``.
 
     Args:
-        written: the statements.
+        written: the statements around the step.
         variables: the globals of the loop's function.
 
     Attributes:
-        reshapes: whether the loop steps its latents in another shape.
+        reshapes: True if the loop steps its latents in another shape.
     """
 
     def __init__(self, written: WrittenAround, variables: dict[str, Any]) -> None:
@@ -188,14 +190,15 @@ class AroundStep:
         self._after = _Statements(written.after)
 
     def kept(self, stepped: Any, loop_locals: LoopLocals) -> Any:
-        """Compute the latents that the loop goes on with, of what ``scheduler.step`` returned."""
+        """Compute the latents with which the loop goes on, from the result of
+        ``scheduler.step``."""
         return self._run(self._after, stepped, loop_locals)
 
     def to_step(self, latents: Any, loop_locals: LoopLocals) -> Any:
-        """Compute what stands for these latents in ``scheduler.step``.
+        """Compute the scheduler's result that makes the loop go on with these latents.
 
-        A loop that reshapes goes on with these latents; one that puts a given picture back does
-        so with them, as with what its scheduler computes.
+        A loop that reshapes then goes on with exactly these latents; a loop that puts a given
+        picture back does that to them, too.
         """
         return latents if self._before is None else self._run(self._before, latents, loop_locals)
 
@@ -206,7 +209,7 @@ class AroundStep:
 
 
 class _Statements:
-    """Statements, compiled, and the names that they read."""
+    """Compiled statements, and the names that they read."""
 
     def __init__(self, statements: Iterable[ast.stmt]) -> None:
         body = list(statements)

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 from unicb.pipelines._written import self_attribute
 
-#: Attributes by these names hold models whose output is guided; other models are companions.
+#: Names of attributes with models whose output is guided; other models are companions.
 DENOISER = re.compile(r"unet|transformer|prior|decoder|denoiser|dit")
 _MODEL = re.compile(DENOISER.pattern + "|controlnet")
 
 
 def aliases(tree: ast.AST) -> dict[str, list[str]]:
-    """Return the locals that stand for models: ``model = self.transformer``."""
+    """Return the local variables that hold models, as after ``model = self.transformer``."""
     found: dict[str, list[str]] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):

@@ -1,4 +1,4 @@
-"""Read from its code how a loop that calls no callback steps: by ``self.scheduler.step``."""
+"""Read from its code how a loop without a callback calls ``self.scheduler.step``."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from unicb.pipelines._called import DENOISER, aliases, model_calls
 from unicb.pipelines._written import self_attribute
 
 SCHEDULER = "scheduler"
-#: Which part of what ``scheduler.step`` returns is the latents: an index, a name, or all of it.
+#: Which part of the result of ``scheduler.step`` is the latents: an index, a name, or None for all.
 OutputPart: TypeAlias = int | str | None
-#: What a loop may do to its latents after the step: this changes no number that a callback sees.
+#: Methods that a loop may call on its latents after the step, since they do not change the numbers.
 _HARMLESS = ("to", "astype", "type")
-#: What is wrapped around the timesteps in a loop's first line.
+#: Functions that may be wrapped around the timesteps in a loop's first line.
 _WRAPPERS = ("enumerate", "progress_bar", "tqdm", "list", "iter")
 
 
 class StepSite(NamedTuple):
-    """A step site is one call of ``scheduler.step``, from its first line to its last, from 1 in the
-    source of the function; and the part of its result that the loop goes on with."""
+    """A step site is one call of ``scheduler.step``: its first and last line, counted from 1 in the
+    function's source; and the part of its result with which the loop goes on."""
 
     first: int
     last: int
@@ -32,15 +32,16 @@ class WrittenStepping(NamedTuple):
     """``WrittenStepping`` says how a loop steps.
 
     Attributes:
-        loop: its syntax tree.
-        sites: where it calls ``scheduler.step``, once in each round.
-        latents: the local that it keeps its latents in.
-        over: the local that has its timesteps; empty where these are the scheduler's own.
-        half: the local that has the first half of the latents' rows, in a loop that, with guidance,
-            has each twice, and forgets the second half at the next round; empty elsewhere.
-        scales: whether it keeps what ``scheduler.scale_model_input`` makes of its latents.
-        models: names of the models that it calls.
-        around: what else it does to its latents; None where that is nothing.
+        loop: the loop's syntax tree.
+        sites: where it calls ``scheduler.step``; each round makes one of these calls.
+        latents: name of the local variable with the latents.
+        over: name of the local variable with the timesteps; empty if they are
+            ``scheduler.timesteps``.
+        half: name of the local variable with the first half of the latents' rows, in a loop that
+            doubles the rows for guidance and drops the second half in the next round; else empty.
+        scales: True if the loop keeps the result of ``scheduler.scale_model_input`` as its latents.
+        models: names of the models that the loop calls.
+        around: what else the loop does to its latents; None if nothing.
     """
 
     loop: ast.For
@@ -54,7 +55,7 @@ class WrittenStepping(NamedTuple):
 
 
 class Unclear(Exception):
-    """A loop's steps cannot be noticed; says why, as the end of a sentence."""
+    """A loop's steps cannot be noticed; the message says why, as the end of a sentence."""
 
 
 def stepping_loop(function: ast.FunctionDef) -> ast.For | None:
@@ -70,7 +71,7 @@ def read_stepping(function: ast.FunctionDef) -> WrittenStepping:
     """Read how a ``__call__`` steps.
 
     Raises:
-        Unclear: it does not step by its scheduler, or does more than can be known.
+        Unclear: it does not step by its scheduler, or its code is not fully understood.
     """
     parents = _parents(function)
     loop = _loop(function, parents)
@@ -133,7 +134,7 @@ def _loop(function: ast.FunctionDef, parents: dict[ast.AST, ast.AST]) -> ast.For
 
 
 def _around(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> ast.AST | None:
-    """Return the innermost loop, or function, around the node."""
+    """Return the innermost loop or function around the node."""
     while node in parents:
         node = parents[node]
         if isinstance(node, ast.For | ast.While | ast.FunctionDef | ast.Lambda):
@@ -159,7 +160,8 @@ def _rounds(body: Sequence[ast.stmt]) -> tuple[int, int]:
 
 
 def _check_goes_on(loop: ast.For) -> None:
-    """Raise Unclear if the loop may leave a round, or itself, early; unless by its flag."""
+    """Raise Unclear if the loop may leave a round or end early, other than by the interrupt
+    flag."""
     left: list[ast.AST] = [*loop.body]
     while left:
         node = left.pop()
@@ -172,8 +174,8 @@ def _check_goes_on(loop: ast.For) -> None:
 
 
 def _taken(call: ast.Call, parents: dict[ast.AST, ast.AST]) -> tuple[str, OutputPart]:
-    """Return the local in which the loop keeps the step's result, and which part of the result that
-    is."""
+    """Return the name of the local variable that gets the step's result, and which part of the
+    result it gets."""
     part: OutputPart = None
     node = parents[call]
     if isinstance(node, ast.Attribute):
@@ -188,7 +190,7 @@ def _taken(call: ast.Call, parents: dict[ast.AST, ast.AST]) -> tuple[str, Output
 
 
 def _sample(call: ast.Call) -> str | None:
-    """Return the local that is handed to ``scheduler.step`` as its sample."""
+    """Return the name of the local variable that is handed to ``scheduler.step`` as its sample."""
     named = {word.arg: word.value for word in call.keywords}
     given = call.args[2] if len(call.args) > 2 else named.get("sample")
     return given.id if isinstance(given, ast.Name) else None
@@ -197,17 +199,17 @@ def _sample(call: ast.Call) -> str | None:
 def _around_step(
     loop: ast.For, latents: str, half: str, scales: bool, parents: dict[ast.AST, ast.AST]
 ) -> WrittenAround | None:
-    """Read what the loop does to its latents, but for the step; None if nothing.
+    """Read what the loop does to its latents besides the step; None if nothing.
 
     Raises:
-        Unclear: it does what cannot be repeated.
+        Unclear: the loop does something that cannot be repeated.
     """
     stores = list[ast.stmt]()
     for node in ast.walk(loop):
         if not (isinstance(node, ast.Name) and node.id == latents):
             continue
         parent = parents[node]
-        # By its index, or by a method that ends in _, as torch's do that work in place.
+        # By an index, or by a method whose name ends in _, like torch's in-place methods.
         in_place = isinstance(parent, ast.Subscript) and isinstance(parent.ctx, ast.Store)
         in_place |= isinstance(parent, ast.Attribute) and parent.attr.endswith("_")
         stored = isinstance(node.ctx, ast.Store) and not _is_harmless(parent, latents, half)
@@ -242,7 +244,8 @@ def _in_body(statement: ast.stmt, loop: ast.For, parents: dict[ast.AST, ast.AST]
 
 
 def _half(loop: ast.For, latents: str) -> str:
-    """Return the local that the loop keeps the first half of its latents in, to double it."""
+    """Return the name of the local variable with the first half of the latents, which the loop
+    doubles."""
     counts = f"len({latents})", f"{latents}.shape[0]"
     firsts = [f"{latents}[:{count} // 2]" for count in counts]
     halves = [
@@ -256,7 +259,7 @@ def _half(loop: ast.For, latents: str) -> str:
 
 
 def _doubled(value: ast.AST, half: str) -> bool:
-    """Return whether the value is that half twice, one after the other."""
+    """Return whether the value is a concatenation of that half with itself."""
     if not (half and isinstance(value, ast.Call) and value.args):
         return False
     named = {word.arg: ast.unparse(word.value) for word in value.keywords}
@@ -267,7 +270,8 @@ def _doubled(value: ast.AST, half: str) -> bool:
 
 
 def _scaled(node: ast.AST, latents: str) -> bool:
-    """Return whether the node stores the latents as scaled for the model by the scheduler."""
+    """Return whether the node assigns the result of ``scheduler.scale_model_input`` to the
+    latents."""
     return (
         isinstance(node, ast.Assign)
         and ast.unparse(node.targets[0]) == latents
@@ -276,8 +280,8 @@ def _scaled(node: ast.AST, latents: str) -> bool:
 
 
 def _is_harmless(stored: ast.AST, latents: str, half: str) -> bool:
-    """Return whether an assignment to the latents is that of the step, or changes no number in
-    them."""
+    """Return whether an assignment to the latents is the step's own, or does not change their
+    numbers."""
     if not isinstance(stored, ast.Assign):
         return False
     if any(True for _ in _steps(stored)) or _scaled(stored, latents):
@@ -301,7 +305,7 @@ def _statement(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> ast.stmt:
 
 
 def below_wrappers(node: ast.expr) -> ast.expr:
-    """Return the expression that ``enumerate``, a progress bar and the like are wrapped around."""
+    """Return the expression inside ``enumerate``, a progress bar and the like."""
     while isinstance(node, ast.Call) and node.args:
         name = node.func.attr if isinstance(node.func, ast.Attribute) else None
         name = node.func.id if isinstance(node.func, ast.Name) else name
@@ -312,8 +316,8 @@ def below_wrappers(node: ast.expr) -> ast.expr:
 
 
 def _iterated(loop: ast.For) -> str:
-    """Return the local that the loop goes over, below what is wrapped around it; empty for
-    ``self.scheduler.timesteps``."""
+    """Return the name of the local variable that the loop iterates over, without wrappers; empty
+    for ``self.scheduler.timesteps``."""
     node = below_wrappers(loop.iter)
     if isinstance(node, ast.Attribute) and node.attr == "timesteps":
         if self_attribute(node.value) == SCHEDULER:

@@ -1,5 +1,4 @@
-"""Read one ``__call__`` as it is written: its text, its syntax tree, and what is found in that
-alone."""
+"""Read one ``__call__``: its text, its syntax tree, and what follows from these alone."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from types import CodeType
 from typing import Any, NamedTuple
 
 CALLBACK = "callback_on_step_end"
-#: The call of the next class that defines one.
+#: The ``__call__`` of the next class in the method resolution order that defines one.
 BASE = "super()"
 
 
@@ -20,14 +19,14 @@ def text_of(function: Any) -> str:
     """Return the source text of a function, below any decorators.
 
     Raises:
-        OSError, TypeError: it cannot be read.
+        OSError, TypeError: the source cannot be read.
     """
     return textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
 
 
 @lru_cache(maxsize=64)
 def loop_around(code: CodeType, line: int) -> ast.For | ast.While | None:
-    """Return the innermost loop in a function's code, or a script's, that has this line of its
+    """Return the innermost loop, in a function's or a script's code, that contains this line of its
     file; None if there is none, or the code cannot be read."""
     try:
         tree = ast.parse(_text_of(code))
@@ -44,7 +43,7 @@ def loop_around(code: CodeType, line: int) -> ast.For | ast.While | None:
 
 
 def _text_of(code: CodeType) -> str:
-    if code.co_name == "<module>":  # of whose code getsource gives the first statement alone
+    if code.co_name == "<module>":  # getsource would give only the first statement
         return "".join(inspect.findsource(code)[0])
     return textwrap.dedent(inspect.getsource(code))
 
@@ -68,12 +67,12 @@ def _called_of(node: ast.AST) -> ast.expr | None:
 
 
 class HandedOn(NamedTuple):
-    """``HandedOn`` says to whose call a ``__call__`` hands its ``**kwargs`` on.
+    """``HandedOn`` says to which call a ``__call__`` passes its ``**kwargs`` on.
 
     Attributes:
-        to: :data:`BASE`; or a name, of a class whose ``__call__`` is called or of a function; or
-            ``"self."`` and the name of an attribute of the class, which is a class.
-        kept: names that do not get through.
+        to: :data:`BASE`; or the name of a function, or of a class whose ``__call__`` is called; or
+            ``"self."`` and the name of an attribute that holds a class.
+        kept: names of arguments that are not passed on.
     """
 
     to: str
@@ -84,9 +83,9 @@ class WrittenCall:
     """``WrittenCall`` is the source of one ``__call__``, read and parsed once.
 
     Attributes:
-        text: empty if it cannot be read.
-        tree: None if it cannot be read, or parsed.
-        unreadable: why not.
+        text: the source text; empty if it cannot be read.
+        tree: the syntax tree; None if the text cannot be read or parsed.
+        unreadable: the error with which reading the text failed; None if it was read.
     """
 
     def __init__(self, function: Any) -> None:
@@ -97,7 +96,7 @@ class WrittenCall:
             self.text = text_of(function)
             self.tree = ast.parse(self.text)
         except (OSError, TypeError, SyntaxError) as error:
-            # Another one, without a traceback: that would keep frames, and what is in them.
+            # A new error without a traceback, which would keep frames and their variables alive.
             self.unreadable = type(error)(*error.args)
 
     @cached_property
@@ -111,8 +110,8 @@ class WrittenCall:
         return loops[-1] if loops else None
 
     def given_callback(self) -> list[ast.Call]:
-        """Return the calls with its callback as a keyword argument; none if it calls that
-        itself."""
+        """Return the calls that get the callback as a keyword argument; none if this ``__call__``
+        calls it itself."""
         if any(map(_is_callback_call, self._nodes)):
             return []
         return [
@@ -122,7 +121,8 @@ class WrittenCall:
         ]
 
     def handed_on(self) -> HandedOn | None:
-        """Return where its ``**kwargs`` go; None where they are not handed on, or others are."""
+        """Return where its ``**kwargs`` go; None if they are not passed on, or a changed dict
+        is."""
         function = self.tree.body[0] if self.tree is not None else None
         if not isinstance(function, ast.FunctionDef) or function.args.kwarg is None:
             return None
@@ -137,12 +137,12 @@ class WrittenCall:
         if not to or (to != BASE and len(calls) > 1) or self._is_replaced(kwargs):
             return None
         given = {word.arg for call in calls[to] for word in call.keywords if word.arg}
-        # Whoever takes one out may hand it on by name; whoever does not must not give it twice.
+        # A name taken out of kwargs may be passed on by name; one left in must not be passed twice.
         return HandedOn(to, frozenset(given ^ set(self._taken_out(kwargs))))
 
     def _is_replaced(self, kwargs: str) -> bool:
-        """Return whether another dict may be in the place of the one called ``kwargs`` by the time
-        that it is handed on, with less in it."""
+        """Return whether the variable ``kwargs`` may hold another dict, with fewer entries, by the
+        time that it is passed on."""
         stores = sum(
             isinstance(node, ast.Name) and node.id == kwargs and isinstance(node.ctx, ast.Store)
             for node in self._nodes
@@ -157,8 +157,7 @@ class WrittenCall:
         return stores > with_all
 
     def _taken_out(self, kwargs: str) -> Iterator[str]:
-        """Yield the names of what is taken out of the dict called ``kwargs``, by ``pop`` or by
-        ``del``."""
+        """Yield the names of entries removed from the dict ``kwargs`` by ``pop`` or ``del``."""
         for node in self._nodes:
             of: ast.expr | None = None
             key: ast.expr | None = None
@@ -183,12 +182,12 @@ def _is_name(node: ast.AST, name: str) -> bool:
 
 
 def receiver(called: ast.expr, args: list[ast.expr], owner: str = "self") -> str:
-    """Return whose call it is, as in :class:`HandedOn`; empty where it is none.
+    """Return which call this is, in the form of :attr:`HandedOn.to`; empty if it is none of these.
 
     Args:
-        called: what is called.
-        args: with what.
-        owner: what ``self`` is called there.
+        called: the expression that is called.
+        args: its positional arguments.
+        owner: the name of ``self`` in this function.
     """
     if is_base_call(called):
         return BASE
@@ -203,8 +202,7 @@ def receiver(called: ast.expr, args: list[ast.expr], owner: str = "self") -> str
 
 
 def _has_all_of(node: ast.AST, kwargs: str) -> bool:
-    """Return whether the node is a dict with all that the one called ``kwargs`` has in it, and
-    maybe more."""
+    """Return whether the node is a dict that contains everything in ``kwargs``, and maybe more."""
     if isinstance(node, ast.Dict):
         pairs = zip(node.keys, node.values, strict=True)
         return any(key is None and _is_name(value, kwargs) for key, value in pairs)

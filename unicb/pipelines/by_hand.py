@@ -1,4 +1,4 @@
-"""Bind loops that somebody wrote by hand: their parts take the place of a pipeline."""
+"""Bind a loop that the user wrote by hand: its parts are bound in place of a pipeline."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _NOT_SAID = (
 
 
 class Loop:
-    """``Loop`` holds the parts of a loop of one's own, which :func:`unicb.bind` takes in a
-    pipeline's place.
+    """``Loop`` holds the parts of a loop of your own; :func:`unicb.bind` takes it in place of a
+    pipeline.
 
     Example:
         >>> timer = StepTimer()
@@ -34,25 +34,25 @@ class Loop:
         >>> callbacks.state, len(timer.times.seconds)  # of each step but the first
         ('finished', 3)
 
-    A step has ended where ``scheduler.step`` returns. What callbacks write is in what it returns.
+    A step ends when ``scheduler.step`` returns; its result has what callbacks have written.
 
     Args:
-        scheduler: whose ``step`` the loop calls, once in each step.
-        guidance: how the loop computes both halves of classifier-free guidance: in one call of the
-            denoiser on a "batch", or in several "calls" a step. It is seen to do so, in its first
-            step with guidance, before that is changed. None: it does not, or is to be left alone.
+        scheduler: the scheduler whose ``step`` the loop calls once in each step.
+        guidance: how the loop computes both halves of classifier-free guidance: "batch": in one
+            call of the denoiser; "calls": in several calls a step. unicb checks this in the first
+            step with guidance, before it changes guidance. None: there is no guidance, or it must
+            not be changed.
         order: which part each block of rows, or each call, computes; see
             :class:`unicb.PipelineFacts`. Left out: the unconditional block first in a batch, the
             conditional call first in calls.
-        num_timesteps: how many steps the loop takes. Left out: as many as there are in what its
-            ``for`` goes over, as its code says.
-        parts: the models that the loop calls, by the names that diffusers' pipelines have for them:
-            at least a denoiser (``unet``, ``transformer``, ``prior``, …), and a ``vae``, where a
-            callback uses one.
+        num_timesteps: number of steps that the loop takes. Left out: the length of what its ``for``
+            iterates over, found through its code.
+        parts: the models that the loop calls, under diffusers' names for them: at least a denoiser
+            (``unet``, ``transformer``, ``prior``, …), and a ``vae`` if a callback uses it.
 
     Raises:
         TypeError: there is no denoiser among ``parts``, or the scheduler has no ``step``.
-        ValueError: ``guidance`` is another word; ``num_timesteps`` is less than 1.
+        ValueError: ``guidance`` is none of these words, or ``num_timesteps`` is less than 1.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class Loop:
             raise ValueError(f"guidance is 'batch', 'calls' or None, not {guidance!r}")
         vars(self).update(parts)
         self.scheduler = scheduler
-        #: How many steps it was said to take.
+        #: The number of steps given by the user; None if left out.
         self.said: int | None = None
         if num_timesteps is not None:
             self.said = whole_number("num_timesteps", num_timesteps)
-        #: How many it takes in the pass that is under way.
+        #: The number of steps of the current pass.
         self.num_timesteps: int | None = self.said
         self._facts = PipelineFacts(
             "what Loop(...) was told",
@@ -97,7 +97,7 @@ class Loop:
 
     @property
     def _unicb_framework_of(self) -> Any:
-        """Return the object whose framework is the loop's: its first denoiser."""
+        """Return the first denoiser, whose framework is the loop's."""
         return getattr(self, self._facts.denoisers[0])
 
     @property
@@ -112,14 +112,15 @@ class Loop:
 
 @dataclass(frozen=True)
 class LoopByHand:
-    """``LoopByHand`` describes a loop of one's own, as :class:`ScheduledLoop` describes a class's.
+    """``LoopByHand`` describes a user's own loop, as :class:`ScheduledLoop` describes a class's
+    loop.
 
     Attributes:
-        models: names of the models that it calls.
-        code: that it runs in: None, for it may be any.
-        latents: the local that its latents are in, as most have it.
-        keeps_scaled: see there.
-        around: see there; what a loop of one's own does besides is not known.
+        models: names of the models that the loop calls.
+        code: None: the loop may run in any code.
+        latents: "latents", the usual name of the local variable with the latents.
+        keeps_scaled: False: see :class:`ScheduledLoop`.
+        around: None: whatever else the loop does is not known.
     """
 
     models: tuple[str, ...]
@@ -135,17 +136,17 @@ class LoopByHand:
         return "prev_sample" if isinstance(out, Mapping) or hasattr(out, "prev_sample") else None
 
     def own_rows(self, x: Any, loop_locals: LoopLocals) -> int | None:
-        """Return None: each row is one of the latents'."""
+        """Return None: the loop steps each row of its latents once."""
         return None
 
     def own(self, stepped: Any, loop_locals: LoopLocals) -> Any:
-        """Return what it steps: these are its latents, as far as can be known."""
+        """Return ``stepped``: as far as is known, the loop steps its latents."""
         return stepped
 
     def as_stepped(self, own: Any, like: Any, ops: TensorOps, loop_locals: LoopLocals) -> Any:
-        """See :meth:`own`."""
+        """Return ``own``, as for :meth:`own`."""
         return own
 
     def num_timesteps(self, pipeline: Any, loop_locals: LoopLocals) -> int:
-        """Return the number of steps that the loop was seen, or said, to take."""
+        """Return the number of steps of the loop, as observed or as given by the user."""
         return int(pipeline.num_timesteps)

@@ -9,16 +9,16 @@ from typing import Any, Literal, TypeAlias, cast
 
 from unicb._tables import FactTable
 
-#: What a block of rows, or a call of the denoiser, computes.
+#: Which prediction a block of rows, or a call of the denoiser, computes.
 Part: TypeAlias = Literal["unconditional", "conditional", "perturbed"]
 
 
 @dataclass(frozen=True)
 class PipelineFacts:
-    """``PipelineFacts`` say what there is to know of one class of pipeline.
+    """``PipelineFacts`` say how the loop of one pipeline class works.
 
-    unicb's own data files have these for the frameworks' classes. A pipeline class of your own
-    says it itself, in the class attribute ``unicb_facts``.
+    unicb's data files have facts about the frameworks' classes. A pipeline class of your own brings
+    its facts in its class attribute ``unicb_facts``.
 
     Attributes:
         source: where the facts were read.
@@ -28,76 +28,80 @@ class PipelineFacts:
             the denoisers: ControlNets, for example.
         cfg: how the loop computes both halves of classifier-free guidance. "batch": in one call
             of a denoiser, with a batch of several blocks of rows. "calls": in several calls a
-            step, by a flag that is a local of the loop. "switch": in several calls a step, by a
-            property that is read at each step. "guider": in several calls a step, as an object
-            of the pipeline says, which combines what they answer. "none": it does not.
+            step, depending on a flag that is a local variable of the loop. "switch": in several
+            calls a step, depending on a property that is read at each step. "guider": in several
+            calls a step, which an object of the pipeline asks for and combines. "none": the class
+            has no guidance.
         why_none: with ``cfg="none"``, the reason, as the end of a sentence that starts with the
             pipeline's name: "has no classifier-free guidance: ...".
         order: which part each block of rows, or each call of a step, computes. Blocks called
             "perturbed" are those of perturbed-attention guidance. Those to keep must be neighbours.
             Left out: the unconditional block first in a batch, the conditional call first in calls.
-        least_blocks: with ``cfg="batch"``, how many of the blocks are there whenever guidance is
-            on; the others only in runs that ask for more. Left out: all but the perturbed.
+        least_blocks: with ``cfg="batch"``, the number of blocks that are present whenever guidance
+            is on; runs may ask for the others. Left out: all but the perturbed.
         off: with ``cfg="switch"``, the attributes of the pipeline that switch guidance off, and
             the values that do.
         batch_of: name of the tensor, among those offered to callbacks, whose rows count the batch.
-        batch_before: name of a local of the loop whose rows count the batch before the first step,
-            where there is none called as ``batch_of`` by then; empty elsewhere.
-        listed: with ``cfg="batch"``, whether the batch is a Python list of one item a row.
-        frames_axis: axis of the latents that counts frames, where some of the tensors that
-            models are called with have a row for each frame of each row; None elsewhere.
+        batch_before: name of a local variable of the loop whose rows count the batch before the
+            first step, if there is no ``batch_of`` by then; else empty.
+        listed: with ``cfg="batch"``, True if the batch is a Python list with one item for each row.
+        frames_axis: axis of the latents that counts frames, if some arguments of the models have a
+            row for each frame; else None.
         unbatched: names of the models' arguments that have no rows, whatever their length.
-        axes: axes of rows, by name, of arguments that have them on another axis than the first.
-        by_row: names of arguments that are dicts whose keys are numbers of rows.
-        tail: with ``cfg="calls"``, whether one of the two calls may have more tokens than the other
-            along axis 1, before those that both have, which the loop combines: in what they
-            answer, and in the sample of the conditional call.
-        fills: what tells calls that fill a cache for later ones: an argument and its value
-            ("kv_cache_mode=extract"), or an entry of an argument that is true of them
-            ("kv_cache_flag.is_cache_step"). Empty where there are none. They are left whole.
-        guiders: names of the classes of ``pipeline.guider`` for which this holds; empty where
-            pipelines have none.
-        guided_by: with ``cfg="guider"``, names of the attributes that hold those objects; a step
-            asks one of them, or all.
+        axes: for arguments whose rows are not on the first axis: their names, each with its axis of
+            rows.
+        by_row: names of arguments that are dicts whose keys are indices of rows.
+        tail: with ``cfg="calls"``, True if one of the two calls may have further tokens on axis 1,
+            before the tokens of both that the loop combines: in the output, and in the sample of
+            the conditional call.
+        fills: how to recognise calls that fill a cache for later calls, and are not cut: an
+            argument and its value ("kv_cache_mode=extract"), or an entry of an argument that is
+            true in such calls ("kv_cache_flag.is_cache_step"). Empty if there are none.
+        guiders: names of the classes of ``pipeline.guider`` for which these facts hold; empty if
+            there is no guider.
+        guided_by: with ``cfg="guider"``, names of the attributes with the guiders; a step uses one
+            or all of them.
         guidance_scale: "property" if the loop reads ``pipeline.guidance_scale`` at each step,
             "local" if it keeps a copy.
-        combination: how the loop guides, of an unconditional prediction u, a conditional one c and
-            a scale g: "from_unconditional" for ``u + g * (c - u)``, "from_conditional" for
-            ``c + g * (c - u)``, "other" for anything that is not so. What it adds for perturbed
-            attention, and what it scales afterwards by a norm of c, does not change that.
-        other_if: name of a flag of ``pipeline.config`` with which the combination is another one;
-            empty where there is none.
-        scale_names: where the loop has the scale that it guides a step with: locals that hold it
-            when the denoiser is called ("true_cfg_scale"), or attributes that are read after that
-            ("self._guidance_scale"). The first that exists counts. A sequence has one for each
-            step. Left out: "guidance_scale" or "self._guidance_scale", as ``guidance_scale`` says.
+        combination: how the loop combines an unconditional prediction u and a conditional one c
+            with a scale g: "from_unconditional": ``u + g * (c - u)``; "from_conditional":
+            ``c + g * (c - u)``; "other": anything else. A term for perturbed attention, or a
+            rescaling by a norm of c, does not count.
+        other_if: name of a flag in ``pipeline.config`` that changes the combination to "other";
+            empty if there is none.
+        scale_names: names under which the loop has the scale of a step: local variables that hold
+            it when the denoiser is called ("true_cfg_scale"), or attributes that are read after
+            that ("self._guidance_scale"). The first that exists counts. A sequence has a scale for
+            each step. Left out: "guidance_scale" or "self._guidance_scale", as ``guidance_scale``
+            says.
         scale_follows: names of attributes that hold scales of other parts of the prediction, such
             as sound, and are the guidance scale in calls that do not pass them.
-        scale_set_if: name of a local which, where it is true, has the loop set the guidance scale
-            itself at each step; empty where there is none.
-        guided_above: the loop guides in calls whose scale is above this; minus infinity where it
-            asks for no such thing.
-        unstoppable: why a run cannot go on from a stop to its result, as the end of a sentence that
-            starts with the pipeline's name ("cannot decode tokens that are still masked"); empty
-            where it can. Such a run can be cancelled, and not interrupted.
+        scale_set_if: name of a local variable with which, if it is true, the loop sets the guidance
+            scale itself at each step; empty if there is none.
+        guided_above: the loop guides if the scale is above this number; minus infinity if it guides
+            at any scale.
+        unstoppable: why an interrupted run has no result, as the end of a sentence that starts with
+            the pipeline's name ("cannot decode tokens that are still masked"); empty if it has one.
+            Such a run can be cancelled, but not interrupted.
         latents: name of the latent format of the VAE that the class is published with, such as
             "sd" or "sdxl"; None if unicb knows none, or there are several.
         layout: the axes of "latents" as callbacks get them, in the letters of
-            :class:`unicb.latents.Layout`, such as "bchw" or "b(hw)(cpq)"; empty where they hold no
+            :class:`unicb.latents.Layout`, such as "bchw" or "b(hw)(cpq)"; empty if they hold no
             single picture or video (sound, text, embeddings, tokens of several pictures).
-        size_from: where the latents' shape does not tell their height and width: the names of
-            the loop's locals that hold them, or frames, height and width, while it runs.
-        pixels_per_cell: what to divide those locals by: an attribute of the pipeline, as it is
-            ("vae_scale_factor") or divided itself ("vae_scale_factor/2"); empty where the
-            locals count the latents' cells already.
-        frames_per_cell: of the locals, where the first counts frames of the video: the attribute
-            of the pipeline that says how many of these, after the first, are one of the latents';
-            empty where it counts those already.
-        known_region: where the loop puts a given picture back into the latents after each step:
-            the names of the loop's locals that hold the mask, which is 1 where the model paints,
-            and the clean latents of the picture. Either is missing in runs that do not do so.
-        verify: whether a run looks how its loop guides, in its first step with guidance, before it
-            changes that; which takes one small transfer. Always so for facts that were read from a
+        size_from: if the latents' shape does not show height and width: names of the loop's local
+            variables with (height, width) or (frames, height, width).
+        pixels_per_cell: the number by which these height and width are divided: an attribute of the
+            pipeline ("vae_scale_factor"), or half of one ("vae_scale_factor/2"); empty if they
+            count the latents' cells already.
+        frames_per_cell: if the first of these variables counts the video's frames: the attribute of
+            the pipeline with the number of frames, after the first, per latent frame; empty if it
+            counts latent frames already.
+        known_region: if the loop puts a given picture back into the latents after each step: names
+            of the loop's local variables with the mask, which is 1 where the model paints, and with
+            the picture's clean latents. In runs that put no picture back, one of them does not
+            exist.
+        verify: True if a run checks in its first step with guidance how its loop guides, before
+            guidance is changed, which takes one small transfer. Always True for facts read from a
             class's code, and for loops of known classes that unicb was not proven on.
 
     Example:
@@ -179,9 +183,9 @@ def facts_for(pipeline: object) -> PipelineFacts | None:
     """Return the facts about the class of ``pipeline`` or the nearest of its bases; None if there
     are none.
 
-    A class says so itself in ``unicb_facts``, or goes by its name: the frameworks call their
-    ports of one pipeline the same. One that says None is as good as unknown. A loop of one's own
-    has its own.
+    Facts come from the class attribute ``unicb_facts``, or are looked up by the class's name, since
+    a port has the same name as the original. If ``unicb_facts`` is None, nothing is known. A
+    :class:`unicb.Loop` has facts of its own.
     """
     if hasattr(type(pipeline), "_unicb_facts_of_its_own"):
         return cast(Any, pipeline)._unicb_facts_of_its_own  # type: ignore[no-any-return]
@@ -201,7 +205,7 @@ def usual_unbatched() -> tuple[str, ...]:
 
 
 def num_timesteps_of(pipeline: Any) -> int:
-    """Return the number of the running call's timesteps: what the pipeline says, or its
+    """Return the number of the running call's timesteps, from the pipeline or from its
     scheduler."""
     said = getattr(pipeline, "num_timesteps", None)
     return int(len(pipeline.scheduler.timesteps) if said is None else said)

@@ -1,8 +1,9 @@
-"""Tell which loops the facts about pipelines were proven on, by hashes of their code.
+"""Find out whether the facts about a pipeline were proven on its loop, by hashes of the loop's
+code.
 
-Facts hold for the loop that they were read from. The same class has another loop in another
-release, or where somebody changed it. ``loops.json`` has the fingerprints of those that the facts
-were proven on, by class and release; ``python -m zoo fingerprints`` writes it.
+Facts hold for the loop from which they were read. The same class may have another loop in another
+release, or after somebody changed it. ``loops.json`` has the fingerprints of the loops on which the
+facts were proven, by class and release; ``python -m zoo fingerprints`` writes it.
 """
 
 from __future__ import annotations
@@ -29,32 +30,31 @@ def _text_of_loops() -> str:
 
 
 def proven_loops(class_name: str) -> dict[str, list[str]]:
-    """Return the fingerprints of a class's loop, by the library and release that has it. The file
-    has a line for each class: to parse all of it would take longer than to bind."""
+    """Return the fingerprints of a class's loop, by library and release. Only the class's line of
+    the file is parsed: to parse the whole file would take longer than to bind."""
     found = re.search(rf'^  "{class_name}": (.*?),?$', _text_of_loops(), re.MULTILINE)
     loops: dict[str, list[str]] = json.loads(found[1]) if found else {}
     return loops
 
 
 def proven_releases() -> tuple[str, ...]:
-    """Return the libraries and releases that there are fingerprints of, sorted."""
+    """Return the libraries and releases of which there are fingerprints, sorted."""
     loops = json.loads(_text_of_loops())
     return tuple(sorted({release for found in loops.values() for release in found}))
 
 
 def is_proven(class_name: str, source: CallSource) -> bool:
-    """Return whether the facts about ``class_name`` were proven on the loop that has this
-    source."""
+    """Return whether the facts about ``class_name`` were proven on a loop with this source."""
     known = {one for found in proven_loops(class_name).values() for one in found}
     return any(one in known for one in fingerprints(source))
 
 
 def fingerprints(source: CallSource) -> Iterator[str]:
-    """Yield a hash of the text of a ``__call__``, then one of its syntax tree, as far as there are
-    such.
+    """Yield a hash of the text of a ``__call__``, then a hash of its syntax tree, as far as they
+    can be read.
 
-    The first takes a millisecond. The second takes up to 20, and does not change with comments,
-    with the layout of the text, with annotations or the docstring.
+    The first takes 1 ms. The second takes up to 20 ms, and does not depend on comments, the layout
+    of the text, annotations or the docstring.
     """
     if source.code is not None and (text := _text(source.code)):
         yield _hash(text)
@@ -67,8 +67,8 @@ def _hash(text: str) -> str:
 
 
 def _text(code: CodeType) -> str:
-    """Return the lines of a function, by the numbers in its bytecode: ``inspect`` looks for its
-    end."""
+    """Return the source lines of a function, by the line numbers in its bytecode, which is faster
+    than ``inspect``."""
     lines = linecache.getlines(code.co_filename)[code.co_firstlineno - 1 : _last_line(code)]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -79,7 +79,8 @@ def _last_line(code: CodeType) -> int:
 
 
 def _meaning(node: Any) -> Any:
-    """Reduce a syntax tree to what matters to a run; the result is the same in all Pythons."""
+    """Reduce a syntax tree to what matters to a run; the result is the same in every Python
+    version."""
     if isinstance(node, list):
         return [_meaning(item) for item in node]
     if not isinstance(node, ast.AST):

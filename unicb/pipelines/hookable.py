@@ -1,4 +1,4 @@
-"""Check that the models of a pipeline can be hooked: those of other libraries may be of any
+"""Check that the models of a pipeline can be hooked: models of other libraries may be of any
 class."""
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from typing import Any
 from unicb.backend import Around, Backend
 from unicb.errors import UnsupportedPipelineError
 
-#: Puts a hook on a model; returns a function that takes it away.
+#: A function that puts a hook on a model, and returns a function that removes the hook.
 Hook = Callable[[Any, Around], Callable[[], None]]
 
 
 def hooked(hook: Hook, model: Any, around: Around, aim: str) -> Callable[[], None]:
-    """Call ``hook(model, around)``, and turn its errors into ones for users.
+    """Call ``hook(model, around)``, and turn its errors into UnsupportedPipelineError.
 
     Args:
-        aim: what for, in messages.
+        aim: what the hook is for, in messages, such as "cut guidance".
 
     Raises:
         UnsupportedPipelineError: the model cannot be hooked.

@@ -1,4 +1,4 @@
-"""Find loops that write into the tensor of their latents, instead of making a new one in each
+"""Find loops that write into their latents in place, instead of making a new tensor in each
 step."""
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ _LATENTS = "latents"
 
 
 def writes_into_latents(kind: type) -> bool:
-    """Return whether the code of a class's ``__call__`` sets a part of its latents; False, too,
-    where that code cannot be read."""
+    """Return whether the code of a class's ``__call__`` assigns to a part of its latents; False if
+    that code cannot be read."""
     return CallSource.of(kind).once(_sets_a_part, kind)
 
 

@@ -1,7 +1,6 @@
-"""Read modular pipelines: which of their blocks are denoising loops, and what these say of
-themselves.
+"""Read modular pipelines: which of their blocks are denoising loops, and what these declare.
 
-Such a block calls its own ``loop_step`` in each step, with a state that the step changes.
+A loop block calls its own ``loop_step`` in each step, with a state that the step changes.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ LOOP_STEP = "loop_step"
 INDEX = "i"
 _BLOCKS = ("_blocks", "blocks")
 _ENCODER = re.compile(r"encoder$")
-#: What a loop goes over: to change it changes nothing any more.
+#: Names of tensors that a loop iterates over: changing them during the loop has no effect.
 _SCHEDULE = ("timesteps", "sigmas")
 
 
@@ -36,12 +35,12 @@ class ModularLoops:
 
     Attributes:
         blocks: all blocks of the pipeline, the outermost first.
-        loops: those of them that are loops; which of these a call runs is up to its arguments.
-        offered: names of the tensors in their states.
-        models: names of the models that they call, denoisers first.
-        guiders: names of the guiders that they ask.
-        inner: where the loops go over parts, of a video for example: the loop over the steps of
-            one, in a block inside, which is noticed by its scheduler; None elsewhere.
+        loops: the blocks that are denoising loops; a call's arguments decide which of them run.
+        offered: names of the tensors in the loops' states.
+        models: names of the models that the loops call, denoisers first.
+        guiders: names of the guiders that the loops use.
+        inner: if the loops go over parts, of a video for example: the loop over the steps of one
+            part, in an inner block, whose steps its scheduler shows; else None.
     """
 
     blocks: tuple[Any, ...]
@@ -52,7 +51,7 @@ class ModularLoops:
     inner: ScheduledLoop | None = None
 
     def check_unchanged(self, pipeline: Any) -> None:
-        """Raise UnsupportedPipelineError if the pipeline has other blocks by now."""
+        """Raise UnsupportedPipelineError if the pipeline's blocks have changed since ``bind``."""
         found = tuple(_walk(blocks_of(pipeline)))
         if len(found) != len(self.blocks) or any(
             a is not b for a, b in zip(found, self.blocks, strict=True)
@@ -63,10 +62,10 @@ class ModularLoops:
             )
 
     def facts(self, pipeline: Any, known: PipelineFacts | None) -> PipelineFacts:
-        """Return what there is to know of the pipeline.
+        """Return the facts about the pipeline.
 
         Args:
-            known: of its class: what its blocks do not say.
+            known: facts about its class, for what its blocks do not say; or None.
         """
         known = known or PipelineFacts("its blocks", cfg="none", verify=True, layout="")
         guiders = tuple(name for name in self.guiders if getattr(pipeline, name, None) is not None)
@@ -82,24 +81,24 @@ class ModularLoops:
         )
 
     def _are_of(self, package: str) -> bool:
-        """Return whether the loops, and the blocks in them, come from a package, and not from
-        somebody's own code."""
+        """Return whether the loops and the blocks inside them are from ``package``, and not a
+        user's own."""
         inside = [inner for loop in self.loops for inner in _walk(loop)]
         return all(_package(type(block)) == package for block in inside)
 
 
 def blocks_of(pipeline: Any) -> Any:
-    """Return the outermost block of a modular pipeline; None of any other."""
+    """Return the outermost block of a modular pipeline; None for any other pipeline."""
     attributes = getattr(pipeline, "__dict__", {})
     found = next((attributes[name] for name in _BLOCKS if name in attributes), None)
     return found if hasattr(found, "sub_blocks") else None
 
 
 def modular_loops(pipeline: Any) -> ModularLoops | None:
-    """Return the loops of a modular pipeline; None of any other.
+    """Return the loops of a modular pipeline; None for any other pipeline.
 
     Raises:
-        UnsupportedPipelineError: the ends of its steps cannot be noticed; says why.
+        UnsupportedPipelineError: the ends of its steps cannot be noticed; the message says why.
     """
     outermost = blocks_of(pipeline)
     if outermost is None:
@@ -125,8 +124,8 @@ def _package(kind: type) -> str:
 
 
 def _seen_loop(blocks: Sequence[Any], loops: Sequence[Any]) -> ScheduledLoop | str | None:
-    """Return the loop inside these loops, where that has the steps; None where they have the steps
-    themselves; or say why their steps cannot be noticed."""
+    """Return the loop inside these loops that has the steps; None if these loops have the steps
+    themselves; or a text that says why the steps cannot be noticed."""
     if not loops:
         return f"none of its blocks is a loop with a {LOOP_STEP}"
     others = dict.fromkeys(type(block) for block in blocks if block not in loops)
@@ -135,7 +134,7 @@ def _seen_loop(blocks: Sequence[Any], loops: Sequence[Any]) -> ScheduledLoop | s
     in_loops = [CallSource.of(type(loop)) for loop in loops]
     unclear = [why for source in in_loops if (why := source.once(_why_unclear, source))]
     if len(unclear) == len(loops) and len(unseen) == 1:
-        # Each goes over parts of something, and the same block inside has the steps of one.
+        # Each loop goes over parts, and the same inner block has the steps of one part.
         return unseen[0][0].once(_read_inner, unseen[0][0])
     return next(iter((*unclear, *(why for _, why in unseen))), None)
 
@@ -147,8 +146,8 @@ def _walk(block: Any) -> Iterator[Any]:
 
 
 def _offered(loops: Sequence[Any], blocks: Sequence[Any]) -> tuple[str, ...]:
-    """Return the names of the tensors that the loops have in their states: those that they name
-    themselves, and those that other blocks make for them, under the name of a group."""
+    """Return the names of the tensors in the loops' states: those that the loops declare, and those
+    that other blocks make for them under the name of a group."""
     tensors = {x.name for block in blocks for x in _parameters(block) if _is_tensor(x)}
     groups = {x.kwargs_type for loop in loops for x in _parameters(loop) if not x.name}
     named = [x.name for loop in loops for x in _parameters(loop) if x.name]
@@ -163,7 +162,7 @@ def _offered(loops: Sequence[Any], blocks: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _parameters(block: Any) -> Iterable[Any]:
-    # Some releases tell what users give from what other blocks make.
+    # Some releases list users' inputs and other blocks' outputs separately.
     made = getattr(block, "intermediate_inputs", ())
     return (*block.inputs, *made, *block.intermediate_outputs)
 
@@ -173,7 +172,7 @@ def _is_tensor(parameter: Any) -> bool:
 
 
 def _why_unclear(source: CallSource) -> str:
-    """Say why the steps of a loop block cannot be noticed by its ``loop_step``; empty if they
+    """Return why the steps of a loop block cannot be noticed by its ``loop_step``; empty if they
     can."""
     name, tree = source.kind.__name__, source.written.tree
     if tree is None:
@@ -200,8 +199,8 @@ def _why_unclear(source: CallSource) -> str:
 
 
 def _why_unseen(source: CallSource) -> str:
-    """Say why steps of a block that is no loop of this kind would go unnoticed; empty if it has
-    none."""
+    """Return why a block that is no loop block has steps that would go unnoticed; empty if it has
+    no steps."""
     if source.code is None or "step" not in source.code.co_names:
         return ""
     tree = source.written.tree
@@ -212,8 +211,8 @@ def _why_unseen(source: CallSource) -> str:
 
 
 def _read_inner(source: CallSource) -> ScheduledLoop | str:
-    """Return the loop of a block that steps its scheduler in a loop of its own; or say why it
-    cannot be noticed."""
+    """Return the loop of a block that steps its scheduler in its own loop; or a text that says why
+    the steps cannot be noticed."""
     name, tree = source.kind.__name__, source.written.tree
     function = tree.body[0] if tree is not None else None
     if not isinstance(function, ast.FunctionDef) or source.code is None:
@@ -222,13 +221,13 @@ def _read_inner(source: CallSource) -> ScheduledLoop | str:
         written = read_stepping(_of_pipeline(function))
     except Unclear as error:
         return f"its {name} steps a scheduler in a loop of its own, and {error}"
-    if written.around is not None:  # in names that are not the block's
+    if written.around is not None:  # its statements use names that the block does not have
         return f"its {name} steps a scheduler in a loop of its own, and changes latents besides"
     return ScheduledLoop(source.code, written, None)
 
 
 def _of_pipeline(function: ast.FunctionDef) -> ast.FunctionDef:
-    """Return a block's call, as if it were the pipeline's: what it calls its components is
+    """Return a block's call rewritten as a pipeline's: its variable for the components is renamed
     ``self``."""
     block, components = (argument.arg for argument in function.args.args[:2])
     renamed = {components: "self", block: "_block"}
@@ -240,7 +239,7 @@ def _of_pipeline(function: ast.FunctionDef) -> ast.FunctionDef:
 
 
 def _own_calls(loop: ast.For) -> Iterator[ast.Call]:
-    """Yield the calls in a loop that are in no loop inside it."""
+    """Yield the calls in a loop that are not in a loop inside it."""
     left: list[ast.AST] = list(loop.body)
     while left:
         node = left.pop()
@@ -252,8 +251,8 @@ def _own_calls(loop: ast.For) -> Iterator[ast.Call]:
 
 
 def _changed_besides(loop: ast.For) -> str:
-    """Say what a loop assigns to, or in, an attribute, but for the state itself; empty if
-    nothing."""
+    """Return the first assignment in a loop to an attribute other than the state's own; empty if
+    there is none."""
     for node in ast.walk(loop):
         if isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store):
             return ast.unparse(node)

@@ -23,12 +23,12 @@ from unicb.pipelines.source import CALLBACK, CallSource
 
 
 class ScheduledLoop(NamedTuple):
-    """A scheduled loop steps by ``self.scheduler.step`` and calls no callback.
+    """A scheduled loop calls ``self.scheduler.step`` and no callback.
 
     Attributes:
-        code: that it runs in.
-        written: what its code says of its steps.
-        around: what it does to its latents around the step; None where that is nothing.
+        code: the bytecode in which the loop runs.
+        written: what the source says about the loop's steps.
+        around: what the loop does to its latents around the step; None if nothing.
     """
 
     code: CodeType
@@ -42,17 +42,18 @@ class ScheduledLoop(NamedTuple):
 
     @property
     def latents(self) -> str:
-        """Return the local that the loop keeps its latents in."""
+        """Return the name of the local variable with the loop's latents."""
         return self.written.latents
 
     @property
     def keeps_scaled(self) -> bool:
-        """Return whether the loop keeps what the scheduler makes of its latents for the model."""
+        """Return whether the loop keeps the result of ``scheduler.scale_model_input`` as its
+        latents."""
         return self.written.scales
 
     def part_at(self, line: int, out: Any) -> OutputPart:
-        """Return which part of the scheduler's output the loop takes, calling ``step`` in this
-        line."""
+        """Return which part of the scheduler's output the loop takes from the call of ``step`` in
+        this line."""
         sites = self.written.sites
         if len(sites) == 1:
             return sites[0].part
@@ -60,8 +61,8 @@ class ScheduledLoop(NamedTuple):
         return next((s.part for s in sites if s.first <= line <= s.last), sites[0].part)
 
     def own_rows(self, x: Any, loop_locals: LoopLocals) -> int | None:
-        """Return how many rows of what the loop steps are those of its latents, where it has each
-        twice; None where it has not."""
+        """Return how many of the stepped rows are the latents', if the loop steps each row twice;
+        else None."""
         name = self.written.half
         half = loop_locals([name]).get(name) if name else None
         if half is None or 2 * int(half.shape[0]) != int(x.shape[0]):
@@ -69,7 +70,7 @@ class ScheduledLoop(NamedTuple):
         return int(half.shape[0])
 
     def own(self, stepped: Any, loop_locals: LoopLocals) -> Any:
-        """Return a tensor that the loop steps as it is of the latents: each row once, and in their
+        """Turn a tensor that the loop steps into the latents' form: each row once, in their
         shape."""
         if self.around is not None and self.around.reshapes:
             return self.around.kept(stepped, loop_locals)
@@ -77,17 +78,17 @@ class ScheduledLoop(NamedTuple):
         return stepped if rows is None else stepped[:rows]
 
     def as_stepped(self, own: Any, like: Any, ops: TensorOps, loop_locals: LoopLocals) -> Any:
-        """Return a tensor of the latents' rows and shape as the loop steps ``like``."""
+        """Turn a tensor in the latents' form into the form in which the loop steps ``like``."""
         if self.around is not None:
             return self.around.to_step(own, loop_locals)
         return own if self.own_rows(like, loop_locals) is None else ops.concat([own, own])
 
     def num_timesteps(self, pipeline: Any, loop_locals: LoopLocals) -> int:
-        """Return how many steps the loop takes in a pass: the length of what it goes over. No
-        number in that is read, since it may be on the device.
+        """Return how many steps the loop takes in a pass: the length of what it iterates over,
+        whose numbers are not read, since they may be on the device.
 
         Raises:
-            UnsupportedPipelineError: that has no length.
+            UnsupportedPipelineError: what it iterates over has no length.
         """
         over = self.written.over
         found: Any = loop_locals([over]).get(over) if over else pipeline.scheduler.timesteps
@@ -108,7 +109,7 @@ def scheduled_loop(kind: type) -> ScheduledLoop | None:
     """Return the loop of a class that takes no step-end callback; None for one that does.
 
     Raises:
-        UnsupportedPipelineError: the ends of its steps cannot be noticed; says why.
+        UnsupportedPipelineError: the ends of its steps cannot be noticed; the message says why.
     """
     source = CallSource.of(kind)
     if CALLBACK in source.parameters:
@@ -122,13 +123,13 @@ def scheduled_loop(kind: type) -> ScheduledLoop | None:
     )
     raise UnsupportedPipelineError(
         f"{kind.__name__} calls no callback at the end of a step: its __call__ takes no "
-        f"{CALLBACK}{unclear if source.takes_any_keyword else ''}. Nor can its steps be told by "
-        f"its scheduler: {found}"
+        f"{CALLBACK}{unclear if source.takes_any_keyword else ''}. Nor can its steps be seen from "
+        f"its scheduler's calls: {found}"
     )
 
 
 def _read(source: CallSource) -> ScheduledLoop | str:
-    """Return the loop; or say why its steps cannot be noticed."""
+    """Return the loop; or a text that says why its steps cannot be noticed."""
     why = "its code cannot be read"
     for call in source.calls:
         function = call.written.tree.body[0] if call.written.tree is not None else None
@@ -167,12 +168,12 @@ def check_scheduler(pipeline: Any, loop: Stepping) -> None:
 
 
 def _leaves_as_it_is(scheduler: Any) -> bool:
-    """Return whether ``scale_model_input`` returns what it is given. A copy is asked, since some
-    schedulers note that they were asked."""
+    """Return whether ``scale_model_input`` returns its argument unchanged. It is called on a copy,
+    since some schedulers note the call."""
     sample = object()
     try:
         return copy.copy(scheduler).scale_model_input(sample, 0) is sample
-    except Exception:  # whatever it does to a sample
+    except Exception:  # it may fail on this sample
         return False
 
 

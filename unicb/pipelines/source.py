@@ -1,7 +1,6 @@
-"""Read what the code of a class of pipeline says of its call; no other module reads such code.
+"""Read the code of a pipeline class's ``__call__``; no other module reads such code.
 
-What it means for guidance is in ``guidance/_inference.py``, for prompts in
-``callbacks/_prompt_loop.py``.
+``guidance/_inference.py`` interprets it for guidance, ``callbacks/_prompt_loop.py`` for prompts.
 """
 
 from __future__ import annotations
@@ -32,29 +31,28 @@ _FLAG = ("interrupt", "_interrupt")
 
 
 class CallSource:
-    """``CallSource`` says what the code of one class says of its ``__call__``. All of it is read
-    when asked for, once.
+    """``CallSource`` reads the code of one class's ``__call__``. Everything is read once, when it
+    is first asked for.
 
-    :meth:`of` has the one object of a class. Source text is read and parsed for :attr:`written`,
-    which takes 20 ms on a large pipeline; nothing else does so where bytecode can answer.
+    :meth:`of` returns the one object for a class. :attr:`written` reads and parses the source text,
+    which takes 20 ms on a large pipeline; the rest uses bytecode where possible.
     """
 
     def __init__(self, kind: type) -> None:
-        self._kind = ref(kind)  # which is the key that this is kept by
+        self._kind = ref(kind)  # weak: the class is the key under which this object is kept
         self._codes_of_calls = _codes_of_calls(kind)
         self._found: dict[Callable[..., Any], Any] = {}
 
     @staticmethod
     def of(kind: type) -> CallSource:
-        """Return the source of a class; a new one, once somebody has given it another
-        ``__call__``."""
+        """Return the source of a class; a new one after the class's ``__call__`` was replaced."""
         found = _sources.get(kind)
         if found is None or found._codes_of_calls != _codes_of_calls(kind):
             _sources[kind] = found = CallSource(kind)
         return found
 
     def once(self, read: Callable[..., T], *args: Any) -> T:
-        """Return what ``read(*args)`` finds in this source; it is called the first time only."""
+        """Return the result of ``read(*args)``, which is called only the first time."""
         if read not in self._found:
             self._found[read] = read(*args)
         return cast(T, self._found[read])
@@ -69,7 +67,7 @@ class CallSource:
 
     @property
     def owner(self) -> type | None:
-        """Return the class, of this one and its bases, that defines its ``__call__``."""
+        """Return the class or base class that defines the ``__call__``."""
         return next(_definers(self.kind), None)
 
     @property
@@ -84,8 +82,8 @@ class CallSource:
         return found
 
     def receiver_in(self, kind: type) -> Any:
-        """Return the class or the function to whose call its ``__call__`` hands its keywords on, in
-        objects of ``kind``; None where that is the base's, or is not known."""
+        """Return the class or function to which this ``__call__`` passes its keywords on, in
+        objects of ``kind``; None if that is the base class's, or not known."""
         if self._handed_on is None or self._handed_on.to == BASE:
             return None
         return _named(self.kind.__call__, kind, self._handed_on.to)
@@ -104,8 +102,8 @@ class CallSource:
 
     @cached_property
     def local_names(self) -> frozenset[str]:
-        """Return the names of the locals of its methods, where the loop is in one of them; else
-        none."""
+        """Return the names of its methods' local variables, if the loop is in one of these methods;
+        else none."""
         if not any(CALLBACK in code.co_varnames for code in self.codes):
             return frozenset()
         every = ((*code.co_varnames, *code.co_cellvars) for code in self.codes)
@@ -113,8 +111,8 @@ class CallSource:
 
     @cached_property
     def parameters(self) -> frozenset[str]:
-        """Return the names of what the call takes; of what its base takes, too, where it hands on
-        ``**kwargs``."""
+        """Return the names of the call's parameters, and of those of the call to which it passes
+        ``**kwargs`` on."""
         taken: set[str] = set()
         kept: set[str] = set()
         for call in self.calls:
@@ -124,7 +122,7 @@ class CallSource:
             kept |= call._handed_on.kept
             receives = call.receiver_in(self.kind)
             if not isinstance(receives, type) and call._handed_on.to != BASE:
-                taken |= _parameters_of(receives) - kept  # a function's; or it is not known
+                taken |= _parameters_of(receives) - kept  # a function, or not known
                 break
         return frozenset(taken)
 
@@ -154,32 +152,32 @@ class CallSource:
 
     @cached_property
     def reads_flag(self) -> bool:
-        """Return whether its loop reads the flag that stops it. That the class has the property
-        does not mean that the loop reads it."""
+        """Return whether the loop reads the interrupt flag. (A class may have the property without
+        reading it.)"""
         used = (*_used(self.kind), *self._codes_beside)
         loops = [code for code in used if CALLBACK in code.co_varnames]
         return hasattr(self.kind, "interrupt") and any(map(_loads_flag, loops))
 
     @cached_property
     def hands_on(self) -> bool:
-        """Return whether the call only hands its callback on, to a pipeline inside it."""
+        """Return whether the call only passes its callback on to a pipeline inside it."""
         for call in self.calls:
             targets = call.written.given_callback() if call.names_callback else []
             if not targets:
                 handed_on = call._handed_on
                 if handed_on is None or CALLBACK in {*call._own_parameters, *handed_on.kept}:
                     return False
-                continue  # it is among its **kwargs, for the next
+                continue  # passed on in **kwargs to the next class
             if any(hasattr(self.kind, self_attribute(target.func) or "") for target in targets):
-                return False  # to a method of its own
+                return False  # passed to a method of its own
             if not any(receiver(target.func, target.args) for target in targets):
                 return True
         return False
 
     @cached_property
     def _codes_beside(self) -> list[CodeType]:
-        """List the bytecode of other calls that its own names, such as that of the class that a
-        runtime's class stands for."""
+        """List the bytecode of other classes' calls that its own code names, such as the
+        framework's class that a runtime's class replaces."""
         named = (call.receiver_in(self.kind) for call in self.calls)
         called = (one.__call__ if isinstance(one, type) else one for one in named)
         return [code for one in called if (code := _code_below(one)) is not None]
@@ -190,7 +188,7 @@ class CallSource:
 
     @cached_property
     def _handed_on(self) -> HandedOn | None:
-        """Return where its ``**kwargs`` go; None where they are not handed on, or that is not
+        """Return where its ``**kwargs`` go; None if they are not passed on, or that is not
         known."""
         if not self.takes_any_keyword:
             return None
@@ -198,7 +196,7 @@ class CallSource:
         if "__call__" not in names and CALLBACK in self._own_parameters:
             return None
         if self.written.tree is None and {"super", "__call__"} <= names:
-            return HandedOn(BASE, frozenset())  # as in a console; what else would they be for?
+            return HandedOn(BASE, frozenset())  # unreadable, as in a console: assume the base class
         return self.written.handed_on()
 
 
@@ -210,16 +208,16 @@ def _definers(kind: type) -> Iterator[type]:
 
 
 def _definers_from(after: Any, kind: type) -> list[type]:
-    """List the classes that define a ``__call__``, from the one on which a call of the class
-    ``after`` runs in objects of ``kind``; none where ``after`` is no class."""
+    """List the classes that define a ``__call__``, in the resolution order of ``kind`` from the
+    class that ``after.__call__`` is found on; none if ``after`` is no class."""
     definers = list(_definers(after)) if isinstance(after, type) else []
     own = list(_definers(kind))
     return own[own.index(definers[0]) :] if {*definers[:1]} & {*own} else definers
 
 
 def _named(call: Any, kind: type, name: str) -> Any:
-    """Return what a name in :class:`HandedOn` stands for, in the code of ``call``; None if not
-    known."""
+    """Return the object that a name in :class:`HandedOn` refers to in the code of ``call``; None if
+    not known."""
     own_name = name.removeprefix("self.")
     if own_name != name:
         found = getattr(kind, own_name, None)
@@ -235,7 +233,7 @@ def _named(call: Any, kind: type, name: str) -> Any:
 def _parameters_of(function: Any) -> frozenset[str]:
     try:
         return frozenset(inspect.signature(function).parameters)
-    except (TypeError, ValueError):  # it is no function, or is not written in Python
+    except (TypeError, ValueError):  # no function, or not written in Python
         return frozenset()
 
 
@@ -249,7 +247,7 @@ def _code_below(function: Any) -> CodeType | None:
 
 
 def _nested(code: CodeType | None) -> Iterator[CodeType]:
-    """Yield the code, and that of the functions in it."""
+    """Yield the code, and the code of the functions inside it."""
     if code is not None:
         yield code
         for constant in code.co_consts:
@@ -258,8 +256,8 @@ def _nested(code: CodeType | None) -> Iterator[CodeType]:
 
 
 def _used(kind: type) -> Iterator[CodeType]:
-    """Yield the code of the class's methods, below any decorators, and of the methods of its bases
-    that it overrides, where its own call them."""
+    """Yield the code of the class's methods, below any decorators, and of overridden base methods
+    that they call."""
     for name in dir(kind):
         for base in kind.__mro__:
             if inspect.isfunction(method := vars(base).get(name)):

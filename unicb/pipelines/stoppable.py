@@ -11,16 +11,16 @@ from unicb.pipelines.source import CallSource
 
 
 def reads_flag(kind: type) -> bool:
-    """Return whether the loop of a pipeline class reads the flag that stops it, by its code."""
+    """Return whether the code of a pipeline class's loop reads the interrupt flag."""
     return CallSource.of(kind).reads_flag
 
 
 def stops_by_flag(pipeline: Any) -> bool:
-    """Return whether the flag ends a run as it should: with the latents of the step after which it
-    is set.
+    """Return whether the interrupt flag ends a run with the latents of the step after which it is
+    set.
 
-    With FreeInit, a call has several passes, and each begins with new noise before it reads the
-    flag.
+    With FreeInit it does not: a call has several passes, and each begins with new noise before it
+    reads the flag.
     """
     return reads_flag(type(pipeline)) and not getattr(pipeline, "free_init_enabled", False)
 
@@ -43,8 +43,7 @@ def check_stoppable(pipeline: Any, models: Sequence[Any], facts: PipelineFacts |
 
 
 def models_of(pipeline: Any, facts: PipelineFacts | None) -> list[Any]:
-    """List the denoisers that the pipeline has, and then their companions; none if it has no
-    denoiser."""
+    """List the pipeline's denoisers, then their companions; empty if it has no denoiser."""
     if facts is None:
         return []
     denoisers = [getattr(pipeline, name, None) for name in facts.denoisers]

@@ -1,4 +1,4 @@
-"""Describe the pipeline that callbacks are bound to, and what is known of it."""
+"""Describe the pipeline to which callbacks are bound, with unicb's facts about it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ T = TypeVar("T")
 
 
 class Target:
-    """A target is what ``bind`` ties callbacks to; :meth:`unicb.Callback.on_bind` is handed it.
+    """A target is a pipeline to which callbacks are bound; :meth:`unicb.Callback.on_bind` gets it.
 
-    What takes longer to find out is found out when it is first asked for.
+    Properties that take time are computed on first use.
 
     Attributes:
         pipeline: the pipeline.
-        backend: of its framework.
-        facts: what unicb knows of its class; None for a class that it does not know.
+        backend: the backend of its framework.
+        facts: unicb's facts about its class; None for an unknown class.
 
     Example:
         >>> class Tell(Callback):
@@ -46,21 +46,22 @@ class Target:
 
     def __init__(self, pipeline: Any, backend: Backend, facts: PipelineFacts | None) -> None:
         self.pipeline, self.backend = pipeline, backend
-        #: Its loops, where it is made of blocks.
+        #: The loops of a modular pipeline; None for any other.
         self.blocks: ModularLoops | None = modular_loops(pipeline)
         self.facts = facts if self.blocks is None else self.blocks.facts(pipeline, facts)
-        #: The step of a modular pipeline that is under way.
+        #: The current step of a modular pipeline.
         self.block_step: BlockStep | None = None
-        #: What the loop hands to ``scheduler.step`` by name, where that is seen.
+        #: The loop's arguments for ``scheduler.step``, by name, if the scheduler's calls are
+        #: watched.
         self.step_arguments: Mapping[str, Any] | None = None
         self._states = States()
         self._hookable: list[int] = []
-        #: Whether several ranks share its runs.
+        #: True if several ranks share the pipeline's runs.
         self.is_shared = False
 
     def state(self, callback: object, make: Callable[[], T]) -> T:
-        """Return what ``callback`` keeps of this binding; ``make`` gives it the first time. What it
-        keeps of one run is in ``run.state``."""
+        """Return the value that ``callback`` keeps for this binding; the first time, it is made by
+        ``make()``. (``run.state`` is for values of a single run.)"""
         return self._states.of(callback, make)
 
     @property
@@ -70,14 +71,14 @@ class Target:
 
     @cached_property
     def guidance(self) -> Guidance:
-        """Tell how classifier-free guidance works on the pipeline, and what can be done to it."""
+        """Return how classifier-free guidance works on the pipeline, and how to change it."""
         from unicb.guidance import Guidance
 
         return Guidance(self.pipeline, self.facts, self.offered)
 
     @property
     def is_to_be_seen(self) -> bool:
-        """Return whether a run has to look at how its loop guides."""
+        """Return whether a run has to observe how its loop guides."""
         return "guidance" in vars(self) and self.guidance.is_to_be_seen
 
     @cached_property
@@ -85,7 +86,7 @@ class Target:
         """Return the axes of the pipeline's latents, as callbacks get them.
 
         Raises:
-            UnsupportedPipelineError: they hold no picture and no video.
+            UnsupportedPipelineError: the latents hold no picture and no video.
         """
         from unicb.latents import layout_of
 
@@ -93,19 +94,19 @@ class Target:
 
     @property
     def source(self) -> CallSource:
-        """Return what the code of the pipeline's class says of its call."""
+        """Return the source of the pipeline class's ``__call__``."""
         return CallSource.of(type(self.pipeline))
 
     @property
     def modular(self) -> ModularLoops | None:
-        """Return the pipeline's loops, where their blocks show the ends of their steps; None
-        elsewhere."""
+        """Return the modular pipeline's loops, if their blocks show the ends of their steps; else
+        None."""
         return None if self.blocks is None or self.blocks.inner is not None else self.blocks
 
     @cached_property
     def scheduled(self) -> Stepping | None:
-        """Return the pipeline's loop, where that calls no callback, and its scheduler shows its
-        steps; None where it calls one.
+        """Return the pipeline's loop, if it calls no callback and its scheduler's calls show its
+        steps; None if it calls a callback.
 
         Raises:
             UnsupportedPipelineError: the ends of its steps cannot be noticed in either way.
@@ -118,11 +119,11 @@ class Target:
 
     @property
     def noticed_by(self) -> Literal["callback", "loop_step", "scheduler"]:
-        """Return what tells of the ends of its steps: the callback that its loop calls,
-        ``loop_step`` of its loop blocks, or its scheduler.
+        """Return what shows the ends of its steps: the callback that its loop calls, ``loop_step``
+        of its loop blocks, or its scheduler.
 
         Raises:
-            UnsupportedPipelineError: nothing does.
+            UnsupportedPipelineError: nothing shows them.
         """
         if self.modular is not None:
             return "loop_step"
@@ -130,7 +131,7 @@ class Target:
 
     @property
     def takes_callback(self) -> bool:
-        """Return whether the pipeline's loop calls a callback that its call is given."""
+        """Return whether the pipeline's loop calls the callback given to the pipeline's call."""
         return self.blocks is None and self.scheduled is None
 
     @property
@@ -144,8 +145,8 @@ class Target:
         return tuple(getattr(self.pipeline, "_callback_tensor_inputs", ()))
 
     def num_timesteps(self, loop_locals: Callable[[list[str]], Mapping[str, Any]]) -> int:
-        """Return the number of the running call's timesteps; ``loop_locals`` gives the values of
-        its loop's locals."""
+        """Return the number of the running call's timesteps; ``loop_locals`` returns values of the
+        loop's local variables."""
         if self.block_step is not None:
             return self.block_step.num_timesteps
         if self.scheduled is not None:
@@ -154,17 +155,16 @@ class Target:
 
     @property
     def models(self) -> list[Any]:
-        """List the pipeline's denoisers, and then the models that are called with the same rows,
-        such as ControlNets. The list is empty where they are not known, or the pipeline has no
-        denoiser."""
+        """List the pipeline's denoisers, then the models called with the same rows, such as
+        ControlNets. The list is empty if they are not known, or the pipeline has no denoiser."""
         if self.facts is None and self.scheduled is not None:
             found = [getattr(self.pipeline, name, None) for name in self.scheduled.models]
             return [model for model in found if model is not None]
         return models_of(self.pipeline, self.facts)
 
     def check_changeable(self, part: Any) -> None:
-        """Raise UnsupportedPipelineError if a run would see nothing of a change to ``part``, of
-        its attributes or of its call, because it is inside a compiled model."""
+        """Raise UnsupportedPipelineError if a change of ``part``, to its attributes or its call,
+        would have no effect in a run, because it is inside a compiled model."""
         models = self.models
         if any(part is model for model in models) or not self.backend.is_built_in(part, models):
             return

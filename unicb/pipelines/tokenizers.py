@@ -1,4 +1,4 @@
-"""Recognise pipelines that were loaded, or exported, without what reads texts."""
+"""Recognise pipelines that were loaded or exported without their tokenizers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _TOKENIZER = re.compile(r"tokenizer(_\d+)?")
 
 
 def lacks_tokenizer(pipeline: Any) -> bool:
-    """Return whether a pipeline that has a place for tokenizers has none there."""
+    """Return whether a pipeline has attributes for tokenizers, and all of them are None."""
     places = [name for name in vars(pipeline) if _TOKENIZER.fullmatch(name)]
     return bool(places) and all(getattr(pipeline, name) is None for name in places)
 
 
 def explained(pipeline: Any, error: BaseException) -> UnsupportedPipelineError | None:
-    """Return the error to raise in place of ``error``, where the pipeline's call failed for want of
-    a tokenizer; None where it failed otherwise."""
+    """Return the error to raise in place of ``error``, if the pipeline's call failed because a
+    tokenizer is missing; else None."""
     if not isinstance(error, AttributeError | TypeError) or "'NoneType'" not in str(error):
         return None
     if not (_fails_by_a_tokenizer(error) and lacks_tokenizer(pipeline)):
@@ -30,7 +30,7 @@ def explained(pipeline: Any, error: BaseException) -> UnsupportedPipelineError |
 
 
 def _fails_by_a_tokenizer(error: BaseException) -> bool:
-    """Return whether the function that raised the error works with a tokenizer."""
+    """Return whether the function that raised the error uses a tokenizer."""
     traceback = error.__traceback__
     if traceback is None:
         return False

@@ -1,4 +1,4 @@
-"""Objects that stand in front of a pipeline and are none: why they are not bound."""
+"""Refuse objects that wrap a pipeline and are none."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 from unicb.backend import backend_for
 from unicb.errors import BackendNotFoundError, UnsupportedPipelineError
 
-#: In which attributes wrappers have what they wrap: torch's and xDiT's ``module``, and the like.
+#: Names of attributes in which wrappers keep the wrapped object, such as torch's and xDiT's
+#: ``module``.
 _NAMES = ("module", "pipeline", "pipe", "_pipeline", "_pipe", "_orig_mod", "base_pipeline")
 
 
 def check_not_wrapped(wrapper: Any, error: BackendNotFoundError) -> None:
-    """Raise UnsupportedPipelineError if what no backend knows has a pipeline inside it."""
+    """Raise UnsupportedPipelineError if an object that no backend knows wraps a pipeline."""
     for name in _NAMES:
         inner = vars(wrapper).get(name) if hasattr(wrapper, "__dict__") else None
         if inner is None or inner is wrapper:

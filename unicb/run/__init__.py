@@ -1,2 +1,2 @@
-"""Manage one run's life: how it begins, whose calls are its own, how it is stopped, and how it
+"""Manage one run's life: how it begins, which calls belong to it, how it is stopped, and how it
 ends."""

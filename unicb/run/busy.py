@@ -1,4 +1,4 @@
-"""Have one pipeline object, and one scheduler object, serve one run at a time."""
+"""Let each pipeline object and each scheduler object serve only one run at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from unicb.errors import PipelineBusyError
 
 _lock = threading.RLock()
-#: By the id of what is in use, which the lease keeps from being given out again.
+#: By the id of the object in use; the lease keeps the object alive, so the id stays its own.
 _leases: dict[int, Lease] = {}
 
 
@@ -17,17 +17,17 @@ class Holder(Protocol):
     """A holder uses a pipeline."""
 
     def is_executing(self) -> bool:
-        """Return whether it still uses the pipeline."""
+        """Return whether the holder still uses the pipeline."""
 
     def is_leaving(self) -> bool:
-        """Return whether it is about to end, or will as soon as it is cancelled, since nobody wants
-        it."""
+        """Return whether the holder is about to end, or ends as soon as it is cancelled, because
+        nobody wants it any more."""
 
     def cancel(self) -> Any:
-        """Have it end."""
+        """Make the holder end."""
 
     def join(self) -> None:
-        """Wait until it has ended."""
+        """Wait until the holder has ended."""
 
 
 class Lease:
@@ -39,10 +39,11 @@ class Lease:
         self._before: list[Lease] = []
 
     def take(self) -> None:
-        """Take what is free, or is used by somebody who is leaving; :meth:`wait` waits for these.
+        """Take the pipeline and its schedulers if they are free, or if their holders are leaving;
+        :meth:`wait` then waits for these.
 
         Raises:
-            PipelineBusyError: another run uses one of them.
+            PipelineBusyError: another run uses the pipeline or one of its schedulers.
         """
         with _lock:
             others = [(thing, other) for thing in self._kept if (other := _in_use(thing))]
@@ -56,27 +57,27 @@ class Lease:
                 _leases[id(thing)] = self
 
     def wait(self) -> None:
-        """Wait until those who were leaving have left."""
+        """Wait until the holders that were leaving have ended."""
         while self._before:
             self._before[-1].holder.join()
-            self._before.pop()  # it has a run's callbacks and previews
+            self._before.pop()  # drop it: it keeps a run's callbacks and previews alive
 
     def user(self) -> Lease | None:
-        """Return the lease whose holder uses the pipeline: this one, or one that this one would
-        have waited for, where this was given up before."""
+        """Return the lease whose holder uses the pipeline: this one, or, if this one was given up
+        while it waited, the one that it waited for."""
         if self.holder.is_executing():
             return self
         return next(filter(None, (other.user() for other in self._before)), None)
 
     def take_free(self) -> None:
-        """Take those that nobody uses: of a run that has begun already, and is not refused."""
+        """Take only those that are free, for a run that has begun already and is not refused."""
         with _lock:
             for thing in self._kept:
                 if _in_use(thing) is None:
                     _leases[id(thing)] = self
 
     def release(self) -> None:
-        """Let others use them. Idempotent."""
+        """Release the pipeline and its schedulers. Idempotent."""
         with _lock:
             for thing in self._kept:
                 if _leases.get(id(thing)) is self:
@@ -94,10 +95,10 @@ def take_free(pipeline: Any, holder: Holder) -> Lease:
 
 
 class User:
-    """A user has a pipeline until it says otherwise, and is not asked to leave.
+    """A user holds a pipeline until ``is_executing`` returns False, and cannot be cancelled.
 
     Args:
-        is_executing: whether it still does.
+        is_executing: returns whether the pipeline is still in use.
     """
 
     def __init__(self, is_executing: Callable[[], bool] = lambda: True) -> None:
@@ -122,7 +123,7 @@ def _in_use(thing: Any) -> Lease | None:
 
 
 def _schedulers(pipeline: Any) -> Iterator[Any]:
-    """Yield the pipeline's schedulers, as far as it has them in attributes, like diffusers' do."""
+    """Yield the schedulers in the pipeline's attributes."""
     for name, value in vars(pipeline).items() if hasattr(pipeline, "__dict__") else ():
         if name.endswith("scheduler") and callable(getattr(value, "step", None)):
             yield value

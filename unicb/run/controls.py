@@ -1,4 +1,4 @@
-"""Give whoever has started a binding's run a handle on it."""
+"""Let the user of a binding watch, interrupt and cancel its run."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ def _from_thread(what: str) -> str:
 
 
 class Controls:
-    """``Controls`` tell what is known of a binding's run, and ask things of it.
+    """``Controls`` show the state of a binding's run, and interrupt or cancel it.
 
-    What is asked is asked of one run: of the one that is under way, or else of the next one, if the
-    pipeline has not been called since :func:`unicb.bind`, or has just been called.
-    :meth:`interrupt`, :meth:`cancel` and :meth:`wait` may be called in any thread, and as often as
-    one likes.
+    A request applies to one run: to the current one, or else to the next one, if the pipeline has
+    not been called since :func:`unicb.bind`, or has just been called. :meth:`interrupt`,
+    :meth:`cancel` and :meth:`wait` may be called in any thread, any number of times.
     """
 
     def __init__(self, bound: Bound, handle: Handle) -> None:
@@ -38,13 +37,14 @@ class Controls:
 
     @property
     def state(self) -> State:
-        """Tell what has become of the run.
+        """Return the state of the run.
 
-        ``"pending"``: no step has ended yet, nor has a callback acted before the first.
-        ``"running"``. ``"finished"``: its last step has ended. ``"interrupted"``, ``"cancelled"``:
-        it was ended as asked. ``"failed"``: its loop ended before its last step otherwise, with an
-        error. The next call of the pipeline makes it ``"pending"`` again. Whether a pipeline
-        decodes afterwards is not part of it.
+        ``"pending"``: no step has ended yet, and no callback has acted before the first step.
+        ``"running"``: the run has begun. ``"finished"``: its last step has ended.
+        ``"interrupted"``, ``"cancelled"``: the run was ended on request. ``"failed"``: the loop
+        ended before its last step for another reason, such as an error. The next call of the
+        pipeline makes the state ``"pending"`` again. Decoding after the last step does not change
+        the state.
         """
         return self._handle.look()
 
@@ -55,10 +55,10 @@ class Controls:
 
     @property
     def report(self) -> Report:
-        """Say what the latest run has done, so far if it is under way. It is empty, and its outcome
-        ``"pending"``, before the first step. ``print(callbacks.report)`` shows it in one screen.
+        """Return a report of what the latest run has done so far. Before the first step it is
+        empty, with the outcome ``"pending"``. ``print(callbacks.report)`` shows it in one screen.
 
-        From any thread. Of several loops in one call, it is about the latest.
+        May be read in any thread. If a call has several loops, the report is about the latest.
         """
         from unicb.report import Report
 
@@ -69,16 +69,16 @@ class Controls:
         return Report.of(record, record.outcome or state)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the run has ended, however; also for one that has not begun.
+        """Wait until the run has ended, in whatever way; also for a run that has not begun.
 
         Args:
-            timeout: seconds; None waits for ever.
+            timeout: the most seconds to wait; None: no limit.
 
         Returns:
-            Whether it has.
+            True if the run has ended, False after the timeout.
 
         Raises:
-            UnicbError: this is the thread that the run is in, such as in a callback.
+            UnicbError: called in the run's own thread, as in a callback.
         """
         if timeout is not None:
             timeout = number("timeout", timeout)
@@ -88,24 +88,24 @@ class Controls:
         return self._handle.wait(timeout)
 
     def interrupt(self, *, picture: Picture = "denoised") -> bool:
-        """Finish the run at the end of its step, and decode what there is. From any thread.
+        """Finish the run at the end of its current step, and decode. May be called in any thread.
 
-        Called before the run's first step has ended, or before the pipeline is called, it takes
-        effect at the end of the first step. Once a run has ended, it does nothing, and of a run
-        that is to be cancelled neither. Where a loop reads no interrupt flag, it runs out without
-        computing anything (after the first step alone, one more is computed).
+        Before the run's first step has ended, or before the pipeline is called, the request takes
+        effect at the end of the first step. It has no effect on a run that has ended or is to be
+        cancelled. A loop that reads no interrupt flag runs to its end without computing anything
+        (after an interrupt in the first step, one more step is computed).
 
         Args:
             picture: what is decoded. ``"denoised"``: the denoised latents of that step, as a
-                Preview shows them, where they can be computed, and otherwise the latents as they
-                are. ``"latents"``: the latents as they are, as the frameworks do.
+                Preview shows them, or the loop's latents if these cannot be computed.
+                ``"latents"``: the loop's latents, as in the frameworks.
 
         Returns:
-            Whether there is a run to interrupt.
+            True if there is a run to interrupt.
 
         Raises:
-            ValueError: ``picture`` is another word.
-            UnsupportedPipelineError: the pipeline's loop can be stopped in neither way.
+            ValueError: ``picture`` is none of these words.
+            UnsupportedPipelineError: the pipeline's loop cannot be stopped.
         """
         picture = one_of("picture", picture, get_args(Picture))
         request = Request("interrupt", _from_thread("interrupt()"), picture)
@@ -113,21 +113,21 @@ class Controls:
         return self._handle.ask(request)
 
     def cancel(self, now: bool = False) -> bool:
-        """End the run at the end of its step by raising :class:`GenerationCancelled` out of the
-        pipeline's call; nothing is decoded. From any thread, and when as for :meth:`interrupt`.
-        ``callbacks(...)`` that is to be cancelled before it is called raises at once.
+        """End the run at the end of its current step by raising :class:`GenerationCancelled` from
+        the pipeline's call; nothing is decoded. May be called in any thread, and takes effect when
+        :meth:`interrupt` would. If called before ``callbacks(...)``, that call raises at once.
 
         Args:
-            now: do not wait for the step's end: raise as soon as the denoiser calls its next
-                block, or is called. (Not in the middle of a compiled model.)
+            now: True: raise before the end of the step, as soon as the denoiser or its next block
+                is called (but not inside a compiled model).
 
         Returns:
-            Whether there is a run to cancel.
+            True if there is a run to cancel.
         """
         return self._cancel(_from_thread("cancel()"), now)
 
     def _cancel(self, by: str, now: bool = False) -> bool:
-        """Cancel; ``by``: who asks for it, for the report."""
+        """Cancel the run; ``by`` says in the report who asked for it."""
         asked = self._handle.ask(Request("cancel", by))
         if asked and now and self._bound.sharing is None:
             self._handle.put_gates(self._bound.target)

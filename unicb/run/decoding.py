@@ -1,4 +1,4 @@
-"""Measure how long a pipeline takes from its last step to its return: decoding, mostly."""
+"""Measure how long a pipeline takes from its last step to its return, which is mostly decoding."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from unicb.run.loop import Loop, Outputs
 
 
 class Decoding:
-    """Measure for one call how long it takes after its last step, and tell the handle.
+    """Measure how long one call takes after its last step, and report that to the handle.
 
     Args:
-        handle: the binding's.
-        call: the call's number.
-        returned: called when a call has returned that somebody else makes, so that nobody calls
-            :meth:`stop`; a bound method, not kept alive. None for a call that unicb makes.
+        handle: the binding's handle.
+        call: the number of the call.
+        returned: a bound method, not kept alive, for a call that somebody else makes, so that
+            nobody calls :meth:`stop`: called when that call has returned. None for a call that
+            unicb makes.
     """
 
     def __init__(self, handle: Handle, call: int, returned: Callable[[], None] | None) -> None:
@@ -40,8 +41,8 @@ class Decoding:
         began: float,
         returned: weakref.WeakMethod[Callable[[], None]],
     ) -> None:
-        """Have the clock stopped when ``outputs`` dies: nobody tells when the call returns, but the
-        frame that has these dies with it."""
+        """Stop the clock when ``outputs`` is collected: nothing else shows that the call returns,
+        and the frame that holds ``outputs`` ends with the call."""
         handle, call = self._handle, self._call
 
         def died(_: object) -> None:

@@ -1,4 +1,4 @@
-"""Compute the denoised latents of a run's steps, when somebody asks for them."""
+"""Compute the denoised latents of a run's steps on request."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ if TYPE_CHECKING:
     from unicb.pipelines._around_step import AroundStep
     from unicb.run.run import Run
 
-#: Locals in which the pipelines' loops have what they hand to ``scheduler.step`` besides.
+#: Names of local variables with further arguments that loops hand to ``scheduler.step``.
 _STEP_ARGUMENTS = ("extra_step_kwargs", "eta")
 
 
 class RunDenoised:
-    """``RunDenoised`` estimates for each step of one run what its model takes the finished latents
-    to be.
+    """``RunDenoised`` estimates the finished latents (x0) from each step of one run.
 
-    What goes wrong with it costs no run: it is raised for those who ask.
+    An error in the estimate does not fail the run: it is raised to the caller that asks for it.
 
     Attributes:
         kind: how good the run's estimates are.
-        started_from: the latents that the loop's step begins with, as the callbacks have left
-            them; None if these are not known.
+        started_from: the latents with which the current step began, as the callbacks have left
+            them; None if not known.
         picture: what is decoded if the run is interrupted.
     """
 
@@ -39,14 +38,14 @@ class RunDenoised:
         self.picture: Picture = "denoised"
         self._run = run
         self._handed_back: Tensor | None = None
-        #: Whether the loop writes into one tensor in each step.
+        #: True if the loop writes its latents in place in each step.
         self._in_place = False
         self._estimate: DenoisedEstimate | None = None
         self._error: Exception | None = None
 
     def begin(self, timestep: Any, num_timesteps: int) -> bool:
-        """Begin: the first step of the run has ended, at this timestep. Returns whether each step
-        is to be noted."""
+        """Begin when the first step of the run has ended, at this timestep. Returns whether each
+        step has to be noted."""
         run = self._run
         try:
             self._in_place = writes_into_latents(type(run.pipeline))
@@ -78,7 +77,7 @@ class RunDenoised:
         return functools.partial(around.kept, loop_locals=self._run.loop_locals)
 
     def _blends_in_an_unknown(self) -> bool:
-        """Return whether the loop puts something into its latents that facts do not name."""
+        """Return whether the loop blends a picture into its latents that the facts do not name."""
         facts, around = self._run.target.facts, self._around
         known = facts is not None and facts.known_region
         return around is not None and not around.reshapes and not known
@@ -89,26 +88,26 @@ class RunDenoised:
         return None if scheduled is None else scheduled.around
 
     def begin_pass(self) -> None:
-        """Forget what the step before has left: nothing is known of what a pass's first step begins
-        with."""
+        """Forget the latents of the step before: it is not known with which latents a pass
+        begins."""
         self.started_from = self._handed_back = None
 
     def goes_on_with(self, latents: Tensor | None) -> None:
-        """Note the latents with which the loop begins its next step. Where the loop writes into one
-        tensor, a copy is kept."""
+        """Note the latents with which the loop begins its next step; if it writes them in place,
+        keep a copy."""
         self._handed_back = self.started_from = latents
         if self._in_place and self._estimate is not None and latents is not None:
             self.started_from = latents * 1.0
 
     def see(self, latents: Tensor | None) -> None:
-        """Find out whether the loop, whose step has ended with these handed over, writes into one
-        tensor."""
+        """Find out, from the latents handed over at a step's end, whether the loop writes them in
+        place."""
         if not self._in_place and latents is not None and latents is self._handed_back:
             self._in_place = True
-            self.started_from = None  # it has been written into
+            self.started_from = None  # the tensor was overwritten
 
     def note(self, handed: Mapping[str, Tensor]) -> None:
-        """Note that a step has ended, with these tensors handed over."""
+        """Note the tensors handed over at the end of a step."""
         latents = handed.get("latents")
         if self._estimate is not None and latents is not None:
             try:
@@ -123,10 +122,10 @@ class RunDenoised:
         Where the loop inpaints, the known region is the given picture's.
 
         Args:
-            latents: as the loop has handed them over.
+            latents: the latents as the loop has handed them over.
 
         Raises:
-            Exception: what has gone wrong with the estimate.
+            Exception: the error of the estimate.
         """
         if self._error is not None:
             raise self._error
@@ -138,14 +137,15 @@ class RunDenoised:
         else:
             index = self._run.index_in_pass
             lazy = estimate.between(self.started_from, latents, index)
-        # From two latents, x0 has the known region, unless that is clean from the first step on.
+        # x0 from two latents includes the known region, unless that is clean from the first step
+        # on.
         is_clean = self._around is not None and not self._around.reshapes
         if lazy is None or not (estimate.is_from_kept or is_clean):
             return lazy
         facts = self._run.target.facts
         if facts is None or not facts.known_region:
             return lazy
-        # What the loop puts back into the latents; the model guesses that.
+        # The loop puts the known region back into the latents; the model's x0 only guesses it.
         found = self._run.loop_locals(facts.known_region)
         mask, known = (found.get(name) for name in facts.known_region)
         if not (self._run.is_tensor(mask) and self._run.is_tensor(known)):
@@ -153,7 +153,7 @@ class RunDenoised:
         return lazy.with_known(known, mask)
 
     def compute(self, latents: Tensor | None) -> Tensor | None:
-        """Compute what :meth:`lazy` gives, in the latents' dtype."""
+        """Compute the denoised latents of :meth:`lazy`, in the latents' dtype."""
         lazy = self.lazy(latents)
         x0 = None if lazy is None else lazy.compute(*lazy.tensors)
         if x0 is None or latents is None or x0.dtype == latents.dtype:
@@ -162,11 +162,11 @@ class RunDenoised:
         return ops.from_numpy(ops.to_numpy(x0), latents)
 
     def put_into(self, outputs: dict[str, Tensor], handed: Mapping[str, Tensor]) -> None:
-        """Have the loop go on with the denoised latents, where there are such.
+        """Make the loop go on with the denoised latents, if they can be computed.
 
         Args:
-            outputs: what goes back into the loop.
-            handed: what the loop has handed over.
+            outputs: the tensors that go back into the loop, by name; changed here.
+            handed: the tensors that the loop has handed over, by name.
         """
         latents = handed.get("latents")
         try:
@@ -184,7 +184,7 @@ class RunDenoised:
 
     def forget(self) -> None:
         """Forget all tensors: the run is over."""
-        # The error's traceback has frames, and these have tensors.
+        # The error's traceback keeps frames and their tensors alive.
         self._estimate = self._error = self.started_from = self._handed_back = None
 
     def _fail(self, error: Exception) -> None:
@@ -192,6 +192,7 @@ class RunDenoised:
 
 
 def _step_arguments(found: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the other arguments that the loop hands to ``scheduler.step``, from its locals."""
+    """Return the further arguments that the loop hands to ``scheduler.step``, from its local
+    variables."""
     given = found.get("extra_step_kwargs")
     return given if isinstance(given, Mapping) else found

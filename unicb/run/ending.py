@@ -1,5 +1,4 @@
-"""End a run: undo what is to be undone, and tell who is to hear of it, once and whatever
-happens."""
+"""End a run exactly once, whatever errors occur: undo its changes, and notify its callbacks."""
 
 from __future__ import annotations
 
@@ -15,14 +14,14 @@ _UNDO_SECONDS = 10.0
 
 
 class Ending:
-    """An ending does what is to be done at the end of a run. Whatever one part raises, the others
-    are done too.
+    """An ending does what is necessary at the end of a run. If one part raises, the others are
+    still done.
 
     Attributes:
-        changes: undoes what the run has changed.
-        callbacks: tells those that have begun that the run is over; maybe before the rest.
-        begun: whether the end has begun.
-        outcome, error: how it has ended, and what ended it; None before that.
+        changes: functions that undo the run's changes.
+        callbacks: functions that notify the callbacks of the end; they may be called earlier.
+        begun: True once the end has begun.
+        outcome, error: how the run has ended, and the error that ended it; None before that.
     """
 
     def __init__(self) -> None:
@@ -35,25 +34,25 @@ class Ending:
         self._done = threading.Event()
 
     def begin(self) -> bool:
-        """Begin the end. Returns False if it has begun already, in this thread or another; then it
-        has ended in another one."""
+        """Begin the end. Returns False if it was begun before; if that was in another thread, the
+        end is over when this returns."""
         with self._lock:
             begun, self.begun = self.begun, True
             if not begun:
                 self._finisher = threading.get_ident()
-        # Who looks after a run from another thread may be about it: nothing is left on the
-        # pipeline when its call returns.
+        # Another thread may be ending the run: wait for it, so that nothing is left on the pipeline
+        # when its call returns.
         if begun and self._finisher != threading.get_ident():
             self._done.wait(_UNDO_SECONDS)
         return not begun
 
     def run(self, *then: Callable[[], None]) -> None:
-        """Undo, tell, and call each of ``then``."""
+        """Undo the changes, notify the callbacks, and call each of ``then``."""
         try:
             with self.changes:
                 self.callbacks.close()
         finally:
-            self.error = None  # its traceback has the frames of whoever made the call
+            self.error = None  # its traceback keeps the caller's frames alive
             self._done.set()
             with ExitStack() as rest:
                 for each in reversed(then):

@@ -1,8 +1,8 @@
-"""Notice the first call of a model in a pipeline's loop: there a run can begin before its first
+"""Notice the first call of a model in a pipeline's loop, so that a run can begin before its first
 step ends.
 
-A pipeline calls its callbacks at the end of steps only. But its loop cannot get through the first
-step without its denoiser, and the frame that calls it was given our callback.
+A pipeline calls its callbacks only at the end of steps. But its loop calls its denoiser in the
+first step, from a frame that was given our callback.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class FirstCalls:
     """Watch a pipeline's models for the first call in a loop, until removed.
 
     Args:
-        hooks: on the pipeline's models.
-        models: these.
-        begin: a bound method, not kept alive. It is called before each call of a model.
+        hooks: the call's hooks on the pipeline's models.
+        models: the models to watch.
+        begin: a bound method, held weakly, that is called before each call of a model.
     """
 
     def __init__(self, hooks: ModelHooks, models: Sequence[Any], begin: Callable[[], None]) -> None:
@@ -36,7 +36,7 @@ class FirstCalls:
             self._undo = undo.pop_all()
 
     def remove(self) -> None:
-        """Watch no longer. Idempotent."""
+        """Stop watching. Idempotent."""
         self._undo.close()
 
     def _before(self) -> None:
@@ -48,7 +48,7 @@ def models_to_watch(target: Target, owner: str) -> list[Any]:
     """Return the models whose first call begins a run. ``owner`` says in messages who needs that.
 
     Raises:
-        UnsupportedPipelineError: they are not known.
+        UnsupportedPipelineError: the pipeline's models are not known.
     """
     try:
         models = target.models or models_of(target.pipeline, target.guidance.facts)

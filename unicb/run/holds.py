@@ -1,10 +1,11 @@
-"""Hold attributes: a run changes them on an object that others use too, and only the run sees it.
+"""Hold attributes: a run changes them on an object that others use, too, and only the run sees the
+change.
 
 While an attribute is held, its object has a class of ours (see :mod:`unicb.given_classes`), in
-which the attribute asks who is calling.
+which the attribute's value depends on the caller.
 
-A compiled graph may have an attribute's value built in. The change of class makes it a graph for
-another object.
+A compiled graph may contain an attribute's value. The change of class makes the framework compile a
+new graph.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Owner(Protocol):
     """An owner says in whose calls an attribute is held."""
 
     def owns_current_call(self) -> bool:
-        """Return whether the current call is one of its own."""
+        """Return whether the current call belongs to this owner."""
 
 
 class Hold:
@@ -30,11 +31,12 @@ class Hold:
 
     def __init__(self, obj: Any, name: str, value: Any, owner: Owner) -> None:
         self._obj, self._name, self._is_ours = obj, name, owner.owns_current_call
-        #: What the run has. May be set.
+        #: The attribute's value in the run. May be set.
         self.value = value
 
     def release(self) -> None:
-        """Let go. Idempotent; from any thread, and in any order where there are several."""
+        """Release the attribute. Idempotent; may be called in any thread, and in any order among
+        several holds."""
         with lock:
             stacks = _stacks[self._name]
             there = stacks.get(id(self._obj), ())
@@ -48,16 +50,16 @@ class Hold:
 
 
 def hold(obj: Any, name: str, value: Any, owner: Owner) -> Hold:
-    """Have ``obj.name`` be ``value`` in calls of ``owner``, and what it is in all others.
+    """Make ``obj.name`` return ``value`` in calls of ``owner``, and its own value in all others.
 
-    Of several holds, the latest whose owner is calling answers. To set the attribute changes that
-    hold's value, or what is there without any hold if no owner is calling.
+    With several holds, the latest whose owner is calling gives the value. To set the attribute sets
+    that hold's value, or the object's own value if no owner is calling.
 
     Raises:
         AttributeError: ``obj`` has no such attribute.
-        TypeError: no class can be made from that of ``obj``, or be given to it; or the attribute is
-            a slot, of which a copy would have what the one who copies reads; or ``__call__``, which
-            is for hooks.
+        TypeError: the class of ``obj`` cannot be subclassed, or its ``__class__`` cannot be set; or
+            the attribute is a slot, whose held value a copy would keep; or it is ``__call__``,
+            which is for hooks.
     """
     if name == "__call__":
         raise TypeError(f"cannot hold the call of a {type(obj).__name__}: hook it")
@@ -73,7 +75,8 @@ def hold(obj: Any, name: str, value: Any, owner: Owner) -> Hold:
         try:
             put(obj, name, _Attribute)
         except Exception as error:
-            del stacks[id(obj)]  # there is none below: it would have had the same class
+            # There is no earlier hold: with its class, `put` would not have failed.
+            del stacks[id(obj)]
             raise TypeError(f"cannot hold {name!r} of a {type(obj).__name__}: {error}") from error
     if log.isEnabledFor(logging.DEBUG):
         log.debug("held: %s.%s", type(obj).__name__, name)
@@ -81,7 +84,7 @@ def hold(obj: Any, name: str, value: Any, owner: Owner) -> Hold:
 
 
 def unheld(obj: Any, name: str) -> Any:
-    """Return an object's attribute, as all those have it whose calls no hold answers."""
+    """Return the value that an object's attribute has without any hold."""
     for kind in type(obj).__mro__:
         attribute = kind.__dict__.get(name)
         if type(attribute) is _Attribute:
@@ -91,18 +94,19 @@ def unheld(obj: Any, name: str) -> Any:
     return getattr(obj, name)
 
 
-#: The holds by the attribute's name and the object's id, the latest first. A hold keeps its object.
+#: Holds by the attribute's name and the object's id, the latest first. A hold keeps its object
+#: alive.
 _stacks: dict[str, dict[int, tuple[Hold, ...]]] = {}
 
 
 class _Attribute:
-    """``_Attribute`` is an attribute of a class of ours, that answers by who is calling."""
+    """``_Attribute`` is an attribute of a class of ours whose value depends on the caller."""
 
     def __set_name__(self, front: type, name: str) -> None:
         self._front, self._name, self._stacks = front, name, _stacks[name]
         own: type = vars(front)[OWN]
         found = [vars(base)[name] for base in own.__mro__ if name in vars(base)][:1]
-        # A property or the like: it comes before the instance's dictionary.
+        # A data descriptor such as a property, which comes before the instance's dictionary.
         self._below: Any = next((one for one in found if hasattr(type(one), "__set__")), None)
 
     def answering(self, obj: Any) -> Hold | None:
@@ -115,7 +119,7 @@ class _Attribute:
     def __get__(self, obj: Any, kind: type) -> Any:
         if obj is None:
             return below(self._front, None, self._name)
-        # As in `answering`, whose call would be a quarter of the time that this takes.
+        # As in `answering`, repeated here because that call would take a quarter of the time.
         for one in self._stacks.get(id(obj), ()):
             if one._is_ours():
                 return one.value
@@ -126,16 +130,15 @@ class _Attribute:
         own: Any = getattr(obj, "__dict__", ())
         if self._below is None and self._name in own:
             return own[self._name]
-        # Where this finds nothing either, Python goes on to ask the class's own __getattr__.
+        # If this raises AttributeError, Python calls the class's own __getattr__.
         return below(self._front, obj, self._name)
 
-    # In this word, PyTorch's compiler is asked to leave a function alone: it must not build the
-    # answer for one caller into a graph for all.
+    # This attribute keeps PyTorch's compiler from building one caller's value into a graph for all.
     __get__._torchdynamo_disable = True  # type: ignore[attr-defined]
     unheld._torchdynamo_disable = True  # type: ignore[attr-defined]
 
     def __set__(self, obj: Any, value: Any) -> None:
-        """Set what is there without a hold: who is calling was asked before."""
+        """Set the object's own value; the front has already handled holds."""
         if self._below is None:
             vars(obj)[self._name] = value
         else:

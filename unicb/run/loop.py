@@ -1,13 +1,13 @@
-"""Tell which loop is calling, and whether it is still running.
+"""Find out which loop is calling, and whether it is still running.
 
-A pipeline tells its callbacks nothing of where a run ends: after an exception in its scheduler,
-or when a user presses Ctrl-C, nobody is called. What unicb leaves on a pipeline for the rest of
-a run must not outlive it, so a run is tied to the stack frame of its loop.
+A pipeline does not call its callbacks when a run ends by an exception or by Ctrl-C. Whatever unicb
+changes on a pipeline for a run must not outlive the run, so a run is tied to the stack frame of its
+loop.
 
-A frame is known by its ``id`` and its code only, never held: a frame that is held keeps all of its
-tensors. Such an id may be given out again once the frame is gone, even to a further call of the
-same loop, which is why a run also watches the dict that it handed to the loop (see ``run.py``):
-while that is alive, so is the frame.
+A frame is identified by its ``id`` and its code only, and never referred to, since that would keep
+all of its tensors alive. Python may give the id to another frame later, even to a further call of
+the same loop. So a run also watches the dict that it handed to the loop (see ``run.py``): while the
+dict is alive, so is the frame.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def code_of(pipeline_class: type) -> frozenset[CodeType]:
 
 
 class FrameId(NamedTuple):
-    """A frame's id tells it from all others that are there at the same time."""
+    """A frame's id distinguishes it from all other frames that exist at the same time."""
 
     number: int
     code: CodeType
@@ -48,8 +48,8 @@ def loop_frame_id(pipeline: Any, frame: FrameType) -> FrameId:
     """Return the id of the innermost frame, from ``frame`` outwards, that runs the pipeline's own
     code.
 
-    It is that of ``frame`` itself, or of the first outside of unicb, where none does, as when a
-    loop is a function outside the class.
+    If no frame does, as with a loop in a function outside the class, return the id of the first
+    frame outside of unicb.
     """
     codes = code_of(type(pipeline))
     outer: FrameType | None = frame
@@ -87,8 +87,8 @@ def pin_callers() -> None:
 
 
 def runs_code_of(pipeline_class: type, frame: FrameType | None) -> bool:
-    """Return whether ``frame``, or one that (directly or not) called it, runs the class's own
-    code."""
+    """Return whether ``frame``, or a frame that (directly or indirectly) called it, runs the
+    class's own code."""
     codes = code_of(pipeline_class)
     while frame is not None:
         if frame.f_code in codes:
@@ -113,8 +113,8 @@ def is_given_anywhere(callback: Callable[..., Any]) -> bool:
 
 
 def loop_frame_given(pipeline: Any, callback: Callable[..., Any]) -> FrameId | None:
-    """Return the id of the loop's frame that was given this callback and is calling us, as
-    :func:`loop_frame_id` finds it once it calls back; None if there is none."""
+    """Return the id of the loop's frame that was given this callback and is among our callers,
+    equal to the id that :func:`loop_frame_id` finds in the callback; None if there is none."""
     frame = _given(callback, sys._getframe(1))
     return None if frame is None else loop_frame_id(pipeline, frame)
 
@@ -126,7 +126,7 @@ def _given(
     says whether the frames are of this thread."""
     while frame is not None:
         if CALLBACK in frame.f_code.co_varnames:
-            # Another thread's may be reading its locals just now.
+            # Another thread's frame may be reading its locals at this moment.
             found = _locals_of(frame, [CALLBACK]) if ours else frame.f_locals
             if found.get(CALLBACK) == callback:
                 return frame
@@ -135,7 +135,7 @@ def _given(
 
 
 def loop_locals(frame_id: FrameId, names: Iterable[str]) -> dict[str, Any]:
-    """Return the values of the frame's locals by these names; it must be one of our callers."""
+    """Return the frame's local variables of these names; the frame must be one of our callers."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and id_of(frame) != frame_id:
         frame = frame.f_back
@@ -145,15 +145,15 @@ def loop_locals(frame_id: FrameId, names: Iterable[str]) -> dict[str, Any]:
 def _locals_of(frame: FrameType, names: Iterable[str]) -> dict[str, Any]:
     values = frame.f_locals
     found = {name: values[name] for name in names if name in values}
-    # Before Python 3.13 a function's frame makes a copy, and keeps it, with all of its tensors. A
-    # module's are no copy but its very names, and a loop may stand in a script itself.
+    # Before Python 3.13, f_locals of a function's frame is a copy that the frame keeps, with all
+    # tensors. For a module's frame it is no copy, and a loop may be in a script itself.
     if type(values) is dict and frame.f_code.co_flags & inspect.CO_OPTIMIZED:
         values.clear()
     return found
 
 
 def calls_us(frame_id: FrameId) -> bool:
-    """Return whether the frame is one of those that (directly or not) called this function."""
+    """Return whether the frame (directly or indirectly) called this function."""
     return _on_stack(frame_id, sys._getframe(1))
 
 
@@ -164,7 +164,7 @@ def runs_in_thread(frame_id: FrameId, thread_id: int) -> bool:
             outermost = _walk(frame_id, sys._current_frames().get(thread_id))
         if not isinstance(outermost, CodeType):
             return outermost
-        # A generator that has just been suspended has no callers, and we have seen nothing.
+        # A generator that was suspended just now has no callers, so the frame was not seen.
 
 
 def _on_stack(frame_id: FrameId, frame: FrameType | None) -> bool:
@@ -172,8 +172,8 @@ def _on_stack(frame_id: FrameId, frame: FrameType | None) -> bool:
 
 
 def _walk(frame_id: FrameId, frame: FrameType | None) -> bool | CodeType:
-    """Return whether the frame is among these; if not, and the outermost one is a generator's, its
-    code."""
+    """Return whether the frame is ``frame`` or one of its callers; if not, and the outermost one is
+    a generator's, return that generator's code."""
     code: CodeType | None = None
     while frame is not None:
         code = frame.f_code
@@ -184,37 +184,38 @@ def _walk(frame_id: FrameId, frame: FrameType | None) -> bool | CodeType:
 
 
 class Outputs(dict[str, Tensor]):
-    """``Outputs`` go back into the loop: a dict whose end can be noticed.
+    """``Outputs`` is the dict that goes back into the loop, and can be referred to weakly.
 
-    Loops keep it in a local from one step end to the next, so it dies when the loop does.
+    Loops keep it in a local variable from one step's end to the next, so it dies when the loop
+    ends.
     """
 
     __slots__ = ("__weakref__",)
 
 
 class Loop(Protocol):
-    """``Loop`` is the loop of a run: which it is, and whether it is still there."""
+    """``Loop`` identifies the loop of a run, and knows whether it is still running."""
 
     frame_id: FrameId
-    #: Whether it does not keep what it gets back, so that its end cannot be noticed.
+    #: True if the loop does not keep the dict that it gets back, so that its end cannot be noticed.
     lets_go: bool
 
     def is_calling(self) -> bool:
-        """Return whether the loop is among our callers, and no call of another pipeline is
+        """Return whether the loop is among our callers, with no call of another pipeline in
         between."""
 
     def is_executing(self) -> bool:
         """Return whether the loop has not ended."""
 
     def handed(self, outputs: Outputs) -> None:
-        """Note that the loop has got these back at a step's end."""
+        """Note the dict that the loop got back at a step's end."""
 
     def forget(self) -> None:
-        """Forget what is kept: the run is over."""
+        """Forget all references: the run is over."""
 
 
 class ScopedLoop:
-    """A scoped loop runs in a call that unicb makes itself, which knows when that ends."""
+    """A scoped loop runs in a call that unicb makes itself, so that its end is known."""
 
     def __init__(self, frame_id: FrameId, scope: Scope) -> None:
         self.frame_id = frame_id
@@ -228,19 +229,18 @@ class ScopedLoop:
         return self._scope.is_open
 
     def handed(self, outputs: Outputs) -> None:
-        """Do nothing: the scope tells of the loop's end."""
+        """Do nothing: the scope shows the loop's end."""
 
     def forget(self) -> None:
         """Do nothing: nothing is kept."""
 
 
 class WatchedLoop:
-    """A watched loop runs in a call that somebody else makes: nobody tells when it ends, so it is
-    watched.
+    """A watched loop runs in a call that the user makes, whose end unicb has to notice by itself.
 
     Args:
-        frame_id: its frame, in the thread that is running.
-        ended: called when the loop is seen to have ended otherwise than by its last step.
+        frame_id: the id of the loop's frame, in the current thread.
+        ended: called when the loop is found to have ended other than by its last step.
     """
 
     def __init__(self, frame_id: FrameId, ended: Callable[[], None]) -> None:
@@ -268,5 +268,5 @@ class WatchedLoop:
             self._ended()
 
     def forget(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         self._outputs = self._ended = None

@@ -18,7 +18,7 @@ from unicb.run.rounds import rounds_of
 from unicb.run.scope import Scope, innermost
 from unicb.run.through_blocks import or_through_blocks
 
-#: The local in which a loop block has the state of the whole pipeline.
+#: Name of a loop block's local variable with the state of the whole pipeline.
 _PIPELINE_STATE = "state"
 
 
@@ -26,9 +26,9 @@ class BlockStep:
     """``BlockStep`` is one step of a loop block.
 
     Attributes:
-        state: of the block, which its inner blocks change.
-        frame_id: of the block's loop.
-        num_timesteps: how many steps it takes.
+        state: the block's state, which its inner blocks change.
+        frame_id: the id of the frame of the block's loop.
+        num_timesteps: number of steps that the loop takes.
     """
 
     def __init__(self, frame_id: FrameId, num_timesteps: int) -> None:
@@ -40,8 +40,8 @@ class BlockStep:
         return self.frame_id.number == id(frame) and self.frame_id.code is frame.f_code
 
     def values(self, names: Sequence[str]) -> dict[str, Any]:
-        """Return what the block has by these names: in its state, or in its locals, or in the state
-        of the whole pipeline."""
+        """Return the block's values of these names: from its state, else its local variables, else
+        the state of the whole pipeline."""
         found = {name: value for name in names if (value := _read(self.state, name)) is not None}
         missing = [name for name in names if name not in found]
         if missing:
@@ -55,16 +55,16 @@ class BlockStep:
 
 
 class LoopStepSource:
-    """A step has ended where a loop block's ``loop_step`` returns: what is in the block's state
-    then is what callbacks get, and what they make of it is what the loop goes on with.
+    """A step ends when a loop block's ``loop_step`` returns: callbacks get the tensors in the
+    block's state, and the loop goes on with what they return.
 
     Args:
-        bound: the pipeline and its callbacks.
-        loops: of the pipeline.
-        call: hears of each step's end.
-        handle: the binding's.
-        scope: of the call; steps of others pass.
-        names: of the tensors that callbacks are handed.
+        bound: the pipeline, with unicb's facts about it, and the callbacks.
+        loops: the pipeline's loops.
+        call: called at each step's end.
+        handle: the binding's handle.
+        scope: the scope of the call; steps in other scopes are ignored.
+        names: names of the tensors that callbacks get.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class LoopStepSource:
         self._target = bound.target
         self._call, self._handle, self._scope = call, handle, scope
         self._holds: list[Hold] = []
-        #: Whether anybody waits for a loop's first step to begin.
+        #: True if something has to be done before a loop's first step.
         self._is_awaited = False
 
     def start(self) -> dict[str, Any]:
@@ -102,8 +102,8 @@ class LoopStepSource:
         return not in_callback and innermost() is self._scope
 
     def _step(self, block: Any, components: Any, state: Any, **kwargs: Any) -> tuple[Any, Any]:
-        """Stand in for ``block.loop_step``: the loop calls this in its place."""
-        below = unheld(block, LOOP_STEP)  # without what this run holds, such as this
+        """Replace ``block.loop_step`` in the loop's calls."""
+        below = unheld(block, LOOP_STEP)  # the block's own, not this run's replacement
         pipeline = self._target.pipeline
         if components is not pipeline:
             return cast(tuple[Any, Any], below(components, state, **kwargs))
@@ -130,7 +130,7 @@ class LoopStepSource:
         return components, state
 
     def _begin(self, frame: FrameType) -> BlockStep:
-        """Begin the first step of a loop. The loop's rounds are counted once."""
+        """Begin the first step of a loop, and count the loop's rounds once."""
         step = self._target.block_step = BlockStep(id_of(frame), rounds_of(frame))
         return step
 
@@ -140,7 +140,7 @@ def _read(state: Any, name: str) -> Any:
 
 
 def _write(state: Any, name: str, before: Any, value: Any) -> None:
-    """Have the state hold another value by this name: itself, and in the groups that it holds."""
+    """Replace the value of this name in the state, and in the groups inside the state."""
     set_value = getattr(state, "set", None)
     if callable(set_value):
         set_value(name, value)
@@ -152,7 +152,8 @@ def _write(state: Any, name: str, before: Any, value: Any) -> None:
 
 
 def _groups(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the dicts in these, and in those: a state has tensors once more in what it hands on."""
+    """Yield the dicts inside these values, recursively: a state has its tensors a second time in
+    such groups."""
     for value in values.values():
         if isinstance(value, dict):
             yield value

@@ -1,7 +1,8 @@
-"""Keep the hooks that a call of a pipeline has on the pipeline's models: one on each.
+"""Keep one hook on each of a pipeline's models for a call of the pipeline.
 
-That one asks what is to be done when the model is called. So what is put on a model in the moment
-before a call answers that call, too, and who comes first does not hang on who was put first.
+When the model is called, that hook runs all functions registered at that moment. So a function
+registered just before a call is part of it, and the order does not depend on the order of
+registration.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ Remove: TypeAlias = Callable[[], None]
 
 
 class Hooked:
-    """``Hooked`` does what is to be done when one model is called."""
+    """``Hooked`` runs the registered functions when one model is called."""
 
     def __init__(self) -> None:
-        # Replaced as a whole: a call in another thread may be going through one.
+        # Replaced as a whole, since a call in another thread may be iterating over the old tuple.
         self.before: tuple[Callable[[], None], ...] = ()
         self.inner: tuple[Around, ...] = ()
         self.outer: tuple[Around, ...] = ()
 
     def has_any(self) -> bool:
-        """Return whether there is anything to do."""
+        """Return whether any function is registered."""
         return bool(self.before or self.inner or self.outer)
 
     def __call__(
@@ -41,10 +42,10 @@ class Hooked:
 
 
 class ModelHooks:
-    """``ModelHooks`` does what one call of a pipeline does to its models' calls.
+    """``ModelHooks`` registers what one call of a pipeline does in its models' calls.
 
     Args:
-        backend: of the pipeline's framework.
+        backend: the backend of the pipeline's framework.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -53,15 +54,16 @@ class ModelHooks:
         self._lock = threading.Lock()
 
     def hook(self, model: Any, around: Around, *, outermost: bool = False) -> Remove:
-        """Have ``around(call, args, kwargs)`` answer every call of a model, as in
-        :meth:`unicb.Backend.hook`. Of several, the latest is outermost, but for those that are to
-        be outermost anyway. Returns a function that takes it away. Idempotent.
+        """Let ``around(call, args, kwargs)`` answer every call of a model, as in
+        :meth:`unicb.Backend.hook`. Several hooks nest, the latest outermost, except that those with
+        ``outermost`` are outside of all others. Returns a function that removes the hook, which is
+        idempotent.
         """
         return self._add(model, "outer" if outermost else "inner", around)
 
     def before(self, model: Any, act: Callable[[], None]) -> Remove:
-        """Have ``act()`` called before every call of a model. What it puts on that model answers
-        the call. Returns a function that ends it. Idempotent."""
+        """Call ``act()`` before every call of a model; hooks that it puts on the model take part in
+        that call. Returns a function that ends this, which is idempotent."""
         return self._add(model, "before", act)
 
     def _add(self, model: Any, place: str, what: Callable[..., Any]) -> Remove:

@@ -1,4 +1,4 @@
-"""The pipeline's own progress bar, which is not shown beside a callback's."""
+"""Hide the pipeline's own progress bar while a callback shows one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from unicb.pipelines.target import Target
 from unicb.run.holds import Hold, Owner, hold
 
-#: In which diffusers' pipelines and loop blocks have what they hand on to tqdm.
+#: Attribute of diffusers' pipelines and loop blocks with their arguments for tqdm.
 _CONFIG = "_progress_bar_config"
 
 
 def hide_bar(target: Target, owner: Owner) -> Callable[[], None]:
-    """Have the pipeline show no progress bar in the owner's calls; returns what ends that.
-    Idempotent."""
+    """Hide the pipeline's progress bar in the owner's calls; return a function that shows it again,
+    which is idempotent."""
     hidden = [_Hidden(one, owner) for one in _with_bars(target)]
 
     def release() -> None:
@@ -25,7 +25,7 @@ def hide_bar(target: Target, owner: Owner) -> Callable[[], None]:
 
 
 def _with_bars(target: Target) -> Iterator[Any]:
-    """Yield what shows a bar: the pipeline; of a modular one, its loop blocks."""
+    """Yield the objects that show a bar: the pipeline, or a modular pipeline's loop blocks."""
     loops = () if target.modular is None else target.modular.loops
     for one in (target.pipeline, *loops):
         if callable(getattr(one, "progress_bar", None)):
@@ -40,11 +40,11 @@ class _Hidden:
         config = getattr(obj, _CONFIG, None)
         try:
             if config is None:
-                config = self._made = {}  # as it does itself when it shows the first
+                config = self._made = {}  # as the pipeline does when it shows its first bar
                 setattr(obj, _CONFIG, config)
             self._hold = hold(obj, _CONFIG, {**config, "disable": True}, owner)
         except (AttributeError, TypeError):
-            pass  # of another kind: two bars are no reason to refuse a run
+            pass  # another kind of object: two bars are no reason to refuse a run
 
     def release(self) -> None:
         if self._hold is not None:

@@ -1,4 +1,4 @@
-"""A record holds what is noted of a run, for its report and for the log: numbers and words only."""
+"""Note numbers and words about a run, for its report and for the log."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("unicb")
 
-#: What each callback says of a run, by its name.
+#: Each callback's entries about a run, by the callback's name.
 Notes: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 _LONGEST_ERROR = 200
 
 
 class Stop(NamedTuple):
-    """A stop says who has ended a run early, and where.
+    """A stop says who ended a run early, and after which step.
 
     Attributes:
-        by: a callback's name; or ``interrupt()``, ``cancel()``, ``Ctrl-C`` and the like, where it
-            was asked for from outside.
+        by: a callback's name; or ``interrupt()``, ``cancel()``, ``Ctrl-C`` and the like, if the
+            request came from outside the run.
         after_step: index of the last step that had ended, from 0; -1 if none had.
     """
 
@@ -34,11 +34,11 @@ class Stop(NamedTuple):
 
 
 class CutSpan(NamedTuple):
-    """Steps in which guidance was cut.
+    """A span of steps in which guidance was cut.
 
     Attributes:
-        after_step: the first of them comes after this one; -1 for a cut from the first step on.
-        until_step: index of the last of them; None: to the end.
+        after_step: index of the step before the span; -1 for a cut from the first step on.
+        until_step: index of the span's last step; None: the run's last.
     """
 
     after_step: int
@@ -46,12 +46,12 @@ class CutSpan(NamedTuple):
 
 
 class RowCount:
-    """The denoiser's rows in the steps in which guidance is cut.
+    """Count the denoiser's rows in the steps in which guidance is cut.
 
     Attributes:
-        computed: how many the denoiser was called with.
-        whole: how many the loop has got, as without the cut.
-        steps: in how many steps.
+        computed: number of rows that the denoiser computed.
+        whole: number of rows that it would have computed without the cut.
+        steps: number of steps in which guidance was cut.
     """
 
     def __init__(self) -> None:
@@ -59,31 +59,31 @@ class RowCount:
         self._at_step = 0
 
     def step_end(self) -> None:
-        """A step has ended in which guidance was cut, or was to be."""
+        """A step with a cut, or with a cut that had no effect, has ended."""
         self.steps += self.whole > self._at_step
         self._at_step = self.whole
 
     def saved(self, steps: int) -> float:
-        """Return the share of the rows of so many steps that were not computed: as if each of them
-        took as many, without a cut, as those in which there was one."""
+        """Return the share, in 0..1, of the rows of this many steps that were not computed,
+        assuming that every step would have as many rows without a cut as the cut steps."""
         if not self.steps or not steps:
             return 0.0
         return (self.whole - self.computed) * self.steps / (self.whole * steps)
 
 
 class Record:
-    """A record holds what is noted of one run. It keeps no tensor, and no frame; and the run only
+    """A record holds notes about one run. It refers to no tensor and no frame, and to the run only
     until its end.
 
     Args:
-        name: of the pipeline's class.
+        name: name of the pipeline's class.
         called_at: when the pipeline was called, in seconds on ``time.monotonic``'s clock.
-        notes: asks the callbacks what they have to say of the run so far.
+        notes: returns the callbacks' entries about the run so far.
     """
 
     def __init__(self, name: str, called_at: float, notes: Callable[[], Notes]) -> None:
         self.name, self.called_at = name, called_at
-        #: When each step has ended, on that clock.
+        #: When each step ended, on the same clock.
         self.step_ends: list[float] = []
         self.num_timesteps = 0
         self.stop: Stop | None = None
@@ -92,20 +92,20 @@ class Record:
         self.warnings: list[str] = []
         self.outcome: Outcome | None = None
         self.error: str | None = None
-        #: From the last step's end to the call's return.
+        #: Seconds from the last step's end to the call's return; None if not known.
         self.decode_seconds: float | None = None
         self._notes: Callable[[], Notes] | Notes = notes
-        #: After which step a cut was asked for that has left nothing out so far.
+        #: Index of the step after which a cut was requested that has left nothing out yet; or None.
         self._asked_after: int | None = None
 
     @property
     def notes(self) -> Notes:
-        """Return what the callbacks say of the run."""
+        """Return the callbacks' entries about the run."""
         notes = self._notes
         return notes() if callable(notes) else notes
 
     def stopped(self, by: str, after_step: int) -> None:
-        """Note who ends the run early; the first who does counts."""
+        """Note who ends the run early; only the first call counts."""
         if self.stop is None:
             self.stop = Stop(by, after_step)
             if log.isEnabledFor(logging.DEBUG):
@@ -113,15 +113,15 @@ class Record:
                 log.debug("%s: stopped %s by %s", self.name, where, by)
 
     def cut(self, after_step: int) -> None:
-        """Note that guidance is to be cut from the next step on; once that leaves something out, it
-        is among :attr:`cuts`."""
+        """Note that guidance is to be cut from the next step on; the cut is added to :attr:`cuts`
+        once it leaves something out."""
         self._asked_after = after_step
 
     def restored(self, after_step: int) -> None:
-        """Note that guidance is back from the next step on."""
+        """Note that guidance is restored from the next step on."""
         asked_after, self._asked_after = self._asked_after, None
         if asked_after is not None or after_step + 1 >= self.num_timesteps:
-            return  # there was nothing to cut; or there is no next step
+            return  # the cut had no effect, or there is no next step
         self.cuts[-1] = CutSpan(self.cuts[-1].after_step, after_step)
         if log.isEnabledFor(logging.DEBUG):
             log.debug(
@@ -129,13 +129,13 @@ class Record:
             )
 
     def called(self, model: str, computed: int, whole: int, unit: str = "rows") -> None:
-        """Note a call of a denoiser, or a step's calls, while guidance is cut.
+        """Note one call of a denoiser, or all calls of a step, while guidance is cut.
 
         Args:
-            model: the name that the pipeline has for it.
-            computed: rows that it was called with.
-            whole: rows that the loop gets of it.
-            unit: what is counted, for the log.
+            model: the pipeline's name for the denoiser.
+            computed: number of units, such as rows, that it computed.
+            whole: number of units that it would have computed without the cut.
+            unit: the unit, for the log.
         """
         self.rows.computed += computed
         self.rows.whole += whole
@@ -154,7 +154,7 @@ class Record:
         self.warnings.append(message)
 
     def ended(self, outcome: Outcome, error: BaseException | None) -> None:
-        """Note how the run has ended, the first time it is said."""
+        """Note how the run has ended; only the first call counts."""
         if self.outcome is not None:
             return
         self.outcome = outcome
@@ -166,7 +166,7 @@ class Record:
             log.debug("%s: run %s after %s%s", self.name, outcome, steps, why)
 
     def close(self) -> None:
-        """Have the callbacks say for the last time what there is to say. Idempotent."""
+        """Collect the callbacks' entries for the last time. Idempotent."""
         self._notes = self.notes
 
 
@@ -188,6 +188,6 @@ def notes_of(run: Run, callbacks: Sequence[tuple[Callback, Sequence[str]]]) -> N
 
 
 def in_a_line(error: BaseException) -> str:
-    """Return the error's class and the first line of what it says."""
+    """Return the error's class and the first line of its message."""
     text = f"{type(error).__name__}: {error}".splitlines()[0]
     return text if len(text) <= _LONGEST_ERROR else text[: _LONGEST_ERROR - 1] + "…"

@@ -1,4 +1,4 @@
-"""Count the rounds of a loop that somebody wrote by hand: the length of what it goes over."""
+"""Count the rounds of a loop that the user wrote: the length of what its ``for`` iterates over."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NOTHING = object()
 
 
 def note_rounds(target: Target, frame: FrameType) -> None:
-    """Note how many rounds a loop of somebody's own has: a pass begins in this frame."""
+    """Note how many rounds a user's own loop has, when a pass begins in this frame."""
     loop = target.pipeline
     if isinstance(loop, Loop):
         loop.num_timesteps = rounds_of(frame) if loop.said is None else loop.said
@@ -34,11 +34,11 @@ def stepping_frame(frame: FrameType | None) -> FrameType | None:
 
 
 def rounds_of(frame: FrameType) -> int:
-    """Return the number of rounds of the innermost ``for`` that the frame is in. What it goes over
-    is found by its name, and asked for its length alone.
+    """Return the number of rounds of the innermost ``for`` that the frame is in: the length of what
+    it iterates over, which is found by its name.
 
     Raises:
-        UnsupportedPipelineError: the code does not say.
+        UnsupportedPipelineError: the code does not show what that is, or it has no length.
     """
     found = _value(_goes_over(frame), frame)
     try:
@@ -56,7 +56,7 @@ def _goes_over(frame: FrameType) -> ast.expr | None:
 
 
 def _value(node: ast.expr | None, frame: FrameType) -> Any:
-    """Evaluate a name in the frame, or an attribute or a slice of it."""
+    """Evaluate a name in the frame, or an attribute or slice of one."""
     if isinstance(node, ast.Attribute):
         return getattr(_value(node.value, frame), node.attr, _NOTHING)
     if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice):
@@ -71,7 +71,7 @@ def _value(node: ast.expr | None, frame: FrameType) -> Any:
         value = _value(node.operand, frame)
         return -value if isinstance(value, int) else _NOTHING
     if isinstance(node, ast.Name):
-        # Not by the frame itself, which would keep a copy of its locals, with all their tensors.
+        # Not from f_locals: the frame would keep a copy of its locals, with all tensors.
         found = loop_locals(id_of(frame), [node.id])
         return found.get(node.id, frame.f_globals.get(node.id, _NOTHING))
     return _NOTHING

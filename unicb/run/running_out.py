@@ -1,4 +1,4 @@
-"""Stop a loop whose run is over for its callbacks, or let it run out."""
+"""Stop a loop by its interrupt flag, or let it run to its end without computing."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class RunningOut:
-    """Stop a loop: by its interrupt flag, or where it reads none, by making the rest of it do
-    nothing.
+    """Stop a loop: by its interrupt flag; or, if it reads none, by making its remaining steps
+    compute nothing.
 
     Attributes:
-        interrupted: whether no further step is to be computed.
+        interrupted: True if no further step is to be computed.
 
     Args:
-        target: whose loop it is.
+        target: the pipeline of the loop.
         owner: the run.
     """
 
@@ -47,41 +47,42 @@ class RunningOut:
         self.interrupted = True
 
     def watch(self) -> None:
-        """Look on from the first step's end, where a stop would need it."""
+        """Start to record the models' outputs at the first step's end, if a stop would need
+        them."""
         target = self._target
         if target.modular is not None or stops_by_flag(target.pipeline) or not target.models:
             return
         try:
             self._replay = Replay(target.pipeline, target.models, self._owner)
         except UnsupportedPipelineError:
-            return  # a model that cannot be hooked: whoever asks for a stop is told so
+            return  # a model cannot be hooked: a request to stop raises an error that says so
         self._owner.on_finish(self._replay.remove)
 
     @property
     def is_on(self) -> bool:
-        """Return whether the run was stopped, and its loop goes on all the same."""
+        """Return whether the run was stopped and its loop still goes on."""
         return self._stopped_with is not None
 
     def stop(self, outputs: Mapping[str, Tensor]) -> None:
-        """Stop the run at a step's end, with these handed back. There is nothing to do where the
-        loop ends by its flag."""
+        """Stop the run at a step's end, at which the loop got back ``outputs``. Nothing is to be
+        done for a loop that reads the flag."""
         if self._target.modular is not None:
-            self._stopped_with = dict(outputs)  # its steps are left out
+            self._stopped_with = dict(outputs)  # what further steps hand back unchanged
         if self._replay is not None:
             self._stopped_with = dict(outputs)
             self._replay.stopped = True
 
     def outputs(self, tensors: Mapping[str, Tensor]) -> Outputs:
-        """Return what goes back into the loop at a further step's end: the tensors stay what they
-        were."""
+        """Return what goes back into the loop at the end of a further step: the tensors of the
+        stop."""
         assert self._stopped_with is not None
         for name, tensor in tensors.items():
-            # A loop may go on to another resolution: its own are of the size that it expects.
+            # A loop may have gone on to another resolution, and needs its own tensors of that size.
             shapes = [getattr(x, "shape", None) for x in (tensor, self._stopped_with.get(name))]
             if shapes[0] != shapes[1]:
                 self._stopped_with[name] = tensor
         return Outputs({name: self._stopped_with[name] for name in tensors})
 
     def forget(self) -> None:
-        """Forget what is kept: the run is over."""
+        """Forget all tensors: the run is over."""
         self._stopped_with = None

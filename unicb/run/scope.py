@@ -1,5 +1,4 @@
-"""Tell whose call the running code is in: the innermost call of its context. The innermost call of
-the context that is running."""
+"""Find the innermost call of a pipeline in the context that is running."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ class Scope:
     end.
 
     Attributes:
-        is_open: whether the call has not ended.
+        is_open: True until the call has ended.
     """
 
     __slots__ = ("is_open",)
@@ -23,7 +22,7 @@ class Scope:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Make the calls in the block this scope's, but for those of scopes inside it."""
+        """Assign the calls in the block to this scope, except those in scopes inside it."""
         token = _innermost.set(self)
         try:
             yield
@@ -35,5 +34,5 @@ _innermost: ContextVar[Scope | None] = ContextVar("unicb_innermost_scope", defau
 
 
 def innermost() -> Scope | None:
-    """Return the scope that the calling context is in; None outside of all."""
+    """Return the innermost scope of the current context; None outside of all scopes."""
     return _innermost.get()

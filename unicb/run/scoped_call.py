@@ -1,4 +1,4 @@
-"""Make a call of a pipeline here, where it begins and ends."""
+"""Call a pipeline from unicb itself, so that the call's beginning and end are known."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def call_in_scope(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    """Call the pipeline, and end what the call has begun. Returns what it returns; where that is a
-    generator, one that does the same.
+    """Call the pipeline, end the run after it, and return the pipeline's result; a generator is
+    wrapped, so that the run ends with it.
 
     Args:
-        tensors: names of those that the loop is asked for.
+        tensors: names of the tensors to ask the loop for.
 
     Raises:
-        GenerationCancelled: the call was cancelled, before it or during it.
-        UnsupportedPipelineError: it was given texts, and the pipeline has no tokenizer.
+        GenerationCancelled: the call was cancelled, before it began or during it.
+        UnsupportedPipelineError: the call has texts as prompts, and the pipeline has no tokenizer.
         Exception: whatever the pipeline's call raises.
     """
     opened = _Opened.of(bound, handle, lease, tensors, sigint)
@@ -59,10 +59,10 @@ def call_in_scope(
 def block_in_scope(
     bound: Bound, handle: Handle, lease: Lease, tensors: list[str], sigint: Sigint
 ) -> Iterator[None]:
-    """Run a loop of one's own in the block, as a pipeline's runs in its call.
+    """Open a block in which a user's own loop runs like a pipeline's in its call.
 
     Raises:
-        GenerationCancelled: it was cancelled, before it or during it.
+        GenerationCancelled: the run was cancelled, before the block or in it.
     """
     opened = _Opened.of(bound, handle, lease, tensors, sigint)
     try:
@@ -83,7 +83,7 @@ def _called(bound: Bound, handle: Handle, sigint: Sigint, scope: Scope) -> Call:
 
 
 def call_of(bound: Bound, handle: Handle, sigint: Sigint, scope: Scope | None) -> Call:
-    """Return what hears of the ends of steps; see :class:`Call`."""
+    """Return the object that is called at the end of each step; see :class:`Call`."""
     if bound.sharing is None:
         return Call(bound, handle, sigint, scope)
     from unicb.run.shared_call import SharedCall
@@ -92,7 +92,7 @@ def call_of(bound: Bound, handle: Handle, sigint: Sigint, scope: Scope | None) -
 
 
 def _tell_ranks(bound: Bound, error: BaseException) -> None:
-    """Have those that share the runs know that there is no call, for this error."""
+    """Tell the ranks that share the runs that the call failed with this error."""
     if bound.sharing is not None:
         from unicb.run.shared_call import leave_before
 
@@ -100,7 +100,7 @@ def _tell_ranks(bound: Bound, error: BaseException) -> None:
 
 
 class _Opened:
-    """``_Opened`` is a call under way, and what is to be ended with it."""
+    """``_Opened`` is a call under way, with the objects that end with it."""
 
     def __init__(self, scope: Scope, call: Call, source: Source, lease: Lease) -> None:
         self.scope, self.call, self.source, self._lease = scope, call, source, lease
@@ -109,7 +109,8 @@ class _Opened:
     def of(
         cls, bound: Bound, handle: Handle, lease: Lease, tensors: list[str], sigint: Sigint
     ) -> Self:
-        """Begin a call. Raises what waiting for others, or what the callbacks need, raises."""
+        """Begin a call. Raises the errors of waiting for the pipeline, and of the callbacks'
+        preparations."""
         scope = Scope()
         call: Call | None = None
         try:
@@ -131,7 +132,7 @@ class _Opened:
     def end(self, error: BaseException | None) -> None:
         """End the call, with this error or without any."""
         if not self.scope.is_open:
-            return  # a generator that is closed once more; the handle may be another call's by now
+            return  # a generator closed again; the handle may belong to another call by now
         self.scope.is_open = False
         try:
             self.call.end(error)
@@ -141,7 +142,7 @@ class _Opened:
 
 
 class _Generated(Generator[Any, Any, Any]):
-    """``_Generated`` is the generator that a pipeline's call has returned, each of whose parts is
+    """``_Generated`` wraps the generator that a pipeline's call returned, and runs each part of it
     in the scope."""
 
     def __init__(self, generator: Generator[Any, Any, Any], opened: _Opened) -> None:

@@ -1,4 +1,4 @@
-"""A call of a pipeline whose runs are shared with other ranks."""
+"""Call a pipeline whose runs are shared with other ranks."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from unicb.run.votes import Word
 
 
 class SharedCall(Call):
-    """Stand for the callbacks of a pipeline at a step's end, on each of the ranks.
+    """Act as the pipeline's callback at the end of each step, on every rank.
 
     Args:
         bound, handle, sigint, scope: as for :class:`Call`.
-        sharing: with whom.
+        sharing: how the runs are shared, and with which ranks.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class SharedCall(Call):
 
 
 def leave_before(sharing: Sharing, error: BaseException) -> None:
-    """Tell the other ranks that there is no run on this one, for this error."""
+    """Tell the other ranks that this rank has no run because of this error."""
     if isinstance(error, GenerationCancelled):
         word, text = Word.CANCEL, ""
     else:

@@ -1,4 +1,4 @@
-"""A run that several ranks share: what one of them wants is done where all have agreed on it."""
+"""Run on several ranks together: a request of one rank takes effect when all have agreed on it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from unicb.step import Picture, Step
 
 
 class _Guarded(Callback):
-    """A callback of which an error is kept, until all ranks have agreed on it. It is not called any
-    more; the others are, for what they do may take all ranks."""
+    """Wrap a callback whose error is kept until all ranks have agreed on it. After an error it is
+    not called again; other callbacks are, because they may need all ranks."""
 
     def __init__(self, callback: Callback, failed: Callable[[BaseException, str], None]) -> None:
         self._callback, self._failed = callback, failed
@@ -65,12 +65,12 @@ class _Guarded(Callback):
 
 
 class SharedRun(Run):
-    """A run of which each rank has its own part.
+    """A run that several ranks share; each rank has an object for its part.
 
     Args:
         bound, make_loop, times, hooks: as for :class:`Run`.
-        sharing: with whom.
-        asked: gives what is asked of the run.
+        sharing: how the run is shared, and with which ranks.
+        asked: returns the request, if any, that was made of the run.
     """
 
     def __init__(
@@ -88,15 +88,15 @@ class SharedRun(Run):
         super().__init__(bound._replace(callbacks=callbacks, early=early), make_loop, times, hooks)
         self.agreement = Agreement(sharing)
         self._sharing, self._asked = sharing, asked
-        #: The first error of a callback, and what to tell the others of it.
+        #: The first error of a callback, and the text about it for the other ranks.
         self.held: BaseException | None = None
         self._text = ""
-        #: What a callback wants decoded, where one has interrupted the run.
+        #: The picture that a callback wants decoded, if one has interrupted the run.
         self._wish: Picture | None = None
-        #: The latents that it has written as it did so.
+        #: The latents that this callback wrote at the same step.
         self._kept: Tensor | None = None
         self._is_settling = False
-        #: Who has asked for the run's end on this rank.
+        #: Who asked for the run's end on this rank.
         self._by = ""
 
     def _hold(self, error: BaseException, text: str) -> None:
@@ -107,7 +107,7 @@ class SharedRun(Run):
     # What this rank says, and what all say.
 
     def own(self, is_last: bool) -> Own:
-        """Return what this rank has to say; ``is_last``: whether it is asked for the last time."""
+        """Return this rank's vote; ``is_last`` is True for the last vote of the run."""
         request = self._asked(is_last)
         if request is not None:
             self._by = self._by or request.by
@@ -127,8 +127,8 @@ class SharedRun(Run):
         not to end in an error; None: the loop goes on, or ends as it does.
 
         Raises:
-            RankError: a rank has failed, is gone, or is doing something else.
-            Exception: what a callback has raised on this rank.
+            RankError: a rank has failed, has ended, or is at another point of the run.
+            Exception: an error of a callback on this rank.
         """
         last = self.next_index is None
         found = self.agreement.step_end(self.own, self.index, self.num_timesteps, last)
@@ -139,33 +139,33 @@ class SharedRun(Run):
         super().before_first_step()
         own = self.own(False)
         if own.word is Word.INTERRUPT:
-            own = Own()  # which is for the first step's end
+            own = Own()  # a request takes effect at the first step's end
         found = self.agreement.before_first_step(own, self.num_timesteps)
         self._raise(found)
         if found is not None:
             raise self.held or GenerationCancelled(-1, None)
 
     def _raise(self, found: Verdict | None) -> None:
-        """Raise what there is to raise where a rank has failed."""
+        """Raise the error if a rank has failed."""
         if found is not None and found.word is Word.FAILED:
             if self.held is not None and not isinstance(self.held, GenerationCancelled):
                 raise self.held
             raise RankError(found.text or f"rank {found.rank} failed, and does not say why")
 
     def take_effect(self, found: Verdict, outputs: dict[str, Tensor]) -> None:
-        """All have agreed to interrupt. What a callback has written as it asked for that is
-        decoded, whatever has been computed since."""
+        """Interrupt, since all ranks have agreed. Latents that a callback wrote with its request
+        are decoded, even if another step was computed since."""
         if self._kept is not None:
             outputs["latents"] = self._kept
         picture: Picture = "latents" if found.latents or self._kept is not None else "denoised"
         super().interrupt(picture, self.stopped_by(found))
 
     def stopped_by(self, found: Verdict) -> str:
-        """Return who ends the run, for its report."""
+        """Return in words who ends the run, for its report."""
         is_own = found.rank == self._sharing.ranks.own
         return self._by if is_own and self._by else f"rank {found.rank}"
 
-    # What a run does otherwise than one that is not shared.
+    # Overrides of Run's methods.
 
     def step_end(self, index: int, timestep: Any, tensors: dict[str, Tensor]) -> Outputs:
         outputs = super().step_end(index, timestep, tensors)
@@ -182,7 +182,7 @@ class SharedRun(Run):
             self._wish = picture
 
     def settle(self, outputs: dict[str, Tensor], handed: Mapping[str, Tensor]) -> None:
-        """End the run as elsewhere; and it ends well if it does on every rank."""
+        """End the run as :class:`Run` does; it counts as finished only if it is on every rank."""
         self._is_settling = True
         own = Own()
         try:
@@ -204,7 +204,7 @@ class SharedRun(Run):
         self.held = None
 
     def _leave(self, error: BaseException | None) -> None:
-        """The run ends in the middle, on this rank."""
+        """End the run in the middle, on this rank."""
         if isinstance(error, GenerationCancelled):
             return self.agreement.leave(Word.CANCEL, "", self.index + 1)
         why = "its loop has ended" if error is None else text_of(error)

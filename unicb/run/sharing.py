@@ -1,4 +1,4 @@
-"""A binding's runs may be shared with other ranks: with which, and what each has to have alike."""
+"""Find the ranks that share a binding's runs, and describe what has to be the same on each."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from unicb.callback import Callback, name_of
 if TYPE_CHECKING:
     from unicb.pipelines.target import Target
 
-#: Types whose values are written the same in every process.
+#: Types whose ``repr`` is the same in every process.
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
-#: When what one rank says takes effect: at the end of the next step, or at once.
+#: When one rank's request takes effect: at the end of the next step, or at once.
 Agree: TypeAlias = Literal["later", "now"]
 
 
@@ -27,12 +27,12 @@ class Sharing:
     """Say that a binding's runs are shared with other ranks, and how.
 
     Attributes:
-        backend: which carries the votes.
-        ranks: that share them.
-        agree: when a word of one of them takes effect.
-        timeout: seconds to wait for the others.
-        bound: what is bound, in words.
-        settings: all that has to be the same on each rank, in words.
+        backend: the backend that sends the votes.
+        ranks: the ranks that share the runs.
+        agree: when one rank's request takes effect.
+        timeout: seconds to wait for the other ranks.
+        bound: the bound callbacks, in words.
+        settings: everything that has to be the same on each rank, in words.
     """
 
     backend: Backend
@@ -49,18 +49,19 @@ class Sharing:
 
     @property
     def stop_delay(self) -> int:
-        """Return how many steps pass before a stop that only this rank asks for takes effect."""
+        """Return how many further steps are computed before this rank's request to stop takes
+        effect."""
         return 0 if self.agree == "now" else 1
 
     def digest(self) -> bytes:
-        """Return 8 bytes that are the same where the settings are."""
+        """Return a hash of the settings, 8 bytes."""
         return sha256(f"{self.agree} {self.settings}".encode()).digest()[:8]
 
 
 def sharing_of(
     target: Target, callbacks: Sequence[Callback], group: Any, agree: Agree, timeout: float
 ) -> Sharing | None:
-    """Return with whom the runs of a binding are shared; None where with nobody.
+    """Return how a binding's runs are shared; None if they are not.
 
     Raises:
         RankError, TypeError, UnsupportedPipelineError: as from :meth:`unicb.Backend.ranks`.
@@ -75,24 +76,24 @@ def sharing_of(
 
 
 def denoisers_of(target: Target) -> list[Any]:
-    """Return the models that may say that they are spread over ranks: those that the loop calls, or
-    where these are not known, all that the pipeline has."""
+    """Return the models that may be spread over ranks: those that the loop calls, or all of the
+    pipeline's models if these are not known."""
     if models := target.models:
         return models
-    # Not its ``components``: the frameworks raise there for a class that they find odd.
+    # Not ``pipeline.components``, which raises for classes that the frameworks do not expect.
     return [part for part in vars(target.pipeline).values() if callable(part)]
 
 
 def described(value: Any) -> str:
-    """Return a callback in words that are the same in every process, as far as it is one of unicb's
-    own: what else there is may keep whatever it likes."""
+    """Return a callback in words that are the same in every process: with arguments for unicb's own
+    callbacks, else only by class, since other objects may keep anything."""
     kind = type(value)
     name = f"{kind.__module__}.{kind.__qualname__}"
     if isinstance(value, Callback):
         name = f"{name} {name_of(value)}"
     if not kind.__module__.startswith("unicb."):
         return name
-    # What it was made with, as one may write it, has what differs by rank.
+    # Arguments such as paths may contain the rank.
     skipped = ("_given", *getattr(value, "_of_one_rank", ()))
     own = {key: each for key, each in vars(value).items() if key not in skipped}
     return f"{name}({_pairs(own)})"

@@ -16,13 +16,15 @@ from unicb.errors import UnicbError
 
 OnSigint: TypeAlias = Literal["interrupt"]
 
-#: Whether the first Ctrl-C interrupts a run: no; as ``bind`` was told to, in the main thread; as a
-#: callback offers it, wherever that is possible, and once in a cell of a notebook.
+#: Whether the first Ctrl-C interrupts a run. "no": it does not; "asked": ``bind`` was given
+#: ``on_sigint``, which needs the main thread; "offered": a callback offers it, if it is possible,
+#: and once per notebook cell.
 Sigint: TypeAlias = Literal["no", "asked", "offered"]
 
 
 def check_sigint(on_sigint: str) -> None:
-    """Raise ValueError for another word than "interrupt"; UnicbError outside the main thread."""
+    """Raise ValueError if ``on_sigint`` is not "interrupt"; raise UnicbError outside the main
+    thread."""
     one_of("on_sigint", on_sigint, get_args(OnSigint), "None")
     if threading.current_thread() is not threading.main_thread():
         raise UnicbError(
@@ -32,16 +34,16 @@ def check_sigint(on_sigint: str) -> None:
 
 
 class SigintHandler:
-    """Interrupt a run at the first Ctrl-C, and be gone at the second.
+    """Interrupt a run at the first Ctrl-C; the second has its usual effect.
 
     Args:
-        interrupt: a bound method, not kept alive. It is called with the frame that was executed,
-            and returns whether there is a run to interrupt.
-        once: whether it leaves alone what is pressed again in the same cell of a notebook, also in
-            a further run: who presses twice wants out of the cell.
+        interrupt: a bound method, held weakly. It is called with the frame that was executing, and
+            returns whether there is a run to interrupt.
+        once: True: interrupt only once per notebook cell; a second Ctrl-C, even in a further run of
+            the cell, has its usual effect.
     """
 
-    #: The cell in which one of those with ``once`` has interrupted a run.
+    #: The cell in which a handler with ``once`` has interrupted a run.
     _used_in: ClassVar[int | None] = None
 
     def __init__(
@@ -52,7 +54,7 @@ class SigintHandler:
         self._before: Any = None
 
     def install(self) -> None:
-        """Take the place of the handler that is there.
+        """Replace the present handler.
 
         Raises:
             UnicbError: this is not the main thread.
@@ -62,12 +64,12 @@ class SigintHandler:
         self._before = signal.signal(signal.SIGINT, self._handle)
 
     def remove(self) -> None:
-        """Put back the handler that was there. Idempotent; nothing to do in other threads."""
+        """Put the former handler back. Idempotent; does nothing outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             return
         top = signal.getsignal(signal.SIGINT)
         if top == self._handle:
-            # None stands for a handler that was not installed from Python, and cannot be put back.
+            # None means a handler that was not installed from Python, and cannot be put back.
             before = signal.default_int_handler if self._before is None else self._before
             signal.signal(signal.SIGINT, before)
         while isinstance(above := getattr(top, "__self__", None), SigintHandler):
@@ -92,8 +94,8 @@ class SigintHandler:
 def handler_for(
     sigint: Sigint, interrupt: Callable[[FrameType | None], bool]
 ) -> SigintHandler | None:
-    """Return what interrupts a run at Ctrl-C; None where that is not wanted, or only offered and
-    not possible, since this is not the main thread."""
+    """Return the handler that interrupts a run at Ctrl-C; None if that is not wanted, or only
+    offered and this is not the main thread."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     if sigint == "no" or (sigint == "offered" and not in_main_thread):
         return None
@@ -102,8 +104,8 @@ def handler_for(
 
 @contextmanager
 def interrupting(sigint: Sigint, interrupt: Callable[[FrameType | None], bool]) -> Iterator[None]:
-    """Return a block in which Ctrl-C interrupts a run that is another thread's; for ``interrupt``
-    see :class:`SigintHandler`."""
+    """Return a block in which Ctrl-C interrupts a run in another thread; ``interrupt`` is as for
+    :class:`SigintHandler`."""
     handler = handler_for(sigint, interrupt) if sigint == "offered" else None
     if handler is None:
         yield

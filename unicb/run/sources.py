@@ -1,8 +1,8 @@
 """Notice the end of a step in a call that unicb makes: by the callback that the loop calls; in a
 loop that calls none, by its scheduler; in a modular pipeline, by its loop blocks.
 
-In each way, a :class:`Call` hears of it in the frameworks' signature; all that follows is the
-same.
+In each case, a :class:`Call` is called with the frameworks' signature, and everything after that is
+the same.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class Source(Protocol):
     """A source notices the ends of steps in one call of a pipeline."""
 
     def start(self) -> dict[str, Any]:
-        """Begin; returns the keyword arguments that the pipeline's call takes for it."""
+        """Begin, and return the keyword arguments to add to the pipeline's call."""
 
     def stop(self, failed: bool) -> None:
-        """Stop: the call has ended, with an error or without."""
+        """Stop: the call has ended, with an error if ``failed``."""
 
 
 def source_of(bound: Bound, call: Call, handle: Handle, scope: Scope, names: list[str]) -> Source:
     """Return the source that notices the ends of steps in a call of this pipeline. ``names`` are
-    those of the tensors that the loop is asked for."""
+    the names of the tensors to ask the loop for."""
     target = bound.target
     if target.modular is not None:
         from unicb.run.loop_steps import LoopStepSource
@@ -60,8 +60,8 @@ class CallbackSource:
     """The loop calls the callback that it is given.
 
     Args:
-        call: that callback.
-        names: of the tensors that it is handed.
+        call: the callback.
+        names: names of the tensors that the callback gets.
     """
 
     def __init__(self, call: Call, names: list[str]) -> None:
@@ -75,18 +75,18 @@ class CallbackSource:
 
 
 class SchedulerSource:
-    """A step has ended where the loop's ``scheduler.step`` returns: what that has computed is what
-    callbacks get, and what they make of it is what the loop gets.
+    """A step ends when the loop's ``scheduler.step`` returns: callbacks get its result, and the
+    loop gets what they return.
 
-    Steps are counted, and their number is the length of what the loop goes over: so nothing is read
-    that may be on the device.
+    Steps are counted, and the number of all steps is the length of what the loop iterates over, so
+    that nothing is read from the device.
 
     Args:
-        target: the pipeline.
-        loop: of its class.
-        call: hears of each step's end.
-        handle: the binding's.
-        scope: of the call; steps of others pass.
+        target: the pipeline with unicb's facts about it.
+        loop: how the loop of its class steps.
+        call: called at each step's end.
+        handle: the binding's handle.
+        scope: the scope of the call; steps in other scopes are ignored.
     """
 
     def __init__(
@@ -96,13 +96,13 @@ class SchedulerSource:
         self._call, self._handle, self._scope = call, handle, scope
         self._scheduler: Any = None
         self._hold: Hold | None = None
-        #: How many steps of the pass have ended, of how many; and the timesteps of that pass.
+        #: Number of steps of the pass that have ended, number of its steps, and its timesteps.
         self._done, self._count = 0, 0
         self._timesteps: Any = None
         self._is_shaped_back = False
 
     def start(self) -> dict[str, Any]:
-        check_scheduler(self._target.pipeline, self._loop)  # it may be another one than at bind
+        check_scheduler(self._target.pipeline, self._loop)  # it may have been replaced since bind
         if self._target.blocks is not None:
             self._target.blocks.check_unchanged(self._target.pipeline)
         self._scheduler = self._target.pipeline.scheduler
@@ -131,12 +131,12 @@ class SchedulerSource:
         return not in_callback and innermost() is self._scope
 
     def step(self, frame: FrameType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Stand in for ``scheduler.step``, called in this frame with these arguments."""
-        below = unheld(self._scheduler, "step")  # without what this run holds, such as this
+        """Replace ``scheduler.step``, called in this frame with these arguments."""
+        below = unheld(self._scheduler, "step")  # the scheduler's own, not this run's replacement
         self._target.step_arguments = kwargs
         out = below(*args, **kwargs)
         if self._loop.code not in (None, frame.f_code):
-            return out  # not the loop's own
+            return out  # not a call of the loop itself
         part = self._loop.part_at(frame.f_lineno, out)
         whole, locals_of = part_of(out, part), functools.partial(_locals_of, frame)
         latents, around = self._loop.own(whole, locals_of), self._loop.around
@@ -158,8 +158,8 @@ class SchedulerSource:
         return with_part(out, part, stepped)
 
     def _check_shaped_back(self, again: Any, written: Any) -> None:
-        """Raise UnsupportedPipelineError if the loop makes something else of what a callback has
-        written. It is looked at once, for this waits for the device."""
+        """Raise UnsupportedPipelineError if the loop's reshaping would change what a callback has
+        written. This is checked once, because it waits for the device."""
         if self._is_shaped_back:
             return
         a, b = map(self._target.backend.ops.to_numpy, (again, written))
@@ -187,8 +187,8 @@ def _locals_of(frame: FrameType, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _like(step: Any, source: SchedulerSource) -> Any:
-    """Make the function that stands for ``step``, with its signature: pipelines look at that, to
-    tell what it takes."""
+    """Make the function that replaces ``step``, with the same signature, which pipelines inspect to
+    see what it takes."""
 
     @functools.wraps(step)
     def stepped(*args: Any, **kwargs: Any) -> Any:

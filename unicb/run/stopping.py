@@ -1,9 +1,8 @@
-"""Stop a loop: by its flag, or by leaving it nothing to do.
+"""Stop a loop: by its interrupt flag, or by giving it nothing to compute.
 
-Most loops read ``pipeline.interrupt`` and skip the steps that are left. The others run on; so their
-models answer what they have answered last, without computing it, the scheduler leaves the latents
-as they are, and the loop runs out on its own, to decode the latents of the step that it was
-stopped after.
+Most loops read ``pipeline.interrupt`` and skip the remaining steps. The others run on; so their
+models return their last outputs without computing, the scheduler leaves the latents unchanged, and
+the loop runs to its end and decodes the latents of the step after which it was stopped.
 """
 
 from __future__ import annotations
@@ -27,16 +26,17 @@ _STEP = -1, 0
 
 
 class Replay:
-    """Make the rest of a loop do nothing, once :attr:`stopped` is set; until then look on.
+    """Record the models' outputs; once :attr:`stopped` is set, make the rest of the loop compute
+    nothing.
 
-    Of each model, the last output is kept for each number of rows: loops may leave guidance out of
-    some of their steps. So it is of the scheduler's step. What has none by the time of the stop
-    (after the first step nothing has) is called once more.
+    The last output of each model is kept for each number of rows, because loops may leave guidance
+    out in some steps; likewise the last output of the scheduler's step. A model without a recorded
+    output at the time of the stop (any model, after the first step) is called once more.
 
     Args:
-        pipeline: whose loop it is.
-        models: that the loop calls.
-        run: whose calls these are; others pass.
+        pipeline: the pipeline of the loop.
+        models: the models that the loop calls.
+        run: the run whose calls are recorded and answered; other calls pass.
     """
 
     def __init__(self, pipeline: Any, models: Sequence[Any], run: Run) -> None:
@@ -45,8 +45,8 @@ class Replay:
         self._last: dict[tuple[int, int], Any] = {}
         with ExitStack() as undo:
             for key, model in enumerate(models):
-                # Outermost: what is kept is what the loop gets, of whole size, though a cut leaves
-                # rows out below.
+                # Outermost: the recorded output has all rows, as the loop gets it, even if a cut
+                # inside leaves rows out.
                 undo.callback(run.hook(model, partial(self._answer, key), outermost=True))
             scheduler = getattr(pipeline, "scheduler", None)
             if callable(getattr(scheduler, "step", None)):
@@ -54,7 +54,7 @@ class Replay:
             self._undo = undo.pop_all()
 
     def remove(self) -> None:
-        """Take the hooks away, and forget what was kept. Idempotent."""
+        """Remove the hooks, and forget all recorded outputs. Idempotent."""
         self._undo.close()
         self._last.clear()
 
@@ -82,7 +82,8 @@ class Replay:
 
 
 def _rows(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Return how many rows a model is called with: those of the first tensor with axes, or list."""
+    """Return how many rows a model is called with: the length of its first argument that is a list
+    or a tensor with axes."""
     for value in (*args, *kwargs.values()):
         if isinstance(value, list):
             return len(value)
@@ -93,11 +94,11 @@ def _rows(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
 
 
 class _SchedulerStep:
-    """Stand in for the ``step`` of one scheduler object, and not of copies that a loop makes."""
+    """Replace the ``step`` of one scheduler object, but not of copies that a loop makes."""
 
     def __init__(self, scheduler: Any, around: Callable[..., Any]) -> None:
         self._scheduler, self._around = scheduler, around
-        # Pipelines look at the signature, to tell what it takes.
+        # Pipelines inspect the signature to see what the step takes.
         self._step = self.__wrapped__ = scheduler.step
         self._before = vars(scheduler).get("step")
         scheduler.step = self
@@ -111,14 +112,14 @@ class _SchedulerStep:
 
     def remove(self) -> None:
         if vars(self._scheduler).get("step") is not self:
-            return  # somebody has put another one there, and it may call this one
+            return  # somebody has replaced this one since, and may call it
         if self._before is None:
             del self._scheduler.step
         else:
             self._scheduler.step = self._before
 
 
-#: What the models of both frameworks call their blocks.
+#: Names of attributes with a model's blocks, in both frameworks.
 _BLOCKS = (
     *("transformer_blocks", "single_transformer_blocks", "blocks", "layers", "context_refiner"),
     *("down_blocks", "mid_block", "up_blocks", "double_blocks", "single_blocks", "joint_blocks"),
@@ -126,11 +127,11 @@ _BLOCKS = (
 
 
 class Gates:
-    """Stand before every block of a pipeline's denoisers, to raise at the next one that is called.
+    """Hook every block of a pipeline's denoisers, to raise when the next block is called.
 
     Args:
-        backend: of the pipeline's framework.
-        models: its denoisers, and the models called with these.
+        backend: the backend of the pipeline's framework.
+        models: the denoisers, and the models called along with them.
         check: called before each block; it may raise.
     """
 
@@ -150,13 +151,13 @@ class Gates:
                     try:
                         undo.callback(backend.hook(module, around))
                     except UnsupportedPipelineError:
-                        continue  # what cannot be hooked runs on, to the end of its step at most
+                        continue  # a block that cannot be hooked runs on, at most to the step's end
             self._undo = undo.pop_all()
         if log.isEnabledFor(logging.DEBUG):
             log.debug("hooks put before all blocks of the denoisers, to cancel at the next")
 
     def remove(self) -> None:
-        """Take them away. Idempotent."""
+        """Remove the hooks. Idempotent."""
         self._undo.close()
         if log.isEnabledFor(logging.DEBUG):
             log.debug("hooks before all blocks taken away")
@@ -168,8 +169,8 @@ def _blocks(model: Any) -> Iterator[Any]:
 
 
 def _modules(found: Any) -> Iterator[Any]:
-    """Yield a module that can be called, or those in lists of them. A model's configuration may
-    have the same name, and numbers."""
+    """Yield a callable module, or the modules in a list. An attribute of this name may also be a
+    number of the model's configuration."""
     if isinstance(found, Iterable) and not isinstance(found, str):
         for item in found:
             yield from _modules(item)

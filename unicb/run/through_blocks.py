@@ -1,6 +1,6 @@
-"""Bring an error of ours out of a modular pipeline as it is. Its blocks catch every ``Exception``,
-log it with its traceback, once for each block that it passes, and raise it again. A cancelled run
-is none of their errors."""
+"""Carry an error of unicb's out of a modular pipeline unlogged. Its blocks catch every
+``Exception``, log it with its traceback, once for each block, and raise it again; but a cancelled
+run is no error of theirs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 class ThroughBlocks(BaseException):
-    """Carry an error to the call that unicb has made of a modular pipeline.
+    """Carry an error up to unicb's call of a modular pipeline.
 
     Attributes:
-        error: what that call raises.
+        error: the error that this call raises.
     """
 
     def __init__(self, error: Exception) -> None:
@@ -32,7 +32,7 @@ def raised_in_loop(target: Target, error: Exception) -> BaseException:
 
 
 def or_through_blocks(act: Callable[..., T], *args: Any) -> T:
-    """Return ``act(*args)``; its errors are carried."""
+    """Return ``act(*args)``; its errors are raised inside a :class:`ThroughBlocks`."""
     try:
         return act(*args)
     except Exception as error:
@@ -41,7 +41,7 @@ def or_through_blocks(act: Callable[..., T], *args: Any) -> T:
 
 @contextmanager
 def past_blocks() -> Iterator[None]:
-    """Raise, from the block, the error itself, whatever has carried it."""
+    """Open a block that raises a carried error as itself."""
     try:
         yield
     except ThroughBlocks as through:

@@ -1,10 +1,10 @@
-"""Look at frames of other threads while nothing is collected.
+"""Look at frames of other threads without garbage collection.
 
-Before Python 3.12, whatever is allocated may begin a garbage collection, and with it other
-threads' turn. ``sys._current_frames`` allocates while it holds the interpreter's lock on threads,
-so that two callers wait for each other for ever; and an object for a frame of another thread
-(``f_back``) is filled after that thread had its turn, in which the frame may have ended: Python
-crashes. Later Pythons collect between two instructions only.
+Before Python 3.12, any allocation may start a garbage collection, during which other threads run.
+``sys._current_frames`` allocates while it holds the interpreter's lock on threads, so two callers
+may wait for each other for ever. And the object for another thread's frame (``f_back``) is filled
+after that thread may have run and ended the frame: Python crashes. Later Pythons collect only
+between two instructions.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from contextlib import AbstractContextManager, nullcontext
 
 
 class _Uncollected:
-    """Collect no garbage while any thread is within."""
+    """Prevent garbage collection while any thread is in the block."""
 
     def __init__(self) -> None:
-        # A signal's handler may come in between any two lines below, and look at frames, too.
+        # A signal handler may run between any two lines below, and look at frames, too.
         self._lock = threading.RLock()
         self._within = 0
         self._was_enabled = False

@@ -1,6 +1,6 @@
-"""Each rank says a word at the end of a step, and this is what follows from what all have said.
+"""Decide from the ranks' votes, one each at the end of a step, what all of them do.
 
-Nothing here talks to anybody: votes go in, a verdict comes out.
+Nothing here communicates: votes go in, a verdict comes out.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy.typing as npt
 
 from unicb.errors import RankError
 
-#: Bytes of a vote.
+#: The size of a vote in bytes.
 SIZE = 512
 _HEAD = struct.Struct("<8i8s")
 _TEXT = SIZE - _HEAD.size
 
 
 class Word(IntEnum):
-    """Name what a rank wants of the run; of several, the highest wins."""
+    """Name what a rank wants of the run; the highest word of all ranks wins."""
 
     NONE = 0
     INTERRUPT = 1
@@ -32,23 +32,23 @@ class Word(IntEnum):
 
 
 class Phase(IntEnum):
-    """Name the part of a run in which a rank says it."""
+    """Name the part of a run in which a rank votes."""
 
-    BEFORE = 0  # the first step
+    BEFORE = 0  # before the first step
     STEP = 1
-    AFTER = 2  # the last step, once callbacks have been told of the run's end
+    AFTER = 2  # after the last step, when callbacks have been notified of the run's end
 
 
 @dataclass(frozen=True)
 class Place:
-    """Tell where in its run a rank is.
+    """Say where in its run a rank is.
 
     Attributes:
-        run: which of the group's runs, from 0.
-        phase: of the run.
-        step: index of the step that has ended; -1 before the first.
-        count: number of the steps.
-        is_last: whether the loop computes no further step.
+        run: number of the run in the group, from 0.
+        phase: the phase of the run.
+        step: index of the step that has ended; -1 before the first step.
+        count: number of steps of the run.
+        is_last: True if the loop computes no further step.
     """
 
     run: int
@@ -66,15 +66,16 @@ class Place:
 
 @dataclass(frozen=True)
 class Vote:
-    """Hold what one rank says.
+    """Hold one rank's vote.
 
     Attributes:
-        word: what it wants.
-        place: where it is.
-        leaves: whether it takes no further part in the run.
-        latents: whether an interrupted run decodes the latents as they are, and not the denoised.
-        digest: 8 bytes of what it has bound, and how.
-        text: why it failed; or before the first step, what it has bound.
+        word: what the rank wants.
+        place: where in the run the rank is.
+        leaves: True if the rank takes no further part in the run.
+        latents: True if an interrupted run is to decode the loop's latents instead of the denoised
+            ones.
+        digest: a hash, 8 bytes, of the rank's callbacks and settings.
+        text: why the rank failed; or, before the first step, its callbacks in words.
     """
 
     word: Word
@@ -85,7 +86,7 @@ class Vote:
     text: str = ""
 
     def packed(self) -> npt.NDArray[np.uint8]:
-        """Return the vote as ``numpy.uint8 [SIZE]``. Of a longer text, the beginning is kept."""
+        """Return the vote as ``numpy.uint8 [SIZE]``. A text that is too long is cut."""
         place = self.place
         flags = self.leaves | self.latents << 1 | place.is_last << 2
         text = self.text.encode()[:_TEXT]
@@ -95,7 +96,7 @@ class Vote:
 
     @classmethod
     def unpacked(cls, raw: npt.NDArray[Any]) -> Vote:
-        """Return the vote that :meth:`packed` has made this of."""
+        """Return the vote that :meth:`packed` packed."""
         data = raw.astype(np.uint8).tobytes()
         word, flags, run, phase, step, count, length, _, digest = _HEAD.unpack_from(data)
         text = data[_HEAD.size : _HEAD.size + length].decode(errors="replace")
@@ -105,15 +106,15 @@ class Vote:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Hold what a round of votes comes to.
+    """Hold the result of a round of votes.
 
     Attributes:
-        word: the highest.
-        rank: the first of the ranks that have said it.
-        text: what that rank says of it.
-        latents: what that rank says of the picture.
-        is_final: whether no further round follows, since a rank has left.
-        is_known_to_all: whether each rank has said something, and so waits to hear what it is.
+        word: the highest word.
+        rank: the first of the ranks that voted for it.
+        text: that rank's ``text``.
+        latents: that rank's ``latents``.
+        is_final: True if no further round follows, because a rank has left.
+        is_known_to_all: True if each rank has voted for something, and so waits for the result.
     """
 
     word: Word
@@ -125,10 +126,10 @@ class Verdict:
 
 
 def verdict(votes: Sequence[Vote], ranks: Sequence[int]) -> Verdict:
-    """Return what these come to; ``ranks``: whose they are, in their order.
+    """Return the result of these votes; ``ranks`` has the number of each vote's rank.
 
     Raises:
-        RankError: the ranks are not doing the same.
+        RankError: the ranks are at different points of the run, or have different callbacks.
     """
     staying = [(vote, rank) for vote, rank in zip(votes, ranks, strict=True) if not vote.leaves]
     for vote, rank in staying[1:]:
@@ -170,14 +171,14 @@ def _where(vote: Vote, rank: int) -> str:
 
 
 class Decision:
-    """Decide when a word takes effect, so that it does on every rank at the same step.
+    """Decide when a word takes effect, so that it is the same step on every rank.
 
-    Whoever has something to say waits to hear what the others say; the others go on, and hear of
-    it at the end of the next step. So what every rank says takes effect at once, and anything else
-    at the end of the next step, where all wait. They wait where no step follows, too.
+    A rank that votes for something waits for the other votes; ranks that do not go on, and learn of
+    it at the end of the next step. So a word of every rank takes effect at once, and any other word
+    at the end of the next step, where all wait. All wait as well if no step follows.
 
     Args:
-        now: whether all wait at each step's end.
+        now: True: all ranks wait at the end of each step.
     """
 
     def __init__(self, now: bool) -> None:
@@ -186,22 +187,23 @@ class Decision:
         self._is_final = now
 
     def learn(self, before: Verdict) -> None:
-        """Take note of what a round has come to that was not waited for."""
+        """Note the result of an earlier round that was not waited for."""
         if before.word is not Word.NONE:
             self._due = before
 
     def ends(self, no_step_follows: bool) -> bool:
-        """Return whether the run ends with this step, whatever is said at its end."""
+        """Return whether the run ends with this step, whatever the votes at its end."""
         return no_step_follows or self._due is not None
 
     def waits(self, own: Word, no_step_follows: bool) -> bool:
-        """Return whether whoever says this is to wait for what the others say. What was said once
-        is to be said again, until it takes effect."""
+        """Return whether a rank with this word waits for the other votes. A rank repeats its word
+        until it takes effect."""
         self._is_final = self._now or self.ends(no_step_follows)
         return self._is_final or own is not Word.NONE
 
     def heard(self, found: Verdict) -> Verdict | None:
-        """Return what takes effect now, of a round that was waited for; None: nothing yet."""
+        """Return the verdict that takes effect now, from a round that was waited for; None: nothing
+        yet."""
         due = self._due
         if self._is_final or found.is_final or found.is_known_to_all:
             return found if due is None or found.word > due.word else due

@@ -18,20 +18,20 @@ from unicb.run.sigint import Sigint, handler_for
 
 
 class Waiting:
-    """``Waiting`` has the hooks and a handler for one call, until they are released.
+    """``Waiting`` holds the hooks and the Ctrl-C handler of one call, until they are released.
 
     Args:
         bound: the pipeline and its callbacks.
-        handle: the binding's.
+        handle: the binding's handle.
         sigint: whether the first Ctrl-C interrupts the run.
-        scope: of a call that unicb makes itself; else None.
-        hooks: on the pipeline's models.
-        first_call: a bound method, not kept alive; see :class:`FirstCalls`.
+        scope: the scope of a call that unicb makes itself; else None.
+        hooks: the call's hooks on the pipeline's models.
+        first_call: a bound method, held weakly; see :class:`FirstCalls`.
 
     Raises:
-        UnicbError: ``sigint`` in another thread than the main one.
-        UnsupportedPipelineError: a callback acts before the first step, and which models the loop
-            calls is not known.
+        UnicbError: ``sigint`` is "asked" outside the main thread.
+        UnsupportedPipelineError: a callback acts before the first step, and unicb does not know
+            which models the loop calls.
     """
 
     def __init__(
@@ -48,20 +48,20 @@ class Waiting:
         self._first_calls: FirstCalls | None = None
         self._sigint = handler_for(sigint, self._interrupted)
         self.begin()
-        # The loop blocks of a modular pipeline tell themselves of a step that begins.
+        # A modular pipeline's loop blocks show by themselves when a step begins.
         watched = bound.target.modular is None
         if watched and (bound.early or bound.target.is_to_be_seen):
             who = name_of(bound.early[0]) if bound.early else "what changes its guidance"
             models = models_to_watch(bound.target, who)
             self._first_calls = FirstCalls(hooks, models, first_call)
         elif watched and bound.sharing is not None:
-            # Where they are not known, the ranks agree at the first step's end.
+            # If the models are not known, the ranks agree at the first step's end.
             with suppress(UnsupportedPipelineError):
                 models = models_to_watch(bound.target, "what several ranks share")
                 self._first_calls = FirstCalls(hooks, models, first_call)
 
     def begin(self) -> None:
-        """Wait for Ctrl-C: the call begins, or another of its loops."""
+        """Wait for Ctrl-C, when the call or another of its loops begins."""
         if self._sigint is not None:
             self._sigint.install()
 
@@ -69,12 +69,12 @@ class Waiting:
         """Note that a run of the call has ended, or has failed."""
         if self._sigint is not None:
             self._sigint.remove()
-        # A call of ours may have another loop, and tells when it ends.
+        # A call that unicb makes may have another loop; its end is known.
         if self._scope is None and self._handle.state != "finished":
             self._ignore_first_calls()
 
     def release(self) -> None:
-        """Wait for nothing any more. Idempotent."""
+        """Remove the hooks and the handler. Idempotent."""
         self._ignore_first_calls()
         if self._sigint is not None:
             self._sigint.remove()
@@ -85,7 +85,7 @@ class Waiting:
             watching.remove()
 
     def _interrupted(self, frame: FrameType | None) -> bool:
-        """Interrupt the run at Ctrl-C, while this frame is executed. Returns whether it is the
-        run's own."""
+        """Interrupt the run at Ctrl-C if the executing frame is the run's own. Returns whether it
+        is."""
         ours = self._scope is not None or runs_code_of(self._pipeline_class, frame)
         return ours and self._handle.ask(Request("interrupt", "Ctrl-C"))

@@ -1,8 +1,8 @@
 """Send previews to files, functions, or whatever else shows them.
 
 A sink is called with each :class:`PreviewFrame` of a run, and closed when the run is over.
-``Preview`` takes a sink, or what :func:`as_sink` makes one of: a path template, a function, a
-list. This package knows pictures only: no framework, no pipeline, no callback.
+``Preview`` takes a sink, or whatever :func:`as_sink` turns into one: a path template, a function, a
+list. This package handles pictures only: no framework, no pipeline, no callback.
 """
 
 from typing import TYPE_CHECKING

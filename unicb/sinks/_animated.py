@@ -1,4 +1,4 @@
-"""Write pictures as one file that plays them."""
+"""Write pictures as one animated file."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from PIL import Image
 
 from unicb.sinks._save import format_of, save
 
-# Formats that play. Those in which pillow has pages (TIFF, PDF, MPO) hold pictures side by side.
+# Animated formats. Pillow's formats with pages (TIFF, PDF, MPO) are no animations.
 _PLAYED = ("WEBP", "GIF", "PNG")
 
 
 def can_animate(path: Path) -> bool:
-    """Return whether a file of this suffix can be an animation: ``.webp``, ``.gif``, ``.png``,
+    """Return whether a file with this suffix can be an animation: ``.webp``, ``.gif``, ``.png``,
     ``.apng``.
 
     Raises:
-        ValueError: pillow cannot write an RGB picture to a file of that suffix.
+        ValueError: pillow cannot write an RGB picture to a file with this suffix.
     """
     form = format_of(path)
     return form in _PLAYED and form in Image.SAVE_ALL
@@ -29,17 +29,17 @@ def save_animation(
 ) -> None:
     """Write pictures as an animation that starts again at its end, as :func:`save` writes files.
 
-    An animation has one size, which is that of the last picture; others are resized to it. Of
-    neighbours that are alike, pillow may make one frame of their time together, and of pictures
-    that are all alike a picture that does not move.
+    The animation has the size of the last picture, to which the others are resized. Pillow may
+    merge equal neighbours into one frame that is shown for their total time, and write a still
+    picture if all are equal.
 
     Args:
-        pictures: RGB, at least one.
-        path: one that :func:`can_animate`.
-        milliseconds: how long each is shown. GIF counts in tens, rounded down.
+        pictures: RGB pictures, at least one.
+        path: a path for which :func:`can_animate` is True.
+        milliseconds: how long each picture is shown, in ms. GIF rounds down to tens of ms.
 
     Raises:
-        OSError, ValueError: as :func:`save`.
+        OSError, ValueError: as from :func:`save`.
         ValueError: there are no pictures.
     """
     if not pictures:

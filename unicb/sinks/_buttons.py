@@ -1,4 +1,4 @@
-"""A Stop and a Discard button below what a notebook shows."""
+"""Show a Stop and a Discard button below a notebook's display."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def widgets() -> Any:
     """Return the package ipywidgets.
 
     Raises:
-        ModuleNotFoundError: it is not installed.
+        ModuleNotFoundError: ipywidgets is not installed.
     """
     try:
         return importlib.import_module("ipywidgets")
@@ -34,12 +34,12 @@ class Buttons:
     """Two buttons below a piece of HTML, as one widget.
 
     Args:
-        kernel: ipykernel's.
+        kernel: the running ipykernel kernel.
 
     Attributes:
-        widget: to be displayed.
-        wish: what was clicked first; None before.
-        blocked: why clicks are handled after the cell only; None where they are noticed at once.
+        widget: the widget to display.
+        wish: the button that was clicked first, as a wish of the run's; None before.
+        blocked: why clicks are handled only after the cell; None if they are noticed at once.
     """
 
     def __init__(self, kernel: Any) -> None:
@@ -49,7 +49,7 @@ class Buttons:
         self._html = made.HTML()
         self._buttons: dict[Wish, Any] = {}
         for wish, (label, icon, tooltip) in _LABELS.items():
-            # Of no width of its own, so that two of them fit on a phone.
+            # No fixed width, so that both buttons fit on a phone.
             layout = made.Layout(width="auto")
             button = made.Button(description=label, icon=icon, tooltip=tooltip, layout=layout)
             button.on_click(partial(self._handled, wish))
@@ -77,11 +77,11 @@ class Buttons:
         self._is_closed = True
         if self._clicks is not None:
             self._clicks.close()
-        if not self._unhandled:  # or the kernel has a click for a button that is not there
+        if not self._unhandled:  # otherwise the kernel still has a click to handle for the button
             self._close_widgets()
 
     def _click(self, wish: Wish) -> None:
-        """A click was noticed, and is yet to be handled."""
+        """Note a click that the kernel has still to handle."""
         self._unhandled = True
         self._note(wish)
 

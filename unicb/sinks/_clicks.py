@@ -1,12 +1,12 @@
-"""Clicks on buttons in a notebook, noticed while the kernel executes a cell.
+"""Notice clicks on buttons in a notebook while the kernel executes a cell.
 
-A kernel handles one message after another, and a click is a message: while a cell blocks, it waits.
-But what receives the messages is at work, in a thread of its own (ipykernel 7), or when it is asked
-to be (ipykernel 6). There, a click is seen as it comes in; the message goes on its way, and is
-handled after the cell.
+A kernel handles one message after another, and a click is a message, which waits while a cell runs.
+But messages are received during the cell: in a thread of their own (ipykernel 7), or on request
+(ipykernel 6). There a click is noticed when it arrives; the message is still handled after the
+cell.
 
-Comms are routed by who has sent to them (ipykernel 7.4), so subshells do not help; and what lets a
-blocking cell handle messages, jupyter-ui-poll 1.1, does so on ipykernel 6 only.
+Subshells do not help, because comms are routed to the shell that opened them (ipykernel 7.4); and
+jupyter-ui-poll 1.1, which handles messages in a blocking cell, works on ipykernel 6 only.
 """
 
 from __future__ import annotations
@@ -23,27 +23,28 @@ _POLL_SECONDS = 0.05
 
 
 class Clicks:
-    """Notices clicks from now on, until it is closed.
+    """Notice clicks until closed.
 
     Args:
-        kernel: ipykernel's.
-        clicked: what to call for a click, in whatever thread, by the id of the button's model.
+        kernel: the running ipykernel kernel.
+        clicked: for each button, by the id of its model, the function to call at a click, in any
+            thread.
 
     Raises:
-        AttributeError: the kernel is another one, and receives its messages otherwise.
+        AttributeError: the kernel is of another kind, which receives its messages differently.
     """
 
     def __init__(self, kernel: Any, clicked: Mapping[str, Callable[[], None]]) -> None:
         self._session, self._stream, self._clicked = kernel.session, kernel.shell_stream, clicked
-        # The stream has a setter for it, which may be called in the stream's own thread only.
+        # The stream's own setter may only be called in the stream's thread.
         self._below: Callable[[Any], Any] = self._stream._recv_callback
         self._stream._recv_callback = self._received
         self._is_polled = getattr(kernel, "shell_channel_thread", None) is None
         self._polled_at = 0.0
 
     def poll(self) -> None:
-        """Receive what has come, on kernels that do so in the main thread only; to be called in the
-        middle of a cell. Nothing is handled."""
+        """Receive waiting messages on kernels that receive in the main thread only, without
+        handling them. Call this in the middle of a cell."""
         now = time.monotonic()
         is_main = threading.current_thread() is threading.main_thread()
         if self._is_polled and is_main and now - self._polled_at >= _POLL_SECONDS:
@@ -52,14 +53,14 @@ class Clicks:
 
     def close(self) -> None:
         self._clicked = {}
-        if self._stream._recv_callback == self._received:  # or another has come before it
+        if self._stream._recv_callback == self._received:  # unless somebody replaced it since
             self._stream._recv_callback = self._below
 
     def _received(self, parts: Any) -> Any:
         if self._clicked:
             try:
                 self._look(parts)
-            except Exception as error:  # the message is for others to judge
+            except Exception as error:  # a message that cannot be read is the kernel's to refuse
                 _log.debug("a message that is no click: %r", error)
         return self._below(parts)
 

@@ -1,4 +1,4 @@
-"""Pictures and short videos as HTML that holds them."""
+"""Write pictures and short videos as HTML that contains their data."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from PIL import Image, features
 from unicb.sinks._png import write_png
 from unicb.sinks.shape import Size
 
-#: Pixels up to which a picture is written without loss. A preview has one for each latent cell.
+#: Pictures of up to this many pixels are lossless. A preview has one pixel for each latent cell.
 _SMALL = 128 * 128
-#: How long the longer side is on the screen where nobody says, in CSS pixels: of one, of several.
+#: Default length of the longer side on the screen, in CSS pixels: of one picture, of several.
 _ALONE, _ONE_OF_SEVERAL = 256, 128
 _FILLING = "display:block;width:100%;height:100%;margin:0"
 
@@ -36,11 +36,11 @@ def gallery(
     """Return pictures or videos side by side, as many as there is room for, and words below.
 
     Args:
-        shown: RGB pictures; of a video its frames.
-        words: plain text, also for those who do not see pictures.
-        size: on the screen, in CSS pixels: of the longer side, or (width, height). None: at least
-            256, or 128 where there are several; what has more pixels is shown in its own size.
-        milliseconds: how long a frame of a video is shown.
+        shown: RGB pictures, or for a video the list of its frames.
+        words: plain text below, and as the alternative text.
+        size: size on the screen in CSS pixels: of the longer side, or (width, height). None: the
+            picture's own size, but at least 256 for one picture and 128 for several.
+        milliseconds: how long each frame of a video is shown, in ms.
     """
     least = _ALONE if len(shown) == 1 else _ONE_OF_SEVERAL
     text = html.escape(words)
@@ -60,14 +60,14 @@ def _tag(
 ) -> str:
     if isinstance(shown, Image.Image):
         kind, data, first = *_encoded(shown), shown
-    elif len(shown) == 1:  # a picture's only latent frame
+    elif len(shown) == 1:  # a single latent frame: a picture
         kind, data, first = *_encoded(shown[0]), shown[0]
     else:
         kind, data, first = *_animated(shown, milliseconds), shown[0]
     width, height = _on_screen(first, size, least)
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
-    # The room has its size before the picture is there, so that nothing jumps when it is replaced;
-    # and keeps its proportions where the width has to give way, on a phone.
+    # The space is reserved before the picture is loaded, so that nothing jumps when it is replaced;
+    # it keeps its proportions if the width has to shrink, as on a phone.
     room = f"width:{width}px;max-width:100%;aspect-ratio:{width}/{height}"
     image = f'<img src="{source}" alt="{text}" decoding="sync" style="{_FILLING}">'
     return f'<div style="{room}">{image}</div>'

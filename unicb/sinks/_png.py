@@ -1,4 +1,4 @@
-"""Write PNG files in haste: previews are looked at once, and must not cost the run."""
+"""Write PNG files fast: previews are looked at once, and must not slow the run down."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from PIL import Image
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _RGB = 2
-_NONE, _UP = 0, 2  # filters: bytes as they are; each as the difference from the one above it
+_NONE, _UP = 0, 2  # filters: unchanged bytes; differences from the bytes above
 _SMALL = 1 << 16
 
 
 def write_png(picture: Image.Image, file: BinaryIO) -> None:
-    """Write an RGB picture as https://www.w3.org/TR/png-3/ has it.
+    """Write an RGB picture in the format of https://www.w3.org/TR/png-3/.
 
-    Small ones as they are: a preview of one pixel a cell has hardly anything to compress (44 kB of
-    48, for 128 x 128 natural latents). Larger ones are enlarged, and much of them goes: several
-    times as fast as an encoder that tries all filters and looks for repetitions, in files that are
-    about as large. Against pillow's ``compress_level=1`` on a CPU core, that is 0.07 ms instead of
-    2.1 ms for 128 x 128 natural latents, and 13 ms instead of 37 ms when they are shown at 512.
+    Small pictures are not compressed: a preview with one pixel per cell would hardly shrink (to 44
+    kB of 48 kB, for 128 x 128 natural latents). Larger ones were enlarged and compress well:
+    several times as fast as with an encoder that tries all filters and looks for repetitions, to
+    files of about the same size. Against pillow's ``compress_level=1`` on a CPU core, this takes
+    0.07 ms instead of 2.1 ms for 128 x 128 natural latents, and 13 ms instead of 37 ms when they
+    are shown at 512.
 
     Raises:
         OSError: the file cannot be written.

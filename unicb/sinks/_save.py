@@ -1,4 +1,4 @@
-"""Write a picture so that nobody ever sees half of it."""
+"""Write a picture so that no reader ever finds a half-written file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from unicb.sinks._png import write_png
 
 
 def format_of(path: Path) -> str:
-    """Return pillow's name for the format that a path's suffix stands for.
+    """Return pillow's name for the format of a path's suffix.
 
     Raises:
-        ValueError: pillow cannot write an RGB picture to a file of that suffix.
+        ValueError: pillow cannot write an RGB picture to a file with this suffix.
     """
     suffix = path.suffix.lower()
     Image.preinit()
@@ -35,13 +35,13 @@ def format_of(path: Path) -> str:
 
 
 def of_rank(path: Path, rank: int) -> Path:
-    """Return the path with a process's number in the place of ``{rank}``."""
+    """Return the path with a process's number in place of ``{rank}``."""
     return Path(str(path).replace("{rank}", str(rank)))
 
 
 @functools.cache
 def _writes(form: str) -> bool:
-    # That it is registered for writing does not tell: some formats have no colours, and some a
+    # Being registered for writing is not enough: some formats have no colours, and some have a
     # handler that only raises.
     try:
         Image.new("RGB", (8, 8)).save(io.BytesIO(), format=form)
@@ -53,16 +53,16 @@ def _writes(form: str) -> bool:
 def save(picture: Image.Image, path: Path, **options: Any) -> None:
     """Write to a temporary file in the folder of ``path``, then rename it; folders are made.
 
-    A reader finds the file that was there before, or the whole new one. After an error, the
-    temporary file is gone and the one before still there.
+    A reader finds either the old file or the complete new one. After an error, the temporary file
+    is removed and the old file is still there.
 
     Raises:
         OSError: the folder cannot be made or written to, or the disk is full.
-        ValueError: pillow can write no such file.
+        ValueError: pillow cannot write a file with this suffix.
     """
     form = format_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Opened by name rather than by tempfile, whose files nobody but their owner may read.
+    # Not by tempfile, whose files only their owner may read.
     part = path.with_name(f".{os.urandom(8).hex()}.tmp")
     try:
         with open(part, "x+b") as file:

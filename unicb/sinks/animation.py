@@ -21,25 +21,27 @@ _LONGEST = 60.0
 class Animation:
     """Write the previews of a run as one animated picture, when the run is over.
 
-    Memory is bounded: at most ``max_frames`` pictures are held. In a run that shows more, every
-    second one is dropped each time the limit is reached, so that those that are left are evenly
-    spaced over the run, and its first and last are among them. A further run overwrites the file.
-    It shows the middle latent frame of a video at each step: its time is that of the run.
+    Memory is bounded: at most ``max_frames`` pictures are held. Each time the limit is reached,
+    every second one is dropped, so that the rest are evenly spaced over the run, with its first and
+    last. A further run overwrites the file. Of a video, it shows the middle latent frame at each
+    step: the animation plays the run, not the video.
 
     Args:
-        path: where to; ``.webp`` or ``.gif``; ``{rank}`` in it is the number of the process, of
-            several. Folders are made, and the file appears under its
-            name when it is complete.
-        duration: how long each frame is shown, in seconds, 0.01..60. GIF counts in hundredths.
-            Of neighbours that are alike, pillow may make one frame of their time together.
-        hold: how long the last is shown before it starts again, in seconds, 0.01..60.
-        size, batch: as for :func:`shape_images`; several pictures of a batch go into a grid.
-        max_frames: from 2.
+        path: the file to write, ``.webp`` or ``.gif``. With several processes, ``{rank}`` in it is
+            the process's number. Missing folders are made, and the file appears under its name when
+            it is complete.
+        duration: how long each frame is shown, in seconds, 0.01..60. GIF counts in hundredths of a
+            second. Pillow may merge equal neighbours into one longer frame.
+        hold: how long the last frame is shown before the animation repeats, in seconds, 0.01..60.
+        size, batch: as for :func:`shape_images`; by default, several pictures of a batch go into a
+            grid.
+        max_frames: the most frames to hold, from 2.
 
     Raises:
-        ValueError: another suffix, a value out of range, or a pillow that cannot animate WebP.
-        TypeError: a value of a wrong kind.
-        OSError: from ``close``, where the file cannot be written.
+        ValueError: ``path`` has another suffix, a value is out of range, or pillow cannot animate
+            WebP.
+        TypeError: a value is of the wrong type.
+        OSError: from ``close``: the file cannot be written.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class Animation:
         self._frames = Thinned(whole_number("max_frames", max_frames, least=2))
 
     def for_run(self) -> Self:
-        """Return another sink for one of several runs: it collects by itself, and writes the same
+        """Return a sink for one of several runs: it collects separately, and writes the same
         file."""
         other = copy.copy(self)
         other._frames = self._frames.empty()
@@ -69,7 +71,7 @@ class Animation:
 
     @property
     def path(self) -> str:
-        """Return the path that it writes to, with its field."""
+        """Return the path to write to, with the field ``{rank}`` unfilled."""
         return os.path.abspath(self._path)
 
     def __call__(self, frame: PreviewFrame) -> None:
@@ -81,7 +83,7 @@ class Animation:
         return f"Animation({os.fspath(self._path)!r})"
 
     def close(self) -> None:
-        """Write the file, if there were any frames."""
+        """Write the file, unless there were no frames."""
         pictures = [shown.picture for shown in self._frames.take()]
         if not pictures:
             return

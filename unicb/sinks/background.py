@@ -1,4 +1,4 @@
-"""Hand frames to a sink that is never waited for."""
+"""Hand frames to a sink without making the run wait for it."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ log = logging.getLogger("unicb")
 _LONGEST_WAIT = 86400.0
 _LOOK_SECONDS = 0.05
 
-#: Gives a frame, or None if there is nothing to show after all. Called in the thread.
+#: A function, called in the thread, that returns a frame, or None if there is nothing to show.
 Make: TypeAlias = Callable[[], PreviewFrame | None]
 
 
 class Background:
-    """Have a thread of its own hand the frames to a sink, so that the run does not wait for it.
+    """Hand the frames to a sink in a thread of its own, so that the run does not wait for the sink.
 
-    A :class:`unicb.Preview` puts one of these before every sink that is none itself.
+    A :class:`unicb.Preview` wraps every sink in one of these, unless it is one already.
 
     The thread starts with the first frame of a run and ends with ``close``. It takes the frames
     from a queue; while that is full, each new frame drops the oldest in it, so a sink that is
     too slow misses steps, and what it gets is never older than ``maxsize`` steps.
 
     ``close`` waits until what is queued has been handed over and the sink is closed, but no
-    longer than ``flush_timeout``. After that, it leaves the thread to itself: what is queued is
-    dropped, and once the sink comes back from what it is doing it is closed, and the thread ends.
-    Frames of a new run wait in the queue until then: no sink is ever called by two threads.
+    longer than ``flush_timeout``. After that, it stops waiting: queued frames are dropped, and once
+    the sink returns from its current call it is closed, and the thread ends. Frames of a new run
+    wait in the queue until then: no sink is ever called by two threads at once.
 
-    A sink that raises gets no further frames of that run, and is closed. Both this and a sink
-    that was given up are named in one RuntimeWarning, in the thread that calls or closes.
+    A sink that raises gets no further frames of that run, and is closed. A RuntimeWarning, in the
+    thread that calls or closes, names a sink that raised or was not waited for.
 
     Args:
-        sink: a sink, or what :func:`as_sink` makes one of.
-        maxsize: how many frames may wait, from 1; None: as many as there are, and none is dropped.
-        flush_timeout: seconds, 0..86400.
+        sink: a sink, or whatever :func:`as_sink` turns into one.
+        maxsize: how many frames may wait, from 1; None: no limit, and no frame is dropped.
+        flush_timeout: the most seconds that ``close`` waits, 0..86400.
 
     Raises:
         TypeError, ValueError: as from :func:`as_sink`, or for a value out of range.
 
     Attributes:
-        shown: how many frames the sink has been handed.
-        dropped: how many were not, because it was too slow, or has raised.
+        shown: number of frames handed to the sink.
+        dropped: number of frames not handed over, because the sink was too slow or has raised.
         warned: the warnings that were given.
     """
 
@@ -77,10 +77,10 @@ class Background:
         return made, (self.sink, self._maxsize)
 
     def for_run(self) -> Background:
-        """Return another one for one of several runs, with a queue and a thread of its own.
+        """Return a Background for one of several runs, with a queue and a thread of its own.
 
-        A sink with a method ``for_run`` of its own says what this run's frames are handed to; any
-        other is handed those of all runs, by one thread at a time.
+        If the sink has a method ``for_run``, the run's frames go to the sink that it returns;
+        otherwise the sink gets the frames of all runs, from one thread at a time.
         """
         own = getattr(self.sink, "for_run", None)
         other = Background(
@@ -108,16 +108,16 @@ class Background:
         return self._turn.sink
 
     def asked(self) -> Wish | None:
-        """Return what the sink asks of the run, if it is one that asks."""
+        """Return what the sink asks of the run; None if it asks nothing."""
         return cast(Wish | None, self._call_beside("asked"))
 
     def ended(self, outcome: str, done: int) -> None:
-        """Tell the sink how the run has ended, if it is one that wants to know."""
+        """Tell the sink how the run has ended, if it has a method ``ended``."""
         self._call_beside("ended", outcome, done)
 
     def _call_beside(self, method: str, *about: Any) -> Any:
-        """Call a method that a sink may have, in the run's thread, which its failure does not cost
-        anything."""
+        """Call an optional method of the sink in the run's thread; an error in it becomes a
+        warning."""
         called = getattr(self.sink, method, None)
         if not callable(called):
             return None
@@ -131,9 +131,9 @@ class Background:
             return None
 
     def wants_more(self) -> bool:
-        """Return whether the sink takes frames; False from when it raised to the end of the run.
+        """Return whether the sink takes frames; False after it raised, to the end of the run.
 
-        A warning says what went wrong with the frames before, if anything did.
+        Errors of earlier frames are warned of here.
         """
         with self._lock:
             if self._worker is None:
@@ -143,7 +143,7 @@ class Background:
         return not worker.is_off
 
     def put(self, make: Make) -> None:
-        """Hand over a frame that the thread has yet to make."""
+        """Queue a frame that the thread makes and hands over."""
         with self._lock:
             if self._worker is None:
                 self._worker = _Worker(self._turn, self._maxsize, self._counts)
@@ -151,13 +151,13 @@ class Background:
         worker.put(make)
 
     def complain(self, complaint: str) -> None:
-        """Have the run's thread warn of this. To be called in ``make``."""
+        """Note a message of which the run's thread warns. To be called in ``make``."""
         with self._turn.changed:
             if self._turn.worker is not None:
                 self._turn.worker.complain(complaint)
 
     def close(self) -> None:
-        """Hand over what is queued, within the timeout, and end the thread: the run is over."""
+        """Hand over the queued frames, within the timeout, and end the thread: the run is over."""
         with self._lock:
             worker, self._worker = self._worker, None
         if worker is not None:
@@ -177,7 +177,7 @@ def _tell(complaint: str) -> None:
 
 
 class _Counts:
-    """This counts frames; ``_Turn.changed`` guards it."""
+    """Count frames; guarded by ``_Turn.changed``."""
 
     def __init__(self) -> None:
         self.shown = self.dropped = 0
@@ -189,18 +189,18 @@ class _Counts:
 
 
 class _Turn:
-    """``_Turn`` has the sink, and says whose turn it is to call it. ``calling`` is locked while it
-    is called."""
+    """``_Turn`` holds the sink, and lets one run's thread call it at a time. ``calling`` is locked
+    during a call."""
 
     def __init__(self, sink: Sink, calling: threading.Lock) -> None:
         self.sink, self.calling = sink, calling
-        self.changed = threading.Condition()  # of a lock that one thread may take twice
+        self.changed = threading.Condition()  # its lock is reentrant
         self.worker: _Worker | None = None
 
 
 class _Worker:
-    """A worker is the queue and the thread of one run. All of its state is guarded by
-    ``_Turn.changed``."""
+    """A worker is the queue and the thread of one run; ``_Turn.changed`` guards all of its
+    state."""
 
     def __init__(self, turn: _Turn, maxsize: int | None, counts: _Counts) -> None:
         self._turn, self._counts = turn, counts
@@ -229,7 +229,7 @@ class _Worker:
             self._complaints.append(complaint)
 
     def complaints(self) -> list[str]:
-        """Take what there is to warn of: each complaint is returned once, and then never again."""
+        """Return the complaints to warn of; each is returned once."""
         with self._turn.changed:
             taken, self._complaints = self._complaints, []
             return taken
@@ -239,7 +239,7 @@ class _Worker:
         with self._turn.changed:
             self._closing = True
             self._turn.changed.notify_all()
-        # The end of a run may be noticed by the garbage collector, which runs in any thread.
+        # The garbage collector may notice the end of a run, in any thread.
         if self._thread is not threading.current_thread():
             self._thread.join(max(0.0, deadline - time.monotonic()))
             if self._thread.is_alive():
@@ -269,7 +269,8 @@ class _Worker:
                 self._turn.changed.notify_all()
 
     def _take_turn(self) -> bool:
-        """Wait for the thread of an earlier run that is stuck in the sink."""
+        """Wait for an earlier run's thread that is still in the sink; return whether this thread
+        may call it."""
         turn = self._turn
         with turn.changed:
             turn.changed.wait_for(lambda: turn.worker is None or self._given_up)
@@ -279,12 +280,12 @@ class _Worker:
             return True
 
     def _hand_over(self) -> None:
-        # Whatever a sink raises, SystemExit too, is warned of in the thread that the user looks at.
+        # Anything that a sink raises, also SystemExit, becomes a warning in the run's thread.
         name, at = sink_name(self._turn.sink), "a picture could not be made"
         try:
             while (make := self._next()) is not None:
                 frame = make()
-                del make  # it keeps tensors on the device
+                del make  # it keeps tensors alive on the device
                 if frame is not None:
                     at = f"the sink {name} failed at step {frame.step}"
                     self._call(frame)
@@ -297,7 +298,7 @@ class _Worker:
             self._switch_off(f"the sink {name} failed as it was closed", error, lost=0)
 
     def _call(self, frame: PreviewFrame) -> None:
-        # Another run's thread may be in the sink, and may stay there.
+        # Another run's thread may be in the sink, and may never return.
         while not self._turn.calling.acquire(timeout=_LOOK_SECONDS):
             if self._given_up:
                 with self._turn.changed:
@@ -321,6 +322,7 @@ class _Worker:
             self._counts.drop(len(self._queue) + lost, "the sink has raised")
             self._queue.clear()
             if not (self.is_off or self._given_up):
-                # Of the error, its text is kept: its traceback would keep the frame's pictures.
+                # Only the error's text is kept: its traceback would keep the frame's pictures
+                # alive.
                 self.complain(f"previews are off for the rest of this run: {at}: {failure(error)}")
             self.is_off = True

@@ -1,4 +1,4 @@
-"""Words for a warning of something of the user's that has failed."""
+"""Word warnings about errors in the user's code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from unicb.sinks.sink import Sink, function_of
 
 
 def failure(error: BaseException) -> str:
-    """Return the error and the last line of its traceback: as text, which keeps no pictures."""
+    """Return the error and the last line of its traceback as text, which keeps no pictures
+    alive."""
     text = f"{type(error).__name__}: {error}"
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
@@ -18,7 +19,7 @@ def failure(error: BaseException) -> str:
 
 
 def sink_name(sink: Sink) -> str:
-    """Return what a sink is called: its class, or the function that it stands for."""
+    """Return a sink's name: that of its class, or of the function that it wraps."""
     function = function_of(sink)
     if function is None:
         return type(sink).__name__

@@ -18,26 +18,26 @@ _EXAMPLE = {"step": 0, "image": 0, "num_timesteps": 1, "run": 0, "rank": 0}
 
 
 class FileSink:
-    """Write the pictures of a frame to the paths that a template gives.
+    """Write each frame's pictures to files named by a template.
 
-    A frame that has videos is written as animations, where the suffix can hold one (see
-    ``animates``); elsewhere, the middle latent frame of each video is.
+    A frame with videos is written as animations, if the suffix allows it (see ``animates``);
+    otherwise the middle latent frame of each video is written.
 
     Args:
         template: a path with the fields ``{step}`` (needed), ``{image}`` (index in the batch),
-            ``{num_timesteps}``, ``{run}`` (which of the Preview's runs, from 0) and ``{rank}``
-            (number of the process, of several), and a suffix that pillow can write. Folders are
-            made. Where a frame has several pictures, a template without ``{image}`` gets ``-0``,
-            ``-1``, … before its suffix. A file appears under its name when it is complete.
-        fps: latent frames a second of an animation, 0.1..50. GIF counts hundredths of a second.
-            The time of the video is its frame rate divided by the frames that a latent one stands
-            for (4 for Wan, 8 for LTX, 1 for AnimateDiff); latents do not tell either.
+            ``{num_timesteps}``, ``{run}`` (number of the Preview's run, from 0) and ``{rank}``
+            (number of the process, with several), and a suffix that pillow can write. Missing
+            folders are made. If a frame has several pictures, a template without ``{image}`` gets
+            ``-0``, ``-1``, … before its suffix. A file appears under its name when it is complete.
+        fps: latent frames per second of an animation, 0.1..50. GIF counts hundredths of a second.
+            To play at the video's speed, divide its frame rate by its frames per latent frame (4
+            for Wan, 8 for LTX, 1 for AnimateDiff); the latents show neither number.
 
     Raises:
         ValueError: the template has an unknown field, none for the step, or a suffix of which
             pillow can write no RGB picture; or ``fps`` is out of range.
         TypeError: ``fps`` is no number.
-        OSError: on a call, where a file cannot be written.
+        OSError: from a call: a file cannot be written.
     """
 
     def __init__(self, template: str | os.PathLike[str], *, fps: float = 8.0) -> None:
@@ -64,7 +64,7 @@ class FileSink:
 
     @property
     def path(self) -> str:
-        """Return the path that it writes to, with its fields."""
+        """Return the path template."""
         return os.path.abspath(self._single)
 
     def __call__(self, frame: PreviewFrame) -> None:

@@ -1,4 +1,4 @@
-"""Hold what a sink is given."""
+"""Define the frames that a sink gets."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ class PreviewFrame:
 
     Attributes:
         step: index of the step, from 0.
-        num_timesteps: how many steps there are.
-        timestep: the scheduler's timestep; the largest, where each frame of a video has its own.
-        images: one RGB picture for each row of the batch, one pixel for each latent cell; or
-            what was asked for instead (see :func:`unicb.sinks.shape_images`).
-        source: what they show. "exact": the denoised latents of the step, to rounding; "estimate":
-            nearly those; "noisy": the latents as they are.
-        run: which of its Preview's runs it is of, counted from 0.
-        videos: with ``Preview(frames="animation")``, for each row all of its latent frames, in
-            order, as ``images`` has its middle one; otherwise empty. (With ``batch="grid"``, one
-            video of grids.) How long a latent frame lasts is not known of it.
-        rank: of the process that has made it, among those that were started together, from 0.
+        num_timesteps: number of steps of the run.
+        timestep: the scheduler's timestep; the largest, if each frame of a video has its own.
+        images: one RGB picture for each row of the batch, with one pixel for each latent cell; or
+            as the Preview's ``size`` and ``batch`` say (see :func:`unicb.sinks.shape_images`).
+        source: what the pictures show. "exact": the denoised latents of the step, up to rounding;
+            "estimate": nearly those; "noisy": the loop's latents, with noise.
+        run: number of the Preview's run, from 0.
+        videos: with ``Preview(frames="animation")``, a list for each row of all its latent frames
+            in order; otherwise empty. ``images`` then has the middle frames. (With
+            ``batch="grid"``, there is one video of grids.) The duration of a latent frame is not
+            known.
+        rank: number of the process that made the frame, among those started together, from 0.
 
     Example:
         >>> frames = []
@@ -50,7 +51,7 @@ class PreviewFrame:
         return png(self.images[0] if len(self.images) == 1 else grid(self.images, gap=2))
 
     def _repr_html_(self) -> str:
-        """Return the pictures side by side for notebooks, or the videos as they play."""
+        """Return HTML for notebooks with the pictures side by side, or the playing videos."""
         from unicb.sinks._html import gallery
 
         words = f"step {self.step + 1}/{self.num_timesteps}"

@@ -1,4 +1,4 @@
-"""Previews in a notebook, in one display that is updated in place."""
+"""Show previews in a notebook, in one display that is updated in place."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unicb.sinks.frame import PreviewFrame
 from unicb.sinks.shape import Batch, Size, check_batch, check_size, shape_images, shape_videos
 from unicb.sinks.sink import Wish
 
-#: What a notebook's server lets through is 1 MB a second, and it drops what is more.
+#: A notebook's server drops output above 1 MB per second.
 _BYTES_PER_SECOND = 400_000
 _LEAST_SECONDS = 0.05
 
@@ -37,35 +37,36 @@ _ENDED = {
 
 
 class Notebook:
-    """Shows the previews of a run where its cell shows its output: pictures, or videos as they
-    play, with the step and the time that is left. In Jupyter, ``Preview()`` has one of these.
+    """Shows a run's previews in the output of its cell: pictures or playing videos, with the step
+    and the remaining time. In Jupyter, ``Preview()`` uses this sink.
 
-    A run has one display, which is updated in place, at most 20 times a second and as often as a
-    notebook's server lets it. After the run it says how that has ended, and is plain HTML: it
-    is there when the notebook is opened again. The pipeline's own progress bar is not shown.
+    A run has one display, updated in place at most 20 times a second, and no more often than a
+    notebook's server allows. After the run, it says how the run ended, and is plain HTML, so that
+    it is still there when the notebook is opened again. The pipeline's own progress bar is hidden.
 
     ■ (interrupt the kernel) finishes the run with the picture so far, as with
     ``bind(..., on_sigint="interrupt")``; once more in the same cell, it raises KeyboardInterrupt.
 
     Args:
-        stop: show a Stop and a Discard button. They act at the end of the step, and work while the
-            cell runs: Stop finishes with the picture so far, Discard raises
-            :class:`unicb.GenerationCancelled`. It takes the package ipywidgets.
-        size: of each picture on the screen, in CSS pixels: of the longer side, or (width, height).
-            None: 256, or 128 where there are several; what has more pixels has its own size.
-        batch: which pictures, as for :func:`shape_images`.
-        fps: latent frames of a video a second, 0.1..50.
+        stop: True: show a Stop and a Discard button. They work while the cell runs, and act at the
+            end of the step: Stop finishes with the picture so far, Discard raises
+            :class:`unicb.GenerationCancelled`. This needs the package ipywidgets.
+        size: size of each picture on the screen in CSS pixels: of the longer side, or (width,
+            height). None: the picture's own size, but at least 256 for one picture and 128 for
+            several.
+        batch: which pictures to show, as for :func:`shape_images`.
+        fps: latent frames per second of a video, 0.1..50.
 
     Raises:
         UnicbError: this is no Jupyter kernel.
-        ModuleNotFoundError: ``stop``, without ipywidgets.
-        TypeError, ValueError: an argument of a wrong kind, or out of range.
+        ModuleNotFoundError: ``stop`` is True, and ipywidgets is not installed.
+        TypeError, ValueError: an argument is of the wrong type, or out of range.
     """
 
-    #: What a Preview takes over; see :class:`unicb.Callback`.
+    #: A Preview with this sink takes this over; see :attr:`unicb.Callback.on_sigint`.
     on_sigint = "interrupt"
     hides_progress_bar = True
-    #: What a Preview shows of a video, where it is not told.
+    #: A Preview's default for ``frames`` with this sink.
     video_frames = "animation"
 
     def __init__(
@@ -97,11 +98,11 @@ class Notebook:
 
     @property
     def asks(self) -> bool:
-        """Return whether a run may be asked to end early, by a button."""
+        """Return whether there are buttons to end a run early."""
         return self._stop
 
     def for_run(self) -> Self:
-        """Return another one for one of several runs, with a display of its own."""
+        """Return a sink for one of several runs, with a display of its own."""
         other = copy.copy(self)
         other._begin()
         return other
@@ -117,8 +118,8 @@ class Notebook:
             self._due_at = now + max(_LEAST_SECONDS, shown / _BYTES_PER_SECOND)
 
     def asked(self) -> Wish | None:
-        """Return what the buttons ask of the run; to be called at the end of each step, in its
-        thread."""
+        """Return what the buttons ask of the run; to be called at the end of each step, in the
+        run's thread."""
         buttons = self._buttons
         if buttons is None:
             return None
@@ -126,7 +127,7 @@ class Notebook:
         return buttons.wish
 
     def ended(self, outcome: str, done: int) -> None:
-        """Note how the run has ended, and after how many steps. To be called before
+        """Note how the run has ended, and after how many steps; to be called before
         :meth:`close`."""
         self._ended = outcome, done
 
@@ -152,7 +153,7 @@ class Notebook:
         return text if blocked is None else f"{text} ({blocked})"
 
     def _show(self, frame: PreviewFrame, text: str) -> int:
-        """Show a frame; returns how many characters that takes."""
+        """Show a frame; return the length of its HTML in characters."""
         shown: Sequence[Image.Image | Sequence[Image.Image]]
         if frame.videos:
             shown = shape_videos(frame.videos, batch=self._batch)
@@ -175,5 +176,5 @@ class Notebook:
 
 
 def _bundle(html: str, text: str) -> dict[str, str]:
-    """Return what a front end takes of it, and what a terminal does."""
+    """Return the display data: HTML for a notebook, text for a terminal."""
     return {"text/html": html, "text/plain": text}

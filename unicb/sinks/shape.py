@@ -10,10 +10,10 @@ from PIL import Image
 
 from unicb.checks import one_of, whole_number
 
-#: Pixels: of the longest side, or (width, height).
+#: A size in pixels: of the longer side, or (width, height).
 Size: TypeAlias = int | tuple[int, int]
 
-#: The pictures to show: every one, the first, the one of that index, or all of them in one.
+#: Which pictures to show: all, the first, the one with an index, or all in one grid.
 Batch: TypeAlias = Literal["all", "first", "grid"] | int
 
 _T = TypeVar("_T")
@@ -24,22 +24,23 @@ _GAP = 2
 def shape_images(
     images: Sequence[Image.Image], size: Size | None = None, batch: Batch = "all"
 ) -> list[Image.Image]:
-    """Return the pictures to show of a batch, in the size to show them in.
+    """Return the pictures of a batch that are to be shown, resized.
 
-    Previews have one pixel for each latent cell. They are resized by bicubic interpolation, since
-    a cell is a sample of a smooth picture: enlarged by nearest neighbours, the edges of its square
-    are what the eye sees, and no picture has them. To make a preview smaller, pillow's bicubic
-    averages over what falls together, where nearest neighbours would leave out cells.
+    Previews have one pixel for each latent cell. They are resized by bicubic interpolation, since a
+    cell is a sample of a smooth picture: nearest neighbours would show the edges of squares that
+    the picture does not have. To make a preview smaller, pillow's bicubic filter averages cells,
+    where nearest neighbours would leave some out.
 
     Args:
         images: RGB pictures, at least one.
-        size: of each picture, in pixels, from 1: the length of the longer side, the proportions
-            being kept; or (width, height) exactly. None: as it comes. A grid is as much larger.
+        size: size of each picture in pixels, from 1: the length of the longer side, keeping the
+            proportions; or exactly (width, height). None: unchanged. In a grid, each cell has this
+            size.
         batch: ``"all"``, ``"first"``, an index from 0, or ``"grid"``: all in one picture.
 
     Raises:
-        TypeError, ValueError: as :func:`check_size` and :func:`check_batch`.
-        IndexError: the batch has no picture of that index.
+        TypeError, ValueError: as from :func:`check_size` and :func:`check_batch`.
+        IndexError: the batch has no picture with this index.
     """
     size, batch = check_size(size), check_batch(batch)
     chosen = [_resized(image, size) for image in _choose(images, batch)]
@@ -49,19 +50,20 @@ def shape_images(
 def shape_videos(
     videos: Sequence[Sequence[Image.Image]], size: Size | None = None, batch: Batch = "all"
 ) -> list[list[Image.Image]]:
-    """Return the videos to show of a batch: what :func:`shape_images` does, done to every frame of
-    them.
+    """Return the videos of a batch that are to be shown, each frame resized as by
+    :func:`shape_images`.
 
     Args:
-        videos: for each row of the batch its frames in order, RGB pictures; at least one video.
+        videos: for each row of the batch, the list of its frames in order, RGB pictures; at least
+            one video.
         size: of each frame, as for :func:`shape_images`.
         batch: ``"all"``, ``"first"``, an index from 0, or ``"grid"``: all in one video, whose
-            frames have those of one moment side by side.
+            frames show all videos side by side at one moment.
 
     Raises:
-        TypeError, ValueError: as :func:`check_size` and :func:`check_batch`.
+        TypeError, ValueError: as from :func:`check_size` and :func:`check_batch`.
         ValueError: a grid of no videos, or of videos of different lengths.
-        IndexError: the batch has no video of that index.
+        IndexError: the batch has no video with this index.
     """
     size, batch = check_size(size), check_batch(batch)
     shaped = [[_resized(image, size) for image in video] for video in _choose(videos, batch)]
@@ -77,11 +79,11 @@ def shape_videos(
 
 
 def check_size(size: Size | None) -> Size | None:
-    """Return ``size``, if it can be one.
+    """Return ``size``, if it is a valid size.
 
     Raises:
-        TypeError: it is neither an int nor a pair of them.
-        ValueError: it is below 1.
+        TypeError: ``size`` is neither an int nor a pair of ints.
+        ValueError: ``size`` is below 1.
     """
     if size is None:
         return None
@@ -97,12 +99,12 @@ def check_size(size: Size | None) -> Size | None:
 
 
 def check_batch(batch: Batch) -> Batch:
-    """Return ``batch``, if it can be one. Whether an index is in the batch is seen with the
-    pictures.
+    """Return ``batch``, if it is a word or an index. Whether the batch has that index is checked
+    later.
 
     Raises:
-        TypeError: it is neither a string nor an int.
-        ValueError: it is an unknown word, or negative.
+        TypeError: ``batch`` is neither a string nor an int.
+        ValueError: ``batch`` is an unknown word, or negative.
     """
     if isinstance(batch, str):
         return one_of("batch", batch, _WORDS, "an index")
@@ -116,16 +118,17 @@ def grid(
     gap: int = 0,
     background: str = "black",
 ) -> Image.Image:
-    """Put all pictures in one, in rows from the top left, in cells of the size of the largest.
+    """Put all pictures into one grid, row by row from the top left, in cells of the largest
+    picture's size.
 
     Args:
         images: RGB pictures, at least one.
-        columns: how many side by side, from 1; None: about as many as there are rows.
+        columns: number of columns, from 1; None: about as many as rows.
         gap: pixels between two cells, from 0.
-        background: a colour that pillow knows, where no picture is.
+        background: a colour, by pillow's name, for space without a picture.
 
     Raises:
-        ValueError: there are no pictures, ``columns`` < 1 or ``gap`` < 0.
+        ValueError: there are no pictures, ``columns`` is below 1, or ``gap`` is below 0.
         TypeError: ``columns`` or ``gap`` is no int.
     """
     if not images:

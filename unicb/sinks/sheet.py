@@ -1,4 +1,4 @@
-"""Show a run in one picture."""
+"""Write a run's previews into one picture."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ _GAP = 4
 class ContactSheet:
     """Write the previews of a run side by side in one picture, when the run is over.
 
-    Memory is bounded as it is for :class:`Animation`: at most ``max_frames`` steps are held,
-    evenly spaced over the run. A further run overwrites the file. Of videos, it shows the middle
-    latent frame of each step.
+    Memory is bounded as in :class:`Animation`: at most ``max_frames`` steps are held, evenly spaced
+    over the run. A further run overwrites the file. Of a video, it shows the middle latent frame at
+    each step.
 
     Args:
-        path: where to, with a suffix that pillow can write; ``{rank}`` in it is the number of the
-            process, of several. Folders are made, and the file appears under its name when it is
-            complete.
-        columns: steps side by side, from 1; None: about as many as there are rows.
-        label: write each step's index, from 0, above its picture.
-        size, batch: as for :func:`shape_images`; several pictures of a batch go into a grid.
-        max_frames: from 2.
+        path: the file to write, with a suffix that pillow can write. With several processes,
+            ``{rank}`` in it is the process's number. Missing folders are made, and the file appears
+            under its name when it is complete.
+        columns: number of steps side by side, from 1; None: about as many as rows.
+        label: True: write each step's index, from 0, above its picture.
+        size, batch: as for :func:`shape_images`; by default, several pictures of a batch go into a
+            grid.
+        max_frames: the most steps to hold, from 2.
 
     Raises:
-        ValueError: an unknown suffix, or a value out of range.
-        TypeError: a value of a wrong kind.
-        OSError: from ``close``, where the file cannot be written.
+        ValueError: ``path`` has an unknown suffix, or a value is out of range.
+        TypeError: a value is of the wrong type.
+        OSError: from ``close``: the file cannot be written.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class ContactSheet:
         self._frames = Thinned(whole_number("max_frames", max_frames, least=2))
 
     def for_run(self) -> Self:
-        """Return another sink for one of several runs: it collects by itself, and writes the same
+        """Return a sink for one of several runs: it collects separately, and writes the same
         file."""
         other = copy.copy(self)
         other._frames = self._frames.empty()
@@ -67,7 +68,7 @@ class ContactSheet:
 
     @property
     def path(self) -> str:
-        """Return the path that it writes to, with its field."""
+        """Return the path to write to, with the field ``{rank}`` unfilled."""
         return os.path.abspath(self._path)
 
     def __call__(self, frame: PreviewFrame) -> None:
@@ -79,7 +80,7 @@ class ContactSheet:
         return f"ContactSheet({os.fspath(self._path)!r})"
 
     def close(self) -> None:
-        """Write the file, if there were any frames."""
+        """Write the file, unless there were no frames."""
         cells = [
             _labelled(shown.picture, str(shown.step)) if self._label else shown.picture
             for shown in self._frames.take()

@@ -1,4 +1,4 @@
-"""Say what a sink is, and make one of other things."""
+"""Define sinks, and turn functions, lists and path templates into sinks."""
 
 from __future__ import annotations
 
@@ -17,30 +17,29 @@ Wish: TypeAlias = Literal["interrupt", "cancel"]
 class Sink(Protocol):
     """A sink takes previews, and shows or keeps them.
 
-    ``close`` is optional in a sink that is handed to :func:`as_sink`; what comes out has it.
-    After ``close`` a sink may be called again: that is the next run. One that keeps something of a
-    run, and is to serve several at once, has a method ``for_run()`` that returns a sink for one.
+    ``close`` is optional in a sink that is passed to :func:`as_sink`, which adds it. A sink may be
+    called again after ``close``, for the next run. A sink that keeps data of a run, and is to serve
+    several runs at once, needs a method ``for_run()`` that returns a sink for one run.
 
-    One by which who looks on may end a run has ``asks = True``, and a method ``asked()``: called at
-    the end of each step, in the run's thread, it returns ``"interrupt"``, ``"cancel"`` or None. One
-    with a method ``ended(outcome, done)`` hears before ``close`` how the run has ended (as in
-    ``Run.outcome``) and after how many steps.
+    A sink through which a viewer may end a run has ``asks = True`` and a method ``asked()``, which
+    is called at the end of each step, in the run's thread, and returns ``"interrupt"``,
+    ``"cancel"`` or None. If a sink has a method ``ended(outcome, done)``, it is called before
+    ``close`` with how the run ended (as in ``Run.outcome``) and the number of steps that had ended.
     """
 
     def __call__(self, frame: PreviewFrame, /) -> object:
-        """Take the previews of one step, in the order of the steps. Not called by two threads
-        at once."""
+        """Take the previews of one step. Called in the order of the steps, never by two threads at
+        once."""
 
     def close(self) -> object:
-        """Write what is still to be written, and forget the run: it is over, however it ended.
-        Called once for each run; it must do no harm where no frame came before it.
+        """Finish writing, and forget the run, which is over, however it ended.
 
-        Called once for each run; it must do no harm where no frame came before it."""
+        Called once for each run, also if no frame came before."""
 
 
 class Collector(Protocol):
-    """A collector is a list, a ``collections.deque(maxlen=...)``, or anything else to append frames
-    to."""
+    """A collector is a list, a ``collections.deque(maxlen=...)``, or another object with
+    ``append``."""
 
     def append(self, frame: PreviewFrame, /) -> object: ...
 
@@ -49,18 +48,19 @@ SinkLike: TypeAlias = str | os.PathLike[str] | Callable[[PreviewFrame], object] 
 
 
 def as_sink(to: SinkLike) -> Sink:
-    """Return the sink that ``to`` stands for.
+    """Turn ``to`` into a sink.
 
     Args:
         to: one of
 
             - a path template such as ``"steps/{step:03d}.png"``: see :class:`FileSink`;
-            - a :class:`Sink`, which is returned as it is;
+            - a :class:`Sink`, which is returned unchanged;
             - a function of one :class:`PreviewFrame`;
             - something with ``append``, such as a list: it collects the frames.
 
     Raises:
-        TypeError: it is none of these: a class instead of an object, a list of paths.
+        TypeError: ``to`` is none of these, for example a class instead of an object, or a list of
+            paths.
         ValueError: the template cannot be used; the message says why.
     """
     if isinstance(to, str | os.PathLike):
@@ -81,20 +81,20 @@ def as_sink(to: SinkLike) -> Sink:
 
 
 def function_of(sink: Sink) -> Callable[[PreviewFrame], object] | None:
-    """Return the function that a sink stands for; None where it is an object of its own."""
+    """Return the function that a sink wraps; None if it wraps none."""
     return sink._function if isinstance(sink, _Plain) else None
 
 
 def _holds_paths(collector: Any) -> bool:
-    """Return whether a list holds paths: a template in brackets was meant as a path, and would
-    silently become a collector."""
+    """Return whether a list holds paths: a template in brackets was meant as a path, and must not
+    become a collector."""
     return isinstance(collector, list) and any(
         isinstance(item, str | os.PathLike) for item in collector
     )
 
 
 class _Plain:
-    """``_Plain`` makes a sink of a function: nothing is left to do at the end."""
+    """``_Plain`` turns a function into a sink, with nothing to do at the end."""
 
     def __init__(self, function: Callable[[PreviewFrame], object]) -> None:
         self._function = function

@@ -1,4 +1,4 @@
-"""Decide how often to show a step."""
+"""Decide which steps of a run to show."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from unicb.checks import number_above_0, whole_number
 class Throttle:
     """Decide for each step of a run whether to show it.
 
-    Shown are steps 0, ``every``, ``2 * every``, …, but of these none that comes sooner than
-    ``1 / max_fps`` seconds after the one shown before; and the last step, whatever the time.
-    A run that is ended early has a last step that nobody knew of.
+    Steps 0, ``every``, ``2 * every``, … are shown, except those that come sooner than
+    ``1 / max_fps`` seconds after the step shown before; and the last step always. If a run is ended
+    early, its last step is not known beforehand, and may not be shown.
 
     Args:
-        every: count of steps, from 1.
-        max_fps: shown steps per second, above 0; None: no limit.
-        clock: seconds on a clock that is never set back.
+        every: show every so many steps, from 1.
+        max_fps: the most shown steps per second, above 0; None: no limit.
+        clock: returns seconds on a monotonic clock.
 
     Raises:
-        TypeError: ``every`` is no int, ``max_fps`` no number.
+        TypeError: ``every`` is no int, or ``max_fps`` no number.
         ValueError: one of them is out of range.
     """
 
@@ -41,12 +41,13 @@ class Throttle:
         self._shown_at = -math.inf
 
     def reset(self) -> None:
-        """Start a new run: its first step is shown, whenever the last one of another was."""
+        """Start a new run, whose first step is shown, however recently another run showed a
+        step."""
         self._shown_at = -math.inf
 
     def shows(self, step: int, num_timesteps: int) -> bool:
-        """Return whether to show this step, by its index from 0. Asks the clock; ask once a
-        step."""
+        """Return whether to show the step with this index, from 0. Call it once for each step: it
+        reads the clock."""
         now = self._clock()
         due = step % self._every == 0 and now - self._shown_at >= self._interval
         if not (due or step + 1 == num_timesteps):

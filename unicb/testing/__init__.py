@@ -44,7 +44,7 @@ _CHECKS = (
 
 
 def __getattr__(name: str) -> Any:
-    # Late, so that pytest is up by then and can make the checks' assertions tell their values.
+    # Imported late, after pytest has started, so that it can rewrite the checks' assertions.
     if name != "BackendSuite":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     modules = [f"{__name__}.{module}" for module in _CHECKS]

@@ -25,13 +25,13 @@ from unicb.testing._summary import Summary
 from unicb.testing.harness import EVERY_KIND
 
 _PLUGINS = ("-p", "no:cacheprovider", "-p", "unicb.testing._groups")
-# Other people's plug-ins, imported before pytest was up.
+# Third-party plug-ins that were imported before pytest started.
 _QUIET = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 
 
 def main(arguments: list[str]) -> int:
     """Run the suite, and return pytest's exit code; 1 if nothing passed; 2 if the backend cannot be
-    had."""
+    loaded."""
     parser = argparse.ArgumentParser(
         prog="python -m unicb.testing",
         description=__doc__,
@@ -49,7 +49,8 @@ def main(arguments: list[str]) -> int:
         os.environ[EVERY_KIND] = "1"
     try:
         get_backend(options.name)
-        # Where others run the checks, this process need not import a framework, for seconds.
+        # If other processes run the checks, this one need not spend seconds on importing a
+        # framework.
         summary = Summary(None if _is_distributed(rest) else load_harness(options.name))
     except UnicbError as error:
         return _refuse(error)

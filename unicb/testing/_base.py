@@ -1,4 +1,4 @@
-"""Hold what the groups of checks share."""
+"""Define the base class of the groups of checks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Check = TypeVar("Check", bound=Callable[..., None])
 
 
 def on_sampled_kinds(check: Check) -> Check:
-    """Mark a check that is made on :attr:`Harness.sampled_kinds` alone."""
+    """Mark a check that is made only on :attr:`Harness.sampled_kinds`."""
     check.on_sampled_kinds = True  # type: ignore[attr-defined]
     return check
 
@@ -30,8 +30,7 @@ class Checks:
     _pipelines: ClassVar[dict[tuple[int, str], Any]] = {}
 
     def pipeline(self, kind: str | None = None) -> Any:
-        """Return a pipeline of that kind (the first, if none is named), built once for all
-        checks."""
+        """Return a pipeline of this kind (None: the first kind), built once for all checks."""
         kind = kind or self.harness.kinds[0]
         key = (id(self.harness), kind)
         if key not in self._pipelines:
@@ -43,7 +42,7 @@ class Checks:
         return Case(**{"kind": self.harness.kinds[0], **settings})
 
     def facts(self, pipeline: Any) -> PipelineFacts:
-        """Return what is known of the pipeline's class, as it must be of every kind."""
+        """Return the facts about the pipeline's class, which every kind must have."""
         facts = facts_for(pipeline)
         assert facts is not None, f"nothing is known of {type(pipeline).__name__}"
         return facts
@@ -59,7 +58,7 @@ class Checks:
         self, pipeline: Any, change: Callable[[int, Any], Any] | None = None
     ) -> Iterator[list[int]]:
         """Count the rows of every call of the denoiser; ``change(call number, output)`` may
-        replace what it answers.
+        replace the output.
         """
         rows: list[int] = []
 
@@ -109,7 +108,7 @@ def relative_error(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
 
 
 class Shout(Exception):
-    """Callbacks under test raise this error; nobody else raises or catches it."""
+    """Callbacks under test raise this error; nothing else raises or catches it."""
 
 
 class failing_scheduler:

@@ -34,7 +34,7 @@ from unicb.testing.harness import Case, Harness
 
 Array = npt.NDArray[Any]
 
-#: Rounding of one number, by dtype, and the largest finite one, or nearly.
+#: Relative rounding error of a number, by dtype, and (nearly) the largest finite number.
 _EPSILON = {"bfloat16": 2.0**-7, "float16": 2.0**-10, "float32": 2.0**-23, "float64": 2.0**-52}
 _LARGE = {"bfloat16": 3e38, "float16": 65504.0, "float32": 3e38, "float64": 1e308}
 #: Prompts encoded in batches of another size may be rounded otherwise; in the embeddings' units.
@@ -42,11 +42,12 @@ _ENCODED = 1e-4
 
 
 class Recast(Callback):
-    """Show the callbacks behind it latents of another dtype, up to where :attr:`back` is.
+    """Show latents of another dtype to the callbacks between this one and :attr:`back`.
 
     Attributes:
-        shown: on the host, those of each step.
-        back: gives the loop its own latents back; notes in ``found`` what it got for them.
+        shown: host copies of the latents of each step in that dtype.
+        back: a callback that gives the loop its own latents back, and notes in ``found`` the
+            latents that it got.
     """
 
     tensors = ("latents",)
@@ -129,7 +130,7 @@ class CallbacksChecks(Checks):
         for shown, found in zip(recast.shown, recast.found, strict=True):
             expected = _corrected(shown.astype(np.float64), 0.5, 1.5, 2.0)
             within = 16 * _EPSILON[dtype] * np.abs(expected).max()
-            # The bound and the range are computed on the host and handed over as float32.
+            # The bound and the range are computed on the host, and passed on in float32.
             within = max(within, 16 * _EPSILON["float32"] * np.abs(expected).max())
             assert np.abs(found - expected).max() <= within
             assert np.abs(shown - expected).max() > within
@@ -206,13 +207,13 @@ class CallbacksChecks(Checks):
         assert not (outs[0] == outs[2]).all()
 
     def _listed(self, kind: str, **settings: Any) -> Iterator[tuple[Any, Case]]:
-        """Yield a pipeline of that kind and a case, where the harness lists it."""
+        """Yield a pipeline of this kind and a case, if the harness lists the kind."""
         if kind in self.harness.kinds:
             yield self.pipeline(kind), Case(kind, **settings)
 
     def _with(self, pipeline: Any, case: Case, callback: Callback) -> tuple[list[Array], float]:
-        """Return the conditional rows of ``prompt_embeds`` behind the callback at each step end,
-        and by how much the others ever change."""
+        """Return the conditional rows of ``prompt_embeds`` after the callback at the end of each
+        step, and the largest change of the other rows."""
         found: list[Array] = []
 
         class Look(Callback):

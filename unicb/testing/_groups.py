@@ -1,6 +1,6 @@
-"""Tell, as a pytest plug-in, each check's group, and what the checks are made on.
+"""Report, as a pytest plug-in, each check's group, and the backend that is checked.
 
-It is loaded by name (``-p``), and so in every process in which pytest-xdist runs checks.
+It is loaded by name (``-p``), and therefore in every process of pytest-xdist, too.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from unicb.testing.harness import Harness, kinds_of, missing_capabilities
 
 #: Name of the property of a report that has the group.
 GROUP = "group"
-#: Name by which a process that runs checks for another hands over :func:`about`.
+#: Name under which a process of pytest-xdist hands over the result of :func:`about`.
 ABOUT = "unicb.testing about"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let ``-k guidance`` choose a group, and reports tell theirs."""
+    """Let ``-k guidance`` choose a group, and put the group into reports."""
     for item in items:
         if group := _group(item):
             item.extra_keyword_matches.add(group)
@@ -26,12 +26,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def name_of(group: type) -> str:
-    """Return what a group is called in ``-k`` and in the summary: OpsChecks is "ops"."""
+    """Return a group's name in ``-k`` and in the summary: "ops" for OpsChecks."""
     return group.__name__.removesuffix("Checks").lower()
 
 
 def about(harness: Harness) -> list[str]:
-    """List what a run of the suite stands on, and then what it leaves out, a line each."""
+    """List the versions that a run of the suite uses, then what it leaves out, one line each."""
     versions = [f"{name} {version}" for name, version in harness.backend.versions().items()]
     lines = [
         f"unicb conformance suite, backend {harness.backend.name}: {', '.join(versions)}; "
@@ -50,8 +50,8 @@ def about(harness: Harness) -> list[str]:
 
 
 def _group(item: pytest.Item) -> str | None:
-    """Return the group that a check belongs to, by the class of the suite that defines it; None for
-    other tests, which may run beside."""
+    """Return a check's group, from the class of the suite that defines the check; None for other
+    tests, which may run in the same session."""
     name = getattr(item, "originalname", item.name)
     for base in getattr(getattr(item, "cls", None), "__mro__", ()):
         if name in vars(base) and base.__module__.startswith("unicb.testing."):

@@ -13,13 +13,13 @@ from unicb.ops import Tensor
 from unicb.testing._base import Checks, relative_error
 from unicb.testing.harness import Case
 
-#: Dropping rows may change the order of sums in float32 matrix products, no more. Measured: at most
+#: Dropping rows may only change the order of sums in float32 matrix products. Measured: at most
 #: 1.1e-6 on torch 2.13.0 CPU, 0 on MindSpore 2.7.0 CPU, over all kinds and batches of the suite.
 EXACT = 1e-5
-#: Guidance that was cut must differ from guidance that was not by far more than rounding. It does
-#: least before the last step: 1e-3 on torch; elsewhere by more than 7e-3.
+#: A picture with cut guidance must differ from one without by far more than rounding. The least
+#: difference measured is for a cut before the last step: 1e-3 on torch; elsewhere it is above 7e-3.
 DIFFERENT = 1e-4
-#: Prompts, and images of each.
+#: Batches: number of prompts x images per prompt.
 BATCHES = ("1x1", "2x1", "1x2", "2x2")
 
 
@@ -156,8 +156,8 @@ class GuidanceChecks(Checks):
         assert relative_error(out, self._reference(pipeline, case, 1)) < EXACT
 
     def _check_cut(self, case: Case, index: int, cut_at: int | None = None) -> None:
-        """Check that the run with a cutoff index is the reference that is cut at the end of
-        ``cut_at``."""
+        """Check that the run with a cutoff index equals the reference that is cut at the end of
+        step ``cut_at``."""
         pipeline = self.pipeline(case.kind)
         cut_at = index if cut_at is None else cut_at
         expected = self._reference(pipeline, case, cut_at)

@@ -37,7 +37,7 @@ class _Latents(Callback):
 
 
 class _Plain(GuidanceRule):
-    """``_Plain`` combines the predictions as the loop does itself."""
+    """``_Plain`` combines the predictions by the loop's own formula."""
 
     def combine(
         self, unconditional: Tensor, conditional: Tensor, scale: float | Tensor, step: RuleStep
@@ -46,8 +46,8 @@ class _Plain(GuidanceRule):
 
 
 class _Conditional(GuidanceRule):
-    """Take the conditional prediction alone; note which steps it is asked in, and what it has
-    kept."""
+    """Return the conditional prediction; note the steps in which the rule is called, and the value
+    that it keeps."""
 
     def __init__(self, interval: tuple[float, float] = (0.0, 1.0)) -> None:
         super().__init__(3.0, interval)
@@ -70,7 +70,7 @@ class ScheduleChecks(Checks):
             pipeline, case = self.pipeline(kind), Case(kind, steps=5)
             with self.spied(pipeline) as rows:
                 full = self.harness.run(pipeline, case)
-            n = len(rows)  # with a scheduler of order 2, more: 0 1 | 2 3 | 4 5 | …
+            n = len(rows)  # a scheduler of order 2 has more: half steps 0 1 | 2 3 | 4 5 | …
             first, last = (2, 3) if n == case.steps else (2, 5)
             inside = [first <= call <= last for call in range(n)]
             expected = self._half_guided(pipeline, case, inside)
@@ -143,7 +143,8 @@ class ScheduleChecks(Checks):
             assert rows == of_plain
             effect = relative_error(full, plain)
             assert effect > DIFFERENT, "the scale does nothing here"
-            # Rounding grows with what the scale changes: a trained model's, to many deviations.
+            # Rounding grows with the effect of the scale, which is many deviations on a trained
+            # model.
             assert relative_error(found, plain) < EXACT * max(1.0, effect)
             assert self.harness.traces(pipeline) == before
             assert (self.harness.run(pipeline, case) == full).all()
@@ -213,15 +214,16 @@ class ScheduleChecks(Checks):
         assert self.harness.traces(pipeline) == before
 
     def _guided_kinds(self, *more: str) -> list[str]:
-        """Return the first kind, and one whose loop keeps a copy of its scale; of ``more``, those
-        that there are. What is cut, and how, is checked of every kind elsewhere."""
+        """Return the first kind, a kind whose loop keeps a copy of its scale, and those of ``more``
+        that the harness has. Cuts are checked on every kind elsewhere."""
         kinds = self.harness.kinds
         scales = {kind: self.facts(self.pipeline(kind)).guidance_scale for kind in kinds}
         copies = [kind for kind in kinds if scales[kind] == "local"]
         return [kinds[0], *copies[:1], *(kind for kind in kinds if kind in more)]
 
     def _half_guided(self, pipeline: Any, case: Case, guided: list[bool]) -> npt.NDArray[Any]:
-        """Compute both halves in each call, with one replaced in those that are not guided."""
+        """Compute both halves in each call, and replace the unconditional one in calls that are not
+        guided."""
 
         def change(call: int, out: Any) -> Any:
             return out if guided[call] else self.conditional_only(pipeline, out)

@@ -14,10 +14,12 @@ _OUTCOMES = ("passed", "expected failures", "skipped", "failed")
 
 
 class Summary:
-    """Count, as a pytest plug-in, the outcomes of each group of checks, wherever they run.
+    """Count, as a pytest plug-in, the outcomes of each group of checks, in whichever process they
+    run.
 
     Args:
-        harness: what is checked; None where only other processes load it, which say what it is.
+        harness: the harness that is checked; None if only other processes load it, which then
+            describe it.
     """
 
     def __init__(self, harness: Harness | None) -> None:
@@ -35,7 +37,7 @@ class Summary:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Take over what a process of pytest-xdist says of what it has checked."""
+        """Take over a pytest-xdist process's description of what it has checked."""
         self.about = getattr(node, "workeroutput", {}).get(ABOUT, self.about)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -60,9 +62,9 @@ class Summary:
             write(f"expected: {name}: {reason}")
 
     def _in_order(self) -> list[tuple[str, Counter[str]]]:
-        """Return the groups in the suite's order, in which processes side by side do not finish
-        them."""
-        from unicb.testing.suite import GROUPS  # not before pytest has rewritten its assertions
+        """Return the groups in the suite's order; parallel processes finish them in another
+        order."""
+        from unicb.testing.suite import GROUPS  # only after pytest has set up assertion rewriting
 
         order = [name_of(group) for group in GROUPS]
         return sorted(
@@ -71,7 +73,8 @@ class Summary:
 
 
 def _outcome(report: pytest.TestReport) -> str | None:
-    """Return what a report means for its check; None for the parts of it that went well."""
+    """Return a check's outcome from a report; None for reports of a setup or teardown that
+    passed."""
     if report.failed:
         return "failed"
     if report.skipped:

@@ -12,7 +12,7 @@ from unicb import tensors
 from unicb.ops import Tensor
 from unicb.testing._base import Checks
 
-#: What ``unicb.tensors`` promises, as a share.
+#: The relative rounding error that ``unicb.tensors`` promises, by dtype.
 ROUNDING = {"float16": 4e-3, "bfloat16": 1.6e-2, "float32": 1e-6, "float64": 1e-6}
 
 _Wide = npt.NDArray[np.float64]
@@ -23,7 +23,7 @@ def _normal(*shape: int) -> npt.NDArray[Any]:
 
 
 def _samples() -> dict[str, npt.NDArray[Any]]:
-    """Make arrays that are easily got wrong, all within the range of float16."""
+    """Make arrays for which naive formulas fail, all within the range of float16."""
     spike = np.zeros((2, 3000), np.float32)
     spike[:, 7] = 12000.0, -0.1
     return {
@@ -40,7 +40,7 @@ def _samples() -> dict[str, npt.NDArray[Any]]:
 
 class TensorsChecks(Checks):
     def _pair(self, array: npt.NDArray[Any], dtype: str) -> tuple[Tensor, _Wide]:
-        """Return a tensor, and what it holds."""
+        """Return a tensor, and its numbers on the host in a wide dtype."""
         tensor = self.harness.tensor(array, dtype)
         return tensor, self._held(tensor)
 
@@ -52,7 +52,7 @@ class TensorsChecks(Checks):
         assert tuple(found.shape) == expected.shape
         error = np.abs(self._held(found) - expected)
         dtype = tensors.dtype_name(like)
-        tiny = 2.0**-24 if dtype == "float16" else 0.0  # the distance of the smallest numbers
+        tiny = 2.0**-24 if dtype == "float16" else 0.0  # the distance between the smallest numbers
         assert (error <= ROUNDING[dtype] * share_of + tiny).all(), (error / share_of).max()
 
     def test_mean(self, dtype: str) -> None:

@@ -1,4 +1,4 @@
-"""Define what a backend lends to the conformance suite."""
+"""Define what a backend has to provide to the conformance suite."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from unicb.backend import ENTRY_POINT_GROUP, Around, Backend, get_backend
 from unicb.errors import BackendLoadError
 from unicb.ops import Tensor
 
-#: What a backend may or may not be able to do. It can what its harness lists, under these names,
-#: among its kinds or dtypes; the report says what is not listed.
+#: Optional capabilities of a backend. It has those whose names its harness lists among its kinds or
+#: dtypes; the report names the others.
 CAPABILITIES: Mapping[str, str] = MappingProxyType(
     {
         "bfloat16": "a dtype that the device can compute with",
@@ -32,25 +32,27 @@ CAPABILITIES: Mapping[str, str] = MappingProxyType(
 )
 
 
-#: Set where every check is made on every kind, whatever the harness samples.
+#: Environment variable: if set, every check is made on every kind, whatever the harness samples.
 EVERY_KIND = "UNICB_TESTING_EVERY_KIND"
 
 
 def kinds_of(harness: Harness, *, sampled: bool) -> tuple[str, ...]:
-    """Return the kinds that a check is made on; ``sampled`` as in :attr:`Harness.sampled_kinds`."""
+    """Return the kinds on which a check is made; ``sampled``: only
+    :attr:`Harness.sampled_kinds`."""
     every = not sampled or EVERY_KIND in os.environ
     return harness.kinds if every else harness.sampled_kinds or harness.kinds
 
 
 def missing_capabilities(harness: Harness) -> tuple[str, ...]:
-    """Return the names of the capabilities that the harness does not list, and that are not
+    """Return the names of the capabilities that the harness does not list, which are not
     checked."""
     return tuple(name for name in CAPABILITIES if name not in (*harness.kinds, *harness.dtypes))
 
 
 @dataclass(frozen=True)
 class Case:
-    """A case is one way to call a tiny pipeline. The same case gives the same bits every time."""
+    """A case is one set of arguments for a tiny pipeline. The same case gives the same bits every
+    time."""
 
     kind: str
     prompts: int = 1
@@ -65,41 +67,42 @@ class Case:
 
 
 class Harness(ABC):
-    """A harness has tiny random-weight pipelines of one framework, and eyes on what happens inside
-    them.
+    """A harness makes tiny random-weight pipelines of one framework, and observes their inside.
 
-    What only tests need lives here, never on the backend. Checks never ask for a backend by name:
-    they run for what is listed here. See ``CAPABILITIES`` for the names that have a meaning.
+    Everything that only tests need is here, never on the backend. Checks do not look at a backend's
+    name: they run for what is listed here. ``CAPABILITIES`` has the names with a meaning.
     """
 
     #: The backend under test.
     backend: Backend
-    #: Kinds of pipeline that :meth:`build` makes. The first must be plain text to image.
+    #: Kinds of pipeline that :meth:`build` makes. The first must be a plain text-to-image pipeline.
     kinds: tuple[str, ...]
-    #: Kinds that take one prompt only, however many images of it.
+    #: Kinds that take only one prompt, with any number of images of it.
     single_prompt_kinds: tuple[str, ...] = ()
-    #: Kinds that checks of a run's state and end are made on, where all kinds would take too long;
-    #: all, where none is named. Checks of guidance are made on every kind, the cut with every batch
-    #: on these, and with two prompts of two images on the others.
+    #: Kinds for checks of a run's state and end, if all kinds would take too long; empty: all
+    #: kinds. Checks of guidance are made on every kind: the cut with every batch on these kinds,
+    #: and with two prompts of two images on the others.
     sampled_kinds: tuple[str, ...] = ()
     #: Names of the floating dtypes that the framework has on this device, widest last.
     dtypes: tuple[str, ...]
-    #: Whether the framework crashes where two pipelines run in two threads at once.
+    #: True if the framework crashes when two pipelines run in two threads at once.
     one_thread: bool = False
-    #: Where the checks run, for the report.
+    #: The device on which the checks run, for the report.
     device: str = "cpu"
-    #: Checks that fail through no fault of the backend: test id, such as "test_clamp[float16]",
-    #: to the reason. Strict: one that passes after all is an error, and so is an unknown id.
+    #: Checks that fail through no fault of the backend: their test ids, such as
+    #: "test_clamp[float16]", with the reasons. Strict: a listed check that passes is an error, and
+    #: so is an unknown id.
     expected_failures: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def build(self, kind: str) -> Any:
-        """Build a new tiny pipeline with random weights, seeded, made without any download."""
+        """Build a new tiny pipeline with seeded random weights, without any download."""
 
     @abstractmethod
     def run(self, pipeline: Any, case: Case, **keywords: Any) -> npt.NDArray[Any]:
-        """Call the pipeline as ``case`` says, from seeded noise; ``keywords`` are the binding's,
-        and any more that its call takes. Returns the final latents, on the host, float32.
+        """Call the pipeline as ``case`` says, from seeded noise. ``keywords`` are the binding's two
+        arguments, and maybe further arguments of the call. Returns the final latents on the host,
+        in float32.
         """
 
     @abstractmethod
@@ -107,29 +110,32 @@ class Harness(ABC):
         """Return the array as a tensor of one of :attr:`dtypes`."""
 
     def draw(self) -> npt.NDArray[Any]:
-        """Draw a few numbers of the global random generator that the framework's models and
-        pipelines draw from when they are given none; none where there is no such thing."""
+        """Draw a few numbers from the framework's global random generator, which its models and
+        pipelines use by default; return an empty array if there is none."""
         return np.empty(0)
 
     @abstractmethod
     def spy(self, pipeline: Any, around: Around) -> Callable[[], None]:
-        """Have ``around`` answer the calls of the pipeline's denoiser; returns what undoes it.
+        """Let ``around`` answer the calls of the pipeline's denoiser; return a function that undoes
+        this.
 
-        As :meth:`unicb.Backend.hook`, but by other means, below any hook of the backend: it sees
-        what the denoiser is really called with.
+        Like :meth:`unicb.Backend.hook`, but by other means, inside any hook of the backend, so that
+        it sees the denoiser's real arguments.
         """
 
     @abstractmethod
     def traces(self, pipeline: Any) -> object:
-        """Return everything that hooks and settings may leave behind on the pipeline, comparable by
-        ``==``: hook registries, instance attributes of the denoisers, the guidance scale."""
+        """Return everything that hooks and settings may leave behind on the pipeline: hook
+        registries, instance attributes of the denoisers, the guidance scale. Results are compared
+        by ``==``."""
 
 
 def load_harness(name: str) -> Harness:
-    """Return ``harness`` in the module ``harness`` of the backend's package.
+    """Return the object ``harness`` in the module ``harness`` of the backend's package.
 
     Raises:
-        BackendNotFoundError, BackendLoadError: the backend or its harness cannot be had.
+        BackendNotFoundError, BackendLoadError: the backend or its harness does not exist, or does
+            not load.
     """
     get_backend(name)
     package = next(iter(entry_points(group=ENTRY_POINT_GROUP, name=name))).module
@@ -145,7 +151,8 @@ def load_harness(name: str) -> Harness:
 
 
 def check_harness(harness: object) -> None:
-    """Raise TypeError if ``harness`` is none, or lacks an attribute; names what it lacks."""
+    """Raise TypeError if ``harness`` is no Harness, or lacks an attribute, which the message
+    names."""
     if not isinstance(harness, Harness):
         raise TypeError(f"a {type(harness).__name__} is no unicb.testing.Harness")
     missing = [name for name in ("backend", "kinds", "dtypes") if not getattr(harness, name, None)]

@@ -1,5 +1,5 @@
-"""Run the suite on the backend that ``python -m unicb.testing`` was asked for; pytest collects
-this."""
+"""Run the suite on the backend named to ``python -m unicb.testing``; pytest collects this
+module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Put all groups of checks together to one suite, for one harness."""
+"""Combine all groups of checks into one suite, for one harness."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class BackendSuite(
     >>> class TestMine(BackendSuite):  # doctest: +SKIP
     ...     harness = MyHarness()
 
-    Checks of your own may be added under other names; those of the suite cannot be overridden.
+    You may add checks under other names; the suite's checks cannot be overridden.
 
     Raises:
         TypeError: on derivation, without a harness, with a check overridden, or with an expected
@@ -106,7 +106,7 @@ class BackendSuite(
             for test_id in expected
             if test_id.partition("[")[0] == function and test_id not in siblings
         ]
-        # One that was asked for by its own id knows nothing of its siblings.
+        # A check that is selected by its id does not know the other checks.
         if unknown and len(siblings) > 1:
             raise pytest.UsageError(f"expected failures that do not exist: {', '.join(unknown)}")
         if reason := expected.get(request.node.name):
@@ -114,8 +114,8 @@ class BackendSuite(
 
 
 def batches_of(harness: Harness) -> list[tuple[str, str]]:
-    """Pair each kind with each batch that it is called with: with all of them where kinds are
-    sampled, and elsewhere with the last, which has several of everything."""
+    """Pair each kind with the batches that it is called with: sampled kinds with all batches, other
+    kinds with the last one, which has several prompts and images."""
     sampled = kinds_of(harness, sampled=True)
     return [
         (kind, batch)
@@ -130,5 +130,5 @@ def check_names() -> tuple[str, ...]:
     return tuple(name for group in GROUPS for name in vars(group) if name.startswith("test_"))
 
 
-#: The groups of checks; the first line of each one's module says what it is about.
+#: The groups of checks; the first line of each group's module describes it.
 GROUPS: tuple[type, ...] = BackendSuite.__bases__

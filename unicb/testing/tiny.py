@@ -18,7 +18,7 @@ import numpy.typing as npt
 from unicb.backend import Around
 from unicb.testing.harness import Case, Harness
 
-#: kind -> (pipeline class, what is special about it)
+#: For each kind: the pipeline class, and the traits in which the kind differs.
 KINDS: dict[str, tuple[str, frozenset[str]]] = {
     "text2img": ("StableDiffusionPipeline", frozenset()),
     "order-2": ("StableDiffusionPipeline", frozenset({"order-2"})),
@@ -68,8 +68,8 @@ class TinyPipelines(ABC):
     """Build tiny pipelines of one framework.
 
     Args:
-        library: with the classes of diffusers, by their names.
-        text_encoder: its ``CLIPTextModel``.
+        library: the module with diffusers' classes, or a port's, under the same names.
+        text_encoder: the framework's ``CLIPTextModel``.
     """
 
     def __init__(self, library: Any, text_encoder: Callable[[Any], Any]) -> None:
@@ -77,24 +77,23 @@ class TinyPipelines(ABC):
 
     @abstractmethod
     def seed(self) -> None:
-        """Seed what the framework draws initial weights from."""
+        """Seed the generator of the framework's initial weights."""
 
     @abstractmethod
     def ready(self, model: Any) -> Any:
-        """Put a model into inference mode; returns it."""
+        """Put a model into inference mode, and return the model."""
 
     @abstractmethod
     def fill_zeros(self, model: Any) -> None:
-        """Give random values to the parameters that are all zero: a ControlNet starts with such,
-        and does nothing."""
+        """Give random values to parameters that are all zero, as in a new ControlNet, which has no
+        effect."""
 
     def add_ip_adapter(self, pipeline: Any) -> None:
-        """Load an IP-Adapter of random weights. Only for kinds that have one."""
+        """Load an IP-Adapter with random weights. Called only for kinds that have one."""
         raise NotImplementedError
 
     def build(self, kind: str) -> Any:
-        """Build a tiny pipeline. Most kinds have no text encoder, and are called with
-        embeddings."""
+        """Build a tiny pipeline. Most kinds have no text encoder, and get embeddings."""
         class_name, traits = KINDS[kind]
         self.seed()
         parts: dict[str, Any] = {
@@ -176,8 +175,9 @@ class TinyPipelines(ABC):
 
 
 def _unet_blocks(traits: frozenset[str]) -> dict[str, Any]:
-    """Return one block down and one up, as most checks are about what surrounds a UNet; in deep
-    ones, some of each kind, for what goes by block: cancelling, and the scales of an IP-Adapter."""
+    """Return the configuration of a UNet's blocks: one down and one up, as most checks do not
+    depend on them; several of each for deep UNets, to check cancelling and the scales of an
+    IP-Adapter by block."""
     if "deep" in traits:
         return {
             "block_out_channels": (8, 16),
@@ -191,7 +191,7 @@ _ONE_BLOCK = {"block_out_channels": (8,), "down_block_types": ("CrossAttnDownBlo
 
 
 def _common(traits: frozenset[str]) -> dict[str, Any]:
-    """Return the configuration that a UNet and its ControlNet have in common."""
+    """Return the configuration shared by a UNet and its ControlNet."""
     config: dict[str, Any] = {
         "layers_per_block": 1,
         "cross_attention_dim": TEXT_WIDTH,
@@ -210,8 +210,7 @@ def _common(traits: frozenset[str]) -> dict[str, Any]:
 
 
 def _tokenizer() -> Any:
-    """Make a tokenizer with one token for each letter; made here, since tokenizers come with files
-    otherwise."""
+    """Make a tokenizer with one token for each letter, because other tokenizers need files."""
     import tokenizers
     import transformers
 
@@ -226,11 +225,11 @@ def _tokenizer() -> Any:
 
 
 class TinyHarness(Harness):
-    """``TinyHarness`` is what the harnesses of frameworks with tiny pipelines have in common.
+    """``TinyHarness`` is the base class of harnesses that use :class:`TinyPipelines`.
 
     Attributes:
-        pipelines: that :meth:`build` builds.
-        call_name: of the method that a model's call runs.
+        pipelines: builds the pipelines of :meth:`build`.
+        call_name: name of the method that a model's call runs, such as "forward".
     """
 
     pipelines: TinyPipelines
@@ -240,7 +239,7 @@ class TinyHarness(Harness):
 
     @abstractmethod
     def generator(self) -> Any:
-        """Return a seeded generator, as the framework's pipelines take it."""
+        """Return a seeded generator that the framework's pipelines accept."""
 
     def build(self, kind: str) -> Any:
         return self.pipelines.build(kind)
@@ -268,7 +267,7 @@ class TinyHarness(Harness):
 
     def traces(self, pipeline: Any) -> object:
         models = [pipeline.unet, getattr(pipeline, "controlnet", None)]
-        # By its id: a class of unicb's equals the one that it was made from.
+        # By the class's id, because a class of unicb's equals the class that it was made from.
         found = [(id(type(m)), sorted(vars(m))) for m in models if m is not None]
         return found, pipeline._guidance_scale
 

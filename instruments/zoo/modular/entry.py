@@ -22,21 +22,23 @@ class ModularEntry:
 
     Attributes:
         name: the class.
-        parts: makes its models, by the names of its components.
-        arguments: the arguments of its call for a request: seeded, the same every time.
+        parts: a function that makes its models, by the names of its components.
+        arguments: a function that returns the arguments of its call for a request: seeded, the same
+            every time.
         variant: tells entries of the same class apart.
         left_out: names of its outermost blocks that it is built without, beside those that need
             text encoders.
         impossible: cases that the pipeline cannot do by itself, with or without unicb, and why.
-        frameworks: where it can be built.
-        unguided: for a loop without a guider: turns its guidance off for one step, in the block's
-            state; called with that, and the step's index.
-        scaled: for such a loop, the arguments of a call with this guidance scale.
-        cells: frames, height and width in cells, of latents that are returned as tokens.
-        patched: whether those that are returned have 2x2 cells as channels.
-        bound_alone: whether bind refuses it, so that it is built without any models.
-        stops_otherwise: what a stopped run gives besides the latents of the stop.
-        not_built: why it cannot be built here, as a sentence; the rest is unused then.
+        frameworks: names of the frameworks on which it can be built.
+        unguided: for a loop without a guider: a function that turns guidance off for one step,
+            called with the block's state and the step's index.
+        scaled: for such a loop: a function that returns the arguments of a call with this guidance
+            scale.
+        cells: (frames, height, width) in cells, of latents that are returned as tokens.
+        patched: True: the returned latents have 2x2 cells as channels.
+        bound_alone: True: ``bind`` refuses the pipeline, which is therefore built without models.
+        stops_otherwise: what a stopped run returns besides the latents of the stop.
+        not_built: why it cannot be built here, as a sentence; the other fields are then unused.
     """
 
     name: str

@@ -38,7 +38,7 @@ def test_doubled_rows_that_are_scaled_are_refused() -> None:
         bind(pipe, Look())
 
 
-#: Classes, and why their steps cannot be told by their scheduler.
+#: Classes, and why their steps cannot be seen from their scheduler's calls.
 REFUSED = {
     "KandinskyCombinedPipeline": "no loop that calls self.scheduler.step",
     "StableDiffusionParadigmsPipeline": "no loop that calls self.scheduler.step",
