@@ -83,18 +83,27 @@ def simulate(says: list[Callable[[int], Word]], now: bool) -> list[tuple[int, Wo
     unheard: list[Verdict | None] = [None] * len(says)
     for step in range(STEPS):
         words = [say(step) for say in says]
-        waits = []
-        for number, (decision, word) in enumerate(zip(decisions, words, strict=True)):
+        last = step + 1 == STEPS
+        for number, decision in enumerate(decisions):
             if (before := unheard[number]) is not None:
                 decision.learn(before)
-            waits.append(decision.waits(word, step + 1 == STEPS))
-        found = verdict([Vote(word, replace(HERE, step=step)) for word in words], range(len(says)))
-        for number, decision in enumerate(decisions):
-            unheard[number] = None if waits[number] else found
-            effect = decision.heard(found) if waits[number] else None
-            last = step + 1 == STEPS
-            if effect is not None and (effect.word is not Word.NONE or last):
-                ended[number] = step, effect.word
+        is_round = True
+        while is_round:
+            asked = [decision.ends(last) for decision in decisions]
+            pairs = zip(decisions, words, strict=True)
+            waits = [decision.waits(word, last) for decision, word in pairs]
+            votes = [Vote(word, replace(HERE, step=step)) for word in words]
+            found = verdict(votes, range(len(says)))
+            for number, decision in enumerate(decisions):
+                unheard[number] = None if waits[number] else found
+                effect = decision.heard(found) if waits[number] else None
+                if effect is not None and (effect.word is not Word.NONE or last):
+                    # Whoever takes an interrupt for the end has taken no request since its word.
+                    assert asked[number] or effect.word is not Word.INTERRUPT
+                    ended[number] = step, effect.word
+            again = {each is None and decision.asks_again for each, decision in zip(ended, decisions, strict=True)}
+            assert len(again) == 1, "one rank says its word again, and another does not"
+            is_round = again.pop()
         if any(each is not None for each in ended):
             break  # one that goes on would wait for those that have ended, for ever
     assert all(each is not None for each in ended), "one rank has ended, and another goes on"

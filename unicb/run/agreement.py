@@ -65,13 +65,19 @@ class Agreement:
             if before.is_final:
                 return self._ended(before)
             self._decision.learn(before)
-        said = own(self._decision.ends(no_step_follows))
-        waits = self._decision.waits(said.word, no_step_follows)
-        self._say(said, Place(self._run, Phase.STEP, step, count, no_step_follows))
-        if not waits:
-            return None
-        found = self._decision.heard(self._hear())
-        return None if found is None else self._ended(found)
+        decision = self._decision
+        place = Place(self._run, Phase.STEP, step, count, no_step_follows)
+        while True:
+            said = own(decision.ends(no_step_follows))
+            waits = decision.waits(said.word, no_step_follows)
+            self._say(said, place)
+            if not waits:
+                return None
+            found = decision.heard(self._hear())
+            if found is not None:
+                return self._ended(found)
+            if not decision.asks_again:
+                return None
 
     def after_last_step(self, own: Own, step: int, count: int) -> Verdict | None:
         """Say this once the callbacks know of the run's end, and wait for the others."""

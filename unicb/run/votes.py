@@ -176,14 +176,22 @@ class Decision:
     it at the end of the next step. So what every rank says takes effect at once, and anything else
     at the end of the next step, where all wait. They wait where no step follows, too.
 
+    Before an interrupt takes effect, each rank has said its last word, and takes no further request
+    from its caller. Where nobody knew beforehand that the run ends with this step, all say their
+    words once more: a rank may have been asked to cancel after its first word.
+
     Args:
         now: whether all wait at each step's end.
+
+    Attributes:
+        asks_again: whether all are to say a word once more, and at once.
     """
 
     def __init__(self, now: bool) -> None:
+        self.asks_again = False
         self._now = now
         self._due: Verdict | None = None
-        self._is_final = now
+        self._is_final = False
 
     def learn(self, before: Verdict) -> None:
         """Take note of what a round has come to that was not waited for."""
@@ -197,13 +205,17 @@ class Decision:
     def waits(self, own: Word, no_step_follows: bool) -> bool:
         """Return whether whoever says this is to wait for what the others say. What was said once
         is to be said again, until it takes effect."""
-        self._is_final = self._now or self.ends(no_step_follows)
-        return self._is_final or own is not Word.NONE
+        self._is_final = self.ends(no_step_follows)
+        return self._now or self._is_final or own is not Word.NONE
 
     def heard(self, found: Verdict) -> Verdict | None:
         """Return what takes effect now, of a round that was waited for; None: nothing yet."""
         due = self._due
-        if self._is_final or found.is_final or found.is_known_to_all:
+        if self._is_final or found.is_final:
             return found if due is None or found.word > due.word else due
+        acts_at_once = self._now or found.is_known_to_all
+        if acts_at_once and found.word > Word.INTERRUPT:
+            return found
         self.learn(found)
+        self.asks_again = acts_at_once and found.word is Word.INTERRUPT
         return None
