@@ -101,7 +101,8 @@ def simulate(says: list[Callable[[int], Word]], now: bool) -> list[tuple[int, Wo
                     # Whoever takes an interrupt for the end has taken no request since its word.
                     assert asked[number] or effect.word is not Word.INTERRUPT
                     ended[number] = step, effect.word
-            again = {each is None and decision.asks_again for each, decision in zip(ended, decisions, strict=True)}
+            is_over = any(each is not None for each in ended)
+            again = {decision.asks_again and not is_over for decision in decisions}
             assert len(again) == 1, "one rank says its word again, and another does not"
             is_round = again.pop()
         if any(each is not None for each in ended):

@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -47,24 +46,34 @@ class Ranks:
             is to be shown or written once.
         own: that of this process, which is one of them.
         group: what :meth:`Backend.agree` takes.
+        left: what this rank said last as it left a run, for unicb's own use; None once all have
+            heard that.
     """
 
     def __init__(self, all_ranks: Sequence[int], own: int, group: Any) -> None:
         self.all, self.own, self.group = tuple(all_ranks), own, group
-        self._runs = count()
+        self.left: Any = None
+        self._next = 0
 
     def begin_call(self) -> None:
         """Count a call, whatever becomes of it. Where one fails on one rank and no other hears of
         that, the numbers of the next runs differ: no rank takes another's run for its own."""
-        next(self._runs)
+        self._next += 1
 
     def begin_run(self) -> int:
-        """Return the number of a further run; no two of a process have the same."""
-        return next(self._runs)
+        """Return the number of a further run; it grows until :meth:`count_anew`."""
+        self._next += 1
+        return self._next - 1
+
+    def catch_up(self, number: int) -> None:
+        """Count on from this number of a run, where this rank has not come so far: all ranks have
+        heard of it."""
+        self._next = max(self._next, number + 1)
 
     def count_anew(self) -> None:
-        """The ranks have lost each other: the next run is the first again, on each of them."""
-        self._runs = count()
+        """The connection is lost: what was said in it is forgotten, and the next run is the first
+        again, on each rank."""
+        self._next, self.left = 0, None
 
 
 class Backend(ABC):

@@ -114,6 +114,8 @@ class Verdict:
         latents: what that rank says of the picture.
         is_final: whether no further round follows, since a rank has left.
         is_known_to_all: whether each rank has said something, and so waits to hear what it is.
+        is_void: whether a rank has only now said that it left a former run: it was not told, and
+            all say the same again.
     """
 
     word: Word
@@ -122,27 +124,41 @@ class Verdict:
     latents: bool
     is_final: bool
     is_known_to_all: bool
+    is_void: bool = False
 
 
 def verdict(votes: Sequence[Vote], ranks: Sequence[int]) -> Verdict:
-    """Return what these come to; ``ranks``: whose they are, in their order.
+    """Return what these come to for those who stay; ``ranks``: whose they are, in their order.
+
+    Who leaves a run that is not theirs has left theirs, too, if it is a later one. If it is a
+    former one, that word comes too late for anybody, and its rank has yet to come to their run.
 
     Raises:
         RankError: the ranks are not doing the same.
     """
-    staying = [(vote, rank) for vote, rank in zip(votes, ranks, strict=True) if not vote.leaves]
+    said = list(zip(votes, ranks, strict=True))
+    staying = [(vote, rank) for vote, rank in said if not vote.leaves]
     for vote, rank in staying[1:]:
         _check_same(*staying[0], vote, rank)
-    word = max(vote.word for vote in votes)
-    first = next(number for number, vote in enumerate(votes) if vote.word == word)
+    run = staying[0][0].place.run
+    heard = [(vote, rank) for vote, rank in said if vote.place.run >= run]
+    highest, by = max(heard, key=lambda each: each[0].word)
+    is_final = len(staying) < len(heard)
     return Verdict(
-        word,
-        ranks[first],
-        votes[first].text,
-        votes[first].latents,
-        is_final=len(staying) < len(votes),
-        is_known_to_all=all(vote.word != Word.NONE for vote in votes),
+        highest.word,
+        by,
+        highest.text,
+        highest.latents,
+        is_final=is_final,
+        is_known_to_all=all(vote.word != Word.NONE for vote, _ in heard),
+        is_void=len(heard) < len(said) and not is_final,
     )
+
+
+def was_heard(vote: Vote, votes: Sequence[Vote]) -> bool:
+    """Return whether all ranks take note of this one, among those of its round: none of them was
+    still at a former run."""
+    return all(other.place.run >= vote.place.run for other in votes)
 
 
 def _check_same(vote: Vote, rank: int, other: Vote, other_rank: int) -> None:
