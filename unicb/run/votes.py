@@ -143,15 +143,14 @@ def verdict(votes: Sequence[Vote], ranks: Sequence[int]) -> Verdict:
     run = staying[0][0].place.run
     heard = [(vote, rank) for vote, rank in said if vote.place.run >= run]
     highest, by = max(heard, key=lambda each: each[0].word)
-    is_final = len(staying) < len(heard)
     return Verdict(
         highest.word,
         by,
         highest.text,
         highest.latents,
-        is_final=is_final,
+        is_final=len(staying) < len(heard),
         is_known_to_all=all(vote.word != Word.NONE for vote, _ in heard),
-        is_void=len(heard) < len(said) and not is_final,
+        is_void=len(heard) < len(said),
     )
 
 
