@@ -110,10 +110,11 @@ FINE = (NOWHERE, NOWHERE)
         [(1, 1), FINE],
         [(1, 2), (EARLY, NOWHERE), FINE, FINE],
         [(1, 2), (NOWHERE, EARLY), FINE, FINE],
-        [(1, 2), (EARLY, EARLY), (2, 1), (EARLY, 0), FINE, FINE],
+        [(1, 2), (EARLY, EARLY), FINE, (2, 1), (EARLY, 0), FINE, FINE],
     ],
 )
 def test_ranks_that_fail_in_one_step_meet_in_the_next_run(agree: Any, plan: Any) -> None:
+    plan = [FINE, FINE, *plan]  # so that the first of them has steps enough
     check(plan, requests(2, plan, agree=agree), agree == "later")
 
 
@@ -133,6 +134,44 @@ def test_ranks_that_fail_anywhere_meet_in_the_next_run(
     plan = [[places[random.integers(len(places))] for _ in range(size)] for _ in range(60)]
     plan += [[NOWHERE] * size] * 3
     check(plan, requests(size, plan), 1)
+
+
+class Twice(ToyPipeline):
+    """A call with two loops, where something fails after one of them."""
+
+    fails_after: int | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        for loop in range(2):
+            found = super().__call__(*args, **kwargs)
+            if loop == self.fails_after:
+                raise OSError("out of memory")
+        return found
+
+
+@pytest.mark.parametrize("fails_after", [0, 1])
+def test_error_after_a_loop_that_has_ended_well(fails_after: int) -> None:
+    def work(own: int, group: Any) -> Any:
+        pipeline, found = Twice(), []
+        for number in range(4):
+            pipeline.fails_after = fails_after if number == 1 and own == 0 else None
+            stop = StopAt(number % 3 if own == 0 else STEPS)
+            vars(stop)["_of_one_rank"] = ("at",)
+            callbacks = bind(pipeline, stop, group=group, timeout=5.0)
+            try:
+                callbacks("x", STEPS)
+            except (OSError, RankError) as error:
+                found.append(str(error))
+            else:
+                found.append((callbacks.state, callbacks.step))
+        return found
+
+    first, second = on_each(ThreadGroup(2), work)
+    ends = [("interrupted", number % 3 + 1) for number in range(4)]
+    assert first == [ends[0], "out of memory", *ends[2:]]
+    told = "rank 0 failed after a run that ended well: OSError: out of memory"
+    # Behind the last loop there is nothing more that the others take part in.
+    assert second == [ends[0], told if fails_after == 0 else ends[1], *ends[2:]]
 
 
 def test_ctrl_c_while_a_rank_waits_is_told_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,8 +341,11 @@ def test_connection_that_was_lost_as_a_rank_left_is_made_anew() -> None:
     sharing.ranks.begin_call()
     agreement = Agreement(sharing)
     assert agreement.before_first_step(Own(), 3) is None
-    assert line.sent[-1].place.run == 1  # as of a rank that has noticed it before its call
-    assert sharing.ranks.begin_run() == 2
+    # As of a rank that has noticed it before its call.
+    noticed = Ranks((0, 1), 1, None)
+    noticed.begin_call()
+    assert line.sent[-1].place.run == noticed.begin_run()
+    assert sharing.ranks.begin_run() == noticed.begin_run()
 
 
 def test_who_leaves_a_later_run_has_left_this_one() -> None:

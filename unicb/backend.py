@@ -38,6 +38,10 @@ _VERBS = ("owns", "is_tensor", "in_dtype", "aside", "fork_rng", *_HOOKS, *_RANKS
 _PARTS = ("name", "install", "ops", *_VERBS)
 
 
+#: By how much the numbers of the runs of two calls differ.
+_RUNS = 64
+
+
 class Ranks:
     """The processes, or ranks, that share a run: its denoiser is spread over them.
 
@@ -57,8 +61,9 @@ class Ranks:
 
     def begin_call(self) -> None:
         """Count a call, whatever becomes of it. Where one fails on one rank and no other hears of
-        that, the numbers of the next runs differ: no rank takes another's run for its own."""
-        self._next += 1
+        that, the numbers of the next runs differ: no rank takes another's run for its own. How many
+        runs a call has had on each rank makes no difference to the next."""
+        self._next += _RUNS - self._next % _RUNS
 
     def begin_run(self) -> int:
         """Return the number of a further run; it grows until :meth:`count_anew`."""

@@ -43,10 +43,11 @@ class Agreement:
 
     Attributes:
         is_over: whether this rank takes no further part.
+        has_ended_well: whether all ranks have said that their run ended as it should.
     """
 
     def __init__(self, sharing: Sharing) -> None:
-        self.is_over = False
+        self.is_over = self.has_ended_well = False
         self._has_met = False
         self._sharing, self._ranks = sharing, sharing.ranks
         self._decision = Decision(sharing.agree == "now")
@@ -105,7 +106,7 @@ class Agreement:
         place = Place(self._run, Phase.AFTER, step, count)
         self._say(own, place)
         found = self._hear()
-        self.is_over = True
+        self.is_over, self.has_ended_well = True, found.word is Word.NONE
         return self._ended(found)
 
     def leave(self, word: Word, text: str, step: int) -> None:
