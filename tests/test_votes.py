@@ -11,7 +11,7 @@ import pytest
 
 from unicb import RankError
 from unicb.run import votes
-from unicb.run.votes import SIZE, Decision, Phase, Place, Verdict, Vote, Word, verdict
+from unicb.run.votes import SIZE, Decision, Phase, Place, Verdict, Vote, Word, verdict, was_heard
 
 STEPS = 4
 HERE = Place(0, Phase.STEP, 3, 10)
@@ -66,6 +66,41 @@ def test_rank_that_leaves_is_at_no_step() -> None:
     leaves = Vote(Word.FAILED, replace(HERE, step=9), leaves=True, text="gone")
     found = verdict([Vote(Word.NONE, HERE), leaves], (0, 1))
     assert (found.word, found.text, found.is_final) == (Word.FAILED, "gone", True)
+
+
+HERE_LATER = replace(HERE, run=5)
+STAYS = Vote(Word.NONE, HERE_LATER)
+
+
+def leaves(run: int, text: str = "") -> Vote:
+    return Vote(Word.FAILED, replace(HERE, run=run), leaves=True, text=text)
+
+
+def test_who_left_a_former_run_has_yet_to_come() -> None:
+    found = verdict([STAYS, leaves(4), STAYS], (0, 1, 2))
+    assert (found.word, found.is_void, found.is_final) == (Word.NONE, True, False)
+    # Though another has left this run, all wait for the one that has yet to come to it.
+    found = verdict([STAYS, leaves(4), leaves(5)], (0, 1, 2))
+    assert found.is_void
+    # Two that are in different runs are so all the same.
+    with pytest.raises(RankError, match="different steps"):
+        verdict([STAYS, leaves(4), replace(STAYS, place=HERE)], (0, 1, 2))
+
+
+def test_who_left_a_later_run_has_left_this_one() -> None:
+    found = verdict([STAYS, leaves(6, "gone")], (0, 1))
+    assert (found.word, found.text, found.is_void, found.is_final) == (
+        Word.FAILED,
+        "gone",
+        False,
+        True,
+    )
+
+
+def test_who_leaves_is_heard_where_nobody_is_at_a_former_run() -> None:
+    assert was_heard(leaves(5), [leaves(5), STAYS, leaves(6)])
+    assert not was_heard(leaves(5), [leaves(5), STAYS, leaves(4)])
+    assert not was_heard(leaves(6), [leaves(6), STAYS])
 
 
 # What one rank says at each step's end; once said, a word is said again.
@@ -163,7 +198,16 @@ class PrefersWhatItHeard(Decision):
         return effect if effect is None or self._due is None else self._due
 
 
+class InterruptsAtTheFirstWord(Decision):
+    """A cancel that is accepted after that is lost."""
+
+    def heard(self, found: Verdict) -> Verdict | None:
+        effect = super().heard(found)
+        return found if self.asks_again else effect
+
+
 MUTANTS = [
+    InterruptsAtTheFirstWord,
     HearsAtOnce,
     ForgetsWhatItHeard,
     WaitsForNobodyAtTheEnd,
