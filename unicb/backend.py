@@ -257,7 +257,8 @@ class Backend(ABC):
 
         Returns:
             A function that waits for so many seconds at most and returns the words of all ranks, in
-            their order: arrays ``[n]`` of numbers in 0..255. To be called once or never.
+            their order: arrays ``[n]`` of numbers in 0..255. To be called once or never. Where the
+            ranks have not met yet, it may be what sends the word.
 
         Raises:
             RankError: the group is not there any more. From the function: a rank is gone, or has

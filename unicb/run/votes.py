@@ -114,8 +114,8 @@ class Verdict:
         latents: what that rank says of the picture.
         is_final: whether no further round follows, since a rank has left.
         is_known_to_all: whether each rank has said something, and so waits to hear what it is.
-        is_void: whether a rank has only now said that it left a former run: it was not told, and
-            all say the same again.
+        is_void: whether a rank has said only now that it left a former run: it hears of this one
+            in the next round, where all say the same again.
     """
 
     word: Word
