@@ -139,13 +139,17 @@ def _equal(name: str) -> list[str]:
 
 
 def _stops(name: str, words: dict[str, Any], at: tuple[int, ...], **kwargs: Any) -> list[str]:
-    """A stop from each rank at each of these steps, and then a request that nobody stops."""
+    """A stop from each rank at each of these steps, of which negative ones count from the end, and
+    then a request that nobody stops."""
     found: list[str] = []
+    steps = At(interrupt, -1, 0)
+    alone(name, steps)
+    last = steps.seen[-1]  # of a scheduler of order 2, there are more than are asked for
     later = kwargs.get("agree") != "now"
     for word, do in words.items():
-        for step in at:
+        for step in (each % (last + 1) for each in at):
             for rank in range(dist.get_world_size()):
-                ends = min(step + later, STEPS - 1)
+                ends = min(step + later, last)
                 found.append(_stopped(name, word, do, step, rank, ends, **kwargs))
                 found.append(check_same(run(name, **kwargs), alone(name)))
     return found
@@ -189,22 +193,22 @@ def equal(rank: int, folder: Path, name: str) -> Any:
 
 @with_engine
 def stops(rank: int, folder: Path, name: str) -> Any:
-    return _stops(name, WORDS, (0, 2, STEPS - 2, STEPS - 1))
+    return _stops(name, WORDS, (0, 2, -2, -1))
 
 
 @with_engine
 def stops_now(rank: int, folder: Path, name: str) -> Any:
-    return _stops(name, WORDS, (0, 2, STEPS - 1), agree="now")
+    return _stops(name, WORDS, (0, 2, -1), agree="now")
 
 
 @case
 def stops_wan_ulysses(rank: int, folder: Path) -> Any:
-    return _stops("wan_ulysses", WORDS, (0, 2, STEPS - 1))
+    return _stops("wan_ulysses", WORDS, (0, 2, -1))
 
 
 @case
 def stops_flux_ulysses_now(rank: int, folder: Path) -> Any:
-    return _stops("flux_ulysses", WORDS, (2, STEPS - 1), agree="now")
+    return _stops("flux_ulysses", WORDS, (2, -1), agree="now")
 
 
 @case
