@@ -127,6 +127,8 @@ class GlooGroup:
             # Not by get, which waits for one that was taken back by now.
             tokens = [store.compare_set(name, "none", "none").decode() for name in names]
             tokens[own] = token
+            if "none" in tokens:
+                return None
             joining = self._dist.PrefixStore("-".join(tokens) + "/", store)
             about = joining, own, len(names), timedelta(seconds=longest)
             group = self._dist.ProcessGroupGloo(*about)
