@@ -11,7 +11,7 @@ import pytest
 
 from unicb import RankError
 from unicb.run import votes
-from unicb.run.votes import SIZE, Decision, Phase, Place, Verdict, Vote, Word, verdict
+from unicb.run.votes import SIZE, Decision, Phase, Place, Verdict, Vote, Word, verdict, was_heard
 
 STEPS = 4
 HERE = Place(0, Phase.STEP, 3, 10)
@@ -68,6 +68,41 @@ def test_rank_that_leaves_is_at_no_step() -> None:
     assert (found.word, found.text, found.is_final) == (Word.FAILED, "gone", True)
 
 
+HERE_LATER = replace(HERE, run=5)
+STAYS = Vote(Word.NONE, HERE_LATER)
+
+
+def leaves(run: int, text: str = "") -> Vote:
+    return Vote(Word.FAILED, replace(HERE, run=run), leaves=True, text=text)
+
+
+def test_who_left_a_former_run_has_yet_to_come() -> None:
+    found = verdict([STAYS, leaves(4), STAYS], (0, 1, 2))
+    assert (found.word, found.is_void, found.is_final) == (Word.NONE, True, False)
+    # Though another has left this run, all wait for the one that has yet to come to it.
+    found = verdict([STAYS, leaves(4), leaves(5)], (0, 1, 2))
+    assert found.is_void
+    # Two that are in different runs are so all the same.
+    with pytest.raises(RankError, match="different steps"):
+        verdict([STAYS, leaves(4), replace(STAYS, place=HERE)], (0, 1, 2))
+
+
+def test_who_left_a_later_run_has_left_this_one() -> None:
+    found = verdict([STAYS, leaves(6, "gone")], (0, 1))
+    assert (found.word, found.text, found.is_void, found.is_final) == (
+        Word.FAILED,
+        "gone",
+        False,
+        True,
+    )
+
+
+def test_who_leaves_is_heard_where_nobody_is_at_a_former_run() -> None:
+    assert was_heard(leaves(5), [leaves(5), STAYS, leaves(6)])
+    assert not was_heard(leaves(5), [leaves(5), STAYS, leaves(4)])
+    assert not was_heard(leaves(6), [leaves(6), STAYS])
+
+
 # What one rank says at each step's end; once said, a word is said again.
 
 
@@ -83,18 +118,28 @@ def simulate(says: list[Callable[[int], Word]], now: bool) -> list[tuple[int, Wo
     unheard: list[Verdict | None] = [None] * len(says)
     for step in range(STEPS):
         words = [say(step) for say in says]
-        waits = []
-        for number, (decision, word) in enumerate(zip(decisions, words, strict=True)):
+        last = step + 1 == STEPS
+        for number, decision in enumerate(decisions):
             if (before := unheard[number]) is not None:
                 decision.learn(before)
-            waits.append(decision.waits(word, step + 1 == STEPS))
-        found = verdict([Vote(word, replace(HERE, step=step)) for word in words], range(len(says)))
-        for number, decision in enumerate(decisions):
-            unheard[number] = None if waits[number] else found
-            effect = decision.heard(found) if waits[number] else None
-            last = step + 1 == STEPS
-            if effect is not None and (effect.word is not Word.NONE or last):
-                ended[number] = step, effect.word
+        is_round = True
+        while is_round:
+            asked = [decision.ends(last) for decision in decisions]
+            pairs = zip(decisions, words, strict=True)
+            waits = [decision.waits(word, last) for decision, word in pairs]
+            votes = [Vote(word, replace(HERE, step=step)) for word in words]
+            found = verdict(votes, range(len(says)))
+            for number, decision in enumerate(decisions):
+                unheard[number] = None if waits[number] else found
+                effect = decision.heard(found) if waits[number] else None
+                if effect is not None and (effect.word is not Word.NONE or last):
+                    # Whoever takes an interrupt for the end has taken no request since its word.
+                    assert asked[number] or effect.word is not Word.INTERRUPT
+                    ended[number] = step, effect.word
+            is_over = any(each is not None for each in ended)
+            again = {decision.asks_again and not is_over for decision in decisions}
+            assert len(again) == 1, "one rank says its word again, and another does not"
+            is_round = again.pop()
         if any(each is not None for each in ended):
             break  # one that goes on would wait for those that have ended, for ever
     assert all(each is not None for each in ended), "one rank has ended, and another goes on"
@@ -153,7 +198,16 @@ class PrefersWhatItHeard(Decision):
         return effect if effect is None or self._due is None else self._due
 
 
+class InterruptsAtTheFirstWord(Decision):
+    """A cancel that is accepted after that is lost."""
+
+    def heard(self, found: Verdict) -> Verdict | None:
+        effect = super().heard(found)
+        return found if self.asks_again else effect
+
+
 MUTANTS = [
+    InterruptsAtTheFirstWord,
     HearsAtOnce,
     ForgetsWhatItHeard,
     WaitsForNobodyAtTheEnd,

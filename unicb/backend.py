@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -40,6 +39,10 @@ _VERBS = ("owns", "is_tensor", "in_dtype", "aside", "fork_rng", *_HOOKS, *_RANKS
 _PARTS = ("name", "install", "ops", *_VERBS)
 
 
+#: By how much the numbers of the runs of two calls differ.
+_RUNS = 64
+
+
 class Ranks:
     """The processes, or ranks, that share a run: its denoiser is spread over them.
 
@@ -48,24 +51,35 @@ class Ranks:
             be shown or written once.
         own: the number of this process, one of ``all``.
         group: the group as :meth:`Backend.agree` takes it.
+        left: what this rank said last as it left a run, for unicb's own use; None once all ranks
+            have heard that.
     """
 
     def __init__(self, all_ranks: Sequence[int], own: int, group: Any) -> None:
         self.all, self.own, self.group = tuple(all_ranks), own, group
-        self._runs = count()
+        self.left: Any = None
+        self._next = 0
 
     def begin_call(self) -> None:
         """Count a call, even if it fails. If it fails on one rank only, the numbers of the next
-        runs differ, so that no rank takes another run for its own."""
-        next(self._runs)
+        runs differ, so that no rank takes another run for its own. How many runs a call has had on
+        each rank makes no difference to the next call."""
+        self._next += _RUNS - self._next % _RUNS
 
     def begin_run(self) -> int:
-        """Return the number of a new run; no two runs of a process have the same number."""
-        return next(self._runs)
+        """Return the number of a new run; it grows until :meth:`count_anew`."""
+        self._next += 1
+        return self._next - 1
+
+    def catch_up(self, number: int) -> None:
+        """Count on from this number of a run, if this rank's is lower: all ranks have heard of that
+        run."""
+        self._next = max(self._next, number + 1)
 
     def count_anew(self) -> None:
-        """Count from the start again, on every rank: the ranks no longer agree on the number."""
-        self._runs = count()
+        """Count from the start again, on every rank, and forget what was said: the connection is
+        lost."""
+        self._next, self.left = 0, None
 
 
 class Backend(ABC):
@@ -245,7 +259,8 @@ class Backend(ABC):
 
         Returns:
             A function that takes the most seconds to wait, and returns the words of all ranks, in
-            their order: arrays ``[n]`` of integers in 0..255. Call it once or never.
+            their order: arrays ``[n]`` of integers in 0..255. Call it once or never. If the ranks
+            have not met yet, this function may be what sends the word.
 
         Raises:
             RankError: the group no longer exists. From the function: a rank has ended, or has not

@@ -100,21 +100,24 @@ def ranks_of(group: Any) -> Ranks | None:
             "bind was given a group, and this process does not communicate: call "
             "mindspore.communication.init first, in what msrun starts, or leave out group="
         )
-    if group not in _known:
-        try:
-            own, size = communication.get_rank(group), communication.get_group_size(group)
-        except (RuntimeError, ValueError) as error:
-            raise RankError(
-                f"this process, rank {communication.get_rank()}, is not in the group {group!r} "
-                f"that bind was given: {error}"
-            ) from error
+    try:
+        own, size = communication.get_rank(group), communication.get_group_size(group)
         numbers = _numbers(communication, group, size)
-        _known[group] = Ranks(numbers, numbers[own], NamedGroup(group, size))
-    return _known[group]
+    except (RuntimeError, ValueError) as error:
+        _known.pop(group, None)
+        raise RankError(
+            f"this process, rank {communication.get_rank()}, is not in the group {group!r} "
+            f"that bind was given: {error}"
+        ) from error
+    known = _known.get(group)
+    # A name may be that of another group by now.
+    if known is None or (known.all, known.own) != (numbers, numbers[own]):
+        known = _known[group] = Ranks(numbers, numbers[own], NamedGroup(group, size))
+    return known
 
 
-def _numbers(communication: Any, group: str, size: int) -> list[int]:
+def _numbers(communication: Any, group: str, size: int) -> tuple[int, ...]:
     if group == communication.GlobalComm.WORLD_COMM_GROUP:
-        return list(range(size))
+        return tuple(range(size))
     of_group = communication.get_world_rank_from_group_rank
-    return [int(of_group(group, number)) for number in range(size)]
+    return tuple(int(of_group(group, number)) for number in range(size))

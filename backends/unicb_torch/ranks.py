@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +19,12 @@ from unicb.backend import Ranks
 from unicb.errors import RankError, UnsupportedPipelineError
 
 _Words = Sequence[npt.NDArray[Any]]
-#: How often ranks look whether the others have come; and how long they take to join then.
+#: How often ranks look whether the others have come.
 _LOOK_SECONDS = 0.002
-_LONGEST_TO_JOIN = timedelta(seconds=10)
+#: How long a rank looks for them where it is not to wait; and how long all take to join, at least
+#: and at most.
+_SOON_SECONDS = 1.0
+_LEAST_TO_JOIN, _MOST_TO_JOIN = 3.0, 10.0
 
 
 def distributed() -> Any:
@@ -42,7 +46,8 @@ def rank() -> tuple[int, int]:
 
 class GlooGroup:
     """Some ranks with a gloo group of their own, made on first use, so that unicb's messages wait
-    for no device and do not delay other communication.
+    for no device and do not delay other communication. The group serves no longer than the default
+    process group that there was when it was made.
 
     Args:
         dist: the module torch.distributed.
@@ -52,62 +57,84 @@ class GlooGroup:
 
     def __init__(self, dist: Any, ranks: tuple[int, ...], timeout: float) -> None:
         self._dist, self._ranks = dist, ranks
-        self._timeout = timedelta(seconds=timeout)
+        self._timeout = timeout
         self._group: Any = None
+        self._world = ref(dist.group.WORLD)
 
     def agree(self, word: npt.NDArray[np.uint8], step: int) -> Callable[[float], _Words]:
+        """See :meth:`unicb.Backend.agree`. Where the others do not come soon, it is said as soon as
+        somebody waits to hear."""
         import torch
 
         own = torch.from_numpy(word)
         found = [torch.empty_like(own) for _ in self._ranks]
+
+        def said(seconds: float) -> Any:
+            self._group = self._group or self._met(seconds)
+            return self._group and self._group.allgather([found], [own])
+
         try:
-            if distributed() is None:
+            if distributed() is None or self._dist.group.WORLD is not self._world():
                 raise RuntimeError("the process group was destroyed")
-            self._group = self._group or self._met()
-            work = self._group.allgather([found], [own])
+            sent = said(min(_SOON_SECONDS, self._timeout))
         except (RuntimeError, ValueError) as error:
             raise self._failed(step, error) from error
 
         def heard(seconds: float) -> _Words:
             try:
+                work = sent or said(seconds)
+                if work is None:
+                    raise RuntimeError("not all have come")
                 work.wait(timedelta(seconds=seconds))
-            except RuntimeError as error:
+            except (RuntimeError, ValueError) as error:
                 raise self._failed(step, error) from error
             return [each.numpy() for each in found]
 
         return heard
 
-    def _met(self) -> Any:
+    def _met(self, seconds: float) -> Any:
         """Return a new group of the ranks, made without torch's list of groups: its names depend on
-        the number of groups in a process, which may differ between processes.
+        the number of groups in a process, which may differ between processes. None, if not all
+        ranks come within so many seconds.
 
         Each rank announces itself by a token, new each time, and removes it whether or not the
         group is made, so that no rank meets the rest of an earlier attempt.
         """
         dist = self._dist
-        place = "unicb/" + "-".join(map(str, self._ranks)) + f"/{self._timeout.total_seconds():g}/"
+        place = "unicb/" + "-".join(map(str, self._ranks)) + f"/{self._timeout:g}/"
         store = dist.PrefixStore(place, dist.distributed_c10d._get_default_store())
-        own = self._ranks.index(dist.get_rank())
+        own, token = self._ranks.index(dist.get_rank()), uuid4().hex
         names = [f"token-{number}" for number in range(len(self._ranks))]
-        store.set(names[own], uuid4().hex)
-        until = time.monotonic() + self._timeout.total_seconds()
+        store.set(names[own], token)
+        until = time.monotonic() + seconds
         try:
             while time.monotonic() < until:
-                if store.check(names):
-                    with suppress(RuntimeError):  # the other ranks have seen other tokens
-                        return self._joined(store, "-".join(map(str, map(store.get, names))), own)
+                if store.check(names) and (group := self._joined(store, names, token, seconds)):
+                    return group
                 time.sleep(_LOOK_SECONDS)
-            raise RuntimeError("not all have come")
         finally:
             with suppress(RuntimeError):
                 store.delete_key(names[own])
+        # Whoever has seen the token before it was taken back had come by then, and joins.
+        others = [name for number, name in enumerate(names) if number != own]
+        return self._joined(store, names, token, seconds) if store.check(others) else None
 
-    def _joined(self, store: Any, name: str, own: int) -> Any:
-        joining = self._dist.PrefixStore(name + "/", store)
-        longest = min(self._timeout, _LONGEST_TO_JOIN)
-        group = self._dist.ProcessGroupGloo(joining, own, len(self._ranks), longest)
-        group._set_default_timeout(self._timeout)
-        return group
+    def _joined(self, store: Any, names: Sequence[str], token: str, seconds: float) -> Any:
+        """Return the group of these tokens; None, where others have seen other ones."""
+        own = self._ranks.index(self._dist.get_rank())
+        longest = min(self._timeout, _MOST_TO_JOIN, max(_LEAST_TO_JOIN, seconds))
+        with suppress(RuntimeError):
+            # Not by get, which waits for one that was taken back by now.
+            tokens = [store.compare_set(name, "none", "none").decode() for name in names]
+            tokens[own] = token
+            if "none" in tokens:
+                return None
+            joining = self._dist.PrefixStore("-".join(tokens) + "/", store)
+            about = joining, own, len(names), timedelta(seconds=longest)
+            group = self._dist.ProcessGroupGloo(*about)
+            group._set_default_timeout(timedelta(seconds=self._timeout))
+            return group
+        return None
 
     def _failed(self, step: int, error: Exception) -> RankError:
         """Return the error to raise, and drop the group: the next run makes a new one."""
@@ -117,15 +144,16 @@ class GlooGroup:
         return RankError(
             f"rank {self._dist_rank()} does not hear from all of the ranks "
             f"{', '.join(map(str, self._ranks))} {when}: one is gone, hangs, or has not called the "
-            f"pipeline within {self._timeout.total_seconds():g} s ({said})"
+            f"pipeline within {self._timeout:g} s ({said})"
         )
 
     def _dist_rank(self) -> int:
         return rank()[0]
 
 
-#: Known ranks, by the id of the default process group, which changes when it is made again.
-_known: dict[int, tuple[Any, dict[tuple[tuple[int, ...], float], Ranks]]] = {}
+#: Known ranks, by the default process group, which is another object once it was destroyed and made
+#: again.
+_known: WeakKeyDictionary[Any, dict[tuple[tuple[int, ...], float], Ranks]] = WeakKeyDictionary()
 
 
 def ranks_of(group: Any, models: Sequence[Any], timeout: float) -> Ranks | None:
@@ -142,11 +170,7 @@ def ranks_of(group: Any, models: Sequence[Any], timeout: float) -> Ranks | None:
     numbers = _spread_over(dist, models) if is_auto else _members(dist, group)
     if len(numbers) < 2:
         return None
-    world = dist.group.WORLD
-    if id(world) not in _known:
-        _known.clear()
-        _known[id(world)] = world, {}
-    known = _known[id(world)][1]
+    known = _known.setdefault(dist.group.WORLD, {})
     key = numbers, timeout
     if key not in known:
         known[key] = Ranks(numbers, dist.get_rank(), GlooGroup(dist, *key))
@@ -245,7 +269,8 @@ def _along(mesh: Any, split: Sequence[bool]) -> tuple[int, ...]:
     return tuple(sorted(mesh.mesh[at].flatten().tolist()))
 
 
-_claimed: dict[str, int] = {}
+#: What is known to be claimed, by the process group of all, whose store has it.
+_claimed: WeakKeyDictionary[Any, dict[str, int]] = WeakKeyDictionary()
 
 
 def claim(name: str) -> int:
@@ -253,8 +278,9 @@ def claim(name: str) -> int:
     dist = distributed()
     if dist is None:
         return rank()[0]
-    if name not in _claimed:
+    claimed = _claimed.setdefault(dist.group.WORLD, {})
+    if name not in claimed:
         store = dist.distributed_c10d._get_default_store()
         by = store.compare_set(f"unicb/{name}", "", str(dist.get_rank()))
-        _claimed[name] = int(by)
-    return _claimed[name]
+        claimed[name] = int(by)
+    return claimed[name]

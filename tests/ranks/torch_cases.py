@@ -6,11 +6,13 @@ A case returns what the ranks are to be compared by, or raises.
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import os
 import signal
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -38,6 +40,7 @@ from unicb import (
     bind,
     stream,
 )
+from unicb.backend import backend_for
 
 ALL: dict[str, Case] = {}
 #: The usual ones; those that take minutes; those after which the ranks are not what they were;
@@ -136,13 +139,17 @@ def _equal(name: str) -> list[str]:
 
 
 def _stops(name: str, words: dict[str, Any], at: tuple[int, ...], **kwargs: Any) -> list[str]:
-    """A stop from each rank at each of these steps, and then a request that nobody stops."""
+    """A stop from each rank at each of these steps, of which negative ones count from the end, and
+    then a request that nobody stops."""
     found: list[str] = []
+    steps = At(interrupt, -1, 0)
+    alone(name, steps)
+    last = steps.seen[-1]  # of a scheduler of order 2, there are more than are asked for
     later = kwargs.get("agree") != "now"
     for word, do in words.items():
-        for step in at:
+        for step in (each % (last + 1) for each in at):
             for rank in range(dist.get_world_size()):
-                ends = min(step + later, STEPS - 1)
+                ends = min(step + later, last)
                 found.append(_stopped(name, word, do, step, rank, ends, **kwargs))
                 found.append(check_same(run(name, **kwargs), alone(name)))
     return found
@@ -186,22 +193,22 @@ def equal(rank: int, folder: Path, name: str) -> Any:
 
 @with_engine
 def stops(rank: int, folder: Path, name: str) -> Any:
-    return _stops(name, WORDS, (0, 2, STEPS - 2, STEPS - 1))
+    return _stops(name, WORDS, (0, 2, -2, -1))
 
 
 @with_engine
 def stops_now(rank: int, folder: Path, name: str) -> Any:
-    return _stops(name, WORDS, (0, 2, STEPS - 1), agree="now")
+    return _stops(name, WORDS, (0, 2, -1), agree="now")
 
 
 @case
 def stops_wan_ulysses(rank: int, folder: Path) -> Any:
-    return _stops("wan_ulysses", WORDS, (0, 2, STEPS - 1))
+    return _stops("wan_ulysses", WORDS, (0, 2, -1))
 
 
 @case
 def stops_flux_ulysses_now(rank: int, folder: Path) -> Any:
-    return _stops("flux_ulysses", WORDS, (2, STEPS - 1), agree="now")
+    return _stops("flux_ulysses", WORDS, (2, -1), agree="now")
 
 
 @case
@@ -406,6 +413,27 @@ def error_in_the_middle_of_a_step(rank: int, folder: Path) -> Any:
 
 
 @case
+def several_errors_in_the_middle_of_a_step(rank: int, folder: Path) -> Any:
+    made, found = engine("flux_alone"), []
+    for first in range(2):
+        calls: list[int] = []
+
+        def breaks(*_: Any, calls: list[int] = calls, last: int = 6 + 2 * (rank == first)) -> None:
+            calls.append(1)
+            if len(calls) == last:  # a step later on one rank than on the other
+                raise OSError("out of memory")
+
+        handle = denoiser(made.pipeline).register_forward_pre_hook(breaks)
+        assert _raises((RankError, OSError), lambda: run("flux_alone")) == "out of memory"
+        handle.remove()
+        found.append(
+            check_same(run("flux_alone", At(interrupt, 2, 1)), alone("flux_alone", after(3)))
+        )
+        found.append(check_same(run("flux_alone"), alone("flux_alone")))
+    return found
+
+
+@case
 def different_callbacks(rank: int, folder: Path) -> Any:
     said = _raises(RankError, lambda: run("flux_ulysses", *([CFGCutoff(0.4)] if rank else [])))
     assert "rank 0: FluxPipeline with nothing" in said, said
@@ -603,6 +631,51 @@ def cost_of_a_step(rank: int, folder: Path) -> Any:
 
 #: Seconds to wait for another rank, where it will not come.
 SHORT = 3.0
+
+
+@last
+def process_group_made_anew(rank: int, folder: Path) -> Any:
+    made, claim = engine("flux_alone"), backend_for(engine("flux_alone").pipeline).claim
+    old = [bind(made.pipeline, group=dist.group.WORLD)]
+    check_same(latents(old[0](**made.arguments())), alone("flux_alone"))
+    ranks = weakref.ref(old[0]._bound.sharing.ranks)
+    if rank == 1:
+        dist.barrier()
+    assert claim("a name") == 0
+    if rank == 0:
+        dist.barrier()
+    dist.barrier()
+    dist.destroy_process_group()
+    begin(rank, 2, folder, "anew")
+    assert "was destroyed" in _raises(RankError, lambda: old[0](**made.arguments()))
+    old.clear()
+    gc.collect()
+    assert ranks() is None
+    if rank == 0:
+        dist.barrier()
+    assert claim("a name") == 1
+    if rank == 1:
+        dist.barrier()
+    return check_same(run("flux_alone"), alone("flux_alone"))
+
+
+@last
+def first_leave_waits_for_nobody(rank: int, folder: Path) -> Any:
+    made, gone, timeout = engine("flux_alone"), folder / "gone", 40.0
+    alone("flux_alone")
+    binding = bind(made.pipeline, group=dist.group.WORLD, timeout=timeout)
+    dist.barrier()
+    if rank == 0:
+        binding.cancel()
+    else:
+        # Not before the other has been told that its request is cancelled.
+        until = time.monotonic() + timeout / 2
+        while not gone.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        assert gone.exists()
+    _raises(GenerationCancelled, lambda: binding(**made.arguments()))
+    gone.touch()
+    return check_same(run("flux_alone", timeout=timeout), alone("flux_alone"))
 
 
 @last

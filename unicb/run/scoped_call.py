@@ -94,9 +94,9 @@ def call_of(bound: Bound, handle: Handle, sigint: Sigint, scope: Scope | None) -
 def _tell_ranks(bound: Bound, error: BaseException) -> None:
     """Tell the ranks that share the runs that the call failed with this error."""
     if bound.sharing is not None:
-        from unicb.run.shared_call import leave_before
+        from unicb.run.shared_call import leave_between
 
-        leave_before(bound.sharing, error)
+        leave_between(bound.sharing, error, "before the run's first step")
 
 
 class _Opened:

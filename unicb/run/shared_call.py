@@ -71,9 +71,13 @@ class SharedCall(Call):
         return self._decoding.timed(outputs, run.loop)
 
     def end(self, error: BaseException | None) -> None:
-        if error is not None and self._run is None and self.is_awaited:
+        run = self._run
+        if error is not None and run is None and self.is_awaited:
             self._is_over = True
-            leave_before(self._sharing, error)
+            leave_between(self._sharing, error, "before the run's first step")
+        elif error is not None and isinstance(run, SharedRun) and run.agreement.has_ended_well:
+            # The others may be at another loop of the call.
+            leave_between(self._sharing, error, "after a run that ended well")
         super().end(error)
 
     def _new_run(self, frame_id: FrameId) -> Run:
@@ -83,11 +87,12 @@ class SharedCall(Call):
         return SharedRun(self._bound, loop, times, self._hooks, self._sharing, asked)
 
 
-def leave_before(sharing: Sharing, error: BaseException) -> None:
-    """Tell the other ranks that this rank has no run because of this error."""
+def leave_between(sharing: Sharing, error: BaseException, when: str) -> None:
+    """Tell the other ranks that this rank has no run, or no further run of a call, because of this
+    error."""
     if isinstance(error, GenerationCancelled):
         word, text = Word.CANCEL, ""
     else:
-        where = f"rank {sharing.ranks.own} failed before the run's first step"
+        where = f"rank {sharing.ranks.own} failed {when}"
         word, text = Word.FAILED, f"{where}: {text_of(error)}"
     Agreement(sharing).leave(word, text, -1)

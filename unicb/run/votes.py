@@ -115,6 +115,8 @@ class Verdict:
         latents: that rank's ``latents``.
         is_final: True if no further round follows, because a rank has left.
         is_known_to_all: True if each rank has voted for something, and so waits for the result.
+        is_void: True if a rank has said only now that it left a former run: it hears of this run in
+            the next round, in which all ranks repeat their words.
     """
 
     word: Word
@@ -123,27 +125,41 @@ class Verdict:
     latents: bool
     is_final: bool
     is_known_to_all: bool
+    is_void: bool = False
 
 
 def verdict(votes: Sequence[Vote], ranks: Sequence[int]) -> Verdict:
-    """Return the result of these votes; ``ranks`` has the number of each vote's rank.
+    """Return the result of these votes for the ranks that stay; ``ranks`` has the number of each
+    vote's rank.
+
+    A rank that leaves a later run than theirs has left theirs, too. If it leaves a former run, that
+    word comes too late for anybody, and the rank has yet to come to their run.
 
     Raises:
         RankError: the ranks are at different points of the run, or have different callbacks.
     """
-    staying = [(vote, rank) for vote, rank in zip(votes, ranks, strict=True) if not vote.leaves]
+    said = list(zip(votes, ranks, strict=True))
+    staying = [(vote, rank) for vote, rank in said if not vote.leaves]
     for vote, rank in staying[1:]:
         _check_same(*staying[0], vote, rank)
-    word = max(vote.word for vote in votes)
-    first = next(number for number, vote in enumerate(votes) if vote.word == word)
+    run = staying[0][0].place.run
+    heard = [(vote, rank) for vote, rank in said if vote.place.run >= run]
+    highest, by = max(heard, key=lambda each: each[0].word)
     return Verdict(
-        word,
-        ranks[first],
-        votes[first].text,
-        votes[first].latents,
-        is_final=len(staying) < len(votes),
-        is_known_to_all=all(vote.word != Word.NONE for vote in votes),
+        highest.word,
+        by,
+        highest.text,
+        highest.latents,
+        is_final=len(staying) < len(heard),
+        is_known_to_all=all(vote.word != Word.NONE for vote, _ in heard),
+        is_void=len(heard) < len(said),
     )
+
+
+def was_heard(vote: Vote, votes: Sequence[Vote]) -> bool:
+    """Return whether all ranks take note of this one, among those of its round: none of them was
+    still at a former run."""
+    return all(other.place.run >= vote.place.run for other in votes)
 
 
 def _check_same(vote: Vote, rank: int, other: Vote, other_rank: int) -> None:
@@ -177,14 +193,22 @@ class Decision:
     it at the end of the next step. So a word of every rank takes effect at once, and any other word
     at the end of the next step, where all wait. All wait as well if no step follows.
 
+    Before an interrupt takes effect, each rank has said its last word, and takes no further request
+    from its caller. Where nobody knew beforehand that the run ends with this step, all say their
+    words once more: a rank may have been asked to cancel after its first word.
+
     Args:
         now: True: all ranks wait at the end of each step.
+
+    Attributes:
+        asks_again: True if all ranks are to say their words once more, at once.
     """
 
     def __init__(self, now: bool) -> None:
+        self.asks_again = False
         self._now = now
         self._due: Verdict | None = None
-        self._is_final = now
+        self._is_final = False
 
     def learn(self, before: Verdict) -> None:
         """Note the result of an earlier round that was not waited for."""
@@ -198,14 +222,18 @@ class Decision:
     def waits(self, own: Word, no_step_follows: bool) -> bool:
         """Return whether a rank with this word waits for the other votes. A rank repeats its word
         until it takes effect."""
-        self._is_final = self._now or self.ends(no_step_follows)
-        return self._is_final or own is not Word.NONE
+        self._is_final = self.ends(no_step_follows)
+        return self._now or self._is_final or own is not Word.NONE
 
     def heard(self, found: Verdict) -> Verdict | None:
         """Return the verdict that takes effect now, from a round that was waited for; None: nothing
         yet."""
         due = self._due
-        if self._is_final or found.is_final or found.is_known_to_all:
+        if self._is_final or found.is_final:
             return found if due is None or found.word > due.word else due
+        acts_at_once = self._now or found.is_known_to_all
+        if acts_at_once and found.word > Word.INTERRUPT:
+            return found
         self.learn(found)
+        self.asks_again = acts_at_once and found.word is Word.INTERRUPT
         return None
