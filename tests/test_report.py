@@ -255,6 +255,7 @@ def test_stream(pipe: ToyPipeline) -> None:
     hold = Hold(5)
     events = stream(pipe, "a", backlog=1, callbacks=[hold])
     next(events)
+    assert hold.there.wait(WAIT)  # five previews were made by now, of which one was taken
     hold.go.set()
     list(events)
     dropped = events.report.callbacks["stream"]["dropped"]
