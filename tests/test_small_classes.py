@@ -12,8 +12,6 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = ("unicb", "backends")
 #: Lines that a class may have, with its docstrings.
 LIMIT = 200
-#: Classes that are still to be divided. None is to be added.
-LONGER = {"unicb/run/handle.py: Handle"}
 
 
 def long_classes(source: str, file: str) -> Iterator[str]:
@@ -34,7 +32,7 @@ def test_classes_are_small(folder: str) -> None:
         for path in files
         for long in long_classes(path.read_text("utf-8"), path.relative_to(ROOT).as_posix())
     }
-    assert not found - LONGER, f"over {LIMIT} lines, with docstrings: move a part elsewhere"
+    assert not found, f"over {LIMIT} lines, with docstrings: move a part elsewhere"
 
 
 @pytest.mark.parametrize(("lines", "found"), [(LIMIT, []), (LIMIT + 1, ["a.py: Long"])])

@@ -56,7 +56,8 @@ class Call:
         self._hooks = ModelHooks(bound.target.backend)
         self._waiting = Waiting(bound, handle, sigint, scope, self._hooks, self.loop_begins)
         self._show_bar = hide_bar(bound.target, _Calling(self)) if bound.hides_bar else None
-        self._decoding = Decoding(handle, handle.add(self), self.release if scope is None else None)
+        returned = self.release if scope is None else None
+        self._decoding = Decoding(handle, handle.calls.add(self), returned)
 
     def __call__(
         self, pipeline: Any, index: int, timestep: Any, callback_kwargs: dict[str, Tensor]

@@ -9,15 +9,14 @@ import time
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
-from weakref import WeakSet
 
 from unicb.errors import UnicbError
+from unicb.run.calls import Calls
 from unicb.run.stopping import Gates
 from unicb.step import Picture
 
 if TYPE_CHECKING:
     from unicb.pipelines.target import Target
-    from unicb.run.call import Call
     from unicb.run.record import Record
     from unicb.run.run import Run
 
@@ -31,8 +30,13 @@ _LOOK_SECONDS = 0.05
 
 
 class Request(NamedTuple):
-    """A request says what is asked of a run; ``by``: how, for the run's report; ``picture``: what
-    an interrupted one decodes."""
+    """A request says what is asked of a run.
+
+    Attributes:
+        what: whether to interrupt or to cancel it.
+        by: who or what asks, for the run's report.
+        picture: what an interrupted run decodes.
+    """
 
     what: Literal["interrupt", "cancel"]
     by: str
@@ -44,13 +48,16 @@ class Handle:
     work.
 
     Attributes:
-        state: of the run that is under way, or of the last one.
-        step: index of the last step that has ended, from 0; None before the first has.
-        request: what is asked of the run that is under way, or of the next one.
-        run: that is under way, or has ended and still has something to put back.
-        record: of the latest run; None before the first, and from a call to its first run.
-        has_failed: whether a run has ever failed. Its loop may be a generator that is resumed.
-        decode_seconds: what the last call took from its last step to its return, if that is known.
+        state: the state of the run that is under way, or of the last run.
+        step: index of the last step that has ended, from 0; None before the first step has ended.
+        request: what is asked of the run that is under way, or of the next run.
+        run: the run that is under way, or one that has ended and still has changes to put back.
+        record: the record of the latest run; None before the first run, and from the beginning of a
+            call to that call's first run.
+        has_failed: True if a run has ever failed. The loop of such a run may be a generator that is
+            resumed.
+        decode_seconds: seconds from the last step of the last call to its return; None if unknown.
+        calls: the calls that were handed to pipelines.
     """
 
     def __init__(self) -> None:
@@ -61,8 +68,7 @@ class Handle:
         self.record: Record | None = None
         self.has_failed = False
         self.decode_seconds: float | None = None
-        self._calls: WeakSet[Call] = WeakSet()
-        self._count = 0
+        self.calls = Calls()
         self._before: tuple[State, int | None, Record | None] = "pending", None, None
         self._gates: Gates | None = None
         self._is_deciding = False
@@ -72,7 +78,7 @@ class Handle:
         """Ask something of the run. Returns whether there is one, or is to be one."""
         self.look()
         with self._changed:
-            if self.state not in _OPEN and not self._awaits():
+            if self.state not in _OPEN and not self.calls.are_awaited():
                 return False
             if self._is_deciding:
                 return False  # too late
@@ -93,31 +99,11 @@ class Handle:
             self._is_deciding = is_last
             return self.request
 
-    def add(self, call: Call) -> int:
-        """Note what is handed out to the pipeline as its callback; returns its number. It is not
-        kept alive."""
-        with self._changed:
-            self._calls.add(call)
-            self._count += 1
-            return self._count
-
-    def _live(self) -> list[Call]:
-        with self._changed:
-            return list(self._calls)
-
-    def _awaits(self) -> bool:
-        """Return whether a callback was handed out whose call has not begun a run."""
-        return any(call.is_awaited for call in self._live())
-
     def put_gates(self, target: Target) -> None:
         """Put the hooks that cancel at once on the models, if the run is to be cancelled still."""
         with self._changed:
             if self.request is not None and self.request.what == "cancel" and self._gates is None:
-                self._gates = Gates(target.backend, target.models, self._cancel_at_once)
-
-    def _cancel_at_once(self) -> None:
-        for call in self._live():
-            call.cancel_at_once()
+                self._gates = Gates(target.backend, target.models, self.calls.cancel_at_once)
 
     def remove_gates(self) -> None:
         """Take away the hooks that cancel at once. Idempotent."""
@@ -159,7 +145,7 @@ class Handle:
     def decoded_since(self, began: float, call: int) -> None:
         """Note that the call of this number has returned; its last step ended then, on
         ``time.monotonic``'s clock."""
-        if call == self._count:  # what ends later was kept, by a traceback for example
+        if call == self.calls.count:  # what ends later was kept, by a traceback for example
             self.decode_seconds = time.monotonic() - began
             if self.record is not None:
                 self.record.decode_seconds = self.decode_seconds
@@ -199,7 +185,7 @@ class Handle:
         """Drop what was asked of a call that is over before its first step; no other call is asked
         it."""
         with self._changed:
-            if self.state != "running" and not self._awaits():
+            if self.state != "running" and not self.calls.are_awaited():
                 self.request = None
 
     def close(self) -> None:
@@ -208,14 +194,14 @@ class Handle:
             self.settle(run, "failed")
             run.finish()
         self.remove_gates()
-        for call in self._live():
+        for call in self.calls.live():
             call.release()
 
     def over(self, run: Run) -> None:
         """Note that nothing is left of the run."""
         if self.settle(run, "failed"):  # where it has not ended in another way
             self.remove_gates()
-            for call in self._live():
+            for call in self.calls.live():
                 if call.has_run(run):
                     call.settled()
         with self._changed:
@@ -229,7 +215,7 @@ class Handle:
             run.finish()
         with self._changed:
             if self.state not in _OPEN and any(
-                call.is_awaited and call.is_executing() for call in self._live()
+                call.is_awaited and call.is_executing() for call in self.calls.live()
             ):
                 self.state, self.step = "pending", None
             return self.state
@@ -237,7 +223,7 @@ class Handle:
     def wait(self, timeout: float | None) -> bool:
         """Wait until the run has ended; returns whether it has."""
         deadline = math.inf if timeout is None else time.monotonic() + timeout
-        while self.look() in _OPEN or self._awaits():
+        while self.look() in _OPEN or self.calls.are_awaited():
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
