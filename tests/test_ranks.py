@@ -313,6 +313,47 @@ def test_error_at_the_runs_end() -> None:
     assert "rank 0 failed at the run's end: OSError: disk full" in found[1]
 
 
+def test_requests_that_are_one_apart_are_not_mixed() -> None:
+    """As after a call that failed on one rank unheard, where each goes on with its next one."""
+
+    def work(own: int, group: Any) -> list[Any]:
+        pipeline = ToyPipeline()
+        callbacks = bind(pipeline, group=group)
+        if own == 0:
+            with pytest.raises(ValueError, match="not offered"):
+                pipeline("A", **{**callbacks, TENSOR_INPUTS: ["nothing"]})
+        said = []
+        for prompt in "BCD" if own == 0 else "ABC":
+            with pytest.raises(RankError) as caught:
+                callbacks(prompt, STEPS)
+            said.append(str(caught.value))
+        return [said, callbacks("E", STEPS, output_type="latent")]
+
+    expected = ToyPipeline()("E", STEPS, output_type="latent")
+    for said, latents in on_each(ThreadGroup(2), work):
+        assert "different steps" in said[0]
+        assert all("with different prompts or sizes" in each for each in said[1:])
+        assert same(latents, expected)
+
+
+@pytest.mark.parametrize(
+    ("call", "other"),
+    [
+        ({}, {"prompt": ["x", "y"]}),
+        ({}, {"prompt": "y"}),
+        ({}, {"num_images_per_prompt": 2}),
+    ],
+)
+def test_what_is_to_be_made_has_to_be_the_same(call: Any, other: Any) -> None:
+    def work(own: int, group: Any) -> Any:
+        asked = {"prompt": "x", **(call if own else other)}
+        return bind(ToyPipeline(), group=group)(num_inference_steps=STEPS, **asked)
+
+    for found in on_each(ThreadGroup(2), work):
+        assert isinstance(found, RankError)
+        assert "ranks 0 and 1 share a run, and were called with different" in str(found)
+
+
 def test_ranks_at_different_steps() -> None:
     def work(own: int, group: Any) -> Any:
         return bind(ToyPipeline(), group=group, timeout=WAIT)("x", STEPS + own)

@@ -21,7 +21,9 @@ HERE = Place(0, Phase.STEP, 3, 10)
     "vote",
     [
         Vote(Word.NONE, HERE),
-        Vote(Word.FAILED, Place(7, Phase.BEFORE, -1, 30), True, False, b"12345678", "why: ü\n" * 3),
+        Vote(
+            Word.FAILED, Place(7, Phase.BEFORE, -1, 30), True, False, b"12345678", "ü\n" * 3, 2**30
+        ),
         Vote(Word.INTERRUPT, Place(2**20, Phase.AFTER, 999, 1000, True), False, True),
     ],
 )

@@ -41,17 +41,21 @@ class Agreement:
     word may come when the others are at their next run: they say theirs again then. So does this
     rank before its next run, where the others were still at a former one as it left.
 
+    Args:
+        sharing: how the run is shared, and with which ranks.
+        request: returns a hash of what the call is to make; called before the first step.
+
     Attributes:
         is_over: whether this rank takes no further part.
         has_ended_well: whether all ranks have said that their run ended as it should.
     """
 
-    def __init__(self, sharing: Sharing) -> None:
+    def __init__(self, sharing: Sharing, request: Callable[[], int] = lambda: 0) -> None:
         self.is_over = self.has_ended_well = False
         self._has_met = False
         self._sharing, self._ranks = sharing, sharing.ranks
         self._decision = Decision(sharing.agree == "now")
-        self._digest = sharing.digest()
+        self._digest, self._request = sharing.digest(), request
         self._run = self._ranks.begin_run()
         self._pending: Callable[[], Sequence[Any]] | None = None
 
@@ -60,8 +64,9 @@ class Agreement:
         self._has_met = True
         self._be_heard()
         said = Own(own.word, own.text or self._sharing.bound, own.latents)
+        request = self._request()
         while True:
-            self._say(said, Place(self._run, Phase.BEFORE, -1, count))
+            self._say(said, Place(self._run, Phase.BEFORE, -1, count), request)
             found = self._hear()
             if not found.is_void:
                 return self._ended(found)
@@ -140,8 +145,8 @@ class Agreement:
             self.is_over = True
         return None if found.word is Word.NONE else found
 
-    def _say(self, own: Own, place: Place) -> None:
-        vote = Vote(own.word, place, False, own.latents, self._digest, own.text)
+    def _say(self, own: Own, place: Place, request: int = 0) -> None:
+        vote = Vote(own.word, place, False, own.latents, self._digest, own.text, request)
         with self._over_if_it_fails():
             self._pending = self._send(vote)
 

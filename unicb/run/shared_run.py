@@ -17,7 +17,7 @@ from unicb.run.handle import Request
 from unicb.run.loop import Loop, Outputs
 from unicb.run.model_hooks import ModelHooks
 from unicb.run.run import Run
-from unicb.run.sharing import Sharing
+from unicb.run.sharing import REQUEST, Sharing, request_of
 from unicb.run.votes import Verdict, Word
 from unicb.step import Picture, Step
 
@@ -86,7 +86,7 @@ class SharedRun(Run):
         callbacks = tuple((guards[id(each)], names) for each, names in bound.callbacks)
         early = tuple(guards[id(each)] for each in bound.early)
         super().__init__(bound._replace(callbacks=callbacks, early=early), make_loop, times, hooks)
-        self.agreement = Agreement(sharing)
+        self.agreement = Agreement(sharing, lambda: request_of(self.loop_locals(REQUEST)))
         self._sharing, self._asked = sharing, asked
         #: The first error of a callback, and the text about it for the other ranks.
         self.held: BaseException | None = None

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 #: Types whose ``repr`` is the same in every process.
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
+#: Variables of a loop, or of its blocks' state, that say what is to be made.
+REQUEST = (
+    *("prompt", "prompt_2", "negative_prompt", "height", "width", "num_frames"),
+    *("num_images_per_prompt", "num_videos_per_prompt"),
+)
 #: When one rank's request takes effect: at the end of the next step, or at once.
 Agree: TypeAlias = Literal["later", "now"]
 
@@ -97,6 +102,12 @@ def described(value: Any) -> str:
     skipped = ("_given", *getattr(value, "_of_one_rank", ()))
     own = {key: each for key, each in vars(value).items() if key not in skipped}
     return f"{name}({_pairs(own)})"
+
+
+def request_of(given: Mapping[str, Any]) -> int:
+    """Return a hash, 31 bits, of these variables of :data:`REQUEST`, as far as they are words and
+    numbers."""
+    return int.from_bytes(sha256(_pairs(given).encode()).digest()[:4]) >> 1
 
 
 def _pairs(values: Mapping[Any, Any]) -> str:

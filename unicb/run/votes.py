@@ -76,6 +76,7 @@ class Vote:
             ones.
         digest: a hash, 8 bytes, of the rank's callbacks and settings.
         text: why the rank failed; or, before the first step, its callbacks in words.
+        request: a hash, 31 bits, of what the call is to make; 0 in any later vote.
     """
 
     word: Word
@@ -84,24 +85,26 @@ class Vote:
     latents: bool = False
     digest: bytes = bytes(8)
     text: str = ""
+    request: int = 0
 
     def packed(self) -> npt.NDArray[np.uint8]:
         """Return the vote as ``numpy.uint8 [SIZE]``. A text that is too long is cut."""
         place = self.place
         flags = self.leaves | self.latents << 1 | place.is_last << 2
         text = self.text.encode()[:_TEXT]
-        numbers = self.word, flags, place.run, place.phase, place.step, place.count, len(text), 0
-        raw = _HEAD.pack(*numbers, self.digest) + text
+        where = place.run, place.phase, place.step, place.count
+        raw = _HEAD.pack(self.word, flags, *where, len(text), self.request, self.digest) + text
         return np.frombuffer(raw.ljust(SIZE, b"\0"), dtype=np.uint8).copy()
 
     @classmethod
     def unpacked(cls, raw: npt.NDArray[Any]) -> Vote:
         """Return the vote that :meth:`packed` packed."""
         data = raw.astype(np.uint8).tobytes()
-        word, flags, run, phase, step, count, length, _, digest = _HEAD.unpack_from(data)
+        word, flags, run, phase, step, count, length, request, digest = _HEAD.unpack_from(data)
         text = data[_HEAD.size : _HEAD.size + length].decode(errors="replace")
         place = Place(run, Phase(phase), step, count, bool(flags & 4))
-        return cls(Word(word), place, bool(flags & 1), bool(flags & 2), digest, text)
+        leaves, latents = bool(flags & 1), bool(flags & 2)
+        return cls(Word(word), place, leaves, latents, digest, text, request)
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,8 @@ def verdict(votes: Sequence[Vote], ranks: Sequence[int]) -> Verdict:
     word comes too late for anybody, and the rank has yet to come to their run.
 
     Raises:
-        RankError: the ranks are at different points of the run, or have different callbacks.
+        RankError: the ranks are at different points of the run, have different callbacks, or are to
+            make different things.
     """
     said = list(zip(votes, ranks, strict=True))
     staying = [(vote, rank) for vote, rank in said if not vote.leaves]
@@ -179,6 +183,11 @@ def _check_same(vote: Vote, rank: int, other: Vote, other_rank: int) -> None:
             "the ranks that share a run are at different steps: "
             f"{_where(vote, rank)}, {_where(other, other_rank)}; call the pipeline on every rank, "
             "with the same arguments"
+        )
+    if vote.request != other.request:
+        raise RankError(
+            f"ranks {rank} and {other_rank} share a run, and were called with different prompts or "
+            "sizes; call the pipeline on every rank, with the same arguments"
         )
 
 
