@@ -120,6 +120,12 @@ def zero_(self: Tensor) -> Tensor:
     return self
 
 
+def clamp_(self: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """Stand in for `Tensor.clamp_`: clips in place and returns the tensor itself."""
+    self[...] = ops.clamp(self, min, max).astype(self.dtype)
+    return self
+
+
 def normal_(self: Tensor, mean: Number = 0, std: Number = 1, *, generator: Any = None) -> Tensor:
     """Stand in for `Tensor.normal_`: draws in place and returns the tensor itself."""
     self[...] = normal(float(mean), float(std), self.shape, generator).astype(self.dtype)
@@ -327,6 +333,11 @@ def baddbmm(
 def _added(input: Tensor, product: Tensor, beta: Number, alpha: Number) -> Tensor:
     scaled = product * alpha
     return scaled if beta == 0 else scaled + input * beta
+
+
+def atan2(input: Tensor, other: Tensor) -> Tensor:
+    """Stand in for `mint.atan2`; of integers and truth values, the angles are float32."""
+    return ops.atan2(*(x if x.is_floating_point() else x.float() for x in (input, other)))
 
 
 def mul(input: Any, other: Any) -> Tensor:
