@@ -171,6 +171,15 @@ def topk(
     return narrow(values, dim, 0, k), narrow(order, dim, 0, k)
 
 
+def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    """Stand in for `mint.median`: of an even number of values, the lower of the middle two."""
+    if dim is None:
+        return median(input.reshape((-1,)), 0)[0]
+    middle = (input.shape[dim] - 1) // 2
+    values, indices = (narrow(part, dim, middle, 1) for part in sort(input, dim=dim))
+    return (values, indices) if keepdim else (values.squeeze(dim), indices.squeeze(dim))
+
+
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Stand in for `mint.argmax`: the first of equal values."""
     return Tensor(_arg(np.argmax, input, dim, keepdim), ms.int64)

@@ -299,6 +299,7 @@ KERNELS: tuple[Kernel, ...] = (
     _mint("sort", lambda: mint.sort(_floats(2))),
     _mint("argsort", lambda: mint.argsort(_floats(2))),
     _mint("topk", lambda: mint.topk(_floats(2), 1)),
+    _mint("median", lambda: (mint.median(_floats(2)), mint.median(_floats(2), 0))),
     _mint("argmax", lambda: mint.argmax(_floats(2))),
     _mint("argmin", lambda: mint.argmin(_floats(2))),
     _mint("unique", lambda: mint.unique(_indices())),

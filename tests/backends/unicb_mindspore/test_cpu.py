@@ -648,6 +648,20 @@ def _check_arg(pick: Any, reference: Any) -> None:
     same(pick(Tensor(TIES, ms.int32), dim=1), reference(TIES, 1))
 
 
+@checks("mint.median")
+def check_median() -> None:
+    x = draw(3, 4, 5)
+    for dim, (_, np_dtype) in itertools.product((0, 1, 2, -1), DTYPES):
+        array = x.astype(np_dtype)
+        order = np.argsort(array, dim, kind="stable")
+        at = order.take([(array.shape[dim] - 1) // 2], dim)
+        values = np.take_along_axis(array, at, dim)
+        same_parts(mint.median(Tensor(array), dim, True), (values, at))
+        same_parts(mint.median(Tensor(array), dim), (values.squeeze(dim), at.squeeze(dim)))
+    same(mint.median(Tensor(x)), np.sort(x, None)[29])
+    same(mint.median(Tensor([4, 1, 3, 2])), np.array(2))
+
+
 @checks("mint.argmax")
 def check_argmax() -> None:
     _check_arg(mint.argmax, np.argmax)
