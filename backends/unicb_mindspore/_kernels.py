@@ -169,3 +169,27 @@ def randint(*args: Any, generator: Any = None, dtype: DType = None) -> Tensor:
     low, high, size = (0, *args) if len(args) == 2 else args
     draw = numpy_generator(generator).integers(as_number(low), as_number(high), as_shape(size))
     return Tensor(draw, ms.int64 if dtype is None else dtype)
+
+
+def uniform(self: Tensor, from_: Any = 0.0, to: Any = 1.0, generator: Any = None) -> Tensor:
+    """Stand in for `Tensor.uniform`: a new tensor of the shape and type of this one."""
+    low, high = as_number(from_), as_number(to)
+    if low > high:
+        raise ValueError(f"uniform draws from {low} up to {high}, which is less")
+    return _uniform(self.shape, self.dtype, generator) * (high - low) + low
+
+
+def uniform_(self: Tensor, from_: Any = 0, to: Any = 1, *, generator: Any = None) -> Tensor:
+    """Stand in for `Tensor.uniform_`: draws in place and returns the tensor itself."""
+    self[...] = uniform(self, from_, to, generator)
+    return self
+
+
+def multinomial(
+    input: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None
+) -> Tensor:
+    """Stand in for `mint.multinomial`: indices into each row, as often as its weights say."""
+    rng, weights = numpy_generator(generator), input.asnumpy().astype(np.float64)
+    rows = weights.reshape(-1, weights.shape[-1])
+    drawn = [rng.choice(len(row), num_samples, replacement, row / row.sum()) for row in rows]
+    return Tensor(np.reshape(drawn, (*weights.shape[:-1], num_samples)), ms.int64)

@@ -120,6 +120,12 @@ def zero_(self: Tensor) -> Tensor:
     return self
 
 
+def clamp_(self: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """Stand in for `Tensor.clamp_`: clips in place and returns the tensor itself."""
+    self[...] = ops.clamp(self, min, max).astype(self.dtype)
+    return self
+
+
 def normal_(self: Tensor, mean: Number = 0, std: Number = 1, *, generator: Any = None) -> Tensor:
     """Stand in for `Tensor.normal_`: draws in place and returns the tensor itself."""
     self[...] = normal(float(mean), float(std), self.shape, generator).astype(self.dtype)
@@ -163,6 +169,15 @@ def topk(
     """Stand in for `mint.topk`; the result is always in order."""
     values, order = sort(input, dim=dim, descending=largest)
     return narrow(values, dim, 0, k), narrow(order, dim, 0, k)
+
+
+def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    """Stand in for `mint.median`: of an even number of values, the lower of the middle two."""
+    if dim is None:
+        return median(input.reshape((-1,)), 0)[0]
+    middle = (input.shape[dim] - 1) // 2
+    values, indices = (narrow(part, dim, middle, 1) for part in sort(input, dim=dim))
+    return (values, indices) if keepdim else (values.squeeze(dim), indices.squeeze(dim))
 
 
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
@@ -327,6 +342,11 @@ def baddbmm(
 def _added(input: Tensor, product: Tensor, beta: Number, alpha: Number) -> Tensor:
     scaled = product * alpha
     return scaled if beta == 0 else scaled + input * beta
+
+
+def atan2(input: Tensor, other: Tensor) -> Tensor:
+    """Stand in for `mint.atan2`; of integers and truth values, the angles are float32."""
+    return ops.atan2(*(x if x.is_floating_point() else x.float() for x in (input, other)))
 
 
 def mul(input: Any, other: Any) -> Tensor:

@@ -49,6 +49,10 @@ class Framework(ABC):
     def generator(self, seed: int = 0) -> Any:
         """Return what a pipeline takes as ``generator``."""
 
+    def own_generator(self, seed: int = 0) -> Any:
+        """Return a generator of the framework itself, which not every pipeline takes."""
+        return self.generator(seed)
+
     @abstractmethod
     def fill(self, model: Any) -> Any:
         """Return ``model`` in evaluation mode, its zero parameters replaced by small random
@@ -200,6 +204,11 @@ class MindSpore(Framework):
 
     def generator(self, seed: int = 0) -> Any:
         return np.random.default_rng(seed)
+
+    def own_generator(self, seed: int = 0) -> Any:
+        import mindspore
+
+        return mindspore.Generator().manual_seed(seed)
 
     def fill(self, model: Any) -> Any:
         for parameter in model.get_parameters():

@@ -16,6 +16,7 @@ LIBRARIES = {"torch": "diffusers", "mindspore": "mindone"}
 #: Files by framework, and then by what their names begin with.
 Found = dict[str, dict[str, dict[str, Any]]]
 Rows = list[dict[str, Any]]
+_LINE = "\n\n-----"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,11 @@ class Measure:
     def _row(self, row: dict[str, Any]) -> dict[str, Any]:
         # Where a class was run with neither of two callbacks, the row itself says why.
         row = {**row, **((row[self.part] if self.part else None) or {})}
-        why = " ".join(str(row["why"]).split())
+        why = str(row["why"])
+        if row["verdict"] == "failed":
+            # Below a line, MindSpore says where in its C++ code it was.
+            why = f"without unicb, too: {why.partition(_LINE)[0]}"
+        why = " ".join(why.split())
         if self.name == "preview" and row["verdict"] == "refused" and makes(row["class"]):
             why = f"{why} ({makes(row['class'])})"
         return {**row, "why": why}

@@ -20,16 +20,19 @@ class Part:
 
 
 class Tokenizer:
-    """Stand for a tokenizer: the tokens of a text are its length."""
+    """Stand for a tokenizer: the tokens of a text are its length; there are fewer than fit."""
 
     model_max_length = TOKENS
 
     def __init__(self, fx: Framework) -> None:
         self._fx = fx
 
-    def __call__(self, texts: str | list[str], return_tensors: str = "", **_: Any) -> Any:
+    def __call__(
+        self, texts: str | list[str], padding: str = "", return_tensors: str = "", **_: Any
+    ) -> Any:
         listed = [texts] if isinstance(texts, str) else texts
-        ids = np.array([[len(text)] * TOKENS for text in listed], np.int64)
+        tokens = TOKENS - 1 if padding == "longest" else TOKENS
+        ids = np.array([[len(text)] * tokens for text in listed], np.int64)
         on_host = return_tensors == "np"
         return Part(input_ids=ids if on_host else self._fx.tensor(ids, "int64"))
 

@@ -70,7 +70,8 @@ def _masked(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
         "num_images_per_prompt": request.images,
         "num_inference_steps": request.steps,
         "guidance_scale": 9.0 if request.guided else 1.0,
-        "generator": fx.generator(),
+        # mindone's other pipelines take numpy's; this one's scheduler draws by the framework.
+        "generator": fx.own_generator(),
         "output_type": "latent",
     }
 
@@ -146,7 +147,7 @@ def _drawn(fx: Framework, pipeline: Any, request: Request) -> dict[str, Any]:
 _TORCH = ("torch",)
 
 ENTRIES = [
-    Entry("AmusedPipeline", _amused, _masked, frameworks=_TORCH),
+    Entry("AmusedPipeline", _amused, _masked),
     Entry("VQDiffusionPipeline", _vq, _quantized, frameworks=_TORCH),
     Entry("LDMPipeline", _latent, _drawn, _NO_NUMBER, frameworks=_TORCH),
     Entry("PNDMPipeline", _pixels, _drawn, _NO_NUMBER, frameworks=_TORCH, returns="pt"),

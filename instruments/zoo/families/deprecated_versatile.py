@@ -184,5 +184,5 @@ ENTRIES = [
         )
         for name, arguments in _NAMES.items()
     ),
-    Entry("UniDiffuserPipeline", _uni, _united, frameworks=("torch",)),
+    Entry("UniDiffuserPipeline", _uni, _united),
 ]

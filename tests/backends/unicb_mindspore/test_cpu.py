@@ -287,6 +287,46 @@ def check_randint() -> None:
     _follows_the_default_generator(lambda: mint.randint(99, (8,)))
 
 
+@checks("Tensor.uniform")
+def check_method_uniform() -> None:
+    for dtype in (ms.float16, ms.float32):
+        x = Tensor(np.full((100, 100), 7), dtype)
+        sample = x.uniform(-3.0, 1.0)
+        assert sample.dtype == dtype
+        _is_uniform((sample.astype(ms.float32) + 3) / 4)
+        same(x, np.full((100, 100), 7, x.asnumpy().dtype))
+    x = Tensor(np.zeros(8, np.float32))
+    _is_uniform(Tensor(np.zeros((100, 100), np.float32)).uniform())
+    with pytest.raises(ValueError, match="from 2 up to 1"):
+        x.uniform(2, 1)
+    _follows_the_generator(lambda generator: x.uniform(0, 1, generator))
+    _follows_the_default_generator(lambda: x.uniform())
+
+
+@checks("Tensor.uniform_")
+def check_method_uniform_() -> None:
+    x = Tensor(np.zeros((100, 100), np.float32))
+    assert x.uniform_(2, 4) is x
+    _is_uniform((x - 2) / 2)
+    few = Tensor(np.zeros(8, np.float32))
+    _follows_the_generator(lambda generator: mint.clone(few.uniform_(generator=generator)))
+    _follows_the_default_generator(lambda: mint.clone(few.uniform_()))
+
+
+@checks("mint.multinomial")
+def check_multinomial() -> None:
+    weights = np.array([[1, 0, 3], [0, 2, 0]], np.float32)
+    sample = mint.multinomial(Tensor(weights), 10_000, True)
+    assert sample.dtype == ms.int64
+    shares = [np.bincount(row, minlength=3) / 10_000 for row in sample.asnumpy()]
+    np.testing.assert_allclose(shares, [[0.25, 0, 0.75], [0, 1, 0]], atol=0.03)
+    each = mint.multinomial(Tensor(np.ones(9), ms.float16), 9)
+    same(mint.sort(each)[0], np.arange(9))
+    many = Tensor(np.ones((8, 9), np.float32))
+    _follows_the_generator(lambda generator: mint.multinomial(many, 1, generator=generator))
+    _follows_the_default_generator(lambda: mint.multinomial(many, 1))
+
+
 def test_set_seed_decides_where_the_default_generator_has_no_seed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -429,6 +469,20 @@ def check_tril() -> None:
     for diagonal in (-1, 0, 2):
         same(mint.tril(Tensor(x), diagonal), np.tril(x, diagonal))
     same(mint.tril(Tensor(np.ones((3, 3), bool))), np.tri(3, dtype=bool))
+
+
+@checks("Tensor.clamp_")
+def check_method_clamp_() -> None:
+    for _, np_dtype in DTYPES:
+        x = draw(2, 3).astype(np_dtype)
+        clipped = Tensor(x.copy())
+        assert clipped.clamp_(min=-0.5, max=0.5) is clipped
+        same(clipped, np.clip(x, np_dtype(-0.5), np_dtype(0.5)))
+        same(Tensor(x.copy()).clamp_(0), np.maximum(x, np_dtype(0)))
+        same(Tensor(x.copy()).clamp_(max=Tensor(0.25)), np.minimum(x, np_dtype(0.25)))
+    same(Tensor([1, 5]).clamp_(max=3), np.array([1, 3]))
+    with pytest.raises(ValueError, match="at least one"):
+        Tensor(draw(2)).clamp_()
 
 
 @checks("Tensor.masked_fill_")
@@ -594,6 +648,20 @@ def _check_arg(pick: Any, reference: Any) -> None:
     same(pick(Tensor(TIES, ms.int32), dim=1), reference(TIES, 1))
 
 
+@checks("mint.median")
+def check_median() -> None:
+    x = draw(3, 4, 5)
+    for dim, (_, np_dtype) in itertools.product((0, 1, 2, -1), DTYPES):
+        array = x.astype(np_dtype)
+        order = np.argsort(array, dim, kind="stable")
+        at = order.take([(array.shape[dim] - 1) // 2], dim)
+        values = np.take_along_axis(array, at, dim)
+        same_parts(mint.median(Tensor(array), dim, True), (values, at))
+        same_parts(mint.median(Tensor(array), dim), (values.squeeze(dim), at.squeeze(dim)))
+    same(mint.median(Tensor(x)), np.sort(x, None)[29])
+    same(mint.median(Tensor([4, 1, 3, 2])), np.array(2))
+
+
 @checks("mint.argmax")
 def check_argmax() -> None:
     _check_arg(mint.argmax, np.argmax)
@@ -750,6 +818,19 @@ def check_vector_norm() -> None:
 
 
 # --- products
+
+
+@checks("mint.atan2")
+def check_atan2() -> None:
+    for _, np_dtype in DTYPES:
+        y, x = draw(2, 3).astype(np_dtype), draw(3).astype(np_dtype)
+        same(mint.atan2(Tensor(y), Tensor(x)), np.arctan2(y, x))
+    zeros = np.zeros(2, np.float32), np.array([1, -1], np.float32)
+    same(mint.atan2(*map(Tensor, zeros)), np.arctan2(*zeros))
+    same(
+        mint.atan2(Tensor([1, 0]), Tensor([1, -2])),
+        np.arctan2(np.float32([1, 0]), [1, -2]).astype(np.float32),
+    )
 
 
 @checks("mint.mul")
