@@ -10,7 +10,7 @@ import unicb.binding
 from unicb import Binding, UnicbError
 from unicb.run.busy import Lease
 from unicb.run.call import Call
-from unicb.run.handle import Handle
+from unicb.run.calls import Calls
 from unicb.run.loop import ScopedLoop, WatchedLoop
 from unicb.run.run import Run
 
@@ -100,7 +100,7 @@ OWNERSHIP = (
         "keywords are kept by the handle",
         "what waits for their call waits for ever",
         "reading_a_binding_changes_nothing",
-        Handle,
+        Calls,
         "add",
         after(lambda number, self, call: self.__dict__.setdefault("kept", []).append(call) or 1),
     ),
