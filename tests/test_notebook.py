@@ -256,6 +256,14 @@ def buttons(here: FakeKernel) -> tuple[Any, Any]:
     return stop, discard
 
 
+def wait_for_display(here: FakeKernel) -> None:
+    """The display is made by the thread of previews."""
+    deadline = time.monotonic() + 60
+    while not here.displays:
+        assert time.monotonic() < deadline, "nothing is displayed"
+        time.sleep(0.001)
+
+
 class Click(Callback):
     """Clicks at the end of a step, once there is something to click on: in the way that a message
     comes in, or in the way that a kernel handles it."""
@@ -266,8 +274,7 @@ class Click(Callback):
     def on_step_end(self, step: Step) -> None:
         if step.index != self.at:
             return
-        while not self.here.displays:
-            pass  # the display is made by the thread of previews
+        wait_for_display(self.here)
         button = buttons(self.here)[self.which]
         if self.how == "handled":
             button.click()
@@ -356,8 +363,7 @@ def test_a_button_waits_for_its_click_to_be_handled(here: FakeKernel, pipe: ToyP
 )
 def test_other_messages_pass(here: FakeKernel, pipe: ToyPipeline, other: Any) -> None:
     def receive() -> None:
-        while not here.displays:
-            pass
+        wait_for_display(here)
         here.stream._recv_callback(other)
 
     callbacks = bind(pipe, Do(receive, 2), Preview(Notebook(stop=True)))
