@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 if TYPE_CHECKING:
@@ -13,14 +13,18 @@ if TYPE_CHECKING:
 class Calls:
     """Calls are kept weakly: one lives as long as the pipeline has it as its callback.
 
+    Args:
+        lock: the handle's lock, which a thread may take again while it has it: a call that dies
+            asks the handle for its calls, wherever the thread is.
+
     Attributes:
         count: number of calls added so far, which is the number of the latest call.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lock: AbstractContextManager[Any]) -> None:
         self.count = 0
         self._calls: WeakSet[Call] = WeakSet()
-        self._lock = threading.Lock()
+        self._lock = lock
 
     def add(self, call: Call) -> int:
         """Add a call that is handed to the pipeline as its callback, and return its number."""

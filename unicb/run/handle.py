@@ -68,11 +68,11 @@ class Handle:
         self.record: Record | None = None
         self.has_failed = False
         self.decode_seconds: float | None = None
-        self.calls = Calls()
         self._before: tuple[State, int | None, Record | None] = "pending", None, None
         self._gates: Gates | None = None
         self._is_deciding = False
         self._changed = threading.Condition()
+        self.calls = Calls(self._changed)
 
     def ask(self, request: Request) -> bool:
         """Ask something of the run. Returns whether there is one, or is to be one."""
