@@ -28,8 +28,7 @@ nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 nox.options.sessions = [
-    *("environments", "lint", "types", "tests", "conformance", "ranks", "both"),
-    "side-by-side",
+    *("environments", "lint", "types", "tests", "conformance", "both", "side-by-side"),
 ]
 
 # MindSpore 2.7.0 has no wheel for a later Python.
@@ -665,13 +664,17 @@ def docs(session: nox.Session) -> None:
     session.run("python", "-P", "-m", "docs_site.look", "build/site", *session.posargs, env=env)
 
 
-#: Sessions of plain nox that wait more than they compute, those that take longest first.
-WAITING = ["docs", "notebook(torch)", "service(torch)", "webui(torch)"]
+#: Sessions of plain nox that wait a good part of their time, those that take longest first.
+WAITING = [
+    *("docs", "ranks(torch)", "ranks(mindspore)"),
+    *("notebook(torch)", "service(torch)", "webui(torch)"),
+]
 
 
 @nox.session(venv_backend="none", requires=["wheel"], name="side-by-side")
 def side_by_side(session: nox.Session) -> None:
-    """Run what waits for servers and browsers side by side: docs, notebook, service and webui."""
+    """Run side by side what waits for other processes, such as servers and browsers: docs, ranks,
+    notebook, service and webui."""
     with TABLE.row(session.name):
         # Looked for once: two cannot install it at once.
         found = look_for_chromium(session)

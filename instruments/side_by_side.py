@@ -1,6 +1,7 @@
 """Run sessions of nox side by side, two at once, each in a process of its own.
 
-These are sessions that wait more than they compute: for a server, a kernel, or a browser.
+These are sessions that wait a good part of their time: for each other's processes, for a server, a
+kernel, or a browser.
 """
 
 from __future__ import annotations
