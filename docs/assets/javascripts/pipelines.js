@@ -20,17 +20,28 @@
   };
   const SHOWN = 12;
 
-  // Each class with its rows; a row is its table's headings and its cells.
+  // The reasons of a table, whose cells have their numbers: the list below it, before the next heading.
+  function reasons(table) {
+    let below = table.closest(".md-typeset__scrollwrap") || table;
+    while ((below = below.nextElementSibling) && !/^H\d$/.test(below.tagName)) {
+      if (below.tagName === "OL") return [...below.children];
+    }
+    return [];
+  }
+
+  // Each class with its rows; a row is its table's headings, its cells, and its reasons.
   function read() {
     const classes = new Map();
     for (const table of document.querySelectorAll("article table")) {
       const heads = [...table.querySelectorAll("thead th")].map((th) => th.textContent.trim());
       if (heads[0] !== "class") continue;
+      const listed = reasons(table);
       for (const tr of table.querySelectorAll("tbody tr")) {
         const cells = [...tr.cells];
         const name = cells[0].textContent.trim();
         if (!classes.has(name)) classes.set(name, []);
-        classes.get(name).push({ heads, cells });
+        const numbers = cells[heads.length - 1].textContent.match(/\d+/g) || [];
+        classes.get(name).push({ heads, cells, whys: numbers.map((n) => listed[n - 1]) });
       }
     }
     return classes;
@@ -52,7 +63,7 @@
 
   function verdict(name, rows, words) {
     const card = element("div", { className: "unicb-verdict" });
-    for (const { heads, cells } of rows) {
+    for (const { heads, cells, whys } of rows) {
       const text = (head) => cells[heads.indexOf(head)].textContent.trim();
       card.append(element("p", {}, element("strong", {}, `${name} ${words.on} ${text("library")}`)));
       const list = element("ul");
@@ -61,8 +72,7 @@
         list.append(element("li", {}, `${heads[i]}: ${cells[i].textContent.trim()}${exact}`));
       }
       card.append(list);
-      const why = cells[heads.length - 1];
-      if (why.textContent.trim()) card.append(element("p", { innerHTML: why.innerHTML }));
+      for (const why of whys) card.append(element("p", { innerHTML: why.innerHTML }));
     }
     return card;
   }
