@@ -213,9 +213,12 @@ def install_wheel(
     made_for = Path(session.bin).parent / "made-for.txt"
     if made_for.exists() and made_for.read_text(encoding="utf-8") == asked:
         return
+    is_new = not made_for.exists()
+    made_for.write_text("", encoding="utf-8")  # if it is interrupted now, it is not new any more
     install(session, constraints or backend, *wanted)
-    # An environment that is used again has an older build of the same version.
-    session.install("-q", "--no-deps", "--force-reinstall", str(wheel))
+    if not is_new:
+        # An environment that is used again has an older build of the same version.
+        session.install("-q", "--no-deps", "--force-reinstall", str(wheel))
     made_for.write_text(asked, encoding="utf-8")
 
 
