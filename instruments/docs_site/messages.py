@@ -20,7 +20,7 @@ PAGE = ROOT / "docs" / "errors.md"
 REMEDIES = Path(__file__).with_name("remedies.toml")
 ERRORS = (
     *("UnsupportedPipelineError", "PipelineBusyError", "BackendNotFoundError", "BackendLoadError"),
-    *("LatentsNotFiniteError", "UnicbError"),
+    *("LatentsNotFiniteError", "RankError", "UnicbError"),
 )
 #: What stands in a message where the code puts something in.
 GAP = "…"
