@@ -850,7 +850,8 @@ def demo(session: nox.Session, framework: str) -> None:
 @noted
 def bench(session: nox.Session, framework: str) -> None:
     """Measure the costs: scripts that need no GPU, or those named; writes docs/benchmarks.md."""
-    install_wheel(session, framework, also=PLOTTING.get(framework, ()))
+    # source_cost runs the suite's toy of a modular pipeline.
+    install_wheel(session, framework, "testing", also=PLOTTING.get(framework, ()))
     usual = [*BENCHMARKS, *(TORCH_BENCHMARKS if framework == "torch" else [])]
     for name in session.posargs or usual:
         script = ["python", f"benchmarks/{name}.py", "--framework", framework]
