@@ -20,7 +20,8 @@ def check_replacement(step: Step, name: str, value: Any, before: Any) -> None:
             is; of others, the number of rows may change, and of embeddings with three axes that of
             tokens.
     """
-    if not _is_one_or_several(value, step.run.is_tensor):
+    is_tensor = step.run.is_tensor
+    if not (is_tensor(value) or _are_tensors(value, is_tensor)):
         raise TypeError(
             f"{step._callback_name}: step[{name!r}] takes a tensor of the pipeline's "
             f"framework, not a {type(value).__qualname__}; step.ops.from_numpy turns a host "
@@ -55,10 +56,9 @@ def undeclared(step: Step, name: str) -> LookupError:
     )
 
 
-def _is_one_or_several(value: Any, is_tensor: Callable[[object], bool]) -> bool:
-    """Return whether the value is a tensor, or a list of them: with several ControlNets, ``image``
-    is one."""
-    return is_tensor(value) or (
-        isinstance(value, list | tuple)
-        and all(_is_one_or_several(item, is_tensor) for item in value)
+def _are_tensors(value: Any, is_tensor: Callable[[object], bool]) -> bool:
+    """Return whether the value is a list of tensors, which ``image`` is with several ControlNets.
+    It may have lists of tensors in it."""
+    return isinstance(value, list | tuple) and all(
+        is_tensor(item) or _are_tensors(item, is_tensor) for item in value
     )
