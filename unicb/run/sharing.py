@@ -105,8 +105,8 @@ def described(value: Any) -> str:
 
 
 def request_of(given: Mapping[str, Any]) -> int:
-    """Return a hash, 31 bits, of these variables of :data:`REQUEST`, as far as they are words and
-    numbers."""
+    """Return a hash, 31 bits, of the loop's variables of :data:`REQUEST`. Of tensors and other
+    objects only the class counts, so that nothing is read from a device."""
     return int.from_bytes(sha256(_pairs(given).encode()).digest()[:4]) >> 1
 
 
