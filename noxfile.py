@@ -23,6 +23,10 @@ from one_at_a_time import one_at_a_time
 from session_table import SessionTable
 from side_by_side import ROWS_FILE, run_side_by_side
 
+# Where it is set, each of some hundred processes would compile anew all that it imports: a framework
+# takes twice as long then.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 nox.needs_version = ">=2025.2.9"  # for requires=
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
