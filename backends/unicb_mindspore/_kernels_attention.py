@@ -79,11 +79,21 @@ def _attend(
 ) -> tuple[Tensor, Tensor]:
     """Return the attended values, in the type of `query`, and the scores behind them."""
     wide = [part.astype(ms.float32) for part in (query, key, value)]
-    scores = ops.matmul(wide[0], wide[1].swapaxes(-2, -1)) * scale
+    scores = _product(wide[0], wide[1], transposed=True) * scale
     if bias is not None:
         scores = scores + bias
     weights = dropout(ops.softmax(scores, -1), dropout_p)
-    return ops.matmul(weights, wide[2]).astype(query.dtype), scores
+    return _product(weights, wide[2]).astype(query.dtype), scores
+
+
+_kernels = {transposed: ops.BatchMatMul(transpose_b=transposed) for transposed in (False, True)}
+
+
+def _product(a: Tensor, b: Tensor, transposed: bool = False) -> Tensor:
+    if a.ndim > 2 and a.shape[:-2] == b.shape[:-2]:
+        return _kernels[transposed](a, b)
+    # Three times as slow on small tensors, but it broadcasts.
+    return ops.matmul(a, b.swapaxes(-2, -1) if transposed else b)
 
 
 class FlashAttentionScore:

@@ -8,6 +8,7 @@ digits.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import mindspore as ms
@@ -61,15 +62,16 @@ def layer_norm(
     shape = _as_tuple(normalized_shape, 1)
     if tuple(input.shape[-len(shape) :]) != shape:
         raise ValueError(f"cannot normalise a tensor of shape {input.shape} over {shape}")
-    axes = tuple(range(-len(shape), 0))
-    centred = input.astype(ms.float32)
-    centred = centred - centred.mean(axes, keep_dims=True)
-    out = centred * ops.rsqrt(ops.square(centred).mean(axes, keep_dims=True) + eps)
-    if weight is not None:
-        out = out * weight.astype(ms.float32)
-    if bias is not None:
-        out = out + bias.astype(ms.float32)
-    return out.astype(input.dtype)
+    scale = ops.ones(shape, ms.float32) if weight is None else weight.astype(ms.float32)
+    shift = ops.zeros(shape, ms.float32) if bias is None else bias.astype(ms.float32)
+    normalise = _layer_norm_from(input.ndim - len(shape), eps)
+    return normalise(input.astype(ms.float32), scale, shift)[0].astype(input.dtype)
+
+
+# Made once for each setting: to make one takes as long as to call it.
+@cache
+def _layer_norm_from(axis: int, eps: float) -> Any:
+    return ops.LayerNorm(axis, axis, eps)
 
 
 def embedding(
@@ -206,9 +208,7 @@ def _convolution(
     batch = input.expand_dims(0) if alone else input
     dilations = _per_axis(dilation, axes)
     batch, amounts = _padded_for(batch, weight, padding, dilations)
-    out = kernel(batch, weight, None, _per_axis(stride, axes), "pad", amounts, dilations, groups)
-    if bias is not None:
-        out = out + bias.reshape((1, -1) + (1,) * axes)
+    out = kernel(batch, weight, bias, _per_axis(stride, axes), "pad", amounts, dilations, groups)
     return out[0] if alone else out
 
 
@@ -229,7 +229,7 @@ def conv1d(
 def _conv_over_row(
     input: Tensor,
     weight: Tensor,
-    bias: None,
+    bias: Tensor | None,
     stride: tuple[int],
     mode: str,
     padding: tuple[int],
