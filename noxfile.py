@@ -244,7 +244,7 @@ def run_pytest(
     env = {**usual, **(env or {})}
     with TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
-        options = ["-q", *options, f"--junit-xml={report}"]
+        options = ["-q", "-p", "frozen_heap", *options, f"--junit-xml={report}"]
         try:
             session.run(*command, *options, *arguments, env=env)
         finally:
