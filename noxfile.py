@@ -23,8 +23,8 @@ from one_at_a_time import one_at_a_time
 from session_table import SessionTable
 from side_by_side import ROWS_FILE, run_side_by_side
 
-# Where it is set, each of some hundred processes would compile anew all that it imports: a framework
-# takes twice as long then.
+# Where it is set, each of some hundred processes would compile anew all that it imports: it takes
+# a framework more than twice as long then.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 nox.needs_version = ">=2025.2.9"  # for requires=
