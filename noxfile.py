@@ -673,8 +673,8 @@ def docs(session: nox.Session) -> None:
 
 #: Sessions of plain nox that wait a good part of their time, those that take longest first.
 WAITING = [
-    *("docs", "ranks(torch)", "ranks(mindspore)"),
-    *("notebook(torch)", "service(torch)", "webui(torch)"),
+    *("docs", "ranks(torch)", "webui(torch)"),
+    *("service(torch)", "notebook(torch)", "ranks(mindspore)"),
 ]
 
 

@@ -6,9 +6,11 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from launched import asked_for, names_of, read, what
 
@@ -33,17 +35,32 @@ def workers(
     assert msrun is not None, "msrun, which comes with mindspore, is not on the path"
     command = [msrun, "--worker_num=2", "--local_worker_num=2", f"--master_port={free_port()}"]
     command += ["--join=True", f"--log_dir={folder / 'log'}", str(SCRIPT), str(folder)]
-    done = subprocess.run(
+    launched = subprocess.Popen(
         [*command, *asked_for(request, CASES)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": _path(), "GLOG_v": "3"},
-        timeout=LONGEST,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
     )
+    try:
+        _give_way(launched)
+        printed, _ = launched.communicate(timeout=LONGEST)
+    finally:
+        launched.kill()
     said = [read(folder / f"rank-{rank}.jsonl") for rank in range(2)]
-    assert all(said), done.stdout[-3000:] + done.stderr[-3000:]
+    assert all(said), printed[-3000:]
     return said
+
+
+def _give_way(launched: subprocess.Popen[str]) -> None:
+    """Let msrun, and not what it has started, run only where nobody else wants the core: it asks
+    all the time, without a pause, whether its workers have ended."""
+    # The scheduler and two workers, which are as busy as msrun is when they begin.
+    while launched.poll() is None and len(psutil.Process(launched.pid).children()) < 3:
+        time.sleep(0.1)
+    if launched.poll() is None and hasattr(os, "sched_setscheduler"):
+        os.sched_setscheduler(launched.pid, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _path() -> str:
