@@ -9,7 +9,8 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -122,9 +123,7 @@ def interleaved(
     else:
         for name in names:
             contestants[name]()
-    gc.collect()
-    gc.freeze()  # the frameworks' many objects need no look at each collection
-    try:
+    with _frozen():
         for done in range(repetitions):
             progress(label, done, repetitions)
             turn = done % len(names)
@@ -132,9 +131,21 @@ def interleaved(
                 gc.collect()
                 found[name].append(contestants[name]())
         progress(label, repetitions, repetitions)
+    return found
+
+
+@contextmanager
+def _frozen() -> Iterator[None]:
+    """Have each collection go by the frameworks' many objects, unless most are frozen already."""
+    if gc.get_freeze_count() > len(gc.get_objects()):
+        yield
+        return
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
     finally:
         gc.unfreeze()
-    return found
 
 
 def progress(label: str, done: int, of: int) -> None:
