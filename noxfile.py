@@ -21,6 +21,7 @@ from environments import WHEEL_IS_BUILT, environment_of, make_environment
 from installed_python import is_installed
 from one_at_a_time import one_at_a_time
 from session_table import SessionTable
+from shared_files import share_files
 from side_by_side import ROWS_FILE, run_side_by_side
 
 # Where it is set, each of some hundred processes would compile anew all that it imports: it takes
@@ -174,11 +175,14 @@ def wheel(session: nox.Session) -> None:
         old.unlink()
 
 
-#: Sessions of plain nox whose environments take long to make, those that take longest first.
+#: Sessions of plain nox whose environments take long to make: first those that others share files
+#: with, then those that take longest.
 LARGE_ENVIRONMENTS = [
-    *("both", "conformance(mindspore)", "conformance(torch)", "webui(torch)", "notebook(torch)"),
-    *("service(torch)", "conformance(third-party)", "tests", "conformance(numpy)"),
+    *("conformance(mindspore)", "conformance(torch)", "conformance(third-party)", "tests"),
+    *("webui(torch)", "notebook(torch)", "service(torch)", "both", "conformance(numpy)"),
 ]
+#: What is large in an environment, and in whose it is, too.
+SHARED = {"torch": "conformance-torch", "mindspore": "conformance-mindspore"}
 
 
 @nox.session(venv_backend="none", requires=["wheel"])
@@ -219,11 +223,24 @@ def install_wheel(
         return
     is_new = not made_for.exists()
     made_for.write_text("", encoding="utf-8")  # if it is interrupted now, it is not new any more
+    if is_new:
+        share_large_files(made_for.parent, wanted)
     install(session, constraints or backend, *wanted)
     if not is_new:
         # An environment that is used again has an older build of the same version.
         session.install("-q", "--no-deps", "--force-reinstall", str(wheel))
     made_for.write_text(asked, encoding="utf-8")
+
+
+def share_large_files(environment: Path, wanted: Iterable[str]) -> None:
+    """Link what is large in a new environment, and is wanted, to that in another. pip replaces what
+    is of another version, and installs what is not there."""
+    for site in environment.glob("lib/python*/site-packages"):
+        for name in SHARED.keys() & set(wanted):
+            donor = environment.with_name(SHARED[name])
+            made_for = donor / "made-for.txt"
+            if made_for.exists() and made_for.read_text("utf-8"):  # or it is not whole
+                share_files(name, donor / site.relative_to(environment), site)
 
 
 def workers(backend: str) -> list[str]:

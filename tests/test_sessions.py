@@ -8,7 +8,9 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
+from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ import one_core_each
 from installed_python import is_installed
 from one_at_a_time import one_at_a_time
 from session_table import Row, SessionTable, read_rows
+from shared_files import share_files
 from side_by_side import run_side_by_side
 
 INSTRUMENTS = Path(__file__).parents[1] / "instruments"
@@ -224,6 +227,51 @@ def test_sessions_run_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ]
     assert {"first: begun", "second: begun", "last: begun"} <= {*said}
     assert "fails: ValueError: of its own" in said
+
+
+def put_distribution(site: Path) -> None:
+    """A package with a file in a folder, and a program."""
+    record = ["large/__init__.py,,", "large/lib/data.bin,,", "../bin/large,,"]
+    names = [f"large-1.0.dist-info/{name}" for name in ("METADATA", "RECORD")]
+    texts = {"large-1.0.dist-info/METADATA": "Name: large\nVersion: 1.0\n"}
+    texts["large-1.0.dist-info/RECORD"] = "\n".join([f"{names[0]},,", f"{names[1]},,", *record])
+    for name in (*names, *(line.rstrip(",") for line in record)):
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_text(texts.get(name, name))
+
+
+def test_environments_share_the_files_of_a_distribution(tmp_path: Path) -> None:
+    donor, taker = tmp_path / "donor" / "site", tmp_path / "taker" / "site"
+    put_distribution(donor)
+    taker.mkdir(parents=True)
+    assert share_files("large", donor, taker)
+    assert [found.version for found in distributions(name="large", path=[str(taker)])] == ["1.0"]
+    here, there = (site / "large" / "lib" / "data.bin" for site in (taker, donor))
+    assert here.samefile(there)
+    # A program names the Python of its own environment.
+    assert not (tmp_path / "taker" / "bin").exists()
+    here.unlink()  # as pip does before it writes
+    here.write_text("another")
+    assert there.read_text() == "large/lib/data.bin"
+
+
+def test_what_another_environment_lacks_is_not_shared(tmp_path: Path) -> None:
+    (tmp_path / "taker").mkdir()
+    assert not share_files("large", tmp_path / "none", tmp_path / "taker")
+    assert not any((tmp_path / "taker").iterdir())
+
+
+def test_what_cannot_be_linked_is_not_said_to_be_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_distribution(tmp_path / "donor")
+
+    def refuse(*_: Any) -> None:
+        raise OSError("this disk has no links")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert not share_files("large", tmp_path / "donor", tmp_path / "taker")
+    assert not [*distributions(name="large", path=[str(tmp_path / "taker")])]
 
 
 def put_python(folder: Path, version: str, does: str) -> None:
