@@ -175,11 +175,11 @@ def wheel(session: nox.Session) -> None:
         old.unlink()
 
 
-#: Sessions of plain nox whose environments take long to make: first those that others share files
-#: with, then those that take longest.
+#: Sessions of plain nox whose environments take long to make. First are those that others share
+#: files with, and last those that do.
 LARGE_ENVIRONMENTS = [
     *("conformance(mindspore)", "conformance(torch)", "conformance(third-party)", "tests"),
-    *("webui(torch)", "notebook(torch)", "service(torch)", "both", "conformance(numpy)"),
+    *("conformance(numpy)", "webui(torch)", "notebook(torch)", "service(torch)", "both"),
 ]
 #: What is large in an environment, and in whose it is, too.
 SHARED = {"torch": "conformance-torch", "mindspore": "conformance-mindspore"}

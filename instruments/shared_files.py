@@ -1,8 +1,8 @@
 """Have environments share the files of what is large in them, by hard links.
 
-PyTorch takes 0.7 GB and MindSpore 2.3 GB in each environment that has it, of which nox makes a dozen.
-pip writes them anew each time. It never writes into a file that is there: it puts a new one in its
-place, so that no environment changes another's.
+PyTorch takes 0.7 GB and MindSpore 2.3 GB in each environment that has it, of which nox makes a
+dozen. pip writes them anew each time. It never writes into a file that is there: it puts a new one
+in its place, so that no environment changes another's.
 """
 
 from __future__ import annotations
