@@ -1152,6 +1152,9 @@ def _check_convolution(convolve: Any, axes: int) -> None:
     same(convolve(Tensor(x[0]), Tensor(w)), want[0].astype(np.float32), 2e-5)
     halves = Tensor(x).half(), Tensor(w).half()
     same(convolve(*halves), want.astype(np.float16), 2e-2)
+    b = draw(3)
+    want = _convolved(x, w, b, 1, 0, 1, 1)
+    same(convolve(*halves, Tensor(b).half()), want.astype(np.float16), 2e-2)
 
 
 def _check_convolution_layer(make: Any, axes: int) -> None:
@@ -1368,6 +1371,17 @@ def check_scaled_dot_product_attention() -> None:
         same(
             attend(*[arg[:, 0] for arg in args]),
             _attention(q[:, 0], k[:, 0], v[:, 0]).astype(np_dtype),
+            ROUNDED,
+        )
+        # One of keys and values for all rows; and tokens alone.
+        same(
+            attend(args[0], args[1][:1], args[2][:1]),
+            _attention(q, k[:1], v[:1]).astype(np_dtype),
+            ROUNDED,
+        )
+        same(
+            attend(*[arg[0, 0] for arg in args]),
+            _attention(q[0, 0], k[0, 0], v[0, 0]).astype(np_dtype),
             ROUNDED,
         )
         shared = _attention(q, k[:, :2].repeat(2, 1), v[:, :2].repeat(2, 1)).astype(np_dtype)
