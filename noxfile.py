@@ -24,8 +24,8 @@ from session_table import SessionTable
 from shared_files import share_files
 from side_by_side import ROWS_FILE, run_side_by_side
 
-# Where it is set, each of some hundred processes would compile anew all that it imports: it takes
-# a framework more than twice as long then.
+# Where it is set, every process would compile anew all that it imports: a framework takes more than
+# twice as long to import then.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 nox.needs_version = ">=2025.2.9"  # for requires=
@@ -76,7 +76,7 @@ PACKAGES["libraries"] = [
 ]
 # Benchmarks draw plots, and their tests look at one.
 PLOTTING = {"torch": ["matplotlib"]}
-# Which docs/recipes.md imports.
+# Which docs/recipes.md imports; tests/ranks imports psutil, too.
 RECIPES = ["psutil", "tensorboardX"]
 # Which callbacks use or write for.
 OPTIONAL = ["rich", "safetensors", "tqdm", *RECIPES]
@@ -175,13 +175,14 @@ def wheel(session: nox.Session) -> None:
         old.unlink()
 
 
-#: Sessions of plain nox whose environments take long to make. First are those that others share
-#: files with, and last those that do.
+#: Sessions of plain nox whose environments take long to make. The last ones link files of the first
+#: two.
 LARGE_ENVIRONMENTS = [
     *("conformance(mindspore)", "conformance(torch)", "conformance(third-party)", "tests"),
     *("conformance(numpy)", "webui(torch)", "notebook(torch)", "service(torch)", "both"),
 ]
-#: What is large in an environment, and in whose it is, too.
+#: Distributions so large that a new environment links their files, each with the environment that
+#: these are in.
 SHARED = {"torch": "conformance-torch", "mindspore": "conformance-mindspore"}
 
 
@@ -233,13 +234,13 @@ def install_wheel(
 
 
 def share_large_files(environment: Path, wanted: Iterable[str]) -> None:
-    """Link what is large in a new environment, and is wanted, to that in another. pip replaces what
-    is of another version, and installs what is not there."""
+    """Link the files of large distributions, where these are wanted, into a new environment. pip
+    then replaces those of another version, and installs those that are missing."""
     for site in environment.glob("lib/python*/site-packages"):
         for name in SHARED.keys() & set(wanted):
             donor = environment.with_name(SHARED[name])
             made_for = donor / "made-for.txt"
-            if made_for.exists() and made_for.read_text("utf-8"):  # or it is not whole
+            if made_for.exists() and made_for.read_text("utf-8"):  # it is whole
                 share_files(name, donor / site.relative_to(environment), site)
 
 

@@ -12,29 +12,27 @@ from importlib.metadata import Distribution
 from pathlib import Path
 
 
-def share_files(name: str, donor: Path, taker: Path) -> bool:
-    """Link a distribution's files from one folder of packages into another.
+def share_files(name: str, donor: Path, taker: Path) -> None:
+    """Link a distribution's files from one folder of packages into another, if the first has it.
+
+    What could not be linked whole is no distribution to pip, which installs it as if nothing were
+    there.
 
     Args:
         name: the distribution's, such as ``"torch"``.
         donor: the ``site-packages`` that has it.
         taker: that of another environment, on the same disk, which does not have it.
-
-    Returns:
-        Whether it is there now. What could not be linked whole is no distribution to pip, which
-        installs it as if nothing were there.
     """
     found = next(iter(Distribution.discover(name=name, path=[str(donor)])), None)
     if found is None or found.files is None:
-        return False
+        return
     inside = [file for file in found.files if ".." not in file.parts]  # not programs
-    # By these pip knows that it is installed: so they come last.
+    # pip takes a package for installed if these are there: so they come last.
     inside.sort(key=lambda file: file.parts[0].endswith(".dist-info"))
     try:
         for file in inside:
             if file.suffix != ".pyc":
                 (taker / file).parent.mkdir(parents=True, exist_ok=True)
                 os.link(donor / file, taker / file)
-    except OSError:  # this disk has no such links, or there is something else
-        return False
-    return True
+    except OSError:  # this disk has no such links, or something lies there already
+        return

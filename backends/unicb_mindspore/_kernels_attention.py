@@ -86,13 +86,14 @@ def _attend(
     return _product(weights, wide[2]).astype(query.dtype), scores
 
 
-_kernels = {transposed: ops.BatchMatMul(transpose_b=transposed) for transposed in (False, True)}
+_multiply, _multiply_by_transposed = ops.BatchMatMul(), ops.BatchMatMul(transpose_b=True)
 
 
 def _product(a: Tensor, b: Tensor, transposed: bool = False) -> Tensor:
+    """Multiply matrices; by `b` with its last two axes swapped, if `transposed`."""
     if a.ndim > 2 and a.shape[:-2] == b.shape[:-2]:
-        return _kernels[transposed](a, b)
-    # Three times as slow on small tensors, but it broadcasts.
+        return (_multiply_by_transposed if transposed else _multiply)(a, b)
+    # It takes three times as long on small tensors, but it broadcasts.
     return ops.matmul(a, b.swapaxes(-2, -1) if transposed else b)
 
 

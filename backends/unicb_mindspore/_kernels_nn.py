@@ -68,8 +68,7 @@ def layer_norm(
     return normalise(input.astype(ms.float32), scale, shift)[0].astype(input.dtype)
 
 
-# Made once for each setting: to make one takes as long as to call it.
-@cache
+@cache  # a primitive is made once for each setting, not at each call
 def _layer_norm_from(axis: int, eps: float) -> Any:
     return ops.LayerNorm(axis, axis, eps)
 

@@ -107,8 +107,8 @@ class Look:
             self._note(fault)
 
     def _answer_search(self, route: Route) -> None:
-        """Hand the first page the words of all pages for its search, and the others those of one:
-        each would make an index of them, which is a third of all work here."""
+        """Hand the first page the whole site's words for its search, and every other page the words
+        of one page: a browser takes a third of its time here to make an index of them all."""
         if self._index is None:
             response = route.fetch()
             self._index = response.json()

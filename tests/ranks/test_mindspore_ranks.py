@@ -56,7 +56,7 @@ def workers(
 def _give_way(launched: subprocess.Popen[str]) -> None:
     """Let msrun, and not what it has started, run only where nobody else wants the core: it asks
     all the time, without a pause, whether its workers have ended."""
-    # The scheduler and two workers, which are as busy as msrun is when they begin.
+    # Not before it has started the scheduler and two workers, which would inherit it.
     while launched.poll() is None and len(psutil.Process(launched.pid).children()) < 3:
         time.sleep(0.1)
     if launched.poll() is None and hasattr(os, "sched_setscheduler"):
